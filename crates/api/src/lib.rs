@@ -1,0 +1,1 @@
+//! The kinds of the evroc cloud: types, schema, defaults, validation, printer columns.

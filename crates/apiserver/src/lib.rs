@@ -1,0 +1,1 @@
+//! Kubernetes-style API server over a store; kinds are registered.

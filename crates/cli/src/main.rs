@@ -1,0 +1,3 @@
+//! evroc: the command line of the evroc cloud.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Controllers for virtual machines, disks and placement.

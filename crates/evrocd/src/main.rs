@@ -1,0 +1,3 @@
+//! evrocd: the server of the evroc cloud.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! HTTPS data path: TLS, routing, holding requests at zero.

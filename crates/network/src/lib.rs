@@ -1,0 +1,1 @@
+//! VPCs, address allocation, security rules in a host-independent form.

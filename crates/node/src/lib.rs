@@ -1,0 +1,1 @@
+//! Host agent: machines, disks, containers, host network.

@@ -1,0 +1,1 @@
+//! Controllers for services, revisions and replicas; the autoscaler.

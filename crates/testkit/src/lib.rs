@@ -1,0 +1,1 @@
+//! The platform in one process, with simulated hosts.

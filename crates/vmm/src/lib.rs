@@ -1,0 +1,1 @@
+//! Hypervisor drivers: QEMU over QMP, and a simulated one.

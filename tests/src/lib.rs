@@ -1,0 +1,1 @@
+//! Suites over the finished product; see `tests/suites/main.rs`.
