@@ -1,0 +1,277 @@
+//! Field errors in Kubernetes' wording (`k8s.io/apimachinery/pkg/util/validation/field`).
+
+use serde_json::Value;
+
+/// What kind of mistake a [`FieldError`] reports; becomes the `reason` of a Status cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A value that refers to something that does not exist.
+    NotFound,
+    /// A value is missing.
+    Required,
+    /// A value that must be unique occurs twice.
+    Duplicate,
+    /// A malformed value.
+    Invalid,
+    /// A value outside the enumerated ones.
+    NotSupported,
+    /// A well-formed value that is not allowed here.
+    Forbidden,
+    /// A string or document longer than allowed.
+    TooLong,
+    /// A string shorter than allowed.
+    TooShort,
+    /// A list or map with more entries than allowed.
+    TooMany,
+    /// A list or map with fewer entries than allowed.
+    TooFew,
+    /// A value of another JSON type than the schema's.
+    TypeInvalid,
+    /// A fault of the server, not of the input.
+    Internal,
+}
+
+impl Reason {
+    /// The machine-readable name in `details.causes[].reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::NotFound => "FieldValueNotFound",
+            Reason::Required => "FieldValueRequired",
+            Reason::Duplicate => "FieldValueDuplicate",
+            Reason::Invalid => "FieldValueInvalid",
+            Reason::NotSupported => "FieldValueNotSupported",
+            Reason::Forbidden => "FieldValueForbidden",
+            Reason::TooLong => "FieldValueTooLong",
+            Reason::TooShort => "FieldValueTooShort",
+            Reason::TooMany => "FieldValueTooMany",
+            Reason::TooFew => "FieldValueTooFew",
+            Reason::TypeInvalid => "FieldValueTypeInvalid",
+            Reason::Internal => "InternalError",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Reason::NotFound => "Not found",
+            Reason::Required => "Required value",
+            Reason::Duplicate => "Duplicate value",
+            Reason::Invalid | Reason::TypeInvalid => "Invalid value",
+            Reason::NotSupported => "Unsupported value",
+            Reason::Forbidden => "Forbidden",
+            Reason::TooLong => "Too long",
+            Reason::TooShort => "Too short",
+            Reason::TooMany => "Too many",
+            Reason::TooFew => "Too few",
+            Reason::Internal => "Internal error",
+        }
+    }
+
+    fn shows_value(self) -> bool {
+        !matches!(
+            self,
+            Reason::Required | Reason::Forbidden | Reason::TooLong | Reason::TooShort | Reason::Internal
+        )
+    }
+}
+
+/// One mistake at one field. `Display` gives Kubernetes' line: `spec.size: Invalid value: -1: must be positive`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldError {
+    /// Where, e.g. `spec.diskRefs[0].name` or `spec.labels[a.b/c]`; `<nil>` where Kubernetes has no path.
+    pub path: String,
+    /// What kind of mistake.
+    pub reason: Reason,
+    /// The offending value; `None` if the message does not show it.
+    pub value: Option<Value>,
+    /// What was expected.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// A malformed value.
+    pub fn invalid(path: impl Into<String>, value: Value, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: Reason::Invalid, value: Some(value), detail: detail.into() }
+    }
+
+    /// A value of the wrong JSON type.
+    pub fn type_invalid(path: impl Into<String>, value: Value, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: Reason::TypeInvalid, value: Some(value), detail: detail.into() }
+    }
+
+    /// A missing value.
+    pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: Reason::Required, value: None, detail: detail.into() }
+    }
+
+    /// A value that is not allowed here.
+    pub fn forbidden(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: Reason::Forbidden, value: None, detail: detail.into() }
+    }
+
+    /// A value that occurs twice.
+    pub fn duplicate(path: impl Into<String>, value: Value) -> Self {
+        Self { path: path.into(), reason: Reason::Duplicate, value: Some(value), detail: String::new() }
+    }
+
+    /// A value outside the list of supported ones (given as they are to be shown, unquoted).
+    pub fn not_supported<S: AsRef<str>>(path: impl Into<String>, value: Value, supported: &[S]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| go_quote(s.as_ref())).collect();
+        let detail = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
+        Self { path: path.into(), reason: Reason::NotSupported, value: Some(value), detail }
+    }
+
+    /// A document or string longer than `max` bytes.
+    pub fn too_long(path: impl Into<String>, max: usize) -> Self {
+        let unit = if max == 1 { "byte" } else { "bytes" };
+        Self {
+            path: path.into(),
+            reason: Reason::TooLong,
+            value: None,
+            detail: format!("may not be more than {max} {unit}"),
+        }
+    }
+
+    /// A list or map of `actual` entries where `max` are allowed.
+    pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> Self {
+        let unit = if max == 1 { "item" } else { "items" };
+        Self {
+            path: path.into(),
+            reason: Reason::TooMany,
+            value: Some(Value::from(actual)),
+            detail: format!("must have at most {max} {unit}"),
+        }
+    }
+
+    /// The message without the path: what stands in `details.causes[].message`.
+    pub fn body(&self) -> String {
+        let mut out = String::from(self.reason.words());
+        if self.reason.shows_value()
+            && let Some(value) = &self.value
+        {
+            out.push_str(": ");
+            match value {
+                Value::String(s) => out.push_str(&go_quote(s)),
+                Value::Number(n) => out.push_str(&go_number(n)),
+                other => out.push_str(&go_json(other)),
+            }
+        }
+        if !self.detail.is_empty() {
+            out.push_str(": ");
+            out.push_str(&self.detail);
+        }
+        out
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.body())
+    }
+}
+
+/// Quotes as Go's `%q` does.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            '\u{80}'..='\u{a0}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{feff}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32))
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Writes a number as Go's `%v` does: `1e+06` style exponents for large floats.
+pub fn go_number(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() => go_float(float),
+        _ => number.to_string(),
+    }
+}
+
+/// Go's `%v` of a float64: shortest form, exponent from 1e21 up and below 1e-4.
+pub fn go_float(float: f64) -> String {
+    let magnitude = float.abs();
+    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+        let text = format!("{float:e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, digits) = match exponent.strip_prefix('-') {
+            Some(digits) => ('-', digits),
+            None => ('+', exponent),
+        };
+        format!("{mantissa}e{sign}{digits:0>2}")
+    } else {
+        format!("{float}")
+    }
+}
+
+/// Compact JSON as Go's `json.Marshal` writes it: keys sorted, `<`, `>` and `&` escaped.
+pub fn go_json(value: &Value) -> String {
+    let mut out = String::new();
+    write_go_json(value, &mut out);
+    out
+}
+
+fn write_go_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(b.0));
+            out.push('{');
+            for (i, (key, entry)) in entries.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_go_json_string(key, out);
+                out.push(':');
+                write_go_json(entry, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_go_json(item, out);
+            }
+            out.push(']');
+        }
+        Value::String(text) => write_go_json_string(text, out),
+        Value::Number(number) => out.push_str(&go_number(number)),
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn write_go_json_string(text: &str, out: &mut String) {
+    let plain = Value::from(text).to_string();
+    for c in plain.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            '\u{2028}' => out.push_str("\\u2028"),
+            '\u{2029}' => out.push_str("\\u2029"),
+            c => out.push(c),
+        }
+    }
+}
