@@ -1,0 +1,50 @@
+//! Bodies of requests and responses.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a client sends, from the network or from within the process.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// What the server sends: a whole answer or a stream.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body that is complete.
+pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// No body.
+pub fn empty() -> ResponseBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of pieces, each sent as soon as it is there.
+pub fn stream<S>(pieces: S) -> ResponseBody
+where
+    S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+{
+    Pieces(Box::pin(pieces)).boxed_unsync()
+}
+
+type PieceStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+struct Pieces(PieceStream);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.as_mut().poll_next(cx).map(|piece| piece.map(|bytes| bytes.map(Frame::data)))
+    }
+}
