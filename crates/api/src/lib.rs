@@ -1,1 +1,52 @@
 //! The kinds of the evroc cloud: types, schema, defaults, validation, printer columns.
+//!
+//! Pure: no I/O and no runtime, so that it builds on every operating system and serves the server, the controllers and the
+//! command line alike. The schema of each kind comes from its Rust type; what a schema cannot say is a function beside the type.
+
+pub mod claims;
+pub mod compute;
+pub mod conditions;
+pub mod iam;
+pub mod image_ref;
+pub mod infra;
+pub mod networking;
+pub mod run;
+pub mod ssh_key;
+pub mod units;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The version that every group of this generation has.
+pub const VERSION: &str = "v1alpha1";
+
+/// The finalizer that a host's agent holds on what it has made.
+pub const NODE_FINALIZER: &str = "infra.evroclabs.net/node";
+/// The finalizer that a gateway holds on a replica until it has drained it.
+pub const GATEWAY_FINALIZER: &str = "run.evroclabs.net/gateway";
+/// The finalizer that the compute controllers hold on virtual machines and disks.
+pub const COMPUTE_FINALIZER: &str = "compute.evroclabs.net/controller";
+
+/// Every kind, as a CustomResourceDefinition: what the API server registers and `xtask crds` writes.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![
+        compute::VirtualMachine::crd(),
+        compute::Disk::crd(),
+        compute::DiskImage::crd(),
+        compute::DiskStorageClass::crd(),
+        compute::VMVirtualResources::crd(),
+        networking::VirtualPrivateCloud::crd(),
+        networking::Subnet::crd(),
+        run::Service::crd(),
+        run::Revision::crd(),
+        iam::Organization::crd(),
+        iam::ResourceGroup::crd(),
+        infra::Host::crd(),
+        infra::Volume::crd(),
+        infra::Machine::crd(),
+        infra::Replica::crd(),
+    ]
+}

@@ -1,0 +1,250 @@
+//! `infra.evroclabs.net`: what really runs, on which host. Written by the platform only; tenants cannot read it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::run::EnvVar;
+
+/// A machine that guests and containers run on. Its agent makes the object and reports.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Host", plural = "hosts", status = "HostStatus")]
+#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(printcolumn = r#"{"name":"Accelerator","type":"string","jsonPath":".status.accelerator"}"#)]
+#[kube(printcolumn = r#"{"name":"CPUs","type":"integer","jsonPath":".status.capacity.cpus"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+pub struct HostSpec {
+    /// The zone that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Whether nothing new is placed on it.
+    #[serde(default)]
+    pub unschedulable: bool,
+}
+
+/// What a host's agent reports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStatus {
+    /// The state over time: Ready, and HardwareAcceleration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// `kvm` or `tcg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// What it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// What guests and containers may use of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Capacity>,
+}
+
+/// Amounts of what a host has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Disk in bytes.
+    pub disk_bytes: u64,
+}
+
+/// The storage behind a Disk, on a host. Named as the disk, in its namespace.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Volume", plural = "volumes", namespaced, status = "VolumeStatus")]
+#[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
+#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(printcolumn = r#"{"name":"Bytes","type":"integer","jsonPath":".spec.sizeBytes"}"#)]
+#[kube(selectable = ".spec.hostName")]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSpec {
+    /// The host that holds it.
+    pub host_name: String,
+    /// The image that it is cloned from; none for a blank disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// What the host reports of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VolumeStatus {
+    /// The state over time: Ready when a machine can use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One run of a virtual machine on a host. Named as the virtual machine, in its namespace; all that the host needs is in it.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Machine", plural = "machines", namespaced, status = "MachineStatus")]
+#[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
+#[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
+#[kube(printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.network.address"}"#)]
+#[kube(selectable = ".spec.hostName")]
+#[serde(rename_all = "camelCase")]
+pub struct MachineSpec {
+    /// The host that runs it.
+    pub host_name: String,
+    /// Rises with every binding to a host; an older one must not run any more.
+    pub epoch: i64,
+    /// The virtual machine's uid: names what must outlive one run (the guest's instance id).
+    pub virtual_machine_uid: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Its volumes in the order of their devices: `/dev/vda`, then after the seed `/dev/vdc`…
+    pub volumes: Vec<MachineVolume>,
+    /// Its place in the VPC.
+    pub network: MachineNetwork,
+    /// The guest's host name.
+    pub hostname: String,
+    /// SSH public keys for `evroc-user`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorized_keys: Vec<String>,
+    /// User data as the user gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+}
+
+/// A volume of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MachineVolume {
+    /// The Volume's name.
+    pub name: String,
+    /// Whether the firmware boots from it.
+    #[serde(default)]
+    pub boot: bool,
+}
+
+/// A machine's place in its VPC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineNetwork {
+    /// The uid of the VPC: the host keeps one network namespace for each.
+    pub vpc_uid: String,
+    /// The machine's address.
+    pub address: String,
+    /// The network's prefix length.
+    pub prefix_length: u8,
+    /// The gateway's address.
+    pub gateway: String,
+    /// The machine's link address.
+    pub mac: String,
+}
+
+/// What the host reports of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineStatus {
+    /// The epoch that this status speaks of.
+    #[serde(default)]
+    pub observed_epoch: i64,
+    /// Where it is in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<MachinePhase>,
+    /// `kvm` or `tcg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// When the guest began to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// How many times it was started again, and why it last was.
+    #[serde(default)]
+    pub restarts: i32,
+    /// The state over time: Ready (QEMU runs) and GuestReady (the guest's ssh server answers).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MachinePhase {
+    /// Bound to the host, nothing made yet.
+    Pending,
+    /// The hypervisor is being started.
+    Starting,
+    /// The hypervisor runs the guest.
+    Running,
+    /// The guest was asked to stop.
+    Stopping,
+    /// The guest powered itself off.
+    Stopped,
+    /// It cannot be started; the condition says why.
+    Failed,
+}
+
+/// One instance of a revision on a host.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Replica", plural = "replicas", namespaced, status = "ReplicaStatus")]
+#[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
+#[kube(printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision"}"#)]
+#[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+#[kube(selectable = ".spec.hostName")]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSpec {
+    /// The host that runs it.
+    pub host_name: String,
+    /// Rises with every binding to a host.
+    pub epoch: i64,
+    /// The service.
+    pub service: String,
+    /// The revision.
+    pub revision: String,
+    /// The repository in the cloud's registry, for example `demo/hello`.
+    pub repository: String,
+    /// The digest of the image's manifest.
+    pub digest: String,
+    /// Replaces the image's entry point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// The port that it listens on.
+    pub port: i32,
+    /// Memory limit in bytes.
+    pub memory_bytes: u64,
+    /// Processor limit in thousandths of a processor.
+    pub cpu_millis: u32,
+}
+
+/// What the host reports of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// Where it is in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ReplicaPhase>,
+    /// The state over time: Ready when its port accepts connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a replica is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplicaPhase {
+    /// Bound to the host, nothing made yet.
+    Pending,
+    /// The image is being pulled or the container started.
+    Starting,
+    /// Its port accepts connections.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// It ended, or cannot be started; the condition says why.
+    Failed,
+}

@@ -1,0 +1,72 @@
+//! `networking.evroclabs.net`: the private network that every resource group has from the start.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The name of the VPC and of the subnet that come with every resource group.
+pub const DEFAULT_NETWORK: &str = "default";
+/// The addresses of the default subnet; every VPC has the same ones.
+pub const DEFAULT_SUBNET_CIDR: &str = "10.0.0.0/24";
+
+/// A private network. Every resource group has one, `default`.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "networking.evroclabs.net", version = "v1alpha1", kind = "VirtualPrivateCloud", plural = "virtualprivateclouds", shortname = "vpc", namespaced, category = "all", status = "VirtualPrivateCloudStatus")]
+#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+pub struct VirtualPrivateCloudSpec {}
+
+/// What is known of a VPC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VirtualPrivateCloudStatus {
+    /// The state over time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A range of addresses in a VPC. Every resource group has one, `default`, 10.0.0.0/24.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "networking.evroclabs.net", version = "v1alpha1", kind = "Subnet", plural = "subnets", namespaced, category = "all", status = "SubnetStatus")]
+#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.ipv4CidrBlock.block"}"#)]
+#[kube(printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.usingIPv4AddressCount"}"#)]
+#[kube(printcolumn = r#"{"name":"Available","type":"integer","jsonPath":".status.availableIPv4AddressCount"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetSpec {
+    /// The VPC that it lies in.
+    pub vpc_ref: NameRef,
+    /// Its addresses.
+    pub ipv4_cidr_block: CidrBlock,
+}
+
+/// A reference by name within the resource group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    /// The object's name.
+    pub name: String,
+}
+
+/// A range of IPv4 addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CidrBlock {
+    /// For example `10.0.0.0/24`.
+    pub block: String,
+}
+
+/// What is known of a subnet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubnetStatus {
+    /// How many addresses are free.
+    #[serde(default, rename = "availableIPv4AddressCount", skip_serializing_if = "Option::is_none")]
+    pub available_ipv4_address_count: Option<i64>,
+    /// How many addresses are in use.
+    #[serde(default, rename = "usingIPv4AddressCount", skip_serializing_if = "Option::is_none")]
+    pub using_ipv4_address_count: Option<i64>,
+    /// The state over time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
