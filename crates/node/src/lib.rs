@@ -1,1 +1,4 @@
 //! Host agent: machines, disks, containers, host network.
+pub mod container;
+pub mod dial;
+pub mod net;

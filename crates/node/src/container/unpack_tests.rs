@@ -1,0 +1,163 @@
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+enum Item<'a> {
+    File(&'a str, &'a str),
+    Folder(&'a str),
+    Symlink(&'a str, &'a str),
+    Hardlink(&'a str, &'a str),
+    Device(&'a str),
+}
+
+/// Writes an archive without the checks that `tar::Builder` makes of names.
+fn archive(items: &[Item<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for item in items {
+        let (name, kind, link, data) = match item {
+            Item::File(name, data) => (name, tar::EntryType::Regular, "", *data),
+            Item::Folder(name) => (name, tar::EntryType::Directory, "", ""),
+            Item::Symlink(name, to) => (name, tar::EntryType::Symlink, *to, ""),
+            Item::Hardlink(name, to) => (name, tar::EntryType::Link, *to, ""),
+            Item::Device(name) => (name, tar::EntryType::Char, "", ""),
+        };
+        let mut header = tar::Header::new_gnu();
+        let raw = header.as_gnu_mut().unwrap();
+        raw.name[..name.len()].copy_from_slice(name.as_bytes());
+        raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(if kind.is_dir() { 0o755 } else { 0o640 });
+        header.set_uid(1234);
+        header.set_gid(1235);
+        header.set_mtime(1_700_000_000);
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        builder.append(&header, data.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn unpack(items: &[Item<'_>]) -> (TempDir, Result<(), UnpackError>) {
+    let outer = tempfile::tempdir().unwrap();
+    std::fs::create_dir(outer.path().join("layer")).unwrap();
+    let result = unpack_layer(&archive(items)[..], &outer.path().join("layer"));
+    (outer, result)
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+#[test]
+fn files_keep_owner_mode_and_time() {
+    if !is_root() {
+        return;
+    }
+    let (outer, result) = unpack(&[Item::Folder("a/"), Item::File("a/f", "hello"), Item::Hardlink("a/g", "a/f")]);
+    result.unwrap();
+    let meta = std::fs::metadata(outer.path().join("layer/a/g")).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), meta.nlink()), (1234, 1235, 2));
+    assert_eq!((meta.permissions().mode() & 0o7777, meta.mtime()), (0o640, 1_700_000_000));
+    assert_eq!(std::fs::metadata(outer.path().join("layer/a")).unwrap().mtime(), 1_700_000_000);
+}
+
+#[test]
+fn whiteouts_become_overlayfs_ones() {
+    if !is_root() {
+        return;
+    }
+    let (outer, result) = unpack(&[
+        Item::File("a/.wh.gone", ""),
+        Item::File("b/.wh..wh..opq", ""),
+        Item::File(".wh.c", ""),
+        Item::File("c/new", "x"),
+        Item::Folder("d"),
+        Item::File(".wh.d", ""),
+        Item::File(".wh..wh.plnk", ""),
+    ]);
+    result.unwrap();
+    let layer = outer.path().join("layer");
+    let gone = std::fs::symlink_metadata(layer.join("a/gone")).unwrap();
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    for opaque in ["b", "c", "d"] {
+        let mut value = [0_u8; 8];
+        let count = rustix::fs::lgetxattr(layer.join(opaque), OPAQUE_XATTR, &mut value).unwrap();
+        assert_eq!(&value[..count], b"y", "{opaque}");
+    }
+    assert!(layer.join("c/new").is_file());
+    assert!(!layer.join(".wh..wh.plnk").exists() && !layer.join("b/.wh..wh..opq").exists());
+}
+
+#[test]
+fn nothing_escapes() {
+    if !is_root() {
+        return;
+    }
+    let hostile: &[(&str, &[Item<'_>])] = &[
+        ("dots", &[Item::File("../evil", "x")]),
+        ("dots inside", &[Item::File("a/../../evil", "x")]),
+        ("absolute", &[Item::File("/evil", "x")]),
+        ("relative link", &[Item::Symlink("l", ".."), Item::File("l/evil", "x")]),
+        ("absolute link", &[Item::Symlink("l", "/"), Item::File("l/evil", "x")]),
+        ("link to a file outside", &[Item::Symlink("evil", "../evil"), Item::File("evil", "x")]),
+        ("hard link out", &[Item::Hardlink("evil", "../secret")]),
+        ("hard link through a link", &[Item::Symlink("l", ".."), Item::Hardlink("x", "l/secret")]),
+        ("whiteout through a link", &[Item::Symlink("l", ".."), Item::File("l/.wh.secret", "")]),
+        ("whiteout of the parent", &[Item::File(".wh...", "")]),
+        ("folder through a link", &[Item::Symlink("l", "../evil"), Item::Folder("l/x")]),
+    ];
+    for (name, items) in hostile {
+        let outer = tempfile::tempdir().unwrap();
+        std::fs::create_dir(outer.path().join("layer")).unwrap();
+        std::fs::write(outer.path().join("secret"), "secret").unwrap();
+        // Refused or kept inside: both are fine.
+        let _ = unpack_layer(&archive(items)[..], &outer.path().join("layer"));
+        let mut names: Vec<_> = std::fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["layer", "secret"], "{name}");
+        let secret = std::fs::metadata(outer.path().join("secret")).unwrap();
+        assert!(secret.nlink() == 1 && secret.len() == 6 && secret.is_file(), "{name}");
+    }
+}
+
+#[test]
+fn devices_are_refused_with_their_name() {
+    let (_outer, result) = unpack(&[Item::Device("dev/sda")]);
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "layer entry \"dev/sda\" is a device node: images may not contain them"
+    );
+}
+
+#[test]
+fn a_cut_off_archive_is_an_error() {
+    if !is_root() {
+        return;
+    }
+    let full = archive(&[Item::File("a", "0123456789")]);
+    let folder = tempfile::tempdir().unwrap();
+    assert!(unpack_layer(&full[..515], folder.path()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Random bytes and random flips in a good archive neither panic nor leave the folder.
+    #[test]
+    fn damaged_archives_stay_inside(position in 0_usize..2048, byte: u8) {
+        let mut bytes = archive(&[
+            Item::Folder("a"), Item::Symlink("a/l", ".."), Item::File("a/f", "x"), Item::Hardlink("b", "a/f"),
+        ]);
+        bytes[position] = byte;
+        let outer = tempfile::tempdir().unwrap();
+        std::fs::create_dir(outer.path().join("layer")).unwrap();
+        let _ = unpack_layer(&bytes[..], &outer.path().join("layer"));
+        prop_assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
+    }
+}

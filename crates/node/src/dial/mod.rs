@@ -1,0 +1,1 @@
+//! Connecting to what listens inside a network namespace.
