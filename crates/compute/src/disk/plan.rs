@@ -1,0 +1,89 @@
+//! What is to be done for a disk: pure.
+
+use evroc_api::conditions::Verdict;
+use evroc_api::infra::VolumeSpec;
+use evroc_api::units::{Size, Unit};
+use kube::ResourceExt;
+
+use super::observe::Observed;
+use crate::schedule::{candidates, place_volume};
+
+/// The smallest and the largest disk, in bytes: 1 MB leaves room for test disks, 10 TB is the definition's limit.
+const LIMITS: (u64, u64) = (1 << 20, 10 << 40);
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Hold the disk so that its volume is deleted before it.
+    AddFinalizer,
+    /// Let the disk go.
+    RemoveFinalizer,
+    /// Make the volume.
+    CreateVolume(VolumeSpec),
+    /// Delete the volume.
+    DeleteVolume,
+}
+
+/// What the observed state asks for; for a disk that cannot be made, why.
+pub fn plan(observed: &Observed) -> Vec<Step> {
+    if observed.disk.metadata.deletion_timestamp.is_some() {
+        return match &observed.volume {
+            _ if !observed.users.is_empty() => vec![],
+            Some(volume) if volume.metadata.deletion_timestamp.is_none() => vec![Step::DeleteVolume],
+            Some(_) => vec![],
+            None => vec![Step::RemoveFinalizer],
+        };
+    }
+    let mut steps = vec![];
+    if !observed.disk.finalizers().iter().any(|f| f == evroc_api::COMPUTE_FINALIZER) {
+        steps.push(Step::AddFinalizer);
+    }
+    if observed.volume.is_none()
+        && let Ok(spec) = wanted_volume(observed)
+    {
+        steps.push(Step::CreateVolume(spec));
+    }
+    steps
+}
+
+/// The volume that the disk asks for, or the reason why there can be none.
+pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
+    let spec = &observed.disk.spec;
+    let image = spec.disk_image.as_ref().map(|i| i.disk_image_ref.name.clone());
+    if let (Some(name), None) = (&image, &observed.image) {
+        return Err(Verdict::no(
+            "DiskImageNotFound",
+            format!(
+                "spec.diskImage.diskImageRef.name: expected the name of a DiskImage ({}), found \"{name}\"",
+                observed.image_names.join(", ")
+            ),
+        ));
+    }
+    let size = wanted_size(observed);
+    let bytes = size.and_then(Size::bytes).unwrap_or(0);
+    if bytes < LIMITS.0 || bytes > LIMITS.1 {
+        let found = size.map_or("none".into(), |s| s.to_string());
+        return Err(Verdict::no("DiskSizeInvalid", format!("spec.diskSize: expected a size from 1 MB to 10 TB, found {found}")));
+    }
+    if let Some(image) = &observed.image
+        && bytes < image.spec.minimum_size_bytes
+    {
+        let needed = image.spec.minimum_size_bytes.div_ceil(Unit::MB.bytes());
+        return Err(Verdict::no(
+            "DiskTooSmall",
+            format!(
+                "Disk is too small to contain disk image: spec.diskSize: expected at least {needed} MB for {}, found {}",
+                image.name_any(),
+                size.map_or(String::new(), |s| s.to_string())
+            ),
+        ));
+    }
+    let hosts = candidates(&observed.hosts, spec.placement.as_ref()).map_err(|why| Verdict::no("Pending", why.0))?;
+    let host_name = place_volume(&hosts).ok_or_else(|| Verdict::no("Pending", "no host has reported its disk space yet"))?;
+    Ok(VolumeSpec { host_name, image, size_bytes: bytes })
+}
+
+/// The size that the user gave, or the image's.
+pub fn wanted_size(observed: &Observed) -> Option<Size> {
+    observed.disk.spec.disk_size.or(observed.image.as_ref().map(|i| i.spec.default_size))
+}

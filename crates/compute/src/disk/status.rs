@@ -1,0 +1,42 @@
+//! What users read of a disk: pure.
+
+use evroc_api::compute::{DiskStatus, DiskUse, DiskUseKind, Placement};
+use evroc_api::conditions::{self, READY, Verdict};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::observe::Observed;
+use super::plan::{wanted_size, wanted_volume};
+
+/// The status that the observed state amounts to.
+pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
+    let mut status = observed.disk.status.clone().unwrap_or_default();
+    conditions::set(&mut status.conditions, READY, &verdict(observed), observed.disk.metadata.generation, now);
+    status.disk_size = wanted_size(observed);
+    let host = observed.volume.as_ref().and_then(|v| observed.hosts.iter().find(|h| h.name_any() == v.spec.host_name));
+    status.placement = host.and_then(|h| h.spec.zone.clone()).map(|zone| Placement { zone: Some(zone) });
+    let uses = observed.users.iter().map(|vm| DiskUse { use_kind: DiskUseKind::Permanent, vm: vm.name_any(), attachment: None });
+    status.disk_usage = uses.collect();
+    status
+}
+
+fn verdict(observed: &Observed) -> Verdict {
+    if observed.disk.metadata.deletion_timestamp.is_some() {
+        return match observed.users.first() {
+            Some(vm) => Verdict::no("InUse", format!("the disk is deleted as soon as VirtualMachine \"{}\" no longer uses it", vm.name_any())),
+            None => Verdict::no("Deleting", "the disk's data is being deleted"),
+        };
+    }
+    let Some(volume) = &observed.volume else {
+        return match wanted_volume(observed) {
+            Err(why) => why,
+            Ok(spec) => Verdict::no("Provisioning", format!("the disk is being made on host {}", spec.host_name)),
+        };
+    };
+    let reported = volume.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
+    match reported {
+        Some(ready) if ready.status == "True" => Verdict::yes("Ready", "the disk can be used by a VM"),
+        Some(not_ready) => Verdict::no(&not_ready.reason, not_ready.message.clone()),
+        None => Verdict::no("Provisioning", format!("the disk is being made on host {}", volume.spec.host_name)),
+    }
+}

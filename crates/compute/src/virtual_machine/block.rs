@@ -1,0 +1,111 @@
+//! What keeps a virtual machine from running: the first obstacle, in words for its user. Pure.
+
+use evroc_api::compute::VirtualMachineStatusType as State;
+use evroc_api::conditions::{self, READY};
+use evroc_api::infra::Host;
+use kube::ResourceExt;
+
+use super::observe::{Observed, ObservedDisk};
+use crate::schedule::{Need, candidates, place_machine};
+
+/// Reasons of a disk that is on its way; every other reason is a failure.
+const DISK_IN_PROGRESS: [&str; 4] = ["DiskImageDownloading", "Provisioning", "Pending", "ImportScheduled"];
+
+/// An obstacle: the state that it amounts to, and a sentence that names the blocking object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// The state of the virtual machine because of it.
+    pub state: State,
+    /// For people.
+    pub message: String,
+}
+
+fn block(state: State, message: String) -> Block {
+    Block { state, message }
+}
+
+/// The first thing that is missing for the virtual machine to run, or the host to run it on and what it needs there.
+pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
+    unsupported(observed)?;
+    let name = &observed.vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;
+    let profile = observed.profile.as_ref().ok_or_else(|| {
+        let field = "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName";
+        block(State::ProvisioningFailed, format!("{field}: expected a name that `kubectl get vmvirtualresources` lists, found \"{name}\""))
+    })?;
+    for (index, disk) in observed.disks.iter().enumerate() {
+        disk_block(index, disk)?;
+    }
+    if observed.vpc.is_none() || observed.subnet.is_none() {
+        return Err(block(State::Provisioning, "the resource group's VPC \"default\" is not ready yet".into()));
+    }
+    let need = Need { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) };
+    let unschedulable = |why: crate::schedule::Unschedulable| block(State::ErrorUnschedulable, why.0);
+    let hosts = candidates(&observed.hosts, observed.vm.spec.placement.as_ref()).map_err(unschedulable)?;
+    let hosts = hosts_of_volumes(observed, hosts)?;
+    let itself = observed.machine.as_ref().and_then(|m| m.uid()).unwrap_or_default();
+    let host = place_machine(&hosts, &observed.machines, &itself, name, need).map_err(unschedulable)?;
+    Ok((host, need))
+}
+
+/// What this version refuses to pretend: references to kinds that do not exist yet.
+fn unsupported(observed: &Observed) -> Result<(), Block> {
+    let spec = &observed.vm.spec;
+    let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let networking = spec.networking.as_ref();
+    let public = networking.and_then(|n| n.public_ipv4_address.as_ref()?.static_.as_ref()).and_then(|s| given(&s.public_ip_ref));
+    let group = networking.and_then(|n| n.security_groups.as_ref()?.security_group_memberships.first().map(|g| g.name.clone()));
+    let missing = [
+        ("spec.placementGroup", "PlacementGroup", given(&spec.placement_group)),
+        ("spec.networking.publicIPv4Address.static.publicIPRef", "PublicIP", public),
+        ("spec.networking.securityGroups.securityGroupMemberships[0].name", "SecurityGroup", group),
+    ];
+    for (field, kind, name) in missing {
+        if let Some(name) = name {
+            let message = format!("{field}: {kind} \"{name}\" does not exist: this version has no {kind}s yet; leave the field out");
+            return Err(block(State::ProvisioningFailed, message));
+        }
+    }
+    Ok(())
+}
+
+fn disk_block(index: usize, observed: &ObservedDisk) -> Result<(), Block> {
+    let name = &observed.name;
+    let Some(disk) = &observed.disk else {
+        let message = format!("spec.diskRefs[{index}].name: expected the name of a Disk in this resource group, found \"{name}\"; `kubectl get disks` lists them");
+        return Err(block(State::ErrorPvcNotFound, message));
+    };
+    if disk.metadata.deletion_timestamp.is_some() {
+        return Err(block(State::ErrorPvcNotFound, format!("spec.diskRefs[{index}].name: Disk \"{name}\" is being deleted")));
+    }
+    let ready = disk.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
+    match ready {
+        Some(ready) if ready.status == "True" && observed.volume.is_some() => Ok(()),
+        Some(ready) if ready.status == "False" && !DISK_IN_PROGRESS.contains(&ready.reason.as_str()) => {
+            Err(block(State::DataVolumeError, format!("Disk \"{name}\": {}", ready.message)))
+        }
+        Some(ready) => Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\": {}", ready.message))),
+        None => Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\""))),
+    }
+}
+
+/// A volume cannot leave its host: the machine goes where its volumes are.
+fn hosts_of_volumes<'a>(observed: &Observed, hosts: Vec<&'a Host>) -> Result<Vec<&'a Host>, Block> {
+    let mut needed: Vec<(&str, &str)> =
+        observed.disks.iter().filter_map(|d| d.volume.as_ref().map(|v| (v.spec.host_name.as_str(), d.name.as_str()))).collect();
+    needed.dedup_by_key(|(host, _)| *host);
+    match needed.as_slice() {
+        [] => Ok(hosts),
+        [(host, disk)] => {
+            let there: Vec<&Host> = hosts.into_iter().filter(|h| h.name_any() == *host).collect();
+            if there.is_empty() {
+                let message = format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone");
+                return Err(block(State::ErrorUnschedulable, message));
+            }
+            Ok(there)
+        }
+        several => {
+            let places: Vec<String> = several.iter().map(|(host, disk)| format!("\"{disk}\" on {host}")).collect();
+            Err(block(State::ErrorUnschedulable, format!("expected all disks on one host, found {}", places.join(", "))))
+        }
+    }
+}

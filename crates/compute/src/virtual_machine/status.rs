@@ -1,0 +1,84 @@
+//! What users read of a virtual machine: pure.
+
+use evroc_api::compute::{AttachedDiskStatus, GUEST_READY, Placement, VirtualMachineStatus, VirtualMachineStatusType as State};
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::infra::{Machine, MachinePhase};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::block::host_or_block;
+use super::observe::Observed;
+
+/// The status that the observed state amounts to.
+pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
+    let mut status = observed.vm.status.clone().unwrap_or_default();
+    let generation = observed.vm.metadata.generation;
+    let (state, message) = state(observed);
+    let ready = match state {
+        State::Running => Verdict::yes("Ready", message),
+        _ => Verdict::no(&format!("{state:?}"), message),
+    };
+    conditions::set(&mut status.conditions, READY, &ready, generation, now);
+    conditions::set(&mut status.conditions, GUEST_READY, &guest(observed, state), generation, now);
+    status.virtual_machine_status = Some(state);
+    status.attached_disks = attached(observed);
+    let host = observed.machine.as_ref().and_then(|m| observed.hosts.iter().find(|h| h.name_any() == m.spec.host_name));
+    if let Some(zone) = host.and_then(|h| h.spec.zone.clone()) {
+        status.placement = Some(Placement { zone: Some(zone) });
+    }
+    status
+}
+
+fn state(observed: &Observed) -> (State, String) {
+    let deleted = observed.vm.metadata.deletion_timestamp.is_some();
+    let Some(machine) = &observed.machine else {
+        return match (deleted, observed.vm.spec.running) {
+            (true, _) => (State::Deleting, "the VM is being deleted".into()),
+            (false, false) => (State::Stopped, "spec.running is false".into()),
+            (false, true) => match host_or_block(observed) {
+                Err(block) => (block.state, block.message),
+                Ok((host, _)) => (State::Provisioning, format!("the VM is being placed on host {host}")),
+            },
+        };
+    };
+    let stopping = machine.metadata.deletion_timestamp.is_some();
+    let phase = machine.status.as_ref().and_then(|s| s.phase);
+    match phase {
+        _ if deleted => (State::Terminating, "the guest is being stopped, then the VM is deleted".into()),
+        _ if !observed.vm.spec.running => (State::Stopping, "the guest was asked to power off".into()),
+        _ if stopping => (State::Starting, "the VM is being started again".into()),
+        None | Some(MachinePhase::Pending) => (State::Provisioning, words(machine, "the host is preparing the VM")),
+        Some(MachinePhase::Starting) => (State::Starting, words(machine, "the hypervisor is being started")),
+        Some(MachinePhase::Running) => (State::Running, words(machine, "the hypervisor runs the guest")),
+        Some(MachinePhase::Stopping) => (State::Stopping, words(machine, "the guest was asked to power off")),
+        Some(MachinePhase::Stopped) => (State::CrashLoopBackOff, words(machine, "the guest powered off and is started again")),
+        Some(MachinePhase::Failed) => (State::CrashLoopBackOff, words(machine, "the hypervisor ended and is started again")),
+    }
+}
+
+/// What the host says of the machine, or else `otherwise`.
+fn words(machine: &Machine, otherwise: &str) -> String {
+    let ready = machine.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
+    ready.map(|c| c.message.clone()).filter(|m| !m.is_empty()).unwrap_or_else(|| otherwise.into())
+}
+
+fn guest(observed: &Observed, state: State) -> Verdict {
+    let said = observed.machine.as_ref().and_then(|m| m.status.as_ref()).and_then(|s| conditions::get(&s.conditions, GUEST_READY));
+    match (state, said) {
+        (State::Running, Some(said)) if said.status == "True" => Verdict::yes(&said.reason, said.message.clone()),
+        (State::Running, Some(said)) => Verdict::no(&said.reason, said.message.clone()),
+        (State::Running, None) => Verdict::no("Booting", "the guest has not been heard of yet"),
+        _ => Verdict::no("NotRunning", "the hypervisor does not run the guest"),
+    }
+}
+
+/// The firmware's disk is `/dev/vda`, the guest's setup is on `/dev/vdb`, the others follow.
+fn attached(observed: &Observed) -> Vec<AttachedDiskStatus> {
+    let volumes = observed.machine.iter().flat_map(|m| &m.spec.volumes).enumerate();
+    volumes
+        .map(|(index, volume)| {
+            let letter = if index == 0 { 'a' } else { char::from(b'b' + u8::try_from(index).unwrap_or(24)) };
+            AttachedDiskStatus { name: volume.name.clone(), device: format!("/dev/vd{letter}") }
+        })
+        .collect()
+}

@@ -1,0 +1,114 @@
+//! The writes that reconciliations are made of. Each is safe to repeat.
+
+use std::fmt::Debug;
+
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::PartialObjectMetaExt;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Error, Result, api_error};
+
+/// Reads one object; `None` when there is none.
+pub async fn get<K>(api: &Api<K>, name: &str) -> Result<Option<K>>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    api.get_opt(name).await.map_err(api_error(format!("read {name}")))
+}
+
+/// Writes `status` where it differs from what the object has; says whether it wrote. Optimistic: a lost race is an error
+/// that is tried again.
+pub async fn write_status<K>(api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool>
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + Debug,
+{
+    let operation = format!("write status of {}", object.name_any());
+    let json = |source| Error::Json { operation: operation.clone(), source };
+    let mut new = serde_json::to_value(object).map_err(json)?;
+    let status = serde_json::to_value(status).map_err(json)?;
+    if new.get("status").unwrap_or(&Value::Null) == &status {
+        return Ok(false);
+    }
+    new["status"] = status;
+    let new: K = serde_json::from_value(new).map_err(json)?;
+    api.replace_status(&object.name_any(), &PostParams::default(), &new).await.map_err(api_error(operation))?;
+    Ok(true)
+}
+
+/// Creates an object with a name that follows from its owner. One that is there already is adopted: a crash after an
+/// earlier create is no duplicate.
+pub async fn create_or_adopt<K>(api: &Api<K>, object: &K) -> Result<()>
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + Debug,
+{
+    match api.create(&PostParams::default(), object).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+        Err(error) => Err(api_error(format!("create {}", object.name_any()))(error)),
+    }
+}
+
+/// Deletes the very object that was looked at, not one of the same name that came later.
+pub async fn delete_if_present<K>(api: &Api<K>, object: &K) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    if object.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let only_this = DeleteParams {
+        preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&object.name_any(), &only_this).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(api_error(format!("delete {}", object.name_any()))(error)),
+    }
+}
+
+/// Adds a finalizer where it is missing.
+pub async fn add_finalizer<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    if object.finalizers().iter().any(|f| f == finalizer) {
+        return Ok(());
+    }
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(finalizer.to_owned());
+    write_finalizers(api, object, finalizers).await
+}
+
+/// Removes a finalizer where it is present; an object that is gone needs none.
+pub async fn remove_finalizer<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    if !object.finalizers().iter().any(|f| f == finalizer) {
+        return Ok(());
+    }
+    let finalizers = object.finalizers().iter().filter(|f| *f != finalizer).cloned().collect();
+    write_finalizers(api, object, finalizers).await
+}
+
+/// A list of finalizers is written whole, so the write holds only for the version that it was read from.
+async fn write_finalizers<K>(api: &Api<K>, object: &K, finalizers: Vec<String>) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let meta = kube::core::ObjectMeta {
+        finalizers: Some(finalizers),
+        resource_version: object.resource_version(),
+        ..Default::default()
+    };
+    let patch = meta.into_request_partial::<K>();
+    match api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(api_error(format!("write finalizers of {}", object.name_any()))(error)),
+    }
+}

@@ -1,0 +1,126 @@
+//! ResourceGroup -> Namespace, VirtualPrivateCloud, Subnet.
+//!
+//! The namespace has the group's name. What is missing is made again, what is there is left alone. A group that is deleted
+//! takes its namespace along, and the namespace empties itself.
+//! Who writes what: this controller writes ResourceGroup.status, the namespace, the default VPC and subnet and their status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evroc_api::compute::VirtualMachine;
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::iam::{ResourceGroup, ResourceGroupStatus};
+use evroc_api::networking::{
+    CidrBlock, DEFAULT_NETWORK, DEFAULT_SUBNET_CIDR, NameRef, Subnet, SubnetSpec, SubnetStatus, VirtualPrivateCloud,
+    VirtualPrivateCloudSpec, VirtualPrivateCloudStatus,
+};
+use evroc_controller::{Context, Result, api_error, create_or_adopt, drive, get, retry, write_status};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+
+/// The label on a namespace that names its resource group.
+pub const GROUP_LABEL: &str = "iam.evroclabs.net/resource-group";
+/// Addresses of the default subnet that virtual machines can have: 256 without network, gateway, system and broadcast.
+const USABLE_ADDRESSES: i64 = 252;
+
+pub(crate) async fn run(context: Context) {
+    let client = context.client.clone();
+    let all = watcher::Config::default;
+    let stream = Controller::new(Api::<ResourceGroup>::all(client.clone()), all())
+        .owns(Api::<Namespace>::all(client.clone()), all())
+        .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), |vpc| group_of(&vpc))
+        .watches(Api::<Subnet>::all(client.clone()), all(), |subnet| group_of(&subnet))
+        .watches(Api::<VirtualMachine>::all(client), all(), |vm| group_of(&vm))
+        .run(reconcile, retry, Arc::new(context));
+    drive(stream.boxed()).await;
+}
+
+/// The namespace of a group has its name in this version; where that changes, this is the one place that maps back.
+fn group_of(object: &impl Resource<DynamicType = ()>) -> Option<ObjectRef<ResourceGroup>> {
+    object.meta().namespace.as_deref().map(ObjectRef::new)
+}
+
+async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Context>) -> Result<Action> {
+    let groups = Api::<ResourceGroup>::all(context.client.clone());
+    let Some(group) = get(&groups, &group.name_any()).await? else { return Ok(Action::await_change()) };
+    if group.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let name = group.name_any();
+    let namespaces = Api::<Namespace>::all(context.client.clone());
+    let Some(namespace) = get(&namespaces, &name).await? else {
+        create_or_adopt(&namespaces, &namespace_of(&group)).await?;
+        return Ok(Action::requeue(Duration::ZERO));
+    };
+    let verdict = if namespace.metadata.deletion_timestamp.is_some() {
+        Verdict::no("NamespaceTerminating", format!("waits until namespace \"{name}\" has emptied itself"))
+    } else {
+        ensure_network(&context, &name).await?;
+        Verdict::yes("Ready", "the resource group can be used")
+    };
+    let mut status = ResourceGroupStatus { namespace: Some(name), ..group.status.clone().unwrap_or_default() };
+    conditions::set(&mut status.conditions, READY, &verdict, group.metadata.generation, context.now());
+    write_status(&groups, &group, &status).await?;
+    Ok(if verdict.status == "True" { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
+}
+
+fn namespace_of(group: &ResourceGroup) -> Namespace {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(group.name_any());
+    namespace.metadata.labels = Some(BTreeMap::from([(GROUP_LABEL.to_owned(), group.name_any())]));
+    namespace.metadata.owner_references = group.controller_owner_ref(&()).map(|owner| vec![owner]);
+    namespace
+}
+
+async fn ensure_network(context: &Context, namespace: &str) -> Result<()> {
+    let vpcs = Api::<VirtualPrivateCloud>::namespaced(context.client.clone(), namespace);
+    let subnets = Api::<Subnet>::namespaced(context.client.clone(), namespace);
+    create_missing(&vpcs, &VirtualPrivateCloud::new(DEFAULT_NETWORK, VirtualPrivateCloudSpec {})).await?;
+    let spec = SubnetSpec {
+        vpc_ref: NameRef { name: DEFAULT_NETWORK.into() },
+        ipv4_cidr_block: CidrBlock { block: DEFAULT_SUBNET_CIDR.into() },
+    };
+    create_missing(&subnets, &Subnet::new(DEFAULT_NETWORK, spec)).await?;
+    if let Some(vpc) = get(&vpcs, DEFAULT_NETWORK).await? {
+        write_status(&vpcs, &vpc, &vpc_status(&vpc, context.now())).await?;
+    }
+    if let Some(subnet) = get(&subnets, DEFAULT_NETWORK).await? {
+        let vms = Api::<VirtualMachine>::namespaced(context.client.clone(), namespace);
+        let vms = vms.list(&ListParams::default()).await.map_err(api_error("list virtual machines"))?.items;
+        write_status(&subnets, &subnet, &subnet_status(&subnet, &vms, context.now())).await?;
+    }
+    Ok(())
+}
+
+async fn create_missing<K>(api: &Api<K>, object: &K) -> Result<()>
+where
+    K: Resource + Clone + serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match get(api, &object.name_any()).await? {
+        Some(_) => Ok(()),
+        None => create_or_adopt(api, object).await,
+    }
+}
+
+fn vpc_status(vpc: &VirtualPrivateCloud, now: Timestamp) -> VirtualPrivateCloudStatus {
+    let mut status = vpc.status.clone().unwrap_or_default();
+    conditions::set(&mut status.conditions, READY, &Verdict::yes("Ready", "virtual machines can use it"), vpc.metadata.generation, now);
+    status
+}
+
+fn subnet_status(subnet: &Subnet, vms: &[VirtualMachine], now: Timestamp) -> SubnetStatus {
+    let mut status = subnet.status.clone().unwrap_or_default();
+    let has_address = |vm: &&VirtualMachine| vm.status.as_ref().and_then(|s| s.networking.as_ref()?.private_ipv4_address.as_ref()).is_some();
+    let used = i64::try_from(vms.iter().filter(has_address).count()).unwrap_or(i64::MAX);
+    status.using_ipv4_address_count = Some(used);
+    status.available_ipv4_address_count = Some(USABLE_ADDRESSES - used);
+    conditions::set(&mut status.conditions, READY, &Verdict::yes("Ready", "virtual machines can use it"), subnet.metadata.generation, now);
+    status
+}
