@@ -22,7 +22,7 @@ private_apt() {
     echo "no Debian mirror found: expected a source for '$host main' in /etc/apt/sources.list or /etc/apt/sources.list.d; add one and run this again" >&2
     return 1
   fi
-  mkdir -p "$dir"/{etc,state/lists/partial,cache/archives/partial}
+  mkdir -p "$dir"/{etc/preferences.d,state/lists/partial,cache/archives/partial}
   for release in "$@"; do
     case $release in
       *-security) [ -z "$security" ] || echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $security $release main" ;;
@@ -32,8 +32,8 @@ private_apt() {
   cat >"$dir/apt.conf" <<C
 Dir::Etc::sourcelist "$dir/etc/sources.list";
 Dir::Etc::sourceparts "-";
-Dir::Etc::preferences "-";
-Dir::Etc::preferencesparts "-";
+Dir::Etc::preferences "$dir/etc/preferences";
+Dir::Etc::preferencesparts "$dir/etc/preferences.d";
 Dir::State "$dir/state";
 Dir::State::lists "$dir/state/lists";
 Dir::State::status "$status";
