@@ -1,1 +1,10 @@
-//! Suites over the finished product; see `tests/suites/main.rs`.
+//! What the suites over the finished product share; the suites themselves are in `tests/suites`.
+//!
+//! Everything a test makes on the machine carries the [`PREFIX`] in its name, so that a cloud from `make run` and any number of
+//! test runs stand side by side, and [`leftovers`] can say whose something is.
+
+pub mod leftovers;
+pub mod names;
+pub mod process;
+
+pub use names::PREFIX;

@@ -1,3 +1,86 @@
-//! Checks and generators of the repository.
+//! Checks and generators of the repository: `cargo xtask --help`.
+//!
+//! Nothing here is part of the product. `tidy` holds the rules that the compiler cannot, `check` is what a change has to pass
+//! before it is sent, `test` is the whole of `make test`.
 
-fn main() {}
+mod check;
+mod leftovers;
+mod repo;
+mod stages;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Checks and generators of the repository")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the repository's invariants (seconds; needs no build of the workspace)
+    Tidy {
+        /// Also list what is only worth a look, such as files over 300 lines
+        #[arg(long)]
+        warnings: bool,
+    },
+    /// Formatting, clippy with warnings as errors, tidy, and cargo-deny where it is installed
+    Check,
+    /// Everything that `make test` runs: stages with budgets, one count of passes and failures
+    Test {
+        /// Run only these stages (see --list)
+        #[arg(long = "stage", value_name = "NAME")]
+        stages: Vec<String>,
+        /// Run only tests whose name contains this text (in the stages `unit` and `suites`)
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+        /// Print the stages and their budgets, run nothing
+        #[arg(long)]
+        list: bool,
+    },
+    /// What the machine holds now, to be compared with later
+    Leftovers {
+        #[command(subcommand)]
+        command: LeftoversCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LeftoversCommand {
+    /// Write down what the machine holds
+    Save {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Name everything that has appeared since `save`; fails when there is any
+    Compare {
+        /// The file that `save` wrote
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Tidy { warnings } => tidy::run(warnings),
+        Command::Check => check::run(),
+        Command::Test { stages, filter, list } => stages::run(&stages, filter.as_deref(), list),
+        Command::Leftovers { command } => match command {
+            LeftoversCommand::Save { file } => leftovers::save(&file),
+            LeftoversCommand::Compare { file } => leftovers::compare(&file),
+        },
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The leftover check as a command, so that the runner can ask for it with the rights it needs.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use evroc_tests::leftovers::{Foreign, Snapshot};
+use serde::{Deserialize, Serialize};
+
+/// A snapshot with the foreign instances of its moment: one that has gone since was foreign all the same.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    snapshot: Snapshot,
+    foreign: Vec<String>,
+}
+
+/// Writes down what the machine holds.
+pub fn save(file: &Path) -> Result<bool> {
+    let saved = Saved { snapshot: Snapshot::take(), foreign: Foreign::registered().names() };
+    let text = serde_json::to_string(&saved)?;
+    std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    Ok(true)
+}
+
+/// Names what has appeared since; `Ok(false)` when there is any.
+pub fn compare(file: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let before: Saved = serde_json::from_str(&text).with_context(|| format!("understand {}", file.display()))?;
+    let names: Vec<&str> = before.foreign.iter().map(String::as_str).collect();
+    let foreign = Foreign::registered().and(Foreign::of(&names));
+    let leftovers = Snapshot::take().since(&before.snapshot, &foreign);
+    for leftover in &leftovers {
+        println!("left behind: {leftover}");
+    }
+    println!("leftovers: {}", leftovers.len());
+    Ok(leftovers.is_empty())
+}

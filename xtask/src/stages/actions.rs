@@ -1,0 +1,150 @@
+//! What each stage does.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use evroc_tests::process;
+use serde_json::Value;
+
+use super::runner::{Program, Run};
+use crate::{check, repo};
+
+/// Packages whose tests make namespaces, taps, mounts or control groups.
+const NEED_ROOT: &[&str] = &["evroc-node", "evroc-vmm", "evrocd", "evroc-tests"];
+
+/// The package of the suites over the finished product.
+const SUITES: &str = "evroc-tests";
+
+/// Installs what the host lacks.
+pub fn packages(run: &mut Run) -> Result<()> {
+    let mut command = run.command(&repo::root().join("scripts/install-host-packages"));
+    run.check("install-host-packages", &mut command).map(drop)
+}
+
+/// Builds the demo images; what is in the cache is not built again.
+pub fn images(run: &mut Run) -> Result<()> {
+    let mut command = run.command(&repo::root().join("images/build"));
+    run.check("images/build", &mut command).map(drop)
+}
+
+/// Compiles everything once; what does not compile fails here and the rest is still tested.
+pub fn build(run: &mut Run) -> Result<()> {
+    let mut programs = run.command(Path::new(&repo::cargo()));
+    run.check("programs", programs.args(["build", "--locked"]))?;
+    let mut tests = run.command(Path::new(&repo::cargo()));
+    tests.args([
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-run",
+        "--keep-going",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let started = Instant::now();
+    let output = process::run(&mut tests, run.left())?;
+    let said: Vec<&str> = output.both.lines().filter(|line| !line.starts_with('{')).collect();
+    run.append_log("tests", &said.join("\n"))?;
+    run.programs = output.stdout.lines().filter_map(|line| program(&serde_json::from_str(line).ok()?)).collect();
+    run.programs.sort_by(|left, right| left.name.cmp(&right.name));
+    if output.ok() {
+        run.record_pass("tests", started.elapsed());
+    } else {
+        let errors = said.join("\n");
+        let from = errors.find("error").unwrap_or(0);
+        let shown: Vec<&str> = errors[from..].lines().take(60).collect();
+        run.record_failure("tests", &format!("{}\ncargo test --no-run: {}", shown.join("\n"), output.ending()));
+    }
+    Ok(())
+}
+
+/// Format, lints, invariants, licences.
+pub fn check(run: &mut Run) -> Result<()> {
+    for step in check::steps() {
+        let mut command = run.command(Path::new(&step.command[0]));
+        run.check(step.name, command.args(&step.command[1..]))?;
+    }
+    if !check::has_cargo_deny() {
+        println!("  --   deny is skipped: cargo-deny is not installed and takes minutes to build");
+    }
+    let mut tidy = run.command(&std::env::current_exe()?);
+    run.check("tidy", tidy.arg("tidy")).map(drop)
+}
+
+/// The tests of every crate, then the examples in their documentation.
+pub fn unit(run: &mut Run) -> Result<()> {
+    for program in run.programs.clone() {
+        if program.package != SUITES || !program.name.ends_with(" suites") {
+            run.test(&program, &[], NEED_ROOT.contains(&program.package.as_str()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The suites, one test after the other: they share two cores with the guests that they start.
+pub fn suites(run: &mut Run) -> Result<()> {
+    for program in run.programs.clone() {
+        if program.package == SUITES && program.name.ends_with(" suites") {
+            run.test(&program, &["--test-threads=1"], true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of the run is left: not on the machine, not in its temporary folder.
+pub fn leftovers(run: &mut Run) -> Result<()> {
+    let mut compare = run.as_root(&std::env::current_exe()?);
+    compare.args(["leftovers", "compare"]).arg(run.snapshot());
+    run.check("machine", &mut compare)?;
+    let started = Instant::now();
+    let files = run.temporary_entries();
+    if files.is_empty() {
+        run.record_pass("temporary files", started.elapsed());
+    } else {
+        run.record_failure("temporary files", &format!("left behind:\n{}", files.join("\n")));
+    }
+    Ok(())
+}
+
+/// The test program that one of cargo's messages tells of.
+fn program(message: &Value) -> Option<Program> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = PathBuf::from(message["executable"].as_str()?);
+    let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    // `path+file:///…/crates/node#evroc-node@0.1.0`, or `…/crates/evrocd#0.1.0` where folder and package have the same name.
+    let id = message["package_id"].as_str()?;
+    let (folder, name) = id.rsplit_once('#')?;
+    let package =
+        name.split_once('@').map_or_else(|| folder.rsplit('/').next().unwrap_or_default(), |(name, _)| name).to_owned();
+    let target = message["target"]["name"].as_str()?;
+    let is_test = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "test");
+    let name = if is_test { format!("{package} {target}") } else { package.clone() };
+    Some(Program { name, package, dir, executable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_read_from_cargos_message() {
+        let message = serde_json::json!({
+            "reason": "compiler-artifact", "package_id": "path+file:///x/tests#evroc-tests@0.1.0", "manifest_path": "/x/tests/Cargo.toml",
+            "target": {"kind": ["test"], "name": "suites"}, "profile": {"test": true}, "executable": "/x/target/debug/deps/suites-1",
+        });
+        let program = program(&message).expect("a program");
+        assert_eq!((program.name.as_str(), program.package.as_str()), ("evroc-tests suites", "evroc-tests"));
+        assert_eq!(program.dir, Path::new("/x/tests"));
+    }
+
+    #[test]
+    fn a_package_with_the_name_of_its_folder_is_read_too() {
+        let message = serde_json::json!({
+            "reason": "compiler-artifact", "package_id": "path+file:///x/crates/evrocd#0.1.0", "manifest_path": "/x/crates/evrocd/Cargo.toml",
+            "target": {"kind": ["bin"], "name": "evrocd"}, "profile": {"test": true}, "executable": "/x/t",
+        });
+        assert_eq!(program(&message).expect("a program").name, "evrocd");
+    }
+}

@@ -1,0 +1,87 @@
+//! `make test`: every stage in order, each within its budget, and one count over all of them.
+//!
+//! A stage does not stop the run when it fails: whoever waits for half an hour wants to know everything. What a stage prints goes to
+//! `target/test-logs/<stage>.log`; the screen shows one line per program and, for a failure, the part of the log that tells why.
+//! `target/test-report.json` holds the same for machines. The last line is `N passed, N failed`.
+
+mod actions;
+mod libtest;
+mod report;
+mod runner;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use report::Report;
+use runner::Run;
+
+/// A part of the run.
+struct Stage {
+    name: &'static str,
+    /// More than it takes on two cores with empty caches, less than would hide a hang. Together they are the 45 minutes that the
+    /// whole may take.
+    budget: Duration,
+    about: &'static str,
+    act: fn(&mut Run) -> Result<()>,
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+const STAGES: &[Stage] = &[
+    Stage { name: "packages", budget: minutes(4), about: "install what the host lacks", act: actions::packages },
+    Stage {
+        name: "images",
+        budget: minutes(5),
+        about: "build the demo images that are not cached",
+        act: actions::images,
+    },
+    Stage { name: "build", budget: minutes(10), about: "compile the programs and every test", act: actions::build },
+    Stage { name: "check", budget: minutes(5), about: "format, clippy, tidy, licences", act: actions::check },
+    Stage { name: "unit", budget: minutes(6), about: "tests of the crates", act: actions::unit },
+    Stage {
+        name: "suites",
+        budget: minutes(14),
+        about: "tests of the finished product, the tour among them",
+        act: actions::suites,
+    },
+    Stage {
+        name: "leftovers",
+        budget: minutes(1),
+        about: "nothing of all that is left on the machine",
+        act: actions::leftovers,
+    },
+];
+
+/// Runs the stages named (all, when none is); `Ok(true)` when nothing failed.
+pub fn run(only: &[String], filter: Option<&str>, list: bool) -> Result<bool> {
+    if let Some(unknown) = only.iter().find(|name| !STAGES.iter().any(|stage| stage.name == name.as_str())) {
+        let names: Vec<&str> = STAGES.iter().map(|stage| stage.name).collect();
+        bail!("--stage {unknown}: expected one of {}", names.join(", "));
+    }
+    if list {
+        for stage in STAGES {
+            println!("{:<10} {:>3} min  {}", stage.name, stage.budget.as_secs() / 60, stage.about);
+        }
+        return Ok(true);
+    }
+    let chosen = |stage: &&Stage| only.is_empty() || only.iter().any(|name| name == stage.name);
+    let started = Instant::now();
+    let mut run = Run::begin(filter)?;
+    let mut report = Report::default();
+    for stage in STAGES.iter().filter(chosen) {
+        println!("== {} ({})", stage.name, stage.about);
+        run.enter(stage.name, stage.budget);
+        let began = Instant::now();
+        if let Err(error) = (stage.act)(&mut run) {
+            run.record_failure(stage.name, &format!("{error:#}"));
+        }
+        report.add(stage.name, began.elapsed(), stage.budget, run.leave());
+    }
+    run.end();
+    report.print(started.elapsed());
+    report.write()?;
+    Ok(report.passed_all())
+}

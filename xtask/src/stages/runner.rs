@@ -1,0 +1,225 @@
+//! One run: its name, its temporary folder, and programs that are started with a deadline, logged and counted.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use evroc_tests::{names, process};
+
+use super::libtest;
+use super::report::Tally;
+use crate::repo;
+
+/// How much of a failing program's output goes to the screen.
+const LINES_SHOWN: usize = 80;
+
+/// A test program that the build made.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Package and kind: `evroc-node`, `evroc-tests suites`.
+    pub name: String,
+    /// The package it belongs to.
+    pub package: String,
+    /// The folder of the package: tests run there.
+    pub dir: PathBuf,
+    /// Where it is.
+    pub executable: PathBuf,
+}
+
+/// The state of a run between its stages.
+pub struct Run {
+    /// Unique on this machine; everything started by the run has it in its environment.
+    pub name: String,
+    /// Only tests with this in their name.
+    pub filter: Option<String>,
+    /// What the stage `build` made.
+    pub programs: Vec<Program>,
+    temporary: PathBuf,
+    stage: &'static str,
+    deadline: Instant,
+    tally: Tally,
+}
+
+impl Run {
+    /// Starts a run: makes its temporary folder and notes what the machine holds.
+    pub fn begin(filter: Option<&str>) -> Result<Run> {
+        let name = names::random();
+        let temporary = Path::new("/tmp").join(&name);
+        fs::create_dir(&temporary).with_context(|| format!("make {}", temporary.display()))?;
+        // The unprivileged roles and guests of test instances use it too.
+        fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+        let logs = logs();
+        fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
+        let filter = filter.map(str::to_owned);
+        let run = Run {
+            name,
+            filter,
+            programs: Vec::new(),
+            temporary,
+            stage: "",
+            deadline: Instant::now(),
+            tally: Tally::default(),
+        };
+        let saved = run.as_root(&std::env::current_exe()?).args(["leftovers", "save"]).arg(run.snapshot()).status();
+        saved.context("note what the machine holds")?;
+        Ok(run)
+    }
+
+    /// Begins a stage.
+    pub fn enter(&mut self, stage: &'static str, budget: Duration) {
+        self.stage = stage;
+        self.deadline = Instant::now() + budget;
+        self.tally = Tally::default();
+        let _ = fs::remove_file(self.log());
+    }
+
+    /// Ends a stage and hands out its count.
+    pub fn leave(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Removes what the run itself has made.
+    pub fn end(&self) {
+        let _ = self.as_root(Path::new("rm")).arg("-rf").arg(&self.temporary).status();
+    }
+
+    /// Where the snapshot of the beginning is; outside the temporary folder, which the run counts too.
+    pub fn snapshot(&self) -> PathBuf {
+        logs().join("machine-before.json")
+    }
+
+    /// What tests have left in the run's temporary folder.
+    pub fn temporary_entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.temporary).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    }
+
+    /// A command with the run's environment, as the caller.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(repo::root()).envs(self.environment());
+        command
+    }
+
+    /// The same with root's rights: as it is for root, through sudo for others.
+    pub fn as_root(&self, program: &Path) -> Command {
+        if is_root() {
+            return self.command(program);
+        }
+        let mut command = self.command(Path::new("sudo"));
+        // sudo drops the environment; what a test needs of it is said again.
+        let kept = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "UPDATE", "RUST_LOG"];
+        let kept = kept.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        command.arg("env").args(kept.chain(self.environment()).map(|(name, value)| format!("{name}={value}")));
+        command.arg(program);
+        command
+    }
+
+    /// Runs one check that passes by ending with success.
+    pub fn check(&mut self, name: &str, command: &mut Command) -> Result<bool> {
+        let output = process::run(command, self.left())?;
+        self.append_log(name, &output.both)?;
+        self.line(output.ok(), name, "", output.took);
+        if output.ok() {
+            self.tally.passed += 1;
+        } else {
+            println!("{}\n       {name}: {}", indent(&tail(&output.both, LINES_SHOWN)), output.ending());
+            self.tally.failed.push(name.to_owned());
+        }
+        Ok(output.ok())
+    }
+
+    /// Runs one test program and counts its tests.
+    pub fn test(&mut self, program: &Program, arguments: &[&str], root: bool) -> Result<()> {
+        let mut command = if root { self.as_root(&program.executable) } else { self.command(&program.executable) };
+        command.args(arguments).current_dir(&program.dir);
+        if let Some(filter) = &self.filter {
+            command.arg(filter);
+        }
+        let output = process::run(&mut command, self.left())?;
+        self.append_log(&program.name, &output.both)?;
+        let tally = libtest::tally(&program.name, &output.both, output.ok());
+        let count = format!("{} passed, {} failed", tally.passed, tally.failed.len());
+        self.line(tally.failed.is_empty(), &program.name, &count, output.took);
+        if !tally.failed.is_empty() {
+            println!("{}", indent(&libtest::reasons(&output.both, LINES_SHOWN)));
+            println!("       {}: {}", program.name, output.ending());
+        }
+        for name in libtest::unfinished(&output.both) {
+            println!("       still running when it was ended: {name}");
+        }
+        self.tally.add(tally);
+        Ok(())
+    }
+
+    /// Counts a failure that is not a program's.
+    pub fn record_failure(&mut self, name: &str, reason: &str) {
+        self.line(false, name, "", Duration::ZERO);
+        println!("{}", indent(reason));
+        self.tally.failed.push(name.to_owned());
+    }
+
+    /// Counts a pass that is not a program's.
+    pub fn record_pass(&mut self, name: &str, took: Duration) {
+        self.line(true, name, "", took);
+        self.tally.passed += 1;
+    }
+
+    /// How much of the stage's budget is left.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Adds to the stage's log.
+    pub fn append_log(&self, title: &str, text: &str) -> Result<()> {
+        let path = self.log();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        writeln!(file, "==== {title}\n{text}").with_context(|| format!("write {}", path.display()))
+    }
+
+    fn log(&self) -> PathBuf {
+        logs().join(format!("{}.log", self.stage))
+    }
+
+    fn line(&self, passed: bool, name: &str, count: &str, took: Duration) {
+        println!("  {} {name:<34} {count:<24} {:>7.1} s", if passed { "ok  " } else { "FAIL" }, took.as_secs_f64());
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let tools = repo::root().join(".tools/bin");
+        let path = std::env::var("PATH").unwrap_or_default();
+        vec![
+            ("EVROC_TEST_RUN".to_owned(), self.name.clone()),
+            ("TMPDIR".to_owned(), self.temporary.display().to_string()),
+            // Debian keeps nft and the like where an ordinary user's PATH does not look.
+            ("PATH".to_owned(), format!("{}:{path}:/usr/local/sbin:/usr/sbin:/sbin", tools.display())),
+            ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
+            ("CARGO".to_owned(), repo::cargo()),
+        ]
+    }
+}
+
+/// Whether this process may do everything: the owner of its own entry in /proc is its user.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+fn logs() -> PathBuf {
+    repo::root().join("target/test-logs")
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("       | {line}")).collect::<Vec<_>>().join("\n")
+}
