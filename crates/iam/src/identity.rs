@@ -1,0 +1,150 @@
+//! Who speaks: the identity behind a verified client certificate, a token or an in-process caller.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Group of the installation's administrators: everything is allowed.
+pub const GROUP_OPERATORS: &str = "evroc:operators";
+/// Group of host agents.
+pub const GROUP_NODES: &str = "system:nodes";
+/// Group of HTTPS gateways.
+pub const GROUP_EDGES: &str = "system:edges";
+/// Group of controllers.
+pub const GROUP_CONTROLLERS: &str = "system:controllers";
+/// Group that every authenticated caller is in; added here, never taken from a certificate.
+pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
+/// Name of the first operator.
+pub const USER_ADMIN: &str = "admin";
+/// Name of the HTTPS gateway.
+pub const USER_EDGE: &str = "system:edge";
+/// A host agent's name is this followed by the host's name.
+pub const USER_NODE_PREFIX: &str = "system:node:";
+/// A controller's name is this followed by the controller's name.
+pub const USER_CONTROLLER_PREFIX: &str = "system:controller:";
+
+/// Who a request is made by, in Kubernetes' terms (`user.Info`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// User name.
+    pub name: String,
+    /// Groups, `system:authenticated` included.
+    pub groups: Vec<String>,
+    /// Stable id of the user, empty where there is none.
+    #[serde(default)]
+    pub uid: String,
+    /// Anything else an authenticator knows.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Why a certificate names nobody.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not an X.509 certificate.
+    #[error("the client certificate cannot be read")]
+    Unreadable,
+    /// Not meant for clients.
+    #[error("the certificate is not a client's (extended key usage clientAuth is missing)")]
+    NotAClient,
+    /// No common name, or more than one.
+    #[error("the client certificate must have exactly one common name (the user), found {found}")]
+    CommonName {
+        /// How many it has.
+        found: usize,
+    },
+    /// A name is empty or not text.
+    #[error("the client certificate's {field} is empty or not text")]
+    Text {
+        /// Which part of the subject.
+        field: &'static str,
+    },
+}
+
+impl Identity {
+    /// An identity in one group (and in `system:authenticated`).
+    pub fn new(name: impl Into<String>, group: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            groups: vec![group.into(), GROUP_AUTHENTICATED.to_owned()],
+            uid: String::new(),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// The identity of the controller `name`, for callers inside the control process.
+    pub fn controller(name: &str) -> Self {
+        Self::new(format!("{USER_CONTROLLER_PREFIX}{name}"), GROUP_CONTROLLERS)
+    }
+
+    /// The identity of the host agent on `host`.
+    pub fn node(host: &str) -> Self {
+        Self::new(format!("{USER_NODE_PREFIX}{host}"), GROUP_NODES)
+    }
+
+    /// The identity of the HTTPS gateway.
+    pub fn edge() -> Self {
+        Self::new(USER_EDGE, GROUP_EDGES)
+    }
+
+    /// The first operator.
+    pub fn operator() -> Self {
+        Self::new(USER_ADMIN, GROUP_OPERATORS)
+    }
+
+    /// The identity in a client certificate **that the TLS layer has already verified** against the installation's authority
+    /// (`peer_certificates()[0]` of rustls). User = common name, groups = organizations. The certificate's serial number is kept in
+    /// `extra`, for the audit log.
+    pub fn from_client_certificate(der: &[u8]) -> Result<Self, IdentityError> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| IdentityError::Unreadable)?;
+        let is_client = matches!(certificate.extended_key_usage(), Ok(Some(usage)) if usage.value.client_auth);
+        if !is_client || certificate.is_ca() {
+            return Err(IdentityError::NotAClient);
+        }
+        let names: Vec<_> = certificate.subject().iter_common_name().collect();
+        let [name] = names.as_slice() else { return Err(IdentityError::CommonName { found: names.len() }) };
+        let name =
+            name.as_str().ok().filter(|text| !text.is_empty()).ok_or(IdentityError::Text { field: "common name" })?;
+        let mut groups = Vec::new();
+        for group in certificate.subject().iter_organization() {
+            let group = group
+                .as_str()
+                .ok()
+                .filter(|text| !text.is_empty())
+                .ok_or(IdentityError::Text { field: "organization" })?
+                .to_owned();
+            if group != GROUP_AUTHENTICATED && !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups.push(GROUP_AUTHENTICATED.to_owned());
+        let serial = certificate.raw_serial_as_string().replace(':', "");
+        Ok(Self {
+            name: name.to_owned(),
+            groups,
+            uid: String::new(),
+            extra: BTreeMap::from([("authentication.evroclabs.net/certificate-serial".to_owned(), vec![serial])]),
+        })
+    }
+
+    /// Whether the identity is in `group`.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|found| found == group)
+    }
+
+    /// The host that this identity is the agent of.
+    pub fn host(&self) -> Option<&str> {
+        if !self.is_in(GROUP_NODES) {
+            return None;
+        }
+        self.name.strip_prefix(USER_NODE_PREFIX).filter(|host| !host.is_empty())
+    }
+
+    /// The controller that this identity is.
+    pub fn controller_name(&self) -> Option<&str> {
+        if !self.is_in(GROUP_CONTROLLERS) {
+            return None;
+        }
+        self.name.strip_prefix(USER_CONTROLLER_PREFIX).filter(|name| !name.is_empty())
+    }
+}

@@ -1,0 +1,178 @@
+use crate::authz::registry::{self, Action};
+use crate::authz::{Request, decide};
+use crate::identity::Identity;
+
+const INFRA: &str = "infra.evroclabs.net";
+const RUN: &str = "run.evroclabs.net";
+const COMPUTE: &str = "compute.evroclabs.net";
+
+/// `verb group resource[/subresource] [name]`
+fn may(identity: &Identity, line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words[1].starts_with('/') {
+        return decide(identity, &Request::Path { verb: words[0], path: words[1] }).is_allowed();
+    }
+    let (resource, subresource) = words[2].split_once('/').unwrap_or((words[2], ""));
+    let group = if words[1] == "core" { "" } else { words[1] };
+    let name = words.get(3).copied().unwrap_or("");
+    decide(identity, &Request::Resource { verb: words[0], group, resource, subresource, namespace: "demo", name })
+        .is_allowed()
+}
+
+fn table(identity: &Identity, lines: &[(&str, bool)]) {
+    for (line, want) in lines {
+        let line = line.replace("INFRA", INFRA).replace("RUN", RUN).replace("COMPUTE", COMPUTE);
+        assert_eq!(may(identity, &line), *want, "{} {line}", identity.name);
+    }
+}
+
+#[test]
+fn operators_may_everything() {
+    table(
+        &Identity::operator(),
+        &[
+            ("delete INFRA hosts h1", true),
+            ("get core secrets x", true),
+            ("get /metrics", true),
+            ("create IAM anything/at/all", true),
+            ("post /metrics", false),
+        ],
+    );
+}
+
+#[test]
+fn a_node_may_report_its_own_host_and_the_work_on_hosts() {
+    table(
+        &Identity::node("h1"),
+        &[
+            ("list INFRA machines", true),
+            ("watch INFRA replicas", true),
+            ("patch INFRA machines/status m", true),
+            ("patch INFRA machines m", true),
+            ("create INFRA machines m", false),
+            ("delete INFRA machines m", false),
+            ("create INFRA hosts h1", true),
+            ("create INFRA hosts h2", false),
+            ("create INFRA hosts", false),
+            ("patch INFRA hosts/status h1", true),
+            ("patch INFRA hosts/status h2", false),
+            ("get INFRA hosts/tunnel h1", true),
+            ("get INFRA hosts/tunnel h2", false),
+            ("delete INFRA hosts h1", false),
+            ("update coordination.k8s.io leases h1", true),
+            ("update coordination.k8s.io leases h2", false),
+            ("list COMPUTE virtualmachines", false),
+            ("get COMPUTE diskimages tiny", true),
+            ("get core secrets x", false),
+            ("list core namespaces", false),
+            ("create core events", true),
+            ("create events.k8s.io events", true),
+            ("get RUN services x", false),
+            ("get /apis/infra.evroclabs.net", true),
+            ("get /metrics", false),
+        ],
+    );
+}
+
+#[test]
+fn an_edge_may_route_and_report_load() {
+    table(
+        &Identity::edge(),
+        &[
+            ("watch RUN services", true),
+            ("watch RUN revisions", true),
+            ("patch RUN revisions/status r", true),
+            ("patch RUN revisions r", false),
+            ("patch RUN services/status s", false),
+            ("watch INFRA replicas", true),
+            ("patch INFRA replicas r", true),
+            ("patch INFRA replicas/status r", false),
+            ("create INFRA replicas r", false),
+            ("delete INFRA replicas r", false),
+            ("list INFRA machines", false),
+            ("get core secrets x", false),
+        ],
+    );
+}
+
+#[test]
+fn controllers_write_what_is_theirs() {
+    table(
+        &Identity::controller("compute"),
+        &[
+            ("create INFRA machines m", true),
+            ("patch COMPUTE virtualmachines/status v", true),
+            ("create INFRA replicas r", false),
+            ("list RUN services", true),
+            ("patch RUN services s", false),
+            ("get core secrets x", false),
+        ],
+    );
+    table(
+        &Identity::controller("run"),
+        &[
+            ("create INFRA replicas r", true),
+            ("delete INFRA replicas r", true),
+            ("create INFRA machines m", false),
+            ("create RUN revisions r", true),
+        ],
+    );
+    table(
+        &Identity::controller("garbage-collector"),
+        &[("delete core secrets x", true), ("create core secrets x", false)],
+    );
+    table(&Identity::controller("unheard-of"), &[("list RUN services", true), ("patch RUN services s", false)]);
+}
+
+#[test]
+fn what_no_table_names_is_denied() {
+    let stranger = Identity::new("mallory", "users");
+    table(
+        &stranger,
+        &[
+            ("get COMPUTE virtualmachines v", false),
+            ("list core namespaces", false),
+            ("create authorization.k8s.io selfsubjectaccessreviews", true),
+            ("create authentication.k8s.io selfsubjectreviews", true),
+            ("create authorization.k8s.io subjectaccessreviews", false),
+            ("get /api", true),
+            ("get /apis/apps/v1", true),
+            ("get /openapi/v3", true),
+            ("get /apiserver-secrets", false),
+            ("delete /apis", false),
+        ],
+    );
+    // The group without the name, and the name without the group, are nobody.
+    table(&Identity::new("h1", "system:nodes"), &[("list INFRA machines", false)]);
+    table(&Identity::new("system:node:h1", "users"), &[("list INFRA machines", false)]);
+    table(&Identity::new("run", "system:controllers"), &[("list RUN services", false)]);
+    let nobody = Identity { name: "x".into(), groups: vec![], uid: String::new(), extra: Default::default() };
+    table(&nobody, &[("get /api", false)]);
+}
+
+#[test]
+fn registry_access_follows_identity_and_scope() {
+    let scope = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let operator = Identity::operator();
+    for (identity, scopes, repository, action, want) in [
+        (&operator, "", "demo/hello", Action::Push, true),
+        (&operator, "repository:demo/*:pull,push", "demo/hello", Action::Push, true),
+        (&operator, "repository:demo/*:pull", "demo/hello", Action::Push, false),
+        (&operator, "repository:demo/*:pull", "other/hello", Action::Pull, false),
+        (&operator, "repository:demo/*:pull", "demo2/hello", Action::Pull, false),
+        (&operator, "repository:demo/hello:pull", "demo/hello2", Action::Pull, false),
+        (&operator, "repository:demo*:pull", "demo2/hello", Action::Pull, false),
+        (&operator, "nonsense", "demo/hello", Action::Pull, false),
+        (&Identity::node("h1"), "", "demo/hello", Action::Pull, true),
+        (&Identity::node("h1"), "", "demo/hello", Action::Push, false),
+        (&Identity::edge(), "", "demo/hello", Action::Pull, false),
+        (&Identity::new("mallory", "users"), "repository:*:pull", "demo/hello", Action::Pull, false),
+    ] {
+        assert_eq!(
+            registry::allows(identity, &scope(scopes), repository, action),
+            want,
+            "{} {scopes} {repository} {action:?}",
+            identity.name
+        );
+    }
+}

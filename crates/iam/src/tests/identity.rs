@@ -1,0 +1,57 @@
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
+
+use crate::identity::{Identity, IdentityError};
+
+fn certificate(fields: &[(DnType, &str)], usage: Option<ExtendedKeyUsagePurpose>) -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    for (field, value) in fields {
+        name.push(field.clone(), *value);
+    }
+    params.distinguished_name = name;
+    params.extended_key_usages = usage.into_iter().collect();
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
+#[test]
+fn a_client_certificate_names_user_and_group() {
+    let der = certificate(
+        &[(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, "system:node:h1")],
+        Some(ExtendedKeyUsagePurpose::ClientAuth),
+    );
+    let identity = Identity::from_client_certificate(&der).unwrap();
+    assert_eq!(identity.name, "system:node:h1");
+    assert_eq!(identity.groups, ["system:nodes", "system:authenticated"]);
+    assert_eq!(identity.host(), Some("h1"));
+    assert_eq!(identity.extra.len(), 1);
+}
+
+#[test]
+fn certificates_that_name_nobody_are_refused() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let common = (DnType::CommonName, "admin");
+    assert_eq!(Identity::from_client_certificate(b"nonsense"), Err(IdentityError::Unreadable));
+    assert_eq!(
+        Identity::from_client_certificate(&certificate(&[common.clone()], Some(ServerAuth))),
+        Err(IdentityError::NotAClient)
+    );
+    assert_eq!(Identity::from_client_certificate(&certificate(&[common], None)), Err(IdentityError::NotAClient));
+    assert_eq!(
+        Identity::from_client_certificate(&certificate(&[], Some(ClientAuth))),
+        Err(IdentityError::CommonName { found: 0 })
+    );
+    let empty = certificate(&[(DnType::CommonName, "")], Some(ClientAuth));
+    assert_eq!(Identity::from_client_certificate(&empty), Err(IdentityError::Text { field: "common name" }));
+}
+
+#[test]
+fn nobody_claims_to_be_authenticated_twice_and_prefix_alone_is_no_host() {
+    let der = certificate(
+        &[(DnType::OrganizationName, "system:authenticated"), (DnType::CommonName, "x")],
+        Some(ExtendedKeyUsagePurpose::ClientAuth),
+    );
+    assert_eq!(Identity::from_client_certificate(&der).unwrap().groups, ["system:authenticated"]);
+    assert_eq!(Identity::new("system:node:", "system:nodes").host(), None);
+    assert_eq!(Identity::new("system:node:h1", "evroc:operators").host(), None);
+    assert_eq!(Identity::controller("run").controller_name(), Some("run"));
+}
