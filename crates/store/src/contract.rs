@@ -89,28 +89,19 @@ impl KeyRange {
     /// Every key.
     #[must_use]
     pub fn all() -> Self {
-        KeyRange {
-            start: Bytes::new(),
-            end: None,
-        }
+        KeyRange { start: Bytes::new(), end: None }
     }
 
     /// `start <= key < end`.
     pub fn new(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
-        KeyRange {
-            start: start.into(),
-            end: Some(end.into()),
-        }
+        KeyRange { start: start.into(), end: Some(end.into()) }
     }
 
     /// Exactly one key.
     pub fn single(key: impl Into<Bytes>) -> Self {
         let start: Bytes = key.into();
         let end = successor(&start);
-        KeyRange {
-            start,
-            end: Some(end),
-        }
+        KeyRange { start, end: Some(end) }
     }
 
     /// Every key that begins with `prefix`.
@@ -120,10 +111,7 @@ impl KeyRange {
         while let Some(last) = end.pop() {
             if last < u8::MAX {
                 end.push(last + 1);
-                return KeyRange {
-                    start,
-                    end: Some(end.into()),
-                };
+                return KeyRange { start, end: Some(end.into()) };
             }
         }
         KeyRange { start, end: None }
@@ -132,10 +120,7 @@ impl KeyRange {
     /// The part of this range after `key`: where the next page of a listing begins.
     #[must_use]
     pub fn after(&self, key: &[u8]) -> Self {
-        KeyRange {
-            start: successor(key),
-            end: self.end.clone(),
-        }
+        KeyRange { start: successor(key), end: self.end.clone() }
     }
 
     /// Whether `key` lies in the range.
@@ -170,12 +155,7 @@ impl RangeRequest {
     /// Everything in `range`, as of now.
     #[must_use]
     pub fn new(range: KeyRange) -> Self {
-        RangeRequest {
-            range,
-            limit: None,
-            at: None,
-            count: false,
-        }
+        RangeRequest { range, limit: None, at: None, count: false }
     }
 
     /// Returns at most `limit` items.
@@ -256,11 +236,7 @@ pub enum Operation {
 impl Operation {
     /// Writes a key that belongs to no lease.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Operation::Put {
-            key: key.into(),
-            value: value.into(),
-            lease: None,
-        }
+        Operation::Put { key: key.into(), value: value.into(), lease: None }
     }
 
     /// Removes a key.
@@ -312,25 +288,19 @@ impl Txn {
     /// Writes a key that must not exist yet.
     pub fn create(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let key = key.into();
-        Txn::new()
-            .when(Condition::Absent(key.clone()))
-            .then(Operation::put(key, value))
+        Txn::new().when(Condition::Absent(key.clone())).then(Operation::put(key, value))
     }
 
     /// Replaces the value that `revision` wrote.
     pub fn update(key: impl Into<Bytes>, revision: Revision, value: impl Into<Bytes>) -> Self {
         let key = key.into();
-        Txn::new()
-            .when(Condition::Unchanged(key.clone(), revision))
-            .then(Operation::put(key, value))
+        Txn::new().when(Condition::Unchanged(key.clone(), revision)).then(Operation::put(key, value))
     }
 
     /// Removes the value that `revision` wrote.
     pub fn remove(key: impl Into<Bytes>, revision: Revision) -> Self {
         let key = key.into();
-        Txn::new()
-            .when(Condition::Unchanged(key.clone(), revision))
-            .then(Operation::delete(key))
+        Txn::new().when(Condition::Unchanged(key.clone(), revision)).then(Operation::delete(key))
     }
 }
 
@@ -381,11 +351,7 @@ impl WatchRequest {
     /// Changes in `range` after `after`, with previous values.
     #[must_use]
     pub fn new(range: KeyRange, after: Revision) -> Self {
-        WatchRequest {
-            range,
-            after,
-            previous_values: true,
-        }
+        WatchRequest { range, after, previous_values: true }
     }
 
     /// Leaves previous values out: for consumers that keep the state themselves.

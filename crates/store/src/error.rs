@@ -10,9 +10,7 @@ use crate::contract::{LeaseId, Revision};
 #[non_exhaustive]
 pub enum StoreError {
     /// The revision's history is gone; the caller lists again.
-    #[error(
-        "revision {requested} is compacted: the oldest revision that can be read is {compacted_at}"
-    )]
+    #[error("revision {requested} is compacted: the oldest revision that can be read is {compacted_at}")]
     Compacted {
         /// What was asked for.
         requested: Revision,
@@ -28,9 +26,7 @@ pub enum StoreError {
         current: Revision,
     },
     /// The watcher did not take its events fast enough; it watches again after the last batch that it received.
-    #[error(
-        "watch was closed at revision {seen}: its consumer fell more than {queue} batches behind"
-    )]
+    #[error("watch was closed at revision {seen}: its consumer fell more than {queue} batches behind")]
     Lagged {
         /// Everything up to here was put in the watcher's queue.
         seen: Revision,
@@ -66,6 +62,12 @@ pub enum StoreError {
         /// Which one.
         id: LeaseId,
     },
+    /// The disk is full; nothing was applied and reads still work.
+    #[error("disk is full, nothing was written: free some space where the store is kept ({detail})")]
+    DiskFull {
+        /// The engine's words.
+        detail: String,
+    },
     /// The store was closed or has stopped after a fatal error.
     #[error("store is closed")]
     Closed,
@@ -82,13 +84,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// A failure of the engine below.
-    pub fn backend(
-        operation: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        StoreError::Backend {
-            operation,
-            source: source.into(),
-        }
+    pub fn backend(operation: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        StoreError::Backend { operation, source: source.into() }
     }
 }

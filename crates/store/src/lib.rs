@@ -1,14 +1,18 @@
 //! Revisioned key-value store with watch, behind one contract.
 //!
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
-//! - [`error`]: what can go wrong.
+//! - [`embedded`]: the backend in a folder of this machine.
+//! - [`clock`]: time as an argument. [`error`]: what can go wrong.
 
+pub mod clock;
 pub mod contract;
+pub mod embedded;
 pub mod error;
+mod limits;
 
 pub use contract::{
-    Batch, Change, Condition, Event, KeyRange, KeyValue, Lease, LeaseId, Limits, Operation,
-    Previous, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
-    WatchStream,
+    Batch, Change, Condition, Event, KeyRange, KeyValue, Lease, LeaseId, Limits, Operation, Previous, RangePage,
+    RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest, WatchStream,
 };
+pub use embedded::EmbeddedStore;
 pub use error::StoreError;

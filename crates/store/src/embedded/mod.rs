@@ -1,0 +1,486 @@
+//! The embedded backend: one folder, one process, SQLite below.
+//!
+//! - [`database`]: files, format version, lock. [`rows`]: what is stored and how it is verified.
+//! - [`index`]: key to revisions, in memory. [`readers`]: connections for reading.
+//! - [`writer`]: the one thread that writes; group commit. [`leases`]: which keys end when.
+//! - [`hub`]: queues of the watchers that have caught up. [`watch`]: watchers that have not.
+//!
+//! Rows are keyed by revision, so that writing is appending; the order of keys exists only in the index.
+
+mod database;
+mod hub;
+mod index;
+mod leases;
+mod readers;
+mod rows;
+mod watch;
+mod writer;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Clock, SystemClock};
+use crate::contract::{
+    KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
+    WatchStream,
+};
+use crate::error::StoreError;
+use crate::limits;
+
+pub use database::{FORMAT_VERSION, OpenError};
+
+use database::Database;
+use hub::Hub;
+use index::{Index, Version};
+use leases::Leases;
+use readers::Readers;
+use writer::{Request, Writer};
+
+/// What this backend accepts.
+const LIMITS: Limits = Limits { key_bytes: 4096, value_bytes: 8 << 20, operations: 1024, txn_bytes: 16 << 20 };
+
+/// Requests that wait for the writer at most; more callers wait for a place.
+const REQUEST_QUEUE: usize = 4096;
+
+/// Called with the cause when the store cannot know any more what is on disk. It should end the process.
+pub type FatalHook = Arc<dyn Fn(&(dyn std::error::Error + 'static)) + Send + Sync>;
+
+/// How to open an [`EmbeddedStore`].
+#[derive(Clone)]
+pub struct Options {
+    folder: PathBuf,
+    readers: usize,
+    clock: Arc<dyn Clock>,
+    fatal: FatalHook,
+}
+
+impl Options {
+    /// Opens the store in `folder`, which is made if it does not exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Options {
+            folder: folder.into(),
+            readers: 4,
+            clock: Arc::new(SystemClock::default()),
+            fatal: Arc::new(|error| {
+                tracing::error!(error = chain(error), "store failed, ending the process");
+                std::process::abort();
+            }),
+        }
+    }
+
+    /// By which clock leases end.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What to do when a commit failed. The default logs the cause and aborts the process. If the hook returns, the
+    /// store is closed: every operation fails with [`StoreError::Closed`].
+    #[must_use]
+    pub fn on_fatal(mut self, hook: impl Fn(&(dyn std::error::Error + 'static)) + Send + Sync + 'static) -> Self {
+        self.fatal = Arc::new(hook);
+        self
+    }
+
+    /// How many reads run at the same time.
+    #[must_use]
+    pub fn readers(mut self, connections: usize) -> Self {
+        self.readers = connections.max(1);
+        self
+    }
+
+    /// Opens the store: locks the folder, verifies what it holds and rebuilds the index.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: locked by another process, another format, damage.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn open(self) -> Result<EmbeddedStore, OpenError> {
+        let folder = self.folder.clone();
+        let opening = tokio::runtime::Handle::current().spawn_blocking(move || self.open_blocking());
+        let (store, deadlines) = match opening.await {
+            Ok(opened) => opened?,
+            Err(source) => {
+                return Err(OpenError::Io {
+                    operation: "open store",
+                    path: folder,
+                    source: std::io::Error::other(source),
+                });
+            }
+        };
+        store.spawn_expiry(deadlines);
+        Ok(store)
+    }
+
+    fn open_blocking(self) -> Result<(EmbeddedStore, Deadlines), OpenError> {
+        let database = Database::open(&self.folder)?;
+        let (mut index, leases) = load(&database, self.clock.now())?;
+        // What a crash interrupted: rows that were already forgotten but not yet deleted.
+        let superfluous = VecDeque::from(index.compact(database.state.compacted_at));
+        let shared = Arc::new(Shared {
+            hub: Mutex::new(Hub::new(index.revision())),
+            index: RwLock::new(index),
+            readers: Arc::new(Readers::new(database.path.clone(), self.readers)),
+            clock: self.clock,
+            stats: Counters::default(),
+        });
+        let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
+        let (next_deadline, deadlines) = tokio::sync::watch::channel(leases.next_deadline());
+        let mut writer = Writer {
+            shared: shared.clone(),
+            requests: receiver,
+            conn: database.writer,
+            state: database.state,
+            mark: database.mark,
+            leases,
+            next_deadline,
+            superfluous,
+            unchecked_bytes: 0,
+            _lock: database.lock,
+        };
+        let fatal = self.fatal;
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| writer.run());
+                match std::panic::catch_unwind(run) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => fatal(&*error),
+                    Err(_) => fatal(&WriterPanicked),
+                }
+                writer.shared.close();
+            })
+            .map_err(|source| OpenError::Io { operation: "start the writer of", path: self.folder, source })?;
+        let store = EmbeddedStore { shared, requests, thread: Mutex::new(Some(thread)) };
+        Ok((store, deadlines))
+    }
+}
+
+type Deadlines = tokio::sync::watch::Receiver<Option<Duration>>;
+
+#[derive(Debug, thiserror::Error)]
+#[error("writer panicked")]
+struct WriterPanicked;
+
+/// Rebuilds index and leases from the rows, and compares the rows with the state row.
+fn load(database: &Database, now: Duration) -> Result<(Index, Leases), OpenError> {
+    let read = |source| OpenError::Read { path: database.path.clone(), source };
+    let mut index = Index::default();
+    let mut leases = Leases::default();
+    load_leases(database, &mut leases, now).map_err(|source| read(rows::read_failed(source)))?;
+    let mut found = rows::State::default();
+    rows::for_each_head(&database.writer, |head| {
+        found.add_row(head.row);
+        found.revision = head.row.revision();
+        leases.attach(&head.key, head.lease);
+        let version = Version { row: head.row, create_revision: head.create_revision };
+        index.apply(&head.key, version);
+    })
+    .map_err(read)?;
+    let expected = database.state;
+    if (found.rows, found.digest) != (expected.rows, expected.digest) || found.revision > expected.revision {
+        return Err(OpenError::Inconsistent {
+            path: database.path.clone(),
+            detail: format!(
+                "it holds {} changes up to revision {}, {} up to revision {} were written",
+                found.rows, found.revision, expected.rows, expected.revision
+            ),
+        });
+    }
+    index.set_revision(expected.revision);
+    Ok((index, leases))
+}
+
+fn load_leases(database: &Database, leases: &mut Leases, now: Duration) -> Result<(), rusqlite::Error> {
+    let mut statement = database.writer.prepare("SELECT id, ttl_ms FROM leases")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let lease = Lease {
+            id: LeaseId(row.get::<_, i64>(0)? as u64),
+            ttl: Duration::from_millis(row.get::<_, i64>(1)? as u64),
+        };
+        leases.grant(lease, now);
+    }
+    Ok(())
+}
+
+/// What readers, watchers and the writer share.
+struct Shared {
+    index: RwLock<Index>,
+    hub: Mutex<Hub>,
+    readers: Arc<Readers>,
+    clock: Arc<dyn Clock>,
+    stats: Counters,
+}
+
+impl Shared {
+    fn close(&self) {
+        lock(&self.hub).close();
+        self.readers.close();
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    transactions: AtomicU64,
+    commits: AtomicU64,
+    checkpoints: AtomicU64,
+}
+
+/// How much work an [`EmbeddedStore`] has done since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions answered.
+    pub transactions: u64,
+    /// Commits, each with one sync of the log.
+    pub commits: u64,
+    /// Copies of the log into the database, each with two syncs.
+    pub checkpoints: u64,
+}
+
+/// A store in a folder of this machine. Dropping it waits until the writer has stopped and releases the folder.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `folder` with default [`Options`].
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub async fn open(folder: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Options::new(folder.as_ref()).open().await
+    }
+
+    /// How much work was done since the store was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let stats = &self.shared.stats;
+        Stats {
+            transactions: stats.transactions.load(Ordering::Relaxed),
+            commits: stats.commits.load(Ordering::Relaxed),
+            checkpoints: stats.checkpoints.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Answers what was asked before, then stops: watches end, later operations fail with [`StoreError::Closed`], and
+    /// the folder can be opened again.
+    pub async fn close(&self) {
+        // It fails if the writer has already stopped.
+        let _ = self.requests.send(Request::Close).await;
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(writer::Reply<T>) -> Request) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Wakes the writer whenever a lease's time has come, as long as the store is open.
+    fn spawn_expiry(&self, mut deadlines: Deadlines) {
+        let requests = self.requests.downgrade();
+        let clock = self.shared.clock.clone();
+        tokio::spawn(async move {
+            loop {
+                let deadline = *deadlines.borrow_and_update();
+                let expired = async {
+                    match deadline {
+                        Some(deadline) => clock.sleep_until(deadline).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = deadlines.changed() => if changed.is_err() { return },
+                    () = expired => {
+                        let Some(requests) = requests.upgrade() else { return };
+                        if requests.send(Request::Expire).await.is_err() { return }
+                        drop(requests);
+                        // Whatever the writer did, it has said so by a new deadline; if the disk was full, try again.
+                        let retry = clock.now() + EXPIRY_RETRY;
+                        tokio::select! {
+                            changed = deadlines.changed() => if changed.is_err() { return },
+                            () = clock.sleep_until(retry) => {}
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// When a lease that could not be ended (the disk was full) is tried again.
+const EXPIRY_RETRY: Duration = Duration::from_secs(1);
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        // Without senders the writer stops after what is queued.
+        self.requests = closed;
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn revision(&self) -> Result<Revision> {
+        if self.requests.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        Ok(read_lock(&self.shared.index).revision())
+    }
+
+    async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<(Option<KeyValue>, Revision)> {
+        let key = Bytes::copy_from_slice(key);
+        loop {
+            let (revision, version) = {
+                let index = read_lock(&self.shared.index);
+                let revision = index.readable(at)?;
+                (revision, index.at(&key, revision))
+            };
+            let Some(version) = version else {
+                return Ok((None, revision));
+            };
+            let wanted = vec![(key.clone(), version)];
+            if let Some(mut items) = self.read(wanted, revision).await? {
+                return Ok((items.pop(), revision));
+            }
+        }
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangePage> {
+        loop {
+            let (revision, page, count) = {
+                let index = read_lock(&self.shared.index);
+                let revision = index.readable(request.at)?;
+                let page = index.page(&request.range, revision, request.limit);
+                let count = request.count.then(|| {
+                    if page.more || request.limit.is_some() {
+                        index.count(&request.range, revision)
+                    } else {
+                        page.items.len() as u64
+                    }
+                });
+                (revision, page, count)
+            };
+            if let Some(items) = self.read(page.items, revision).await? {
+                return Ok(RangePage { items, more: page.more, revision, count });
+            }
+        }
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        limits::check_txn(&txn, &LIMITS)?;
+        if txn.operations.is_empty() && txn.conditions.is_empty() {
+            let revision = self.revision().await?;
+            return Ok(TxnOutcome::Committed { revision });
+        }
+        self.ask(|reply| Request::Txn(txn, reply)).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
+        read_lock(&self.shared.index).readable(Some(request.after))?;
+        Ok(watch::stream(self.shared.clone(), request))
+    }
+
+    async fn compact(&self, at: Revision) -> Result<()> {
+        self.ask(|reply| Request::Compact(at, reply)).await
+    }
+
+    async fn compacted_at(&self) -> Result<Revision> {
+        Ok(read_lock(&self.shared.index).compacted_at())
+    }
+
+    async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
+        limits::check_ttl(ttl)?;
+        self.ask(|reply| Request::Grant(ttl, reply)).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease> {
+        self.ask(|reply| Request::KeepAlive(id, reply)).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision> {
+        self.ask(|reply| Request::Revoke(id, reply)).await
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+}
+
+impl EmbeddedStore {
+    /// Reads the values of versions that were live at `revision`. `None` if a compaction has overtaken it: the caller
+    /// looks into the index again, which either knows newer versions or says that the revision is compacted.
+    async fn read(&self, wanted: Vec<(Bytes, Version)>, revision: Revision) -> Result<Option<Vec<KeyValue>>> {
+        if wanted.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let shared = self.shared.clone();
+        self.shared
+            .readers
+            .run(move |conn| {
+                let transaction =
+                    conn.unchecked_transaction().map_err(|source| StoreError::backend("begin to read", source))?;
+                let mut items = Vec::with_capacity(wanted.len());
+                for (key, version) in wanted {
+                    match rows::read_row(&transaction, &key, version.row)? {
+                        Some(item) => items.push(item),
+                        None if read_lock(&shared.index).compacted_at() > revision => {
+                            return Ok(None);
+                        }
+                        None => {
+                            return Err(StoreError::Damaged {
+                                key,
+                                revision: version.row.revision(),
+                                detail: "its row is missing".to_owned(),
+                            });
+                        }
+                    }
+                }
+                Ok(Some(items))
+            })
+            .await
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: the writer's panic closes the store.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
