@@ -1,5 +1,7 @@
 //! Rules for `metadata`: names, labels, annotations, finalizers, owner references.
 
+pub mod names;
+
 use crate::schema::FieldError;
 use serde_json::Value;
 

@@ -66,6 +66,14 @@ impl Reason {
         }
     }
 
+    /// Whether CEL rules are not run on an object with such an error.
+    pub(super) fn blocks_rules(self) -> bool {
+        matches!(
+            self,
+            Reason::NotSupported | Reason::Required | Reason::TooLong | Reason::TooMany | Reason::TypeInvalid
+        )
+    }
+
     fn shows_value(self) -> bool {
         !matches!(
             self,

@@ -7,7 +7,14 @@ pub mod decode;
 pub mod error;
 pub mod status;
 
+mod cel;
+mod defaults;
+mod formats;
+mod lists;
 mod node;
+mod pattern;
+mod prune;
+mod validate;
 
 pub use error::{FieldError, Reason};
 pub use node::{ListType, MapType, Node, Type};
@@ -53,6 +60,9 @@ pub struct UnknownField {
     pub path: String,
 }
 
+const RULES_NOT_CHECKED: &str =
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
 /// A compiled schema of one kind at one version.
 #[derive(Debug)]
 pub struct Model {
@@ -78,19 +88,34 @@ impl Model {
 
     /// Removes the fields that the schema does not know and returns their paths, sorted.
     pub fn prune(&self, object: &mut Value) -> Vec<UnknownField> {
-        let _ = object;
-        Vec::new()
+        prune::prune(object, &self.root)
     }
 
     /// Fills in the defaults of the schema.
     pub fn default(&self, object: &mut Value) {
-        let _ = object;
+        defaults::default(object, &self.root);
     }
 
     /// Checks an object, on update also against its predecessor: all errors at once, in Kubernetes' order.
     /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let _ = (object, old);
-        Vec::new()
+        let mut errors = validate::validate(object, old, &self.root);
+        // A list that already was wrong does not refuse an update of something else.
+        if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
+            errors.extend(lists::validate(object, &self.root));
+        }
+        if !self.root.has_rules {
+            return errors;
+        }
+        // Rules may rely on what the schema promises, so they run on objects only that keep it.
+        if errors.iter().any(|e| e.reason.blocks_rules()) {
+            errors.push(FieldError::invalid("<nil>", Value::Null, RULES_NOT_CHECKED));
+        } else {
+            errors.extend(cel::validate(object, old, &self.root));
+        }
+        errors
     }
 }
+
+#[cfg(test)]
+mod tests;

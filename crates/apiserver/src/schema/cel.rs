@@ -1,0 +1,305 @@
+//! `x-kubernetes-validations`: CEL rules, compiled once with the schema.
+//!
+//! What Kubernetes does and this keeps: a rule sees `self` typed by the schema (a `number` is a double even when written
+//! `1`); a transition rule (one that uses `oldSelf`) runs only where an old value can be told, which in lists means list-type
+//! map; errors without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
+
+use super::{FieldError, ListType, MapType, Node, Reason, SchemaError, Type};
+use kube_cel::KubeCelExt;
+use kube_cel::cel::objects::{Key, OptionalValue};
+use kube_cel::cel::{Context, Program, Value as CelValue};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+/// A compiled rule.
+#[derive(Debug)]
+pub(super) struct Rule {
+    program: Program,
+    text: String,
+    message: String,
+    message_program: Option<Program>,
+    reason: Option<Reason>,
+    field_path: String,
+    uses_old: bool,
+    optional_old: bool,
+}
+
+/// Longer evaluated messages are ignored, as in Kubernetes.
+const MAX_MESSAGE_BYTES: usize = 5 * 1024;
+
+struct Base(Context<'static>);
+
+static BASE: LazyLock<Base> = LazyLock::new(|| Base(Context::default().with_all()));
+static TIMESTAMP: LazyLock<Option<Program>> = LazyLock::new(|| Program::compile("timestamp(text)").ok());
+static DURATION: LazyLock<Option<Program>> = LazyLock::new(|| Program::compile("duration(text)").ok());
+
+pub(super) fn compile_rules(rules: Option<&Value>, path: &str) -> Result<Vec<Rule>, SchemaError> {
+    let mut out = Vec::new();
+    for rule in rules.and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim().to_string();
+        let source = text("rule");
+        let compile = |source: &str| {
+            Program::compile(source).map_err(|error| SchemaError::Rule {
+                path: path.to_string(),
+                rule: source.to_string(),
+                problem: error.to_string(),
+            })
+        };
+        let message_source = text("messageExpression");
+        let program = compile(&source)?;
+        out.push(Rule {
+            uses_old: program.references().has_variable("oldSelf"),
+            program,
+            message: text("message"),
+            message_program: if message_source.is_empty() { None } else { Some(compile(&message_source)?) },
+            reason: match text("reason").as_str() {
+                "FieldValueForbidden" => Some(Reason::Forbidden),
+                "FieldValueRequired" => Some(Reason::Required),
+                "FieldValueDuplicate" => Some(Reason::Duplicate),
+                _ => None,
+            },
+            field_path: normalise_field_path(&text("fieldPath")),
+            optional_old: rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false),
+            text: source,
+        });
+    }
+    Ok(out)
+}
+
+/// `.spec['a.b'].c` to `spec[a.b].c`, as Kubernetes prints paths.
+fn normalise_field_path(path: &str) -> String {
+    path.strip_prefix('.').unwrap_or(path).replace("['", "[").replace("']", "]")
+}
+
+/// What is known of the old value at a place.
+#[derive(Clone, Copy)]
+struct Ratchet<'a> {
+    /// The old value here, if one can be told.
+    current: Option<&'a Value>,
+    /// Otherwise: whether the nearest value above with a known old one is unchanged.
+    parent_unchanged: bool,
+}
+
+impl<'a> Ratchet<'a> {
+    fn unchanged(self, value: &Value) -> bool {
+        self.current.map_or(self.parent_unchanged, |old| old == value)
+    }
+
+    fn below(self, value: &Value, current: Option<&'a Value>) -> Ratchet<'a> {
+        Ratchet { current, parent_unchanged: self.unchanged(value) }
+    }
+}
+
+pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let ratchet = Ratchet { current: old, parent_unchanged: false };
+    visit(object, old, ratchet, root, root, "", &mut errors);
+    errors
+}
+
+/// `typed` is the structural node that gives types; `node` carries the rules (the same node, or one of its allOf).
+fn visit(
+    value: &Value,
+    old: Option<&Value>,
+    ratchet: Ratchet<'_>,
+    typed: &Node,
+    node: &Node,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if !node.has_rules || value.is_null() {
+        return;
+    }
+    let old = old.filter(|o| !o.is_null());
+    if !node.rules.is_empty() {
+        evaluate(value, old, ratchet, typed, node, path, errors);
+    }
+    for branch in &node.checks.all_of {
+        let ratchet = Ratchet { current: None, ..ratchet };
+        visit(value, old, ratchet, typed, branch, path, errors);
+    }
+    match value {
+        Value::Array(items) => {
+            let (Some(child), Some(typed_child)) = (&node.items, &typed.items) else { return };
+            for (i, item) in items.iter().enumerate() {
+                let old_item = match typed.list_type {
+                    ListType::Map(_) => super::validate::correlated_item(typed, old, i, item),
+                    _ => None,
+                };
+                let below = ratchet.below(value, super::validate::correlated_item(typed, ratchet.current, i, item));
+                visit(item, old_item, below, typed_child, child, &format!("{path}[{i}]"), errors);
+            }
+        }
+        Value::Object(map) => {
+            let correlatable = typed.map_type == MapType::Granular;
+            for (name, entry) in map {
+                let old_entry = old.filter(|_| correlatable).and_then(|o| o.get(name));
+                let below = ratchet.below(value, ratchet.current.and_then(|o| o.get(name)));
+                if let (Some(child), Some(typed_child)) = (node.properties.get(name), typed.properties.get(name)) {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    visit(entry, old_entry, below, typed_child, child, &path, errors);
+                } else if let (Some(child), Some(typed_child)) = (&node.additional, &typed.additional) {
+                    visit(entry, old_entry, below, typed_child, child, &format!("{path}[{name}]"), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn evaluate(
+    value: &Value,
+    old: Option<&Value>,
+    ratchet: Ratchet<'_>,
+    typed: &Node,
+    node: &Node,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let shown = if path.is_empty() { "<nil>" } else { path };
+    let type_name = Value::from(typed.kind.map_or("", Type::as_str));
+    let mut context = BASE.0.new_inner_scope();
+    context.add_variable_from_value("self", to_cel(value, typed));
+    let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
+
+    for rule in &node.rules {
+        if rule.uses_old && old.is_none() && !rule.optional_old {
+            continue;
+        }
+        let mut context = context.new_inner_scope();
+        if rule.optional_old {
+            let optional = cel_old.clone().map_or_else(OptionalValue::none, OptionalValue::of);
+            context.add_variable_from_value("oldSelf", CelValue::Opaque(Arc::new(optional)));
+        } else if let Some(old) = &cel_old {
+            context.add_variable_from_value("oldSelf", old.clone());
+        }
+        let spoken = if rule.message.is_empty() { &rule.text } else { &rule.message };
+        let problem = match rule.program.execute(&context) {
+            Ok(CelValue::Bool(true)) => continue,
+            Ok(CelValue::Bool(false)) => None,
+            Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
+            Err(error) => Some(format!("{} evaluating rule: {spoken}", in_words(&error))),
+        };
+        if let Some(problem) = problem {
+            errors.push(FieldError::invalid(shown, type_name.clone(), problem));
+            continue;
+        }
+        if !rule.uses_old && ratchet.unchanged(value) {
+            continue;
+        }
+        let message = rule.message_program.as_ref().and_then(|program| match program.execute(&context) {
+            Ok(CelValue::String(text)) => usable_message(&text),
+            _ => None,
+        });
+        let detail = message.unwrap_or_else(|| match rule.message.as_str() {
+            "" => format!("failed rule: {}", rule.text),
+            message => message.to_string(),
+        });
+        let path = match (path, rule.field_path.as_str()) {
+            (_, "") => shown.to_string(),
+            ("", field) => field.to_string(),
+            (path, field) if field.starts_with('[') => format!("{path}{field}"),
+            (path, field) => format!("{path}.{field}"),
+        };
+        errors.push(match rule.reason {
+            Some(Reason::Required) => FieldError::required(path, detail),
+            Some(Reason::Forbidden) => FieldError::forbidden(path, detail),
+            Some(Reason::Duplicate) => FieldError::duplicate(path, type_name.clone()),
+            _ => FieldError::invalid(path, type_name.clone(), detail),
+        });
+    }
+}
+
+fn usable_message(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains('\n')).then(|| text.to_string())
+}
+
+/// The errors that have a fixed wording in cel-go.
+fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
+    use kube_cel::cel::ExecutionError::{DivisionByZero, NoSuchKey};
+    match error {
+        NoSuchKey(key) => format!("no such key: {key}"),
+        DivisionByZero(_) => "division by zero".to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn string(text: &str) -> CelValue {
+    CelValue::String(Arc::new(text.to_string()))
+}
+
+/// A JSON value as CEL sees it through the schema.
+fn to_cel(value: &Value, node: &Node) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(b) => CelValue::Bool(*b),
+        Value::Number(n) => match node.kind {
+            Some(Type::Number) => CelValue::Float(n.as_f64().unwrap_or_default()),
+            Some(Type::Integer) => CelValue::Int(n.as_i64().unwrap_or(n.as_f64().unwrap_or_default() as i64)),
+            _ => match n.as_i64() {
+                Some(int) => CelValue::Int(int),
+                None => CelValue::Float(n.as_f64().unwrap_or_default()),
+            },
+        },
+        Value::String(text) => string_to_cel(text, node),
+        Value::Array(items) => {
+            let anything = Node::default();
+            let child = node.items.as_deref().unwrap_or(&anything);
+            CelValue::List(Arc::new(items.iter().map(|item| to_cel(item, child)).collect()))
+        }
+        Value::Object(entries) => {
+            let anything = Node::default();
+            // Keys of a map are data; names of fields are escaped.
+            let is_map = node.additional.is_some() || (node.properties.is_empty() && node.kind.is_none());
+            let mut map: HashMap<Key, CelValue> = HashMap::with_capacity(entries.len());
+            for (name, entry) in entries {
+                let child = node.properties.get(name).or(node.additional.as_deref());
+                if child.is_none() && node.kind.is_some() && !node.properties.is_empty() && !node.embedded {
+                    // Kept but unknown fields are not visible to rules.
+                    continue;
+                }
+                let key = if is_map { name.clone() } else { escape(name) };
+                map.insert(Key::String(Arc::new(key)), to_cel(entry, child.unwrap_or(&anything)));
+            }
+            CelValue::Map(kube_cel::cel::objects::Map { map: Arc::new(map) })
+        }
+    }
+}
+
+fn string_to_cel(text: &str, node: &Node) -> CelValue {
+    let convert = |program: &LazyLock<Option<Program>>| {
+        let mut context = BASE.0.new_inner_scope();
+        context.add_variable_from_value("text", string(text));
+        program.as_ref().and_then(|p| p.execute(&context).ok())
+    };
+    let converted = match node.checks.format.as_str() {
+        "date-time" | "datetime" => convert(&TIMESTAMP),
+        "date" => {
+            let mut context = BASE.0.new_inner_scope();
+            context.add_variable_from_value("text", string(&format!("{text}T00:00:00Z")));
+            TIMESTAMP.as_ref().and_then(|p| p.execute(&context).ok())
+        }
+        "duration" => convert(&DURATION),
+        "byte" => {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.decode(text).ok().map(|b| CelValue::Bytes(Arc::new(b)))
+        }
+        _ => None,
+    };
+    converted.unwrap_or_else(|| string(text))
+}
+
+const RESERVED: [&str; 21] = [
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return", "var", "void", "while",
+];
+
+/// Kubernetes' escaping of field names that are not CEL identifiers.
+fn escape(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+}

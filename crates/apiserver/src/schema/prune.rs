@@ -1,0 +1,114 @@
+//! Removing what the schema does not know.
+
+use super::{Node, UnknownField};
+use serde_json::Value;
+
+const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// A path being walked, written as Kubernetes does: `spec.disks[0].colour`.
+#[derive(Default)]
+pub(super) struct Walk {
+    path: String,
+    found: Vec<UnknownField>,
+}
+
+impl Walk {
+    fn field<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        let out = body(self);
+        self.path.truncate(length);
+        out
+    }
+
+    fn index<T>(&mut self, index: usize, body: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        self.path.push_str(&format!("[{index}]"));
+        let out = body(self);
+        self.path.truncate(length);
+        out
+    }
+
+    fn record(&mut self, name: &str) {
+        self.field(name, |walk| walk.found.push(UnknownField { path: walk.path.clone() }));
+    }
+}
+
+pub(super) fn prune(object: &mut Value, root: &Node) -> Vec<UnknownField> {
+    let mut walk = Walk::default();
+    visit(object, Some(root), &mut walk);
+    walk.found.sort_by(|a, b| a.path.cmp(&b.path));
+    walk.found
+}
+
+fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
+    if let Some(node) = node
+        && node.preserve_unknown
+    {
+        return keep(value, node, walk);
+    }
+    match value {
+        Value::Object(map) => {
+            let mut unknown = Vec::new();
+            for (name, entry) in map.iter_mut() {
+                let Some(node) = node else {
+                    unknown.push(name.clone());
+                    continue;
+                };
+                if node.embedded && META_FIELDS.contains(&name.as_str()) {
+                    continue;
+                }
+                if let Some(child) = node.properties.get(name) {
+                    walk.field(name, |walk| visit(entry, Some(child), walk));
+                } else if let Some(child) = &node.additional {
+                    let child = (!node.additional_is_bool).then_some(&**child);
+                    walk.field(name, |walk| visit(entry, child, walk));
+                } else {
+                    unknown.push(name.clone());
+                }
+            }
+            for name in unknown {
+                walk.record(&name);
+                map.shift_remove(&name);
+            }
+        }
+        Value::Array(items) => {
+            let child = node.and_then(|n| n.items.as_deref());
+            for (i, item) in items.iter_mut().enumerate() {
+                walk.index(i, |walk| visit(item, child, walk));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Below a node that preserves unknown fields, what is declared is still pruned.
+fn keep(value: &mut Value, node: &Node, walk: &mut Walk) {
+    match value {
+        Value::Object(map) => {
+            for (name, entry) in map.iter_mut() {
+                if node.embedded && META_FIELDS.contains(&name.as_str()) {
+                    continue;
+                }
+                if let Some(child) = node.properties.get(name) {
+                    walk.field(name, |walk| visit(entry, Some(child), walk));
+                } else if let Some(child) = &node.additional
+                    && !node.additional_is_bool
+                {
+                    walk.field(name, |walk| visit(entry, Some(child), walk));
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(child) = node.items.as_deref() {
+                for (i, item) in items.iter_mut().enumerate() {
+                    walk.index(i, |walk| keep(item, child, walk));
+                }
+            }
+        }
+        _ => {}
+    }
+}
