@@ -1,0 +1,1 @@
+//! Tables: given what is observed, these steps and this status.
