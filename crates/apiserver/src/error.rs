@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::schema::FieldError;
+use crate::schema::{FieldError, status};
 
 /// One cause of a refusal, often a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -137,21 +137,11 @@ impl ApiError {
 
     /// 422 with a cause for each error; `named.resource` is the kind.
     pub fn invalid(named: Named<'_>, errors: &[FieldError]) -> Self {
-        let texts: Vec<String> = errors.iter().map(field_error_text).collect();
-        let joined = match &texts[..] {
-            [] => String::new(),
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
-        let message = if joined.is_empty() {
-            format!("{} {:?} is invalid", named.qualified(), named.name)
-        } else {
-            format!("{} {:?} is invalid: {joined}", named.qualified(), named.name)
-        };
+        let message = format!("{} {:?} is invalid: {}", named.qualified(), named.name, status::aggregate(errors));
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(named);
         error.causes = errors
             .iter()
-            .map(|it| Cause { reason: it.reason.to_string(), message: it.message.clone(), field: it.path.clone() })
+            .map(|it| Cause { reason: it.reason.as_str().into(), message: it.body(), field: it.path.clone() })
             .collect();
         error
     }
@@ -264,9 +254,4 @@ impl ApiError {
         status["code"] = json!(self.code.as_u16());
         status
     }
-}
-
-/// `spec.size: Invalid value: …`, as it stands in messages.
-fn field_error_text(error: &FieldError) -> String {
-    if error.path.is_empty() { error.message.clone() } else { format!("{}: {}", error.path, error.message) }
 }

@@ -1,0 +1,362 @@
+//! The objects of one kind and their recent changes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::object::CachedObject;
+use crate::storage::encoding;
+use crate::storage::keys::ObjectKey;
+
+/// Changes kept per kind for watches that resume and lists that continue. Fewer would expire slow clients under load;
+/// more would hold more replaced objects in memory.
+const HISTORY_CHANGES: usize = 10_000;
+/// Bytes of replaced objects kept per kind, for the same reasons.
+const HISTORY_BYTES: usize = 16 << 20;
+
+/// How a change looks to a watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// It has come to exist, or to be selected.
+    Added,
+    /// It has changed.
+    Modified,
+    /// It is gone, or no longer selected.
+    Deleted,
+}
+
+impl EventType {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one object. Its encodings are made once and shared by all watchers.
+#[derive(Debug)]
+pub struct Change {
+    /// The revision that made it.
+    pub revision: u64,
+    /// The object before; `None` if it did not exist.
+    pub previous: Option<Arc<CachedObject>>,
+    /// The object after; `None` if it is gone.
+    pub current: Option<Arc<CachedObject>>,
+    lines: [OnceLock<Bytes>; 3],
+}
+
+impl Change {
+    fn new(revision: u64, previous: Option<Arc<CachedObject>>, current: Option<Arc<CachedObject>>) -> Self {
+        Change { revision, previous, current, lines: Default::default() }
+    }
+
+    /// Which object: the new state, or the last one.
+    pub fn subject(&self) -> Option<&Arc<CachedObject>> {
+        self.current.as_ref().or(self.previous.as_ref())
+    }
+
+    /// The object as an event of that type shows it: a deletion shows the last state at the revision of the deletion.
+    pub fn object(&self, event: EventType) -> Bytes {
+        match (event, &self.current, &self.previous) {
+            (EventType::Deleted, _, Some(previous)) => encoding::at_revision(&previous.wire, self.revision),
+            (_, Some(current), _) => current.wire.clone(),
+            (_, None, Some(previous)) => encoding::at_revision(&previous.wire, self.revision),
+            (_, None, None) => Bytes::new(),
+        }
+    }
+
+    /// The whole line of a watch.
+    pub fn line(&self, event: EventType) -> Bytes {
+        self.lines[event as usize].get_or_init(|| event_line(event.as_str(), &self.object(event))).clone()
+    }
+
+    fn weight(&self) -> usize {
+        self.previous.as_ref().map_or(0, |previous| previous.wire.len()) + 256
+    }
+}
+
+/// `{"type":…,"object":…}` and a line feed.
+pub fn event_line(event: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + event.len() + 24);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
+/// The history does not reach back that far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOld {
+    /// Everything after this revision is known.
+    pub oldest: u64,
+}
+
+/// A part of a kind's objects, in order.
+pub struct Page {
+    /// The objects.
+    pub items: Vec<Arc<CachedObject>>,
+    /// The revision that the page shows.
+    pub revision: u64,
+    /// Whether more would follow.
+    pub more: bool,
+    /// How many objects of the range follow; only counted if `more`.
+    pub remaining: usize,
+}
+
+/// Which part.
+pub struct PageRequest<'a> {
+    /// Only this namespace; empty for all.
+    pub namespace: &'a str,
+    /// Only keys greater than this one.
+    pub after: Option<&'a str>,
+    /// At most so many.
+    pub limit: Option<usize>,
+    /// As of this revision; `None` for the newest.
+    pub at: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Arc<CachedObject>>,
+    history: VecDeque<Arc<Change>>,
+    history_bytes: usize,
+    /// Number of the first change in `history`, counted from the start of the process.
+    first: u64,
+    /// `history` holds every change after this revision.
+    floor: u64,
+    /// The revision of the newest change.
+    newest: u64,
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub struct KindCache {
+    state: RwLock<State>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for KindCache {
+    fn default() -> Self {
+        KindCache { state: RwLock::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl KindCache {
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces everything, as of `revision`; watches that run are told that they are too old.
+    pub(super) fn reset(&self, objects: BTreeMap<ObjectKey, Arc<CachedObject>>, revision: u64) {
+        let mut state = self.write();
+        state.objects = objects;
+        state.first += state.history.len() as u64 + 1;
+        state.history.clear();
+        state.history_bytes = 0;
+        state.floor = revision;
+        state.newest = revision;
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Applies what one revision changed, and returns it.
+    pub(super) fn apply(
+        &self,
+        revision: u64,
+        changes: Vec<(ObjectKey, Option<Arc<CachedObject>>)>,
+    ) -> Vec<Arc<Change>> {
+        let mut applied = Vec::with_capacity(changes.len());
+        let mut state = self.write();
+        for (key, current) in changes {
+            let previous = match &current {
+                Some(object) => state.objects.insert(key, object.clone()),
+                None => state.objects.remove(&key),
+            };
+            if previous.is_none() && current.is_none() {
+                continue;
+            }
+            let change = Arc::new(Change::new(revision, previous, current));
+            state.history_bytes += change.weight();
+            state.history.push_back(change.clone());
+            applied.push(change);
+        }
+        state.newest = revision;
+        while state.history.len() > HISTORY_CHANGES || state.history_bytes > HISTORY_BYTES {
+            let Some(dropped) = state.history.pop_front() else { break };
+            state.history_bytes -= dropped.weight();
+            state.first += 1;
+            state.floor = dropped.revision;
+        }
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+        applied
+    }
+
+    /// One object.
+    pub fn get(&self, key: &str) -> Option<Arc<CachedObject>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a namespace holds any object.
+    pub fn has_any_in(&self, namespace: &str) -> bool {
+        self.count_in(namespace) > 0
+    }
+
+    /// How many objects a namespace holds.
+    pub fn count_in(&self, namespace: &str) -> usize {
+        let (start, end) = bounds(namespace, None);
+        self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).count()
+    }
+
+    /// A page of the objects that `select` accepts. `known` is the revision that the whole cache has reached.
+    ///
+    /// # Errors
+    /// If it is asked for as of a revision that the history does not reach back to.
+    pub fn page(
+        &self,
+        request: &PageRequest<'_>,
+        known: u64,
+        select: impl Fn(&CachedObject) -> bool,
+    ) -> Result<Page, TooOld> {
+        let state = self.read();
+        let now = known.max(state.newest);
+        let at = request.at.unwrap_or(now);
+        if at < state.floor {
+            return Err(TooOld { oldest: state.floor });
+        }
+        // What has changed since: the oldest change after `at` tells the state at `at`.
+        let mut then: BTreeMap<&str, Option<&Arc<CachedObject>>> = BTreeMap::new();
+        for change in state.history.iter().rev().take_while(|change| change.revision > at) {
+            if let Some(subject) = change.subject() {
+                then.insert(subject.key.as_str(), change.previous.as_ref());
+            }
+        }
+        let (start, end) = bounds(request.namespace, request.after);
+        let range = (as_bound(&start), as_bound(&end));
+        let mut newest = state.objects.range::<str, _>(range).map(|(key, object)| (key.as_str(), object)).peekable();
+        let mut older = then.range::<str, _>(range).peekable();
+        let mut merged = std::iter::from_fn(|| {
+            loop {
+                let take_older = match (newest.peek(), older.peek()) {
+                    (None, None) => return None,
+                    (Some(_), None) => false,
+                    (None, Some(_)) => true,
+                    (Some((new, _)), Some((old, _))) => *old <= new,
+                };
+                if !take_older {
+                    return newest.next().map(|(_, object)| object);
+                }
+                let (key, object) = older.next()?;
+                if newest.peek().is_some_and(|(new, _)| new == key) {
+                    newest.next();
+                }
+                if let Some(object) = object {
+                    return Some(*object);
+                }
+            }
+        });
+        let mut items = Vec::new();
+        let mut more = false;
+        let mut remaining = 0;
+        for object in merged.by_ref() {
+            if !select(object) {
+                continue;
+            }
+            if request.limit.is_some_and(|limit| items.len() >= limit) {
+                more = true;
+                remaining = 1;
+                break;
+            }
+            items.push(object.clone());
+        }
+        if more {
+            remaining += merged.count();
+        }
+        Ok(Page { items, revision: at, more, remaining })
+    }
+
+    /// A place in the history from which a watch reads on, after `revision`.
+    ///
+    /// # Errors
+    /// If the history does not reach back that far.
+    pub fn cursor_after(&self, revision: u64) -> Result<u64, TooOld> {
+        let state = self.read();
+        if revision < state.floor {
+            return Err(TooOld { oldest: state.floor });
+        }
+        let skipped = state.history.partition_point(|change| change.revision <= revision);
+        Ok(state.first + skipped as u64)
+    }
+
+    /// At most `limit` changes from `cursor` on.
+    ///
+    /// # Errors
+    /// If the reader has fallen behind the history.
+    pub fn changes_from(&self, cursor: u64, limit: usize) -> Result<Vec<Arc<Change>>, TooOld> {
+        let state = self.read();
+        if cursor < state.first {
+            return Err(TooOld { oldest: state.floor });
+        }
+        let skipped = (cursor - state.first) as usize;
+        Ok(state.history.iter().skip(skipped).take(limit).cloned().collect())
+    }
+
+    /// Tells when something has changed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+type TextBound = Bound<String>;
+
+/// The range of keys of a namespace after a key.
+fn bounds(namespace: &str, after: Option<&str>) -> (TextBound, TextBound) {
+    let (first, end) = if namespace.is_empty() {
+        (Bound::Unbounded, Bound::Unbounded)
+    } else {
+        // '0' follows '/'.
+        (Bound::Included(format!("{namespace}/")), Bound::Excluded(format!("{namespace}0")))
+    };
+    let start = match after {
+        Some(after) if matches!(&first, Bound::Included(first) if after < first.as_str()) => first,
+        Some(after) => Bound::Excluded(after.to_owned()),
+        None => first,
+    };
+    match (&start, &end) {
+        // Nothing can follow; an inverted range would panic.
+        (Bound::Excluded(start), Bound::Excluded(end)) if start >= end => {
+            (Bound::Included(end.clone()), Bound::Excluded(end.clone()))
+        }
+        _ => (start, end),
+    }
+}
+
+fn as_bound(bound: &TextBound) -> Bound<&str> {
+    match bound {
+        Bound::Included(text) => Bound::Included(text.as_str()),
+        Bound::Excluded(text) => Bound::Excluded(text.as_str()),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}

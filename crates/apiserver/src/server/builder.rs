@@ -1,0 +1,201 @@
+//! How a server is described.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use evroc_store::{Store, StoreError};
+use serde_json::Value;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::{ApiServer, Shared};
+use crate::audit::{AuditSink, NoAudit};
+use crate::authn::{Authenticate, CertificateAuthenticator};
+use crate::authz::{Authorize, GroupAuthorizer};
+use crate::cache::Cache;
+use crate::connect::Connect;
+use crate::discovery::Documents;
+use crate::health::HealthCheck;
+use crate::kind::{CrdError, ResourceKind};
+use crate::mount::Mount;
+use crate::registry::{RegisterError, Registry};
+use crate::{core_kinds, gc, namespaces};
+
+/// Why a server cannot start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// A kind cannot be served.
+    #[error("registering kinds")]
+    Register(#[from] RegisterError),
+    /// A definition cannot be read.
+    #[error("reading a CustomResourceDefinition")]
+    Crd(#[from] CrdError),
+    /// A definition's file cannot be read.
+    #[error("reading {path}: {problem}")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// A handler is for a kind that is not registered.
+    #[error("adding subresource {subresource:?}: no kind {kind:?} is registered")]
+    NoSuchKind {
+        /// As it was given.
+        kind: String,
+        /// Which subresource.
+        subresource: String,
+    },
+    /// The store cannot be read.
+    #[error("loading the store")]
+    Store(#[from] StoreError),
+}
+
+/// Describes a server.
+pub struct Builder {
+    store: Arc<dyn Store>,
+    kinds: Vec<ResourceKind>,
+    connect: Vec<(String, String, Arc<dyn Connect>)>,
+    authenticator: Arc<dyn Authenticate>,
+    authorizer: Arc<dyn Authorize>,
+    audit: Arc<dyn AuditSink>,
+    mounts: Vec<Mount>,
+    checks: Vec<Arc<dyn HealthCheck>>,
+    controllers: bool,
+    core_kinds: bool,
+}
+
+impl Builder {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Builder {
+            store,
+            kinds: Vec::new(),
+            connect: Vec::new(),
+            authenticator: Arc::new(CertificateAuthenticator),
+            authorizer: Arc::new(GroupAuthorizer::default()),
+            audit: Arc::new(NoAudit),
+            mounts: Vec::new(),
+            checks: Vec::new(),
+            controllers: true,
+            core_kinds: true,
+        }
+    }
+
+    /// Registers a kind.
+    #[must_use]
+    pub fn kind(mut self, kind: ResourceKind) -> Self {
+        self.kinds.push(kind);
+        self
+    }
+
+    /// Registers the kind of a CustomResourceDefinition.
+    ///
+    /// # Errors
+    /// If the definition cannot be used.
+    pub fn crd(self, definition: &Value) -> Result<Self, BuildError> {
+        Ok(self.kind(ResourceKind::from_crd(definition)?))
+    }
+
+    /// Registers the kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a definition cannot be used.
+    pub fn crd_dir(mut self, dir: &Path) -> Result<Self, BuildError> {
+        for definition in super::super::kind::definitions_in(dir)? {
+            self = self.crd(&definition)?;
+        }
+        Ok(self)
+    }
+
+    /// Serves a subresource of a kind (`plural.group`) by a handler of your own.
+    #[must_use]
+    pub fn connect(mut self, kind: &str, subresource: &str, handler: Arc<dyn Connect>) -> Self {
+        self.connect.push((kind.into(), subresource.into(), handler));
+        self
+    }
+
+    /// Who is asking; by default client certificates only.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
+        self.authenticator = authenticator;
+        self
+    }
+
+    /// May they; by default nobody may anything.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorize>) -> Self {
+        self.authorizer = authorizer;
+        self
+    }
+
+    /// Where audit records go; by default nowhere.
+    #[must_use]
+    pub fn audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Another service on the same listeners; the first that takes a request gets it.
+    #[must_use]
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Another health check.
+    #[must_use]
+    pub fn health_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.checks.push(check);
+        self
+    }
+
+    /// Leaves garbage collection and the life-cycle of namespaces out.
+    #[must_use]
+    pub fn without_controllers(mut self) -> Self {
+        self.controllers = false;
+        self
+    }
+
+    /// Leaves the core kinds out: no namespaces (any name is accepted), events, …
+    #[must_use]
+    pub fn without_core_kinds(mut self) -> Self {
+        self.core_kinds = false;
+        self
+    }
+
+    /// Loads the store and starts the background tasks.
+    ///
+    /// # Errors
+    /// If a kind cannot be served or the store cannot be read.
+    pub async fn start(self) -> Result<ApiServer, BuildError> {
+        let mut kinds =
+            if self.core_kinds { core_kinds::all(self.authorizer.clone()) } else { Vec::new() };
+        kinds.extend(self.kinds);
+        for (name, subresource, handler) in self.connect {
+            let kind = kinds.iter_mut().find(|kind| kind.qualified_plural() == name);
+            let kind = kind.ok_or_else(|| BuildError::NoSuchKind { kind: name, subresource: subresource.clone() })?;
+            kind.connect.insert(subresource, handler);
+        }
+        let registry = Arc::new(Registry::new(kinds)?);
+        let cache = Cache::start(self.store.clone(), &registry).await?;
+        let server = ApiServer {
+            shared: Arc::new(Shared {
+                store: self.store,
+                documents: Documents::new(registry.clone()),
+                registry,
+                cache,
+                authenticator: self.authenticator,
+                authorizer: self.authorizer,
+                audit: self.audit,
+                mounts: self.mounts,
+                checks: self.checks,
+                stopping: CancellationToken::new(),
+            }),
+        };
+        if self.controllers {
+            gc::start(&server);
+            namespaces::start(&server);
+        }
+        Ok(server)
+    }
+}

@@ -1,0 +1,167 @@
+//! One request from arrival to answer: who, what, may they, do it, record it.
+
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use super::ApiServer;
+use crate::audit::AuditRecord;
+use crate::authn::{Identity, Peer};
+use crate::authz::Decision;
+use crate::body::{RequestBody, ResponseBody};
+use crate::error::{ApiError, Named};
+use crate::request::{Query, RequestInfo};
+use crate::{discovery, health, respond, verbs};
+
+/// Every authenticated caller belongs to it.
+const AUTHENTICATED: &str = "system:authenticated";
+
+/// What is known of a request for the audit log.
+#[derive(Default)]
+struct Trail {
+    identity: Option<Identity>,
+    info: RequestInfo,
+    reason: String,
+}
+
+/// Answers a request; `identity` is set for callers in this process.
+pub(super) async fn handle(
+    server: &ApiServer,
+    identity: Option<Identity>,
+    request: Request<RequestBody>,
+) -> Response<ResponseBody> {
+    if identity.is_none()
+        && let Some(mount) = server.shared.mounts.iter().find(|mount| mount.takes(&request))
+    {
+        return match mount.service.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+    }
+    let started = Instant::now();
+    let time = Timestamp::now();
+    let audit_id = Uuid::new_v4().to_string();
+    let query = Query::parse(request.uri().query());
+    let segments = request.uri().path().trim_matches('/').split('/').map(str::to_owned).collect::<Vec<_>>();
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Some(response) = health::answer(&server.shared, &segments, &query).await
+    {
+        return response;
+    }
+    let uri = request.uri().to_string();
+    let agent = text_header(request.headers(), http::header::USER_AGENT.as_str());
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    let source = match (&identity, peer.address) {
+        (Some(_), _) => "in-process".to_owned(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => "unknown".to_owned(),
+    };
+    let mut trail = Trail::default();
+    let mut response = match answer(server, identity, &peer, query, request, &mut trail).await {
+        Ok(response) => response,
+        Err(error) => {
+            if trail.reason.is_empty() {
+                trail.reason = error.message.clone();
+            }
+            if error.code == StatusCode::INTERNAL_SERVER_ERROR {
+                tracing::error!(error = %error.message, %uri, "request failed");
+            }
+            respond::error(&error)
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&audit_id) {
+        response.headers_mut().insert("audit-id", value);
+    }
+    response
+        .headers_mut()
+        .entry(http::header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    let Trail { identity, info, reason } = trail;
+    let code = response.status().as_u16();
+    server.shared.audit.record(AuditRecord {
+        time,
+        audit_id,
+        user: identity,
+        source,
+        user_agent: agent,
+        verb: info.verb.to_owned(),
+        uri,
+        group: info.group,
+        resource: info.resource,
+        subresource: info.subresource,
+        namespace: info.namespace,
+        name: info.name,
+        code,
+        reason,
+        duration_us: started.elapsed().as_micros() as u64,
+    });
+    response
+}
+
+fn text_header(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+async fn answer(
+    server: &ApiServer,
+    identity: Option<Identity>,
+    peer: &Peer,
+    query: Query,
+    request: Request<RequestBody>,
+    trail: &mut Trail,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let mut identity = match identity {
+        Some(identity) => identity,
+        None => match server.shared.authenticator.authenticate(peer, request.headers()).await {
+            Ok(Some(identity)) => identity,
+            Ok(None) => {
+                trail.reason = "no credentials were given".into();
+                return Err(ApiError::unauthorized());
+            }
+            Err(error) => {
+                trail.reason = error.reason;
+                return Err(ApiError::unauthorized());
+            }
+        },
+    };
+    if !identity.is_in(AUTHENTICATED) {
+        identity.groups.push(AUTHENTICATED.into());
+    }
+    trail.identity = Some(identity.clone());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
+    trail.info = info.clone();
+    if request.headers().keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        let named = Named { group: "authentication.k8s.io", resource: "users", name: "" };
+        return Err(ApiError::forbidden(named, "impersonation is not supported by this server"));
+    }
+    authorize(server, &identity, &info, &query, trail).await?;
+    if info.is_resource {
+        verbs::dispatch(server, identity, info, query, request).await
+    } else {
+        discovery::answer(&server.shared, &info, request.method(), request.headers())
+    }
+}
+
+async fn authorize(
+    server: &ApiServer,
+    identity: &Identity,
+    info: &RequestInfo,
+    query: &Query,
+    trail: &mut Trail,
+) -> Result<(), ApiError> {
+    let mut attributes = info.attributes();
+    if matches!(info.verb, "list" | "watch" | "deletecollection")
+        && let Some(name) = query.get("fieldSelector").and_then(|it| it.strip_prefix("metadata.name="))
+        && !name.contains(',')
+    {
+        attributes.name = name.to_owned();
+    }
+    let Decision::Deny { reason } = server.shared.authorizer.authorize(identity, &attributes).await else {
+        return Ok(());
+    };
+    trail.reason = if reason.is_empty() { "not authorised".into() } else { reason.clone() };
+    Err(respond::forbidden(identity, info, &reason))
+}

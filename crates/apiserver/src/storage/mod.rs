@@ -1,0 +1,5 @@
+//! Where objects lie in the store, and in which form.
+
+pub mod encoding;
+pub mod keys;
+pub mod write;
