@@ -2,3 +2,4 @@
 pub mod container;
 pub mod dial;
 pub mod net;
+pub mod shim;

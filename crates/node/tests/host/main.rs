@@ -1,0 +1,2 @@
+//! Tests of the host agent with real processes, as root.
+mod shim;
