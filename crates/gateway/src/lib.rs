@@ -1,1 +1,3 @@
 //! HTTPS data path: TLS, routing, holding requests at zero.
+
+pub mod dial;
