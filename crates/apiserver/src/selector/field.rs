@@ -1,0 +1,95 @@
+//! `fieldSelector`: `metadata.name=a,spec.running!=true`.
+
+use super::SelectorError;
+use serde_json::Value;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Term {
+    field: String,
+    value: String,
+    negated: bool,
+}
+
+/// A parsed `fieldSelector`: all terms must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldSelector {
+    terms: Vec<Term>,
+}
+
+impl FieldSelector {
+    /// Parses a selector. `selectable` are the kind's JSON paths (`.spec.running`); `metadata.name` and, for namespaced kinds,
+    /// `metadata.namespace` always are.
+    pub fn parse(text: &str, namespaced: bool, selectable: &[&str]) -> Result<Self, SelectorError> {
+        let mut parts: Vec<&str> = text.split(',').collect();
+        parts.sort_unstable();
+        let mut terms = Vec::new();
+        for part in parts.into_iter().filter(|p| !p.is_empty()) {
+            let Some((field, value, negated)) = split(part) else {
+                return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")));
+            };
+            let known = match field {
+                "metadata.name" => true,
+                "metadata.namespace" => namespaced,
+                _ => selectable.iter().any(|path| path.strip_prefix('.').unwrap_or(path) == field),
+            };
+            if !known {
+                return Err(SelectorError(format!("field label not supported: {field}")));
+            }
+            terms.push(Term { field: field.to_string(), value: value.to_string(), negated });
+        }
+        Ok(Self { terms })
+    }
+
+    /// Whether it selects everything.
+    pub fn is_everything(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The name, if `metadata.name=` pins it.
+    pub fn exact_name(&self) -> Option<&str> {
+        self.exact_value("metadata.name")
+    }
+
+    /// The value that the selector demands for this field (`metadata.namespace`, `spec.running`), if it demands one.
+    pub fn exact_value(&self, field: &str) -> Option<&str> {
+        self.terms.iter().find(|t| t.field == field && !t.negated).map(|t| t.value.as_str())
+    }
+
+    /// Whether it selects the object. A missing field is the empty text.
+    pub fn matches(&self, object: &Value) -> bool {
+        self.terms.iter().all(|t| (field_text(object, &t.field) == t.value) != t.negated)
+    }
+}
+
+impl std::fmt::Display for FieldSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, term) in self.terms.iter().enumerate() {
+            let separator = if i > 0 { "," } else { "" };
+            let operator = if term.negated { "!=" } else { "=" };
+            write!(f, "{separator}{}{operator}{}", term.field, term.value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Kubernetes takes an operator only where it occurs exactly once.
+fn split(part: &str) -> Option<(&str, &str, bool)> {
+    for (operator, negated) in [("!=", true), ("==", false), ("=", false)] {
+        let mut pieces = part.split(operator);
+        if let (Some(field), Some(value), None) = (pieces.next(), pieces.next(), pieces.next()) {
+            return Some((field, value, negated));
+        }
+    }
+    None
+}
+
+/// The text that a field selector compares: strings as they are, booleans and integers printed, anything else empty.
+pub fn field_text(object: &Value, field: &str) -> String {
+    let value = field.split('.').try_fold(object, |value, step| value.get(step));
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(b)) => b.to_string(),
+        Some(Value::Number(n)) if !n.is_f64() => n.to_string(),
+        _ => String::new(),
+    }
+}
