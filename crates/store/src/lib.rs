@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod contract;
+#[cfg(feature = "contract-tests")]
+pub mod contract_tests;
 pub mod embedded;
 pub mod error;
 mod limits;

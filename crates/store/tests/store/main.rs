@@ -1,0 +1,3 @@
+//! The embedded backend: the contract, a model to compare with, crashes, damage.
+
+mod contract;
