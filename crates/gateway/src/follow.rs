@@ -1,0 +1,102 @@
+//! Keeping the table true: services and replicas are watched.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use evroc_api::conditions::{self, READY};
+use evroc_api::infra;
+use evroc_api::run::{REVISION_LABEL, Service};
+use futures::StreamExt;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::table::{Key, Replica, Route, Table};
+
+/// Follows services until the process ends.
+pub async fn services(client: Client, table: Arc<Table>) {
+    let mut hosts: HashMap<Key, String> = HashMap::new();
+    follow(Api::<Service>::all(client), move |key, service: Option<Service>| {
+        let host = service.as_ref().and_then(host_of);
+        if let Some(old) = hosts.remove(&key).filter(|old| Some(old) != host.as_ref()) {
+            table.set_route(&old, None);
+        }
+        if let (Some(host), Some(service)) = (host, service) {
+            table.set_route(&host, Some(route(&key, &service)));
+            hosts.insert(key, host);
+        }
+    })
+    .await;
+}
+
+/// Follows replicas until the process ends.
+pub async fn replicas(client: Client, table: Arc<Table>) {
+    follow(Api::<infra::Replica>::all(client), move |key, replica: Option<infra::Replica>| match replica {
+        Some(object) => table.set_replica(replica_of(key, &object)),
+        None => table.remove_replica(&key),
+    })
+    .await;
+}
+
+fn host_of(service: &Service) -> Option<String> {
+    let url: http::Uri = service.status.as_ref()?.url.as_ref()?.parse().ok()?;
+    url.host().map(str::to_ascii_lowercase)
+}
+
+fn route(key: &Key, service: &Service) -> Route {
+    let status = service.status.as_ref();
+    let target = status.and_then(|s| s.traffic.first());
+    match target {
+        Some(target) => Route::To(Key { namespace: key.namespace.clone(), name: target.revision_name.clone() }),
+        None => {
+            let why = status.and_then(|s| conditions::get(&s.conditions, READY));
+            Route::NotReady(why.map_or_else(|| "it is being deployed".into(), |c| c.message.clone()))
+        }
+    }
+}
+
+fn replica_of(key: Key, object: &infra::Replica) -> Replica {
+    let revision = object.labels().get(REVISION_LABEL).cloned().unwrap_or_else(|| object.spec.revision.clone());
+    Replica {
+        uid: object.uid().unwrap_or_default(),
+        revision: Key { namespace: key.namespace.clone(), name: revision },
+        port: u16::try_from(object.spec.port).unwrap_or(0),
+        ready: object.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY)),
+        draining: object.metadata.deletion_timestamp.is_some(),
+        key,
+    }
+}
+
+/// Calls `change` for every object that appears, changes or (with `None`) goes, also for those that went while the watch
+/// was interrupted.
+async fn follow<K>(api: Api<K>, mut change: impl FnMut(Key, Option<K>))
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let key = |object: &K| Key { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+    let mut known: HashMap<Key, bool> = HashMap::new();
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => known.values_mut().for_each(|seen| *seen = false),
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                known.insert(key(&object), true);
+                change(key(&object), Some(object));
+            }
+            Ok(watcher::Event::InitDone) => {
+                let gone: Vec<Key> = known.iter().filter(|(_, seen)| !**seen).map(|(key, _)| key.clone()).collect();
+                for key in gone {
+                    known.remove(&key);
+                    change(key, None);
+                }
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                known.remove(&key(&object));
+                change(key(&object), None);
+            }
+            Err(error) => tracing::debug!(%error, "watch interrupted"),
+        }
+    }
+}

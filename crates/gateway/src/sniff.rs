@@ -1,0 +1,67 @@
+//! Which name a TLS client asks for, without ending its TLS: the greeting is read and can be read again.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// The longest greeting that is read. Real ones with post-quantum keys take about 2 KB.
+const LONGEST_GREETING: usize = 32 * 1024;
+
+/// Reads a TLS greeting; returns the server name and the stream as if nothing had been read.
+pub async fn server_name<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<String>, Rewound<S>)> {
+    let mut read = BytesMut::with_capacity(4096);
+    let mut acceptor = Acceptor::default();
+    loop {
+        let before = read.len();
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within the TLS greeting"));
+        }
+        let mut fresh = &read[before..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                return Ok((name, Rewound { stream, read }));
+            }
+            Ok(None) if read.len() < LONGEST_GREETING => {}
+            Ok(None) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS greeting is too long")),
+            Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+}
+
+/// A stream whose first bytes, already read, are read again.
+pub struct Rewound<S> {
+    stream: S,
+    read: BytesMut,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let count = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

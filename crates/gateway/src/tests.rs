@@ -1,0 +1,1 @@
+//! The data path against containers played by tasks.
