@@ -10,14 +10,14 @@ mod cgroups;
 mod files;
 mod foreign;
 mod network;
-mod processes;
+pub mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use foreign::Foreign;
+pub use foreign::{Foreign, link_prefix};
 
 /// What a leftover is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

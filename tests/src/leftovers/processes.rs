@@ -12,33 +12,71 @@ pub const RUN_VARIABLE: &str = "EVROC_TEST_RUN";
 /// The first of the uids that instances give to their roles and guests.
 const FIRST_INSTANCE_UID: u32 = 1_900_000_000;
 
-/// Every process that can be told to belong to a test run, with its command line; not this one and its ancestors.
-pub fn list() -> BTreeSet<String> {
+/// What programs take for "no user"; never an instance's.
+const NO_UID: u32 = u32::MAX - 1;
+
+/// A process, as /proc tells of it.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// The user it runs as.
+    pub uid: u32,
+    /// Its control group: the first that is not the root's.
+    pub group: String,
+    /// Its command line, arguments separated by blanks.
+    pub command: String,
+    groups: String,
+    environment: Vec<u8>,
+}
+
+impl Process {
+    /// Looks at one process; none for those that have ended and for kernel threads.
+    pub fn read(pid: u32) -> Option<Process> {
+        let folder = Path::new("/proc").join(pid.to_string());
+        let command = fs::read(folder.join("cmdline")).ok()?;
+        let groups = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
+        let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())?;
+        let group =
+            groups.lines().filter_map(|line| line.rsplit(':').next()).find(|group| *group != "/").unwrap_or("/");
+        let process = Process {
+            pid,
+            uid,
+            group: group.to_owned(),
+            command: String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned(),
+            environment: fs::read(folder.join("environ")).unwrap_or_default(),
+            groups,
+        };
+        (!command.is_empty()).then_some(process)
+    }
+
+    /// Whether a test has started it, or something that a test has started.
+    fn is_of_a_test(&self) -> bool {
+        has_variable(&self.environment)
+            || self.groups.contains(&format!("/{PREFIX}"))
+            || self.command.contains(PREFIX)
+            || (FIRST_INSTANCE_UID..NO_UID).contains(&self.uid)
+    }
+}
+
+/// Every process of the machine that can be looked at; not this one and its ancestors.
+pub fn all() -> Vec<Process> {
     let ancestors = ancestors();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| !ancestors.contains(pid)).filter_map(describe).collect()
+    pids.filter(|pid| !ancestors.contains(pid)).filter_map(Process::read).collect()
 }
 
-fn describe(pid: u32) -> Option<String> {
-    let folder = Path::new("/proc").join(pid.to_string());
-    let command = fs::read(folder.join("cmdline")).ok()?;
-    if command.is_empty() {
-        // A kernel thread, or a zombie that its parent has still to collect.
-        return None;
-    }
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
-    let environment = fs::read(folder.join("environ")).unwrap_or_default();
-    let groups = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
-    let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
-    let ours = has_variable(&environment)
-        || groups.contains(&format!("/{PREFIX}"))
-        || command.contains(PREFIX)
-        || uid.is_some_and(|uid| uid >= FIRST_INSTANCE_UID && uid != u32::MAX - 1);
-    // The group names the instance where the command line does not.
-    let group = groups.lines().filter_map(|line| line.rsplit(':').next()).find(|group| *group != "/").unwrap_or("/");
-    ours.then(|| format!("{pid} ({group}) {}", command.chars().take(160).collect::<String>()))
+/// Every process that can be told to belong to a test run, with its command line.
+pub fn list() -> BTreeSet<String> {
+    let ours = all().into_iter().filter(Process::is_of_a_test);
+    ours.map(|process| {
+        // The group names the instance where the command line does not.
+        let command: String = process.command.chars().take(160).collect();
+        format!("{} ({}) {command}", process.pid, process.group)
+    })
+    .collect()
 }
 
 fn has_variable(environment: &[u8]) -> bool {

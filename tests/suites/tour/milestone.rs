@@ -1,0 +1,24 @@
+//! How far the product is: the one place that says it.
+//!
+//! To advance: set [`CURRENT`], run `make test` (or `cargo xtask test --stage build --stage suites --filter tour`), and bring the
+//! README up to date with `UPDATE=1`. A step of a later milestone that passes fails the run: then it is time.
+
+/// What has to work from a milestone on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Milestone {
+    /// The machine and the images can do what the product asks of them; shown by hand.
+    M1,
+    /// Store, certificates and API server, judged by kubectl.
+    M2,
+    /// Supervisor, roles and shim; restarts are taken over.
+    M3,
+    /// From a Disk to ssh in the guest.
+    M4,
+    /// From a push to the logs of a service that scaled to zero and back.
+    M5,
+    /// Every process killed at every line, a second run, a fresh machine.
+    M6,
+}
+
+/// The milestone that the product has reached: its steps and all earlier ones pass, the later ones do not yet.
+pub const CURRENT: Milestone = Milestone::M1;

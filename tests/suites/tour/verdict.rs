@@ -1,0 +1,37 @@
+//! What a step's outcome means at the milestone that the product has reached.
+
+use super::milestone::Milestone;
+
+/// What a step's outcome means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It had to pass and did.
+    Passed,
+    /// It had to pass and did not.
+    Failed(String),
+    /// It belongs to a later milestone and does not work yet.
+    Expected(String),
+    /// It belongs to a later milestone and works: the milestone has to be advanced, or the step proves nothing.
+    Early,
+}
+
+/// Judges one step.
+pub fn judge(milestone: Milestone, current: Milestone, outcome: Result<(), String>) -> Verdict {
+    match outcome {
+        Ok(()) if milestone <= current => Verdict::Passed,
+        Ok(()) => Verdict::Early,
+        Err(reason) if milestone <= current => Verdict::Failed(reason),
+        Err(reason) => Verdict::Expected(reason),
+    }
+}
+
+#[test]
+fn later_steps_must_fail_and_earlier_ones_must_pass() {
+    use Milestone::{M2, M3, M4};
+    let broken = || Err("x".to_owned());
+    assert_eq!(judge(M2, M3, Ok(())), Verdict::Passed);
+    assert_eq!(judge(M3, M3, Ok(())), Verdict::Passed);
+    assert_eq!(judge(M4, M3, Ok(())), Verdict::Early);
+    assert_eq!(judge(M3, M3, broken()), Verdict::Failed("x".into()));
+    assert_eq!(judge(M4, M3, broken()), Verdict::Expected("x".into()));
+}
