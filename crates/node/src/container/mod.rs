@@ -1,5 +1,10 @@
 //! Containers: images from the registry, and replicas run from them by an OCI runtime.
+//!
+//! [`image::ImageStore`] turns a digest into an [`image::Image`] (verified, unpacked, shared); [`runner::ContainerRunner`] turns
+//! that and a [`bundle::Workload`] into a running [`runner::Container`]. What a container may do is written in [`bundle`].
+
 pub mod bundle;
+pub mod cgroup;
 pub mod digest;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -8,6 +13,9 @@ pub mod fetch;
 pub(crate) mod golden;
 pub mod image;
 pub mod manifest;
+pub mod rootfs;
+pub mod runner;
+pub mod runtime;
 mod seccomp;
 pub mod unpack;
 pub mod user;
