@@ -41,6 +41,10 @@ pub fn mount_rootfs(folder: &Path, layers: &[PathBuf], hostname: &str) -> Result
     for name in MOUNT_POINTS {
         make_folder(&skeleton.join(name))?;
     }
+    // runc gives the tmpfs the mode of the folder below it.
+    let tmp = skeleton.join("tmp");
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
+        .map_err(|source| RootfsError::new("set mode of", &tmp, source))?;
     for (name, text) in
         [("hosts", hosts_file(hostname)), ("hostname", format!("{hostname}\n")), ("resolv.conf", RESOLV_CONF.into())]
     {

@@ -1,2 +1,3 @@
 //! Tests of the host agent with real processes, as root.
+mod containers;
 mod shim;

@@ -1,0 +1,363 @@
+//! Stories about containers, with the real OCI runtime.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use evroc_node::container::bundle::Workload;
+use evroc_node::container::image::Image;
+use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
+use evroc_node::container::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig};
+use evroc_node::dial::Dialer;
+use evroc_node::shim::{ShimLauncher, tail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const PORT: u16 = 8080;
+
+/// An instance with a name of its own, and a layer with the test program in it. Ends everything and looks for leftovers.
+struct Host {
+    root: tempfile::TempDir,
+    instance: String,
+    runner: ContainerRunner,
+    image: Image,
+}
+
+impl Host {
+    fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("evroc-run-").tempdir().unwrap();
+        std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let instance = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let layer = root.path().join("layer");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_evroc-test-container")), &layer);
+        let image = Image {
+            written: "demo/test:v1".into(),
+            config: ImageConfig {
+                platform: Platform { architecture: "amd64".into(), os: "linux".into() },
+                config: RunConfig {
+                    user: "65532:65532".into(),
+                    entrypoint: vec!["/app".into()],
+                    ..RunConfig::default()
+                },
+                rootfs: RootFs { diff_ids: Vec::new() },
+            },
+            layers: vec![layer],
+        };
+        let runner = runner(root.path(), &instance);
+        Self { root, instance, runner, image }
+    }
+
+    fn spec(&self, uid: &str, args: &[&str]) -> ContainerSpec {
+        ContainerSpec {
+            uid: uid.into(),
+            image: self.image.clone(),
+            workload: Workload {
+                command: Vec::new(),
+                args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                env: vec![("GREETING".into(), "hello".into())],
+                port: PORT,
+                memory_bytes: 64 << 20,
+                cpu_millis: 1000,
+                hostname: format!("test-{uid}"),
+            },
+        }
+    }
+
+    fn log(&self, uid: &str) -> String {
+        String::from_utf8_lossy(&tail(&self.runner.shim_dir(uid), u64::MAX).unwrap()).into_owned()
+    }
+
+    /// Everything of this instance that is still on the machine.
+    fn leftovers(&self) -> Vec<String> {
+        let marker = self.root.path().to_str().unwrap();
+        let mut found: Vec<_> = std::fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(marker))
+            .map(|line| format!("mount {line}"))
+            .collect();
+        let groups =
+            std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join(&self.instance));
+        found.extend(groups.filter(|path| path.exists()).map(|path| format!("group {}", path.display())));
+        for folder in ["node/shims", "run/netns", "run/bundles", "run/runc", "run/shim"] {
+            let entries = std::fs::read_dir(self.root.path().join(folder)).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        }
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        found
+            .extend(lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(marker)));
+        found
+    }
+
+    /// The end of every story: nothing is left.
+    async fn finish(self) {
+        for uid in self.runner.known() {
+            self.runner.remove(&uid).await.unwrap();
+        }
+        eventually("nothing is left", async || {
+            let left = self.leftovers();
+            if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+        })
+        .await;
+    }
+}
+
+/// A test that failed cleans up, too.
+impl Drop for Host {
+    fn drop(&mut self) {
+        let runner = self.runner.clone();
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for uid in runner.known() {
+                    let _ = runner.remove(&uid).await;
+                }
+            });
+        });
+        let _ = cleaning.join();
+    }
+}
+
+fn config(root: &Path, instance: &str) -> RunnerConfig {
+    RunnerConfig {
+        instance: instance.to_owned(),
+        state_dir: root.join("node"),
+        run_dir: root.join("run"),
+        runtime: find_runtime(),
+        shim: ShimLauncher::new(env!("CARGO_BIN_EXE_evroc-test-shim"), &[]),
+        shim_user: None,
+        shim_cgroups: Vec::new(),
+    }
+}
+
+fn runner(root: &Path, instance: &str) -> ContainerRunner {
+    ContainerRunner::new(config(root, instance), Dialer::start().unwrap()).unwrap()
+}
+
+fn find_runtime() -> PathBuf {
+    let paths = ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"];
+    paths.into_iter().map(PathBuf::from).find(|path| path.exists()).expect("runc is installed")
+}
+
+/// Copies a program and the libraries it needs below `layer`.
+fn copy_program(program: &Path, layer: &Path) {
+    let listing = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let listing = String::from_utf8(listing.stdout).unwrap();
+    let libraries = listing.split_whitespace().filter(|word| word.starts_with('/'));
+    std::fs::create_dir_all(layer).unwrap();
+    std::fs::copy(program, layer.join("app")).unwrap();
+    for library in libraries {
+        let target = layer.join(library.trim_start_matches('/'));
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(library, target).unwrap();
+    }
+}
+
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(now) => assert!(Instant::now() < limit, "never happened: {what}; now: {now}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What the test program says that it sees.
+async fn ask(container: &Container) -> String {
+    let mut stream = container.connect(PORT).await.unwrap();
+    stream.write_all(b"go").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn section<'a>(answer: &'a str, name: &str) -> &'a str {
+    let start = answer.find(&format!("== {name}\n")).unwrap_or_else(|| panic!("no {name} in:\n{answer}"));
+    let text = &answer[start + name.len() + 4..];
+    text.split("\n== ").next().unwrap().trim()
+}
+
+#[tokio::test]
+async fn a_container_sees_its_port_and_nothing_else() {
+    let host = Host::new();
+    let started = Instant::now();
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    container.wait_ready(PORT).await.unwrap();
+    println!("started and ready in {:?}", started.elapsed());
+    let answer = ask(&container).await;
+    let status = section(&answer, "status");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Uid:"), "65532 65532 65532 65532");
+    assert_eq!(field("Gid:"), "65532 65532 65532 65532");
+    assert_eq!(field("Groups:"), "");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:"), field("Umask:")), ("1".into(), "2".into(), "0022".into()));
+    assert_eq!(field("NSpid:"), "1");
+    assert_eq!(section(&answer, "pids"), "1");
+    assert_eq!(section(&answer, "net").lines().count(), 3, "lo and two lines of heading");
+    assert_eq!(section(&answer, "routes").lines().count(), 1, "the heading");
+    assert!(section(&answer, "egress").contains("Network is unreachable"));
+    assert!(section(&answer, "write /").contains("Read-only file system"));
+    for path in ["/tmp", "/run", "/dev/shm"] {
+        assert_eq!(section(&answer, &format!("write {path}")), "allowed", "{path}");
+    }
+    assert!(section(&answer, "write /proc/sys").contains("error"));
+    assert_eq!(section(&answer, "hostname"), "test-a");
+    assert!(section(&answer, "hosts").contains("127.0.0.1\ttest-a"));
+    assert!(!section(&answer, "cgroup").contains(&host.instance));
+    assert_eq!((section(&answer, "env PORT"), section(&answer, "env GREETING")), ("8080", "hello"));
+    for mount in section(&answer, "mounts").lines().filter(|line| !line.contains(" /dev/pts ")) {
+        assert!(mount.contains("nosuid") || mount.contains(" ro,"), "{mount}");
+    }
+    assert!(host.log("a").contains(" stdout F serving\n"));
+
+    let exit = container.stop(15, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((exit.code, exit.signal, exit.oom), (Some(0), None, false));
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn a_container_outlives_its_agent() {
+    let host = Host::new();
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    container.wait_ready(PORT).await.unwrap();
+    let pid = container.shim().record().child.pid;
+    drop(container);
+    let again = runner(host.root.path(), &host.instance);
+    assert_eq!(again.known(), BTreeSet::from(["a".to_owned()]));
+    let Found::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
+    assert_eq!(container.shim().record().child.pid, pid);
+    assert_eq!(again.start(&host.spec("a", &["serve"])).await.unwrap().shim().record().child.pid, pid);
+    assert!(ask(&container).await.contains("serve") || pid > 0);
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn a_container_whose_agent_died_halfway_is_started_by_the_next() {
+    let host = Host::new();
+    // The agent dies between the runtime's `create` and `start`: that `start` hangs, and nobody waits for it any more.
+    let half = half_runner(&host);
+    let spec = host.spec("a", &["serve"]);
+    let starting = tokio::spawn(async move { half.start(&spec).await.map(drop) });
+    let created = host.root.path().join("start-was-called");
+    eventually("the container is created", async || created.exists().then_some(()).ok_or("not yet".into())).await;
+    starting.abort();
+    let _ = starting.await;
+    let Found::Running(container) = host.runner.find("a").await.unwrap() else { panic!("its process lives") };
+    container.wait_ready(PORT).await.unwrap();
+    host.finish().await;
+}
+
+/// A runner whose runtime creates containers but never starts them.
+fn half_runner(host: &Host) -> ContainerRunner {
+    let path = host.root.path().join("half-runtime");
+    let script = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" = start ] && touch {}/start-was-called && exec sleep 1000\ndone\nexec {} \"$@\"\n",
+        host.root.path().display(),
+        find_runtime().display()
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = RunnerConfig { runtime: path, ..config(host.root.path(), &host.instance) };
+    ContainerRunner::new(config, Dialer::start().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_container_that_lost_its_shim_is_ended() {
+    let host = Host::new();
+    let container = host.runner.start(&host.spec("a", &["sleep"])).await.unwrap();
+    let record = container.shim().record().clone();
+    record.shim.open().unwrap().unwrap().signal(rustix::process::Signal::KILL).unwrap();
+    let exit = eventually("the loss is seen", async || match host.runner.find("a").await.unwrap() {
+        Found::Ended(exit) => Ok(exit),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert!(exit.reason.contains("shim was killed"), "{}", exit.reason);
+    assert!(record.child.open().unwrap().is_none());
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    container.wait_ready(PORT).await.unwrap();
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn ends_are_told_exactly() {
+    let host = Host::new();
+    for (uid, mode, want) in [
+        ("code", "exit", (Some(7), None, false)),
+        // SIGABRT of its own making does not end the first process of a container; the C library then crashes on purpose.
+        ("signal", "abort", (None, Some(11), false)),
+        ("memory", "eat", (None, Some(9), true)),
+    ] {
+        let container = host.runner.start(&host.spec(uid, &[mode])).await.unwrap();
+        let exit = tokio::time::timeout(Duration::from_secs(60), container.wait()).await.unwrap().unwrap();
+        assert_eq!((exit.code, exit.signal, exit.oom), want, "{mode}: {}", exit.reason);
+        assert!(matches!(host.runner.find(uid).await.unwrap(), Found::Ended(_)));
+    }
+    assert!(host.log("code").contains(" stderr F leaving\n"));
+    // Without a handler the first process of a container ignores SIGTERM.
+    let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();
+    let exit = container.stop(15, Duration::from_millis(200)).await.unwrap();
+    assert_eq!(exit.signal, Some(9));
+    // Waiting for a port ends with the container.
+    let container = host.runner.start(&host.spec("late", &["exit"])).await.unwrap();
+    assert!(matches!(container.wait_ready(PORT).await, Err(ContainerError::Ended(exit)) if exit.code == Some(7)));
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_said_and_leaves_nothing() {
+    let host = Host::new();
+    type Change = fn(&mut ContainerSpec);
+    let cases: [(Change, &str); 5] = [
+        (
+            |s| s.image.config.config.entrypoint = vec!["/nope".into()],
+            "image \"demo/test:v1\" cannot be started: exec: \"/nope\": ",
+        ),
+        (|s| s.image.config.config.user = String::new(), "image \"demo/test:v1\" runs as root (USER is not set)"),
+        (
+            |s| s.image.config.config.user = "nobody".into(),
+            "image \"demo/test:v1\" has USER \"nobody\", but /etc/passwd",
+        ),
+        (|s| s.image.config.config.working_dir = "/nope".into(), "has WORKDIR \"/nope\", but no such folder"),
+        (
+            |s| {
+                s.image.config.config.entrypoint.clear();
+                s.workload.args.clear();
+            },
+            "names no program",
+        ),
+    ];
+    for (change, want) in cases {
+        let mut spec = host.spec("a", &["serve"]);
+        change(&mut spec);
+        let error = host.runner.start(&spec).await.unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains(want), "{error}");
+        assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
+    }
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn many_start_and_end_at_once() {
+    let host = Host::new();
+    let rounds = (0..12).map(|index| {
+        let (runner, spec) = (host.runner.clone(), host.spec(&format!("c{index}"), &["serve"]));
+        async move {
+            let container = runner.start(&spec).await.unwrap();
+            container.wait_ready(PORT).await.unwrap();
+            container.stop(15, Duration::from_secs(10)).await.unwrap();
+            runner.remove(&spec.uid).await.unwrap();
+        }
+    });
+    futures::future::join_all(rounds).await;
+    assert!(host.runner.known().is_empty());
+    host.finish().await;
+}
