@@ -32,7 +32,9 @@ const MOUNTS_OF_THE_SYSTEM: &[&str] =
 /// Files and folders that count.
 pub fn list() -> BTreeSet<String> {
     let mut found: BTreeSet<String> = WATCHED.iter().flat_map(|folder| entries(Path::new(folder))).collect();
-    found.retain(|path| !OF_THE_SYSTEM.contains(&path.as_str()) && !is_package_state(path));
+    // Locks that all instances of the machine share begin with a dot; they stay, as the folder does.
+    let is_shared_lock = |path: &str| path.strip_prefix(REGISTRY).is_some_and(|name| name.starts_with("/."));
+    found.retain(|path| !OF_THE_SYSTEM.contains(&path.as_str()) && !is_package_state(path) && !is_shared_lock(path));
     // Other programs make temporary files all the time; those of the cloud and its tests carry their names.
     let temporary = ["/tmp", "/var/tmp", "/dev/shm"].iter().flat_map(|folder| entries(Path::new(folder)));
     found.extend(temporary.filter(|path| {

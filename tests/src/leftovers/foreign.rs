@@ -70,8 +70,8 @@ fn names_instance(text: &str, instance: &str) -> bool {
         let rest = &text[at + instance.len()..];
         let free_before = !before.is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c));
         let derived = ["-vpc-", "-ctr-", "-egress-"].iter().any(|kind| rest.starts_with(kind));
-        let ends =
-            !rest.chars().next().is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c)) || rest.starts_with(".json");
+        let ends = !rest.chars().next().is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c))
+            || [".json", ".lock"].iter().any(|end| rest.starts_with(end));
         free_before && (ends || derived)
     })
 }
@@ -91,6 +91,7 @@ mod tests {
         for (class, item) in [
             (Class::File, "/run/evroc"),
             (Class::File, "/var/lib/evroc-instances/evroc.json"),
+            (Class::File, "/var/lib/evroc-instances/evroc.lock"),
             (Class::NetworkNamespace, "evroc-vpc-0a1b2c3d"),
             (Class::Cgroup, "memory:/evroc/m-1"),
             (Class::NftTable, "inet evroc"),

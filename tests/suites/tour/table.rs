@@ -20,7 +20,7 @@ pub fn steps() -> Vec<Step> {
     vec![
         // A cloud.
         step(M3, s(420), Line("make run", start::prints_what_to_do_next)),
-        step(M2, s(5),   Line(". ~/.evroc/evroc/env", start::anything)),
+        step(M2, s(5),   Line("eval \"$(scripts/env)\"", start::anything)),
         step(M2, s(5),   Look("the credentials are their owner's alone", start::credentials_are_private)),
         step(M2, s(10),  Line("kubectl get vm,disk", start::anything)),
         step(M4, s(10),  Line("kubectl get diskimages,vmvirtualresources", start::shows_the_catalogue)),

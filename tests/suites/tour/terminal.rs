@@ -30,6 +30,8 @@ impl Terminal {
         for path in [&home, &here] {
             fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
         }
+        // The user stands in the clone; here only what the README names of it, because the examples are this instance's own.
+        std::os::unix::fs::symlink(clone.join("scripts"), here.join("scripts")).context("link the clone's scripts")?;
         let own_home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
         let or_in_home = |name: &str, folder: &str| {
             let value = std::env::var(name).unwrap_or_else(|_| format!("{own_home}/{folder}"));
@@ -61,20 +63,15 @@ impl Terminal {
     /// Types one line and waits for its end.
     pub fn type_line(&self, line: &str, within: Duration) -> Result<Output> {
         // What the line exports is kept for the next one, as in a terminal that stays open.
-        let script = format!("{}\n__code=$?\nexport -p >\"$EVROC_SHELL_STATE\"\nexit $__code", self.literal(line));
+        let script = format!("{}\n__code=$?\nexport -p >\"$EVROC_SHELL_STATE\"\nexit $__code", line);
         process::run(&mut self.shell(&script), within)
     }
 
     /// Types one line and talks to what it starts; a terminal of its own makes the program believe in a person.
     pub fn converse(&self, line: &str) -> Result<Running> {
         let mut command = self.shell("exec script --quiet --return --flush --command \"$EVROC_LINE\" /dev/null");
-        command.env("EVROC_LINE", self.literal(line));
+        command.env("EVROC_LINE", line);
         Running::start(&mut command, true)
-    }
-
-    /// A line for the default instance, as the README has it, in terms of this one.
-    pub fn literal(&self, line: &str) -> String {
-        line.replace("~/.evroc/evroc/", &format!("~/.evroc/{}/", self.instance))
     }
 
     /// A command outside the shell session with the same variables.

@@ -16,7 +16,7 @@ pub fn anything(_: &mut Tour, _: &Output) -> Result<()> {
 
 /// The end of `make run` has the addresses and the next commands.
 pub fn prints_what_to_do_next(_: &mut Tour, output: &Output) -> Result<()> {
-    for expected in ["/env", "kubectl apply -f", "https://"] {
+    for expected in ["scripts/env", "kubectl apply -f", "https://"] {
         ensure!(output.stdout.contains(expected), "expected `{expected}` among the next steps");
     }
     Ok(())
@@ -52,7 +52,6 @@ pub fn again_without_network(tour: &mut Tour) -> Result<()> {
     let started = Instant::now();
     // Nothing listens on port 9: whoever wants the network fails.
     let nowhere = "http://127.0.0.1:9";
-    tour.cloud.terminal.type_line("true", tour.left())?;
     let line = format!(
         "make -C \"$EVROC_CLONE\" run CARGO_NET_OFFLINE=true http_proxy={nowhere} https_proxy={nowhere} PIP_INDEX_URL={nowhere} PIP_FIND_LINKS="
     );
