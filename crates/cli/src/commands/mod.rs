@@ -1,0 +1,6 @@
+//! One module a group of commands.
+
+pub mod compute;
+pub mod registry;
+pub mod run;
+mod ssh;
