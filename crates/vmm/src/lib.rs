@@ -1,1 +1,27 @@
 //! Hypervisor drivers: QEMU over QMP, and a simulated one.
+//!
+//! This crate knows how a guest is described, started and spoken to. It knows no API kind, no shim and no network: whoever uses
+//! it runs [`GuestCommand`] in a process of its own choosing and passes the descriptors that the command names.
+//!
+//! ```text
+//! GuestConfig ──Hypervisor::command──► GuestCommand ──(shim of the node)──► process ◄──Hypervisor::connect── Monitor
+//! ```
+//!
+//! Invariants:
+//! - A guest boots by firmware from the bytes of its disks: there is no way to name a kernel.
+//! - No image header is trusted: format, backing file and their absence are always said explicitly.
+//! - The network is a tap that the caller opened; there is no user-mode network.
+
+pub mod config;
+pub mod driver;
+pub mod image;
+pub mod probe;
+pub mod qemu;
+pub mod qmp;
+pub mod simulated;
+
+pub use config::{Accelerator, DiskConfig, DiskFormat, GuestConfig, HotDisk, NicConfig};
+pub use driver::{Capabilities, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError};
+pub use image::{ImageError, ImageInfo, ImageTool};
+pub use qemu::Qemu;
+pub use simulated::Simulated;

@@ -1,0 +1,135 @@
+//! A guest in QEMU, spoken to by QMP.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::arguments::block_device;
+use crate::config::HotDisk;
+use crate::driver::{GuestState, Monitor, MonitorError};
+use crate::qmp::{COMMAND_LIMIT, Qmp};
+
+/// See [`Monitor`].
+#[derive(Clone, Debug)]
+pub struct QemuMonitor {
+    qmp: Qmp,
+}
+
+impl QemuMonitor {
+    /// Speaks through `qmp`.
+    pub fn new(qmp: Qmp) -> Self {
+        Self { qmp }
+    }
+
+    /// The connection, for what [`Monitor`] does not have.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    async fn run(&self, command: &str, arguments: Value) -> Result<(), MonitorError> {
+        self.qmp.execute(command, arguments).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Monitor for QemuMonitor {
+    async fn state(&self) -> Result<GuestState, MonitorError> {
+        let command = "query-status";
+        let answer = self.qmp.execute(command, Value::Null).await?;
+        match answer.get("status").and_then(Value::as_str) {
+            Some("running") => Ok(GuestState::Running),
+            Some("shutdown") => Ok(GuestState::ShutDown),
+            Some(
+                "paused" | "prelaunch" | "suspended" | "inmigrate" | "finish-migrate" | "postmigrate" | "save-vm"
+                | "restore-vm" | "debug",
+            ) => Ok(GuestState::Paused),
+            Some("io-error" | "internal-error" | "guest-panicked" | "watchdog" | "colo") => Ok(GuestState::Stopped),
+            _ => Err(MonitorError::Answer {
+                command: command.into(),
+                expected: "a run state",
+                found: answer.to_string(),
+            }),
+        }
+    }
+
+    async fn power_down(&self) -> Result<(), MonitorError> {
+        self.run("system_powerdown", Value::Null).await
+    }
+
+    async fn quit(&self) -> Result<(), MonitorError> {
+        match self.run("quit", Value::Null).await {
+            // It may be gone before the answer is.
+            Err(MonitorError::Closed { .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn pause(&self) -> Result<(), MonitorError> {
+        self.run("stop", Value::Null).await
+    }
+
+    async fn resume(&self) -> Result<(), MonitorError> {
+        self.run("cont", Value::Null).await
+    }
+
+    async fn grow_disk(&self, id: &str, size_bytes: u64) -> Result<(), MonitorError> {
+        self.run("block_resize", json!({ "node-name": id, "size": size_bytes })).await
+    }
+
+    /// Can be repeated after a failure in the middle.
+    async fn attach_disk(&self, disk: &HotDisk) -> Result<(), MonitorError> {
+        disk.validate()?;
+        let device = format!("{}-device", disk.id);
+        if !self.has_node(&disk.id).await? {
+            self.run("blockdev-add", block_device(&disk.id, &disk.path, &disk.format, false)).await?;
+        }
+        let added = self
+            .run(
+                "device_add",
+                json!({ "driver": "scsi-hd", "bus": "scsi.0", "id": device, "drive": disk.id, "serial": disk.serial }),
+            )
+            .await;
+        match added {
+            Err(MonitorError::Refused { description, .. }) if description.contains("Duplicate device ID") => Ok(()),
+            Err(error) => {
+                let _ = self.run("blockdev-del", json!({ "node-name": disk.id })).await;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn detach_disk(&self, id: &str) -> Result<(), MonitorError> {
+        let device = format!("{id}-device");
+        let mut events = self.qmp.events();
+        match self.run("device_del", json!({ "id": device })).await {
+            Err(MonitorError::Refused { class, .. }) if class == "DeviceNotFound" => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                let gone = async {
+                    while let Ok(event) = events.recv().await {
+                        if event.name == "DEVICE_DELETED" && event.data["device"] == device.as_str() {
+                            break;
+                        }
+                    }
+                };
+                let late = |_| MonitorError::Late { command: "device_del".into(), limit: COMMAND_LIMIT };
+                tokio::time::timeout(COMMAND_LIMIT, gone).await.map_err(late)?;
+            }
+        }
+        if self.has_node(id).await? {
+            self.run("blockdev-del", json!({ "node-name": id })).await?;
+        }
+        Ok(())
+    }
+
+    async fn closed(&self) {
+        self.qmp.closed().await;
+    }
+}
+
+impl QemuMonitor {
+    async fn has_node(&self, id: &str) -> Result<bool, MonitorError> {
+        let nodes = self.qmp.execute("query-named-block-nodes", json!({ "flat": true })).await?;
+        Ok(nodes.as_array().is_some_and(|nodes| nodes.iter().any(|node| node["node-name"] == id)))
+    }
+}

@@ -1,0 +1,4 @@
+//! The drivers with real programs.
+mod image;
+mod machine;
+mod probe;

@@ -1,0 +1,56 @@
+//! Which accelerator works, found out with the real QEMU.
+
+use std::time::Duration;
+
+use evroc_vmm::probe::{Kind, Payload, Probe, ProbeError, Verdict};
+
+fn probe(dir: &std::path::Path) -> Probe {
+    let user = rustix::process::geteuid().is_root().then_some((1_899_999_010, 1_899_999_010));
+    std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    Probe { user, kvm_device: dir.join("no-kvm"), ..Probe::new(Payload::BootSector, dir) }
+}
+
+#[tokio::test]
+async fn a_boot_sector_speaks_without_acceleration_and_the_verdict_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = probe(dir.path());
+    let cache = dir.path().join("accel.json");
+    let verdict = probe.run_cached(&cache).await.unwrap();
+    assert_eq!(verdict.accelerator, Kind::Tcg);
+    assert!(verdict.reason.contains("no-kvm cannot be used: No such file"), "{}", verdict.reason);
+    assert!(verdict.cost_note.is_some());
+    assert_eq!(probe.run_cached(&cache).await.unwrap(), verdict);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the cache is left");
+
+    // Another kernel: probed anew.
+    let mut old: Verdict = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
+    old.holds_for.kernel = "another".into();
+    std::fs::write(&cache, serde_json::to_vec(&old).unwrap()).unwrap();
+    let again = probe.run_cached(&cache).await.unwrap();
+    assert_eq!(again.holds_for, verdict.holds_for);
+    assert_ne!(again.probed_at, verdict.probed_at);
+}
+
+#[tokio::test]
+async fn a_hardware_device_that_does_not_work_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut probe = probe(dir.path());
+    probe.kvm_device = "/dev/null".into();
+    let verdict = probe.run_cached(&dir.path().join("accel.json")).await.unwrap();
+    assert_eq!(verdict.accelerator, Kind::Tcg);
+    assert!(
+        verdict.reason.starts_with("/dev/null is there, but a probe guest did not boot with it: it ended at once"),
+        "{}",
+        verdict.reason
+    );
+}
+
+#[tokio::test]
+async fn no_guest_at_all_is_an_error_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut probe = probe(dir.path());
+    probe.tcg_limit = Duration::from_millis(1);
+    let error = probe.run_cached(&dir.path().join("accel.json")).await.unwrap_err();
+    assert!(matches!(error, ProbeError::NothingWorks(_)));
+    assert!(error.to_string().contains("no sign of life"), "{error}");
+}
