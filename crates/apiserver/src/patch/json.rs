@@ -1,0 +1,141 @@
+//! One operation of a JSON patch.
+
+use serde_json::{Map, Value};
+
+/// Applies an operation; the error says what did not fit.
+pub(super) fn apply(doc: &mut Value, operation: &Value) -> Result<(), String> {
+    let field = |key: &str| {
+        operation
+            .get(key)
+            .and_then(Value::as_str)
+            .ok_or_else(|| format!("operation missing {key} field: missing value"))
+    };
+    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
+    match operation.get("op").and_then(Value::as_str).unwrap_or("unknown") {
+        "add" => {
+            let path = field("path")?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("add", path))?;
+            add(parent, &key, value()).map_err(|e| format!("error in add for path: '{path}': {e}"))
+        }
+        "remove" => {
+            let path = field("path")?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("remove", path))?;
+            remove(parent, &key).map(drop).map_err(|e| format!("error in remove for path: '{path}': {e}"))
+        }
+        "replace" => {
+            let path = field("path")?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
+            let target = get_mut(parent, &key)
+                .ok_or_else(|| format!("replace operation does not apply: doc is missing key: {path}: missing value"))?;
+            *target = value();
+            Ok(())
+        }
+        "move" => {
+            let (from, path) = (field("from")?, field("path")?);
+            let (parent, key) = locate(doc, from).ok_or_else(|| missing("move", from))?;
+            let moved = remove(parent, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("move", path))?;
+            add(parent, &key, moved).map_err(|e| format!("error in move for path: '{path}': {e}"))
+        }
+        "copy" => {
+            let (from, path) = (field("from")?, field("path")?);
+            let (parent, key) = locate(doc, from).ok_or_else(|| missing("copy", from))?;
+            let copied =
+                get_mut(parent, &key).cloned().ok_or_else(|| format!("error in copy for from: '{from}': missing value"))?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("copy", path))?;
+            add(parent, &key, copied).map_err(|e| format!("error while adding value during copy: {e}"))
+        }
+        "test" => {
+            let path = field("path")?;
+            let (parent, key) = locate(doc, path).ok_or_else(|| missing("test", path))?;
+            let found = get_mut(parent, &key).cloned().unwrap_or(Value::Null);
+            if same(&found, &value()) { Ok(()) } else { Err(format!("testing value {path} failed: test failed")) }
+        }
+        other => Err(format!("Unexpected kind: {other}")),
+    }
+}
+
+fn missing(operation: &str, path: &str) -> String {
+    format!("{operation} operation does not apply: doc is missing path: \"{path}\": missing value")
+}
+
+/// Numbers are compared by value: `1` and `1.0` have become the same when they were decoded.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b
+}
+
+/// The container of a path's last step, and that step.
+fn locate<'a>(doc: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
+    let mut steps = path.split('/');
+    // The path starts with a slash; Kubernetes ignores what stands before it.
+    steps.next()?;
+    let steps: Vec<String> = steps.map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
+    let (last, parents) = steps.split_last()?;
+    let mut container = doc;
+    for step in parents {
+        container = get_mut(container, step)?;
+    }
+    (container.is_object() || container.is_array()).then_some((container, last.clone()))
+}
+
+fn get_mut<'a>(container: &'a mut Value, key: &str) -> Option<&'a mut Value> {
+    match container {
+        Value::Object(map) => map.get_mut(key),
+        Value::Array(items) => {
+            let index = index(key, items.len()).ok().filter(|i| *i < items.len())?;
+            items.get_mut(index)
+        }
+        _ => None,
+    }
+}
+
+/// A position in a list of `length`; negative ones count from the end.
+fn index(key: &str, length: usize) -> Result<usize, String> {
+    let number: i64 = key.parse().map_err(|_| format!("value was not a proper array index: '{key}'"))?;
+    let from_start = if number < 0 { number + length as i64 } else { number };
+    usize::try_from(from_start)
+        .map_err(|_| format!("Unable to access invalid index: {number}: invalid index referenced"))
+}
+
+fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
+    match container {
+        Value::Object(map) => {
+            insert(map, key, value);
+            Ok(())
+        }
+        Value::Array(items) if key == "-" => {
+            items.push(value);
+            Ok(())
+        }
+        Value::Array(items) => {
+            // The list is one longer afterwards: -1 appends.
+            let index = index(key, items.len() + 1)?;
+            if index > items.len() {
+                return Err(format!("Unable to access invalid index: {key}: invalid index referenced"));
+            }
+            items.insert(index, value);
+            Ok(())
+        }
+        _ => Err("missing value".to_string()),
+    }
+}
+
+fn insert(map: &mut Map<String, Value>, key: &str, value: Value) {
+    map.insert(key.to_string(), value);
+}
+
+fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
+    match container {
+        Value::Object(map) => {
+            map.shift_remove(key).ok_or_else(|| format!("Unable to remove nonexistent key: {key}: missing value"))
+        }
+        Value::Array(items) => {
+            let index = index(key, items.len())?;
+            if index >= items.len() {
+                return Err(format!("Unable to access invalid index: {key}: invalid index referenced"));
+            }
+            Ok(items.remove(index))
+        }
+        _ => Err("missing value".to_string()),
+    }
+}
