@@ -40,6 +40,8 @@ pub struct Write<'a> {
     pub released: &'a [ClaimKey],
     /// Who it is.
     pub holder: &'a Holder,
+    /// Only find out whether it would be refused for a claim.
+    pub dry_run: bool,
 }
 
 /// What became of it.
@@ -110,6 +112,9 @@ pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Resu
                 let key = keys::claim(name);
                 txn = txn.when(Condition::Unchanged(key.clone(), held.revision.into())).then(Operation::delete(key));
             }
+        }
+        if write.dry_run {
+            return Ok(Outcome::Written(write.expected.unwrap_or_default()));
         }
         match store.txn(txn).await? {
             TxnOutcome::Committed { revision } => return Ok(Outcome::Written(revision.0)),

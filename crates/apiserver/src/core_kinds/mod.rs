@@ -1,0 +1,83 @@
+//! The kinds of Kubernetes' core that clients expect of any cluster. Never Services (they are Run's) and never Pods.
+
+mod config;
+mod event;
+mod lease;
+mod namespace;
+mod review;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::authz::Authorize;
+use crate::kind::{PrinterColumn, ResourceKind};
+
+/// All of them.
+pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {
+    vec![
+        namespace::namespace(),
+        config::config_map(),
+        config::secret(),
+        event::core(),
+        event::events_group(),
+        lease::lease(),
+        review::self_subject_access_review(authorizer.clone()),
+        review::self_subject_rules_review(authorizer),
+        review::self_subject_review(),
+    ]
+}
+
+fn string(description: &str) -> Value {
+    json!({"type": "string", "description": description})
+}
+
+fn micro_time(description: &str) -> Value {
+    json!({"type": "string", "format": "date-time", "description": description, "nullable": true})
+}
+
+fn string_map(description: &str) -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "string"}, "description": description})
+}
+
+fn object(description: &str, properties: Value) -> Value {
+    json!({"type": "object", "description": description, "properties": properties})
+}
+
+/// The schema of a kind: its type fields and its own.
+fn schema(description: &str, mut properties: Value) -> Value {
+    properties["apiVersion"] = string("Version of the schema of this object.");
+    properties["kind"] = string("Kind of this object.");
+    properties["metadata"] = json!({"type": "object"});
+    object(description, properties)
+}
+
+fn object_reference(description: &str) -> Value {
+    object(
+        description,
+        json!({
+            "kind": string("Kind of the referent."),
+            "namespace": string("Namespace of the referent."),
+            "name": string("Name of the referent."),
+            "uid": string("UID of the referent."),
+            "apiVersion": string("API version of the referent."),
+            "resourceVersion": string("Revision of the referent."),
+            "fieldPath": string("A part of the referent."),
+        }),
+    )
+}
+
+fn column(name: &str, column_type: &str, path: &str, priority: i32) -> PrinterColumn {
+    PrinterColumn {
+        name: name.into(),
+        column_type: column_type.into(),
+        format: String::new(),
+        description: String::new(),
+        priority,
+        json_path: path.into(),
+    }
+}
+
+fn age() -> PrinterColumn {
+    column("Age", "date", ".metadata.creationTimestamp", 0)
+}

@@ -1,0 +1,44 @@
+//! Namespaces: tenants' boundaries, for operators only.
+
+use serde_json::json;
+
+use super::{age, column, object, schema, string};
+use crate::kind::{ResourceKind, Scope, Subresources};
+
+pub(super) fn namespace() -> ResourceKind {
+    let condition = object(
+        "One aspect of the namespace's state.",
+        json!({
+            "type": string("Which aspect."),
+            "status": string("True, False or Unknown."),
+            "reason": string("Why, in one word."),
+            "message": string("Why, in words."),
+            "lastTransitionTime": {"type": "string", "format": "date-time"},
+        }),
+    );
+    let mut kind = ResourceKind::new(
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        schema(
+            "A name space for objects.",
+            json!({
+                "spec": object("What the life-cycle waits for.", json!({
+                    "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "atomic"},
+                })),
+                "status": object("Where it is in its life-cycle.", json!({
+                    "phase": string("Active or Terminating."),
+                    "conditions": {"type": "array", "items": condition, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+                })),
+            }),
+        ),
+    );
+    kind.scope = Scope::Cluster;
+    kind.short_names = vec!["ns".into()];
+    kind.subresources = Subresources { status: true, scale: None };
+    kind.columns = vec![column("Status", "string", ".status.phase", 0), age()];
+    kind.selectable_fields = vec![".status.phase".into()];
+    kind.has_generation = false;
+    kind
+}

@@ -1,0 +1,42 @@
+//! `deletecollection`.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::delete::{self, Deleted};
+use super::delete_options::DeleteOptions;
+use super::{Call, Selection};
+use crate::body::ResponseBody;
+use crate::cache::kind::PageRequest;
+use crate::error::ApiError;
+use crate::respond::{self, shape};
+
+/// Deletes everything that is selected; answers with the list of it.
+pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
+    let options = DeleteOptions::read(call)?;
+    let cache = &call.shared().cache;
+    cache.catch_up().await?;
+    let selection = Selection::parse(&call.registered, &call.info.namespace, &call.query)?;
+    let request = PageRequest { namespace: &selection.namespace, after: None, limit: None, at: None };
+    let page = cache
+        .kind(&call.registered.storage)
+        .page(&request, cache.revision(), |object| selection.matches(object))
+        .map_err(|_| ApiError::internal("the newest state is not cached"))?;
+    let mut deleted: Vec<Value> = Vec::with_capacity(page.items.len());
+    for item in &page.items {
+        let object = match delete::delete_object(call, &item.key, &options).await {
+            Ok(Deleted::Gone(object)) => object,
+            Ok(Deleted::Waiting(wire)) => shape::from_stored(&call.registered, serde_json::from_slice(&wire).unwrap_or_default()),
+            Err(error) if error.reason == "NotFound" => continue,
+            Err(error) => return Err(error),
+        };
+        deleted.push(object);
+    }
+    let list = json!({
+        "apiVersion": call.registered.api_version,
+        "kind": call.registered.kind.list_kind,
+        "metadata": {"resourceVersion": page.revision.to_string()},
+        "items": deleted,
+    });
+    respond::value(StatusCode::OK, &list, call.accepted.encoding)
+}

@@ -1,0 +1,37 @@
+//! Connect subresources: the request is handed to the kind's handler.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+
+use crate::authn::Identity;
+use crate::body::{RequestBody, ResponseBody};
+use crate::connect::ConnectRequest;
+use crate::error::{ApiError, Named};
+use crate::registry::Registered;
+use crate::request::RequestInfo;
+use crate::server::ApiServer;
+use crate::storage::keys::ObjectKey;
+
+pub(super) async fn connect(
+    server: &ApiServer,
+    registered: &Arc<Registered>,
+    identity: Identity,
+    info: RequestInfo,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let kind = &registered.kind;
+    let handler = kind.connect.get(&info.subresource).ok_or_else(ApiError::no_such_path)?.clone();
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let namespace = if kind.is_namespaced() { info.namespace.clone() } else { String::new() };
+    let cache = &server.shared.cache;
+    cache.catch_up().await?;
+    let key = ObjectKey::new(&namespace, &info.name);
+    let named = Named { group: &kind.group, resource: &kind.plural, name: &info.name };
+    let object = cache.kind(&registered.storage).get(key.as_str()).ok_or_else(|| ApiError::not_found(named))?;
+    handler
+        .connect(ConnectRequest { identity, namespace, name: info.name, object: object.parse(), rest: info.rest, request })
+        .await
+}

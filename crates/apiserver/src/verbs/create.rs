@@ -1,0 +1,195 @@
+//! `create`.
+
+use http::{Response, StatusCode};
+use rand_bytes::five;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::submit::{self, Submitted};
+use super::{Call, strategy};
+use crate::apply::{self, Writer};
+use crate::body::ResponseBody;
+use crate::error::ApiError;
+use crate::meta_validate;
+use crate::request::content;
+use crate::respond::shape;
+use crate::virtual_kind::Question;
+
+/// Attempts with another generated name before the client is told, as in Kubernetes.
+const NAME_ATTEMPTS: usize = 8;
+
+mod rand_bytes {
+    /// Five random bytes, from a random UUID.
+    pub(super) fn five() -> [u8; 5] {
+        let bytes = uuid::Uuid::new_v4().into_bytes();
+        [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
+    }
+}
+
+/// Reads the body as an object of the call's kind; unknown fields are gone and reported, defaults are filled in.
+pub(super) fn decode(call: &mut Call) -> Result<Value, ApiError> {
+    let (mut object, duplicates) = content::decode_object(&call.headers, &call.body)?;
+    check_type(call, &object)?;
+    admit_fields(call, &mut object, &duplicates)?;
+    Ok(object)
+}
+
+/// Prunes and defaults; reports what was dropped.
+pub(super) fn admit_fields(call: &mut Call, object: &mut Value, duplicates: &[String]) -> Result<(), ApiError> {
+    let mode = call.query.field_validation()?;
+    let unknown: Vec<String> = call.registered.model.prune(object).into_iter().map(|it| it.path).collect();
+    content::report_fields(mode, &unknown, duplicates, &mut call.warnings)?;
+    call.registered.model.default(object);
+    Ok(())
+}
+
+/// `apiVersion` and `kind` must be those of the path.
+pub(super) fn check_type(call: &Call, object: &Value) -> Result<(), ApiError> {
+    let registered = &call.registered;
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the body of the request is not an object"));
+    }
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() {
+        return Err(ApiError::bad_request(format!("Object 'Kind' is missing in '{}'", excerpt(&call.body))));
+    }
+    if api_version.is_empty() {
+        return Err(ApiError::bad_request(format!("Object 'apiVersion' is missing in '{}'", excerpt(&call.body))));
+    }
+    if api_version != registered.api_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            registered.api_version
+        )));
+    }
+    if kind != registered.kind.kind {
+        return Err(ApiError::bad_request(format!(
+            "the kind in the data ({kind}) does not match the expected kind ({})",
+            registered.kind.kind
+        )));
+    }
+    Ok(())
+}
+
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    if text.len() > 512 { format!("{}…", text.chars().take(512).collect::<String>()) } else { text.into_owned() }
+}
+
+/// The namespace in the body must be the path's; a missing one is filled in.
+pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    let given = strategy::metadata_text(object, "namespace").to_owned();
+    if !call.registered.kind.is_namespaced() {
+        if !given.is_empty() {
+            strategy::metadata_mut(object).shift_remove("namespace");
+        }
+        return Ok(());
+    }
+    if given.is_empty() {
+        strategy::metadata_mut(object).insert("namespace".into(), call.info.namespace.clone().into());
+    } else if given != call.info.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({given} != {})",
+            call.info.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// Makes a new object.
+pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    let object = decode(call)?;
+    if !strategy::metadata_text(&object, "resourceVersion").is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let wire = create_object(call, object, Tracking::Update).await?;
+    shape::object(&call.registered, call.accepted, &call.query, StatusCode::CREATED, wire)
+}
+
+/// Whether managedFields have been dealt with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tracking {
+    /// Not yet.
+    Update,
+    /// By server-side apply.
+    Done,
+}
+
+/// Makes a new object from its decoded, pruned and defaulted form; returns what is stored.
+pub(super) async fn create_object(call: &Call, object: Value, tracking: Tracking) -> Result<bytes::Bytes, ApiError> {
+    let base = strategy::metadata_text(&object, "generateName").to_owned();
+    let is_generated = strategy::metadata_text(&object, "name").is_empty() && !base.is_empty();
+    for attempt in 1.. {
+        match try_create(call, object.clone(), is_generated.then_some(base.as_str()), tracking).await {
+            Err(error) if error.reason == "AlreadyExists" && is_generated && attempt < NAME_ATTEMPTS => {}
+            other => return other,
+        }
+    }
+    Err(ApiError::internal("no free name was found"))
+}
+
+async fn try_create(
+    call: &Call,
+    mut object: Value,
+    generate_from: Option<&str>,
+    tracking: Tracking,
+) -> Result<bytes::Bytes, ApiError> {
+    let registered = &call.registered;
+    let cache = &call.shared().cache;
+    check_namespace(call, &mut object)?;
+    if let Some(base) = generate_from {
+        let name = meta_validate::generate_name(base, five());
+        strategy::metadata_mut(&mut object).insert("name".into(), name.into());
+    }
+    let now = call.time_text();
+    strategy::prepare_create(registered, &mut object, &Uuid::new_v4().to_string(), &now);
+    if let Some(prepare) = &registered.kind.prepare {
+        prepare(&mut object, None);
+    }
+    if tracking == Tracking::Update {
+        apply::track_update(&registered.model, None, &mut object, &writer(call, &call.manager(), &now));
+    }
+    let name = strategy::metadata_text(&object, "name").to_owned();
+    submit::validate(call, &object, None)?;
+    let key = call.key_of(&name);
+    cache.catch_up().await?;
+    loop {
+        if cache.kind(&registered.storage).get(key.as_str()).is_some() {
+            return Err(ApiError::already_exists(call.named(&name)));
+        }
+        let namespace = submit::namespace_guard(call, &name)?;
+        match submit::submit(call, &key, None, Some(&object), namespace).await? {
+            Submitted::Done(wire) => return Ok(wire),
+            Submitted::ObjectChanged | Submitted::NamespaceChanged => {}
+        }
+    }
+}
+
+/// Who writes, for managedFields.
+pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writer<'a> {
+    Writer {
+        manager,
+        subresource: &call.info.subresource,
+        api_version: &call.registered.api_version,
+        has_status: call.registered.kind.subresources.status,
+        now,
+    }
+}
+
+/// Asks a virtual kind.
+pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    let mut object = decode(call)?;
+    if call.registered.kind.is_namespaced() {
+        check_namespace(call, &mut object)?;
+    }
+    let errors = call.registered.model.validate(&object, None);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(call.named_kind(strategy::metadata_text(&object, "name")), &errors));
+    }
+    let answer = call.registered.kind.answer.clone().ok_or_else(ApiError::method_not_allowed)?;
+    let question =
+        Question { identity: call.identity.clone(), namespace: call.info.namespace.clone(), object };
+    let answered = answer.answer(question).await?;
+    shape::value(&call.registered, call.accepted, &call.query, StatusCode::CREATED, &answered)
+}

@@ -1,0 +1,108 @@
+//! `delete`: at once if nothing holds the object, else it is marked and waits for its finalizers.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::delete_options::{DeleteOptions, Propagation};
+use super::submit::{self, Live, Submitted};
+use super::{Call, strategy};
+use crate::body::ResponseBody;
+use crate::error::ApiError;
+use crate::respond::{self, shape};
+use crate::storage::keys::ObjectKey;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What became of a deletion.
+pub(super) enum Deleted {
+    /// It is gone; its last state.
+    Gone(Value),
+    /// It waits for its finalizers; its new state.
+    Waiting(Bytes),
+}
+
+/// Deletes the object in the path.
+pub(super) async fn delete(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
+    let options = DeleteOptions::read(call)?;
+    call.shared().cache.catch_up().await?;
+    match delete_object(call, &call.key(), &options).await? {
+        Deleted::Waiting(wire) => shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire),
+        Deleted::Gone(object) => {
+            let kind = &call.registered.kind;
+            let mut details = json!({"name": call.info.name, "kind": kind.plural, "uid": strategy::metadata_text(&object, "uid")});
+            if !kind.group.is_empty() {
+                details["group"] = json!(kind.group);
+            }
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+            });
+            respond::value(StatusCode::OK, &status, call.accepted.encoding)
+        }
+    }
+}
+
+/// Deletes one object.
+pub(super) async fn delete_object(call: &Call, key: &ObjectKey, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+    loop {
+        let live = submit::load(call, key).ok_or_else(|| ApiError::not_found(call.named(key.name())))?;
+        check_preconditions(call, key, options, &live)?;
+        let mut object = live.object.clone();
+        set_propagation(&mut object, options.propagation);
+        if strategy::is_finalized(&call.registered, &object) {
+            match submit::submit(call, key, Some(&live), None, None).await? {
+                Submitted::Done(_) => return Ok(Deleted::Gone(live.object)),
+                Submitted::ObjectChanged | Submitted::NamespaceChanged => continue,
+            }
+        }
+        if !strategy::is_deleting(&object) {
+            strategy::mark_deleted(&call.registered, &mut object, &call.time_text());
+        }
+        if object == live.object {
+            return Ok(Deleted::Waiting(serde_json::to_vec(&object).unwrap_or_default().into()));
+        }
+        match submit::submit(call, key, Some(&live), Some(&object), None).await? {
+            Submitted::Done(wire) => return Ok(Deleted::Waiting(wire)),
+            Submitted::ObjectChanged | Submitted::NamespaceChanged => {}
+        }
+    }
+}
+
+fn check_preconditions(call: &Call, key: &ObjectKey, options: &DeleteOptions, live: &Live) -> Result<(), ApiError> {
+    let uid = strategy::metadata_text(&live.object, "uid");
+    let revision = live.revision.to_string();
+    let why = match (&options.uid, &options.revision) {
+        (Some(wanted), _) if wanted != uid => {
+            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}")
+        }
+        (_, Some(wanted)) if *wanted != revision => format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+        ),
+        _ => return Ok(()),
+    };
+    Err(ApiError::conflict(call.named(key.name()), why))
+}
+
+/// The garbage collector's finalizers say what becomes of dependents.
+fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else { return };
+    let wanted = match propagation {
+        Propagation::Background => None,
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Orphan => Some(ORPHAN),
+    };
+    let metadata = strategy::metadata_mut(object);
+    let mut finalizers = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    finalizers.retain(|it| it.as_str() == wanted || !matches!(it.as_str(), Some(ORPHAN | FOREGROUND)));
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|it| it == wanted)
+    {
+        finalizers.push(wanted.into());
+    }
+    if finalizers.is_empty() {
+        metadata.shift_remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), Value::Array(finalizers));
+    }
+}

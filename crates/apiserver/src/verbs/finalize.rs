@@ -1,0 +1,25 @@
+//! `namespaces/finalize`: takes the namespace's own finalizers away.
+
+use http::{Response, StatusCode};
+
+use super::Call;
+use super::create::check_type;
+use super::update::{self, Wanted, check_revision};
+use crate::body::ResponseBody;
+use crate::error::ApiError;
+use crate::request::content;
+use crate::respond::shape;
+
+/// Replaces `spec.finalizers`.
+pub(super) async fn finalize(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    let (object, _) = content::decode_object(&call.headers, &call.body)?;
+    check_type(call, &object)?;
+    let wire = update::change(call, |call, live| {
+        check_revision(call, &object, live)?;
+        let mut wanted = live.object.clone();
+        wanted["spec"] = object.get("spec").cloned().unwrap_or_default();
+        Ok(Wanted { object: wanted, is_tracked: true })
+    })
+    .await?;
+    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+}

@@ -1,0 +1,284 @@
+//! `get` and `list`.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{BufMut, Bytes, BytesMut};
+use evroc_store::{KeyRange, RangeRequest, StoreError};
+use http::{HeaderValue, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Call, Selection};
+use crate::body::{self, ResponseBody};
+use crate::cache::CacheError;
+use crate::cache::kind::{Page, PageRequest};
+use crate::cache::object::CachedObject;
+use crate::error::ApiError;
+use crate::registry::Registered;
+use crate::request::Query;
+use crate::respond::{self, shape};
+use crate::storage::keys::{self, ObjectKey};
+
+/// Pieces of this size are sent while the rest of a list is still to be copied: bounds the memory of a list.
+const PIECE_BYTES: usize = 64 * 1024;
+
+impl From<CacheError> for ApiError {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Behind { requested, current } => ApiError::future_revision(requested, current),
+            CacheError::Store(error) => ApiError::from(error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge { limit, .. } => ApiError::too_large(limit),
+            StoreError::Closed => ApiError::unavailable("the store is closed: the server is stopping"),
+            StoreError::Compacted { .. } => expired_list(),
+            other => {
+                tracing::error!(error = %other, cause = ?std::error::Error::source(&other), "store failed");
+                ApiError::internal(other)
+            }
+        }
+    }
+}
+
+fn expired_list() -> ApiError {
+    ApiError::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
+}
+
+/// A `resourceVersion` parameter.
+///
+/// # Errors
+/// 400 if it is no number.
+pub(crate) fn revision_parameter(query: &Query) -> Result<Option<u64>, ApiError> {
+    query
+        .text("resourceVersion")
+        .map(|text| {
+            text.parse::<u64>().map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")))
+        })
+        .transpose()
+}
+
+/// One object.
+pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
+    let cache = &call.shared().cache;
+    match revision_parameter(&call.query)? {
+        None => {
+            cache.catch_up().await?;
+        }
+        Some(revision) => cache.wait_for(revision).await?,
+    }
+    let kind = cache.kind(&call.registered.storage);
+    let object = kind.get(call.key().as_str()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
+    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, object.wire.clone())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+impl Continue {
+    fn parse(text: &str) -> Result<Self, ApiError> {
+        let invalid = || ApiError::bad_request("continue key is not valid: the token was not made by this server");
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
+        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+        if token.v == "meta.k8s.io/v1" { Ok(token) } else { Err(invalid()) }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// A list, or a page of one.
+pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
+    let query = &call.query;
+    let selection = Selection::parse(&call.registered, &call.info.namespace, query)?;
+    let page = select(call, &selection).await?;
+    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    if page.more
+        && let Some(last) = page.items.last()
+    {
+        let token = Continue { v: "meta.k8s.io/v1".into(), rv: page.revision, start: last.key.as_str().to_owned() };
+        metadata["continue"] = json!(token.encode());
+        if !selection.has_selectors() {
+            metadata["remainingItemCount"] = json!(page.remaining);
+        }
+    }
+    let registered = &call.registered;
+    if shape::is_plain(registered, call.accepted) {
+        return Ok(plain_list(registered, &metadata, page.items));
+    }
+    let objects: Vec<Value> = page.items.iter().map(|it| shape::from_stored(registered, it.parse())).collect();
+    shape::list(registered, call.accepted, query, &metadata, &objects)
+}
+
+/// The page that a request asks for.
+async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
+    let query = &call.query;
+    let cache = &call.shared().cache;
+    let limit = query.number("limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
+    let revision = revision_parameter(query)?;
+    let matching = query.text("resourceVersionMatch");
+    let token = query.text("continue").map(Continue::parse).transpose()?;
+    check_revision_match(query, revision, matching)?;
+    let (at, after) = match (&token, revision, matching) {
+        (Some(token), _, _) => {
+            cache.wait_for(token.rv).await?;
+            (Some(token.rv), Some(token.start.as_str()))
+        }
+        (None, Some(exact), Some("Exact")) => {
+            cache.wait_for(exact).await?;
+            (Some(exact), None)
+        }
+        (None, Some(at_least), _) if at_least > 0 => {
+            cache.wait_for(at_least).await?;
+            (None, None)
+        }
+        (None, Some(_), _) => (None, None),
+        (None, None, _) => {
+            cache.catch_up().await?;
+            (None, None)
+        }
+    };
+    let kind = cache.kind(&call.registered.storage);
+    let request = PageRequest { namespace: &selection.namespace, after, limit, at };
+    let page = kind.page(&request, cache.revision(), |object| selection.matches(object));
+    match (page, at) {
+        (Ok(page), _) => Ok(page),
+        (Err(_), Some(at)) => older_page(call, selection, after, limit, at, token.is_some()).await,
+        (Err(too_old), None) => Err(ApiError::internal(format!("cache begins at {}", too_old.oldest))),
+    }
+}
+
+fn check_revision_match(query: &Query, revision: Option<u64>, matching: Option<&str>) -> Result<(), ApiError> {
+    let forbid = |why: &str| Err(ApiError::bad_request(format!("resourceVersionMatch: Forbidden: {why}")));
+    match matching {
+        None => {}
+        Some("Exact" | "NotOlderThan") if query.text("continue").is_some() => {
+            return forbid("resourceVersionMatch is forbidden when continue is provided");
+        }
+        Some("Exact" | "NotOlderThan") if revision.is_none() => {
+            return forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        Some("Exact") if revision == Some(0) => {
+            return forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        Some("Exact" | "NotOlderThan") => {}
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+            )));
+        }
+    }
+    if query.text("continue").is_some() && revision.is_some_and(|it| it > 0) {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    Ok(())
+}
+
+/// A page as of a revision that only the store remembers.
+async fn older_page(
+    call: &Call,
+    selection: &Selection,
+    after: Option<&str>,
+    limit: Option<usize>,
+    at: u64,
+    is_continued: bool,
+) -> Result<Page, ApiError> {
+    let registered = &call.registered;
+    let prefix = keys::prefix(&registered.storage);
+    let base = if selection.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", selection.namespace) };
+    let mut range = KeyRange::prefix(base);
+    if let Some(after) = after {
+        range = range.after(format!("{prefix}{after}").as_bytes());
+    }
+    let mut items: Vec<Arc<CachedObject>> = Vec::new();
+    loop {
+        let request = RangeRequest::new(range.clone()).limit(1_000).at(at.into());
+        let page = call.shared().store.range(request).await.map_err(|error| match error {
+            StoreError::Compacted { .. } if !is_continued => {
+                ApiError::expired(format!("The resourceVersion for the provided list is too old: {at}"))
+            }
+            other => other.into(),
+        })?;
+        for item in &page.items {
+            let key = String::from_utf8_lossy(&item.key[prefix.len()..]);
+            let object =
+                CachedObject::from_stored(registered, ObjectKey::from_text(&key), item.mod_revision.0, &item.value)
+                    .map_err(ApiError::internal)?;
+            if !selection.matches(&object) {
+                continue;
+            }
+            if limit.is_some_and(|limit| items.len() >= limit) {
+                return Ok(Page { items, revision: at, more: true, remaining: 1 });
+            }
+            items.push(Arc::new(object));
+        }
+        match page.items.last() {
+            Some(last) if page.more => range = range.after(&last.key),
+            _ => return Ok(Page { items, revision: at, more: false, remaining: 0 }),
+        }
+    }
+}
+
+/// A list made of the bytes of the cache, in pieces.
+fn plain_list(registered: &Registered, metadata: &Value, items: Vec<Arc<CachedObject>>) -> Response<ResponseBody> {
+    let head = format!(
+        "{{\"apiVersion\":{},\"kind\":{},\"metadata\":{metadata},\"items\":[",
+        json!(registered.api_version),
+        json!(registered.kind.list_kind)
+    );
+    let total: usize = items.iter().map(|item| item.wire.len() + 1).sum();
+    let mut pieces = Pieces { head: Some(head), items: items.into_iter(), is_first: true, is_done: false };
+    if total <= PIECE_BYTES {
+        let mut whole = BytesMut::with_capacity(total + 256);
+        while let Some(piece) = pieces.next() {
+            whole.put(piece);
+        }
+        return respond::json_bytes(StatusCode::OK, whole.freeze());
+    }
+    let stream = futures::stream::iter(pieces.map(Ok));
+    respond::with_type(StatusCode::OK, HeaderValue::from_static("application/json"), body::stream(stream))
+}
+
+struct Pieces {
+    head: Option<String>,
+    items: std::vec::IntoIter<Arc<CachedObject>>,
+    is_first: bool,
+    is_done: bool,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.is_done {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES.min(4096));
+        if let Some(head) = self.head.take() {
+            piece.put(head.as_bytes());
+        }
+        while piece.len() < PIECE_BYTES {
+            let Some(item) = self.items.next() else {
+                piece.put(&b"]}\n"[..]);
+                self.is_done = true;
+                break;
+            };
+            if !std::mem::take(&mut self.is_first) {
+                piece.put_u8(b',');
+            }
+            piece.put(&item.wire[..]);
+        }
+        Some(piece.freeze())
+    }
+}

@@ -1,0 +1,97 @@
+//! `scale`: one number of an object, as `autoscaling/v1` Scale.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::submit::{self, Live};
+use super::update::{self, Wanted, check_revision};
+use super::{Call, strategy};
+use crate::body::ResponseBody;
+use crate::error::ApiError;
+use crate::kind::ScalePaths;
+use crate::patch;
+use crate::request::content;
+use crate::respond;
+use crate::schema::FieldError;
+
+/// Reads or writes the scale.
+pub(super) async fn scale(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    let paths = call.registered.kind.subresources.scale.clone().ok_or_else(ApiError::no_such_path)?;
+    match call.info.verb {
+        "get" => {
+            call.shared().cache.catch_up().await?;
+            let live =
+                submit::load(call, &call.key()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
+            respond::value(StatusCode::OK, &to_scale(&live.object, &paths), call.accepted.encoding)
+        }
+        "update" | "patch" => write(call, &paths).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+async fn write(call: &mut Call, paths: &ScalePaths) -> Result<Response<ResponseBody>, ApiError> {
+    let is_patch = call.info.verb == "patch";
+    let wire = update::change(call, |call, live| {
+        let current = to_scale(&live.object, paths);
+        let wanted = if is_patch {
+            match content::media_type(&call.headers).as_str() {
+                "application/json-patch+json" => patch::apply_json_patch(&current, &call.body)?,
+                "application/merge-patch+json" => patch::apply_merge_patch(&current, &call.body)?,
+                _ => return Err(ApiError::unsupported_media_type("application/json-patch+json, application/merge-patch+json")),
+            }
+        } else {
+            content::decode_object(&call.headers, &call.body)?.0
+        };
+        from_scale(call, live, &wanted, paths)
+    })
+    .await?;
+    let object: Value = serde_json::from_slice(&wire).map_err(ApiError::internal)?;
+    respond::value(StatusCode::OK, &to_scale(&object, paths), call.accepted.encoding)
+}
+
+fn from_scale(call: &Call, live: &Live, scale: &Value, paths: &ScalePaths) -> Result<Wanted, ApiError> {
+    check_revision(call, scale, live)?;
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+    if replicas < 0 {
+        let error =
+            FieldError::invalid("spec.replicas", json!(replicas), "should be a non-negative integer");
+        return Err(ApiError::invalid(crate::error::Named { group: "autoscaling", resource: "Scale", name: &call.info.name }, &[error]));
+    }
+    let mut object = live.object.clone();
+    let mut at = &mut object;
+    for part in parts(&paths.spec_replicas_path) {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[part];
+    }
+    *at = json!(replicas);
+    Ok(Wanted { object, is_tracked: false })
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').filter(|part| !part.is_empty())
+}
+
+fn find<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    parts(path).try_fold(object, |at, part| at.get(part))
+}
+
+fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
+    let text = |field: &str| strategy::metadata_text(object, field).to_owned();
+    let mut metadata = json!({"name": text("name")});
+    for field in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !text(field).is_empty() {
+            metadata[field] = json!(text(field));
+        }
+    }
+    let number = |path: &str| find(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let mut status = json!({"replicas": number(&paths.status_replicas_path)});
+    if let Some(selector) = paths.label_selector_path.as_deref().and_then(|path| find(object, path)) {
+        status["selector"] = selector.clone();
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {"replicas": number(&paths.spec_replicas_path)}, "status": status,
+    })
+}

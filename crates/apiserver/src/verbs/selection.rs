@@ -1,0 +1,51 @@
+//! Which objects a list, watch or deletecollection is about.
+
+use crate::cache::object::CachedObject;
+use crate::error::ApiError;
+use crate::registry::Registered;
+use crate::request::Query;
+use crate::selector::{FieldSelector, LabelSelector};
+
+/// Namespace, labels and fields.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// Empty for all.
+    pub(crate) namespace: String,
+    labels: Option<LabelSelector>,
+    fields: Option<FieldSelector>,
+    name: Option<String>,
+}
+
+impl Selection {
+    /// From the query.
+    pub(crate) fn parse(registered: &Registered, namespace: &str, query: &Query) -> Result<Self, ApiError> {
+        let bad = |error: crate::selector::SelectorError| ApiError::bad_request(error.to_string());
+        let labels = query.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
+        let selectable: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
+        let fields = query
+            .text("fieldSelector")
+            .map(|text| FieldSelector::parse(text, registered.kind.is_namespaced(), &selectable))
+            .transpose()
+            .map_err(bad)?;
+        let name = fields.as_ref().and_then(|it| it.exact_name().map(str::to_owned));
+        Ok(Selection {
+            namespace: namespace.to_owned(),
+            labels: labels.filter(|it| !it.is_everything()),
+            fields: fields.filter(|it| !it.is_everything()),
+            name,
+        })
+    }
+
+    /// Whether labels or fields narrow it.
+    pub(crate) fn has_selectors(&self) -> bool {
+        self.labels.is_some() || self.fields.is_some()
+    }
+
+    /// Whether it takes an object.
+    pub(crate) fn matches(&self, object: &CachedObject) -> bool {
+        (self.namespace.is_empty() || object.key.namespace() == self.namespace)
+            && self.name.as_ref().is_none_or(|name| object.key.name() == name)
+            && self.labels.as_ref().is_none_or(|labels| labels.matches(object.labels.as_ref()))
+            && self.fields.as_ref().is_none_or(|fields| fields.matches(&object.fields))
+    }
+}

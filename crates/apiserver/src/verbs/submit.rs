@@ -1,0 +1,172 @@
+//! From a prepared object to the store: validation, the namespace's state, claims, the transaction.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Call, strategy};
+use crate::error::{ApiError, Cause, Named};
+use crate::kind::{ClaimKey, ClaimRefusal};
+use crate::meta_validate;
+use crate::registry::GroupResource;
+use crate::schema::FieldError;
+use crate::storage::keys::{self, ObjectKey};
+use crate::storage::write::{self, Holder, Outcome, Write, WriteError};
+use crate::storage::encoding;
+
+/// The stored state that a write replaces.
+pub(super) struct Live {
+    /// In this kind's form.
+    pub(super) object: Value,
+    /// The revision that wrote it.
+    pub(super) revision: u64,
+}
+
+/// What became of a write.
+pub(super) enum Submitted {
+    /// Done (or, in a dry run, would have been): what the client gets.
+    Done(Bytes),
+    /// The object is not what it was; look at it again.
+    ObjectChanged,
+    /// The namespace is not what it was; look at it again.
+    NamespaceChanged,
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::Cache(error) => error.into(),
+        }
+    }
+}
+
+/// The stored state of an object.
+pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
+    let cached = call.shared().cache.kind(&call.registered.storage).get(key.as_str())?;
+    let stored = cached.parse();
+    let object = match &call.registered.kind.shared_storage {
+        None => stored,
+        Some(shared) => (shared.from_stored)(&stored),
+    };
+    Some(Live { object, revision: cached.revision })
+}
+
+/// All that is wrong with an object.
+pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    let registered = &call.registered;
+    let mut errors: Vec<FieldError> = meta_validate::validate_metadata(object, old, registered.kind.is_namespaced());
+    errors.extend(registered.model.validate(object, old));
+    if let Some(validate) = &registered.kind.validate
+        && errors.is_empty()
+    {
+        errors.extend(validate(object, old));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors))
+}
+
+/// The namespace's key and revision, if it exists and accepts new objects.
+pub(super) fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiError> {
+    if !call.registered.kind.is_namespaced() || call.shared().registry.find("", "v1", "namespaces").is_none() {
+        return Ok(None);
+    }
+    let storage = GroupResource { group: String::new(), resource: "namespaces".into() };
+    let namespace = &call.info.namespace;
+    let key = ObjectKey::new("", namespace);
+    let Some(found) = call.shared().cache.kind(&storage).get(key.as_str()) else {
+        return Err(ApiError::not_found(Named { group: "", resource: "namespaces", name: namespace }));
+    };
+    if found.is_deleting {
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut error = ApiError::forbidden(call.named(name), why);
+        error.causes.push(Cause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".into(),
+        });
+        return Err(error);
+    }
+    Ok(Some((keys::object(&storage, &key), found.revision)))
+}
+
+/// Writes an object (`None` removes it) in place of `live`.
+pub(super) async fn submit(
+    call: &Call,
+    key: &ObjectKey,
+    live: Option<&Live>,
+    object: Option<&Value>,
+    namespace: Option<(Bytes, u64)>,
+) -> Result<Submitted, ApiError> {
+    let registered = &call.registered;
+    let kind = &registered.kind;
+    let dry_run = call.query.dry_run()? || delete_options_dry_run(call);
+    let subject = object.or(live.map(|it| &it.object)).unwrap_or(&Value::Null);
+    let holder = Holder {
+        kind: kind.kind.clone(),
+        namespace: key.namespace().into(),
+        name: key.name().into(),
+        uid: strategy::metadata_text(subject, "uid").into(),
+    };
+    let claims_of = |object: Option<&Value>| -> Vec<ClaimKey> {
+        kind.claims.as_ref().zip(object).map(|(claims, object)| claims(object)).unwrap_or_default()
+    };
+    let encoded = object.map(|object| match &kind.shared_storage {
+        None => encoding::encode(object),
+        Some(shared) => encoding::encode(&(shared.to_stored)(object)),
+    });
+    let write = Write {
+        key: keys::object(&registered.storage, key),
+        expected: live.map(|it| it.revision),
+        value: encoded.clone(),
+        namespace,
+        claims: &claims_of(object),
+        released: &claims_of(live.map(|it| &it.object)),
+        holder: &holder,
+        dry_run,
+    };
+    let shared = call.shared();
+    match write::commit(&*shared.store, &shared.cache, &write).await? {
+        Outcome::Written(revision) => Ok(Submitted::Done(match encoded {
+            Some(encoded) if revision > 0 => encoding::at_revision(&encoded, revision),
+            Some(encoded) => without_revision(&encoded),
+            None => Bytes::new(),
+        })),
+        Outcome::ObjectChanged => Ok(Submitted::ObjectChanged),
+        Outcome::NamespaceChanged => Ok(Submitted::NamespaceChanged),
+        Outcome::Held { claim, by } => Err(held(call, key, &claim, &by)),
+    }
+}
+
+fn delete_options_dry_run(call: &Call) -> bool {
+    matches!(call.info.verb, "delete" | "deletecollection")
+        && super::delete_options::DeleteOptions::read(call).is_ok_and(|options| options.dry_run)
+}
+
+/// The form of an object that was only tried.
+fn without_revision(encoded: &[u8]) -> Bytes {
+    let mut object: Value = serde_json::from_slice(encoded).unwrap_or_default();
+    strategy::metadata_mut(&mut object).shift_remove("resourceVersion");
+    serde_json::to_vec(&object).unwrap_or_default().into()
+}
+
+fn held(call: &Call, key: &ObjectKey, claim: &ClaimKey, by: &Holder) -> ApiError {
+    let holder = if by.namespace.is_empty() {
+        format!("{} {:?}", by.kind, by.name)
+    } else {
+        format!("{} {:?} in namespace {:?}", by.kind, by.name, by.namespace)
+    };
+    let why = format!("{} is in use by {holder}", claim.what);
+    match claim.refusal {
+        ClaimRefusal::Invalid => {
+            let error = FieldError::forbidden(&claim.field, why);
+            ApiError::invalid(call.named_kind(key.name()), &[error])
+        }
+        ClaimRefusal::Conflict => {
+            let mut error = ApiError::conflict(call.named(key.name()), format!("{}: {why}", claim.field));
+            error.causes.push(Cause { reason: "FieldValueForbidden".into(), message: why, field: claim.field.clone() });
+            error
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `update`, and what it shares with `patch`: read, change, compare, write, again if somebody was faster.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use super::create::{admit_fields, check_namespace, check_type, writer};
+use super::submit::{self, Live, Submitted};
+use super::{Call, strategy};
+use crate::apply;
+use crate::body::ResponseBody;
+use crate::error::ApiError;
+use crate::request::content;
+use crate::respond::shape;
+use crate::schema::FieldError;
+
+/// Attempts before a change that fits any state is given up because others were faster every time.
+const ATTEMPTS: usize = 50;
+
+/// A state that a client wants in place of `live`.
+pub(super) struct Wanted {
+    /// Pruned and defaulted.
+    pub(super) object: Value,
+    /// Whether managedFields are already right (after server-side apply).
+    pub(super) is_tracked: bool,
+}
+
+/// Replaces an object.
+pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    let (mut object, duplicates) = content::decode_object(&call.headers, &call.body)?;
+    check_type(call, &object)?;
+    admit_fields(call, &mut object, &duplicates)?;
+    let name = strategy::metadata_text(&object, "name");
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.name
+        )));
+    }
+    check_namespace(call, &mut object)?;
+    let is_conditional = !strategy::metadata_text(&object, "resourceVersion").is_empty();
+    if !is_conditional && call.registered.kind.has_generation {
+        let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), "must be specified for an update");
+        return Err(ApiError::invalid(call.named_kind(&call.info.name), &[error]));
+    }
+    let wire = change(call, |call, live| {
+        check_revision(call, &object, live)?;
+        Ok(Wanted { object: object.clone(), is_tracked: false })
+    })
+    .await?;
+    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+}
+
+/// A `resourceVersion` or uid in the wanted state must be the live one.
+pub(super) fn check_revision(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
+    let given = strategy::metadata_text(object, "resourceVersion");
+    if !given.is_empty() && given != "0" && given != live.revision.to_string() {
+        return Err(ApiError::modified(call.named(&call.info.name)));
+    }
+    let (given, stored) = (strategy::metadata_text(object, "uid"), strategy::metadata_text(&live.object, "uid"));
+    if !given.is_empty() && given != stored {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");
+        return Err(ApiError::conflict(call.named(&call.info.name), why));
+    }
+    Ok(())
+}
+
+/// Changes the object in the path by `make`, which is called again with the newest state if somebody else has written
+/// meanwhile. Returns what is stored.
+///
+/// # Errors
+/// 404 if there is none, whatever `make` refuses, and what is wrong with the result.
+pub(super) async fn change(
+    call: &mut Call,
+    mut make: impl FnMut(&mut Call, &Live) -> Result<Wanted, ApiError>,
+) -> Result<Bytes, ApiError> {
+    call.shared().cache.catch_up().await?;
+    let key = call.key();
+    for _ in 0..ATTEMPTS {
+        let live = submit::load(call, &key).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
+        call.warnings.clear();
+        let wanted = make(call, &live)?;
+        if let Some(wire) = attempt(call, &live, wanted).await? {
+            return Ok(wire);
+        }
+    }
+    Err(ApiError::modified(call.named(&call.info.name)))
+}
+
+/// One attempt; `None` if the object has changed meanwhile.
+async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Bytes>, ApiError> {
+    let registered = &call.registered;
+    let key = call.key();
+    let Wanted { mut object, is_tracked } = wanted;
+    let name = strategy::metadata_text(&object, "name");
+    if name != call.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.name
+        )));
+    }
+    strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
+    if let Some(prepare) = &registered.kind.prepare {
+        prepare(&mut object, Some(&live.object));
+    }
+    let now = call.time_text();
+    if !is_tracked {
+        let manager = call.manager();
+        apply::track_update(&registered.model, Some(&live.object), &mut object, &writer(call, &manager, &now));
+    }
+    submit::validate(call, &object, Some(&live.object))?;
+    let is_gone = strategy::is_deleting(&object) && strategy::is_finalized(registered, &object);
+    if !is_gone && apply::keep_times_if_unchanged(&live.object, &mut object) {
+        return Ok(Some(serde_json::to_vec(&live.object).unwrap_or_default().into()));
+    }
+    let stored = (!is_gone).then_some(&object);
+    match submit::submit(call, &key, Some(live), stored, None).await? {
+        Submitted::Done(_) if is_gone => Ok(Some(serde_json::to_vec(&object).unwrap_or_default().into())),
+        Submitted::Done(wire) => Ok(Some(wire)),
+        Submitted::ObjectChanged | Submitted::NamespaceChanged => Ok(None),
+    }
+}
