@@ -25,6 +25,16 @@ use verdict::{Verdict, judge};
 /// The longest that a step of a later milestone is tried: it is expected to fail, and the run has other things to do.
 const PATIENCE_FOR_LATER: std::time::Duration = std::time::Duration::from_secs(15);
 
+/// The first and the last line of a reason: what was tried, and what came of it.
+fn in_one_line(reason: &str) -> String {
+    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let shown = match lines.as_slice() {
+        [first, .., last] => format!("{first} … {last}"),
+        lines => lines.concat(),
+    };
+    shown.chars().take(200).collect()
+}
+
 #[test]
 fn the_tour_of_the_readme() {
     let cloud = Cloud::prepare().expect("prepare a cloud");
@@ -38,7 +48,7 @@ fn the_tour_of_the_readme() {
         let verdict = judge(step.milestone, CURRENT, outcome);
         let (word, reason) = match &verdict {
             Verdict::Passed => ("passed", String::new()),
-            Verdict::Expected(reason) => ("later", format!(": {}", reason.lines().next().unwrap_or_default())),
+            Verdict::Expected(reason) => ("later", format!(": {}", last_line(&reason))),
             Verdict::Failed(reason) => ("FAILED", format!(": {reason}\n{}", tour.cloud.last_words())),
             Verdict::Early => {
                 ("EARLY", format!(": belongs to {:?}, the product is at {CURRENT:?}: advance it", step.milestone))

@@ -20,7 +20,7 @@ pub fn steps() -> Vec<Step> {
     vec![
         // A cloud.
         step(M3, s(420), Line("make run", start::prints_what_to_do_next)),
-        step(M2, s(5),   Line("eval \"$(scripts/env)\"", start::anything)),
+        step(M2, s(5),   Line("eval \"$(scripts/env)\"", start::sets_the_shell_up)),
         step(M2, s(5),   Look("the credentials are their owner's alone", start::credentials_are_private)),
         step(M2, s(10),  Line("kubectl get vm,disk", start::anything)),
         step(M4, s(10),  Line("kubectl get diskimages,vmvirtualresources", start::shows_the_catalogue)),
@@ -69,7 +69,7 @@ pub fn steps() -> Vec<Step> {
         step(M5, s(90),  Line("kubectl delete -f examples/", start::anything)),
         step(M4, s(60),  Look("processes, links, mounts and files are back to what was before", guests::everything_is_back)),
         step(M4, s(90),  Look("a VM is running when the cloud is stopped", guests::run_one_more)),
-        step(M3, s(90),  Line("make stop", start::anything)),
+        step(M3, s(90),  Line("make stop", stop::had_something_to_stop)),
         step(M3, s(10),  Look("no process of the cloud is left", stop::nothing_runs)),
         step(M4, s(150), Look("the next `make run` brings the VM back", stop::vm_comes_back)),
         step(M3, s(90),  Look("`evrocd down --purge` leaves nothing", stop::purge_leaves_nothing)),

@@ -28,32 +28,23 @@ pub fn images(run: &mut Run) -> Result<()> {
     run.check("images/build", &mut command).map(drop)
 }
 
-/// Compiles everything once; what does not compile fails here and the rest is still tested.
+/// Compiles programs and tests once; what does not compile fails here, and the rest is still tested.
 pub fn build(run: &mut Run) -> Result<()> {
-    let mut programs = run.command(Path::new(&repo::cargo()));
-    run.check("programs", programs.args(["build", "--locked"]))?;
-    let mut tests = run.command(Path::new(&repo::cargo()));
-    tests.args([
-        "test",
-        "--workspace",
-        "--locked",
-        "--no-run",
-        "--keep-going",
-        "--message-format=json-render-diagnostics",
-    ]);
+    let mut cargo = run.command(Path::new(&repo::cargo()));
+    let arguments = "build --workspace --all-targets --locked --keep-going --message-format=json-render-diagnostics";
+    cargo.args(arguments.split(' '));
     let started = Instant::now();
-    let output = process::run(&mut tests, run.left())?;
+    let output = process::run(&mut cargo, run.left())?;
     let said: Vec<&str> = output.both.lines().filter(|line| !line.starts_with('{')).collect();
-    run.append_log("tests", &said.join("\n"))?;
+    run.append_log("cargo build", &said.join("\n"))?;
     run.programs = output.stdout.lines().filter_map(|line| program(&serde_json::from_str(line).ok()?)).collect();
     run.programs.sort_by(|left, right| left.name.cmp(&right.name));
     if output.ok() {
-        run.record_pass("tests", started.elapsed());
+        run.record_pass("programs and tests", started.elapsed());
     } else {
-        let errors = said.join("\n");
-        let from = errors.find("error").unwrap_or(0);
-        let shown: Vec<&str> = errors[from..].lines().take(60).collect();
-        run.record_failure("tests", &format!("{}\ncargo test --no-run: {}", shown.join("\n"), output.ending()));
+        let from = said.iter().position(|line| line.starts_with("error")).unwrap_or(0);
+        let shown: Vec<&str> = said[from..].iter().take(60).copied().collect();
+        run.record_failure("programs and tests", &format!("{}\ncargo build: {}", shown.join("\n"), output.ending()));
     }
     Ok(())
 }
@@ -67,11 +58,11 @@ pub fn check(run: &mut Run) -> Result<()> {
     if !check::has_cargo_deny() {
         println!("  --   deny is skipped: cargo-deny is not installed and takes minutes to build");
     }
-    let mut tidy = run.command(&std::env::current_exe()?);
+    let mut tidy = run.command(&run.own_program);
     run.check("tidy", tidy.arg("tidy")).map(drop)
 }
 
-/// The tests of every crate, then the examples in their documentation.
+/// The tests of every crate.
 pub fn unit(run: &mut Run) -> Result<()> {
     for program in run.programs.clone() {
         if program.package != SUITES || !program.name.ends_with(" suites") {
@@ -93,7 +84,7 @@ pub fn suites(run: &mut Run) -> Result<()> {
 
 /// Nothing of the run is left: not on the machine, not in its temporary folder.
 pub fn leftovers(run: &mut Run) -> Result<()> {
-    let mut compare = run.as_root(&std::env::current_exe()?);
+    let mut compare = run.as_root(&run.own_program);
     compare.args(["leftovers", "compare"]).arg(run.snapshot());
     run.check("machine", &mut compare)?;
     let started = Instant::now();

@@ -35,6 +35,8 @@ pub struct Run {
     pub name: String,
     /// Only tests with this in their name.
     pub filter: Option<String>,
+    /// This program. Asked for once: the stage `build` may replace the file.
+    pub own_program: PathBuf,
     /// What the stage `build` made.
     pub programs: Vec<Program>,
     temporary: PathBuf,
@@ -54,16 +56,18 @@ impl Run {
         let logs = logs();
         fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
         let filter = filter.map(str::to_owned);
+        let own_program = std::env::current_exe().context("find this program")?;
         let run = Run {
             name,
             filter,
+            own_program,
             programs: Vec::new(),
             temporary,
             stage: "",
             deadline: Instant::now(),
             tally: Tally::default(),
         };
-        let saved = run.as_root(&std::env::current_exe()?).args(["leftovers", "save"]).arg(run.snapshot()).status();
+        let saved = run.as_root(&run.own_program).args(["leftovers", "save"]).arg(run.snapshot()).status();
         saved.context("note what the machine holds")?;
         Ok(run)
     }

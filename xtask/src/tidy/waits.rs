@@ -1,10 +1,13 @@
 //! Tests wait for a condition, never for time.
 //!
 //! A sleep in a test is either too short on a slow machine or too long on every other. The one sleep that is right is the pause
-//! between two looks in a polling helper; such a line says so with the word `poll` on it or on the line above.
+//! between two looks: it stands in a loop. Where the loop is not to be seen close by, the line says so with the word `poll`.
 
 use super::{Finding, scrub};
 use crate::repo::Repo;
+
+/// How far above the pause the loop may begin.
+const LOOP_DISTANCE: usize = 12;
 
 /// Finds sleeps in test code.
 pub fn check(repo: &Repo) -> Vec<Finding> {
@@ -14,9 +17,12 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
         let tests_from = if scrub::is_test_file(&file.path) { 0 } else { scrub::without_tests(&code).lines().count() };
         let source: Vec<&str> = file.text.lines().collect();
         for (number, line) in code.lines().enumerate().skip(tests_from) {
-            let says_poll =
-                source[number.saturating_sub(1)..=number].iter().any(|line| line.to_lowercase().contains("poll"));
-            if (line.contains("sleep(") || line.contains("sleep_until(")) && !says_poll {
+            let above = |distance: usize| &source[number.saturating_sub(distance)..=number];
+            let says_poll = above(1).iter().any(|line| line.to_lowercase().contains("poll"));
+            let in_loop = above(LOOP_DISTANCE)
+                .iter()
+                .any(|line| ["loop {", "while ", "for "].iter().any(|word| line.trim_start().starts_with(word)));
+            if (line.contains("sleep(") || line.contains("sleep_until(")) && !says_poll && !in_loop {
                 let message = "a test must wait for a condition, not for time; poll with a deadline (and say `poll` beside the pause)";
                 findings.push(Finding::error(format!("{}:{}", file.path, number + 1), message));
             }
@@ -35,7 +41,12 @@ mod tests {
         let pause = "thread::sle".to_owned() + "ep(SECOND);";
         let tests = format!("fn a() {{ {pause} }}\n#[cfg(test)]\nmod tests {{\n    fn b() {{ {pause} }}\n}}\n");
         let helper = format!("// Between two looks of the poll.\n{pause}\n");
-        let repo = planted::files(&[("crates/a/src/lib.rs", &tests), ("tests/src/wait.rs", &helper)]);
+        let polling = format!("loop {{\n    if ready() {{ break; }}\n    {pause}\n}}\n");
+        let repo = planted::files(&[
+            ("crates/a/src/lib.rs", &tests),
+            ("tests/src/wait.rs", &helper),
+            ("crates/a/tests/host/main.rs", &polling),
+        ]);
         let places: Vec<String> = check(&repo).into_iter().map(|finding| finding.place).collect();
         assert_eq!(places, ["crates/a/src/lib.rs:4"]);
     }

@@ -14,6 +14,14 @@ pub fn anything(_: &mut Tour, _: &Output) -> Result<()> {
     Ok(())
 }
 
+/// The shell knows the credentials and the addresses.
+pub fn sets_the_shell_up(tour: &mut Tour, _: &Output) -> Result<()> {
+    tour.shell(
+        "test -r \"$KUBECONFIG\" && test -r \"$EVROC_CA\" && test -n \"$EVROC_REGISTRY\" && type evroc evrocd kubectl",
+    )
+    .map(drop)
+}
+
 /// The end of `make run` has the addresses and the next commands.
 pub fn prints_what_to_do_next(_: &mut Tour, output: &Output) -> Result<()> {
     for expected in ["scripts/env", "kubectl apply -f", "https://"] {

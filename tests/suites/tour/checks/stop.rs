@@ -3,9 +3,15 @@
 use anyhow::{Result, ensure};
 use evroc_tests::leftovers::Snapshot;
 use evroc_tests::leftovers::processes::all;
+use evroc_tests::process::Output;
 
 use super::{guests, processes};
 use crate::tour::step::Tour;
+
+/// The cloud that was stopped was there.
+pub fn had_something_to_stop(tour: &mut Tour, _: &Output) -> Result<()> {
+    processes::record(tour).map(drop)
+}
 
 /// After the stop nothing of the cloud runs; its state stays.
 pub fn nothing_runs(tour: &mut Tour) -> Result<()> {
