@@ -48,7 +48,7 @@ fn the_tour_of_the_readme() {
         let verdict = judge(step.milestone, CURRENT, outcome);
         let (word, reason) = match &verdict {
             Verdict::Passed => ("passed", String::new()),
-            Verdict::Expected(reason) => ("later", format!(": {}", last_line(&reason))),
+            Verdict::Expected(reason) => ("later", format!(": {}", in_one_line(reason))),
             Verdict::Failed(reason) => ("FAILED", format!(": {reason}\n{}", tour.cloud.last_words())),
             Verdict::Early => {
                 ("EARLY", format!(": belongs to {:?}, the product is at {CURRENT:?}: advance it", step.milestone))

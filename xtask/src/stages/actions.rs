@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use evroc_tests::process;
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ use crate::{check, repo};
 /// Packages whose tests make namespaces, taps, mounts or control groups.
 const NEED_ROOT: &[&str] = &["evroc-node", "evroc-vmm", "evrocd", "evroc-tests"];
 
-/// The package of the suites over the finished product.
-const SUITES: &str = "evroc-tests";
+/// The suites over the finished product.
+const SUITES: &str = "evroc-tests suites";
 
 /// Installs what the host lacks.
 pub fn packages(run: &mut Run) -> Result<()> {
@@ -65,7 +65,7 @@ pub fn check(run: &mut Run) -> Result<()> {
 /// The tests of every crate.
 pub fn unit(run: &mut Run) -> Result<()> {
     for program in run.programs.clone() {
-        if program.package != SUITES || !program.name.ends_with(" suites") {
+        if program.name != SUITES {
             run.test(&program, &[], NEED_ROOT.contains(&program.package.as_str()))?;
         }
     }
@@ -74,12 +74,9 @@ pub fn unit(run: &mut Run) -> Result<()> {
 
 /// The suites, one test after the other: they share two cores with the guests that they start.
 pub fn suites(run: &mut Run) -> Result<()> {
-    for program in run.programs.clone() {
-        if program.package == SUITES && program.name.ends_with(" suites") {
-            run.test(&program, &["--test-threads=1"], true)?;
-        }
-    }
-    Ok(())
+    let suites = run.programs.iter().find(|program| program.name == SUITES).cloned();
+    let suites = suites.context("the suites were not built: run the stage `build` too, and see what it says")?;
+    run.test(&suites, &["--test-threads=1"], true)
 }
 
 /// Nothing of the run is left: not on the machine, not in its temporary folder.
