@@ -1,0 +1,103 @@
+//! Host: what this machine has, told to the API.
+
+use std::time::Duration;
+
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus};
+use evroc_controller::{Context, Error, Result, chain, create_or_adopt, get, write_status};
+use kube::api::Api;
+
+/// How often the host looks at itself. Disk and memory change all the time; what is told is rounded.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Memory that guests and containers do not get: the platform's own, in bytes.
+const RESERVED_MEMORY: u64 = 1 << 30;
+/// Disk that they do not get, in bytes.
+const RESERVED_DISK: u64 = 2 << 30;
+/// What is told of memory and disk is rounded down to this, in bytes.
+const ROUNDING: u64 = 64 << 20;
+
+/// The condition that says whether guests run on the processor itself.
+const HARDWARE_ACCELERATION: &str = "HardwareAcceleration";
+
+/// What the accelerator's probe found.
+#[derive(Clone, Debug)]
+pub struct Accelerator {
+    /// `kvm` or `tcg`.
+    pub name: String,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Keeps the Host object true until the process ends.
+pub async fn run(context: Context, name: String, zone: String, state: std::path::PathBuf, accelerator: Accelerator) {
+    loop {
+        let wait = match report(&context, &name, &zone, &state, &accelerator).await {
+            Ok(()) => LOOK_AGAIN,
+            Err(Error::Changed(_)) => Duration::from_millis(50),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot report the host, will be tried again");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn report(context: &Context, name: &str, zone: &str, state: &std::path::Path, accelerator: &Accelerator) -> Result<()> {
+    let hosts = Api::<Host>::all(context.client.clone());
+    let host = match get(&hosts, name).await? {
+        Some(host) => host,
+        None => {
+            create_or_adopt(&hosts, &Host::new(name, HostSpec { zone: Some(zone.to_owned()), unschedulable: false })).await?;
+            let Some(host) = get(&hosts, name).await? else { return Err(Error::Changed(format!("host {name}"))) };
+            host
+        }
+    };
+    let mut status: HostStatus = host.status.clone().unwrap_or_default();
+    let verdict = match capacity(state) {
+        Ok(capacity) => {
+            status.allocatable = Some(Capacity {
+                cpus: capacity.cpus,
+                memory_bytes: round(capacity.memory_bytes.saturating_sub(RESERVED_MEMORY)),
+                disk_bytes: round(free_disk(state).unwrap_or(0).saturating_sub(RESERVED_DISK)),
+            });
+            status.capacity = Some(capacity);
+            Verdict::yes("Ready", "the host's agent is at work")
+        }
+        Err(error) => Verdict::no("CannotMeasure", format!("the host's memory or disk cannot be read: {error}")),
+    };
+    status.accelerator = Some(accelerator.name.clone());
+    let now = context.now();
+    conditions::set(&mut status.conditions, READY, &verdict, None, now);
+    let accelerated = match accelerator.name.as_str() {
+        "kvm" => Verdict::yes("Kvm", accelerator.reason.clone()),
+        _ => Verdict::no("Emulated", accelerator.reason.clone()),
+    };
+    conditions::set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
+    write_status(&hosts, &host, &status).await.map(|_| ())
+}
+
+fn round(bytes: u64) -> u64 {
+    bytes - bytes % ROUNDING
+}
+
+fn capacity(state: &std::path::Path) -> std::io::Result<Capacity> {
+    let disk = rustix::fs::statvfs(state)?;
+    Ok(Capacity {
+        cpus: u32::try_from(std::thread::available_parallelism()?.get()).unwrap_or(u32::MAX),
+        memory_bytes: round(memory()?),
+        disk_bytes: round(disk.f_blocks * disk.f_frsize),
+    })
+}
+
+fn free_disk(state: &std::path::Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(state)?;
+    Ok(disk.f_bavail * disk.f_frsize)
+}
+
+/// `MemTotal` of /proc/meminfo, which is in KiB.
+fn memory() -> std::io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
+}
