@@ -71,6 +71,11 @@ impl Running {
         text(&self.both)
     }
 
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Writes to its input.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         use std::io::Write;

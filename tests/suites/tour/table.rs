@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::checks::{api, guests, inputs, processes, run, start, stop};
-use super::milestone::Milestone::{M2, M3, M4, M5};
+use super::checks::{api, guests, inputs, kills, processes, run, start, stop};
+use super::milestone::Milestone::{M2, M3, M4, M5, M6};
 use super::step::Act::{Conversation, Line, Look};
 use super::step::Step;
 
@@ -73,5 +73,9 @@ pub fn steps() -> Vec<Step> {
         step(M3, s(10),  Look("no process of the cloud is left", stop::nothing_runs)),
         step(M4, s(150), Look("the next `make run` brings the VM back", stop::vm_comes_back)),
         step(M3, s(90),  Look("`evrocd down --purge` leaves nothing", stop::purge_leaves_nothing)),
+
+        // The same once more, and worse.
+        step(M6, s(480), Look("the tour holds again, with each process killed at every line", kills::every_process_at_every_line)),
+        step(M6, s(90),  Look("after all that `evrocd down --purge` leaves nothing", stop::purge_leaves_nothing)),
     ]
 }

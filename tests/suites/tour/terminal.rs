@@ -67,6 +67,11 @@ impl Terminal {
         process::run(&mut self.shell(&script), within)
     }
 
+    /// Types one line and leaves it running, for whoever has something to do meanwhile.
+    pub fn begin_line(&self, line: &str) -> Result<Running> {
+        Running::start(&mut self.shell(line), false)
+    }
+
     /// Types one line and talks to what it starts; a terminal of its own makes the program believe in a person.
     pub fn converse(&self, line: &str) -> Result<Running> {
         let mut command = self.shell("exec script --quiet --return --flush --command \"$EVROC_LINE\" /dev/null");

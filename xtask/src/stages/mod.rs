@@ -31,19 +31,19 @@ const fn minutes(count: u64) -> Duration {
 }
 
 const STAGES: &[Stage] = &[
-    Stage { name: "packages", budget: minutes(4), about: "install what the host lacks", act: actions::packages },
+    Stage { name: "packages", budget: minutes(3), about: "install what the host lacks", act: actions::packages },
     Stage {
         name: "images",
-        budget: minutes(5),
+        budget: minutes(4),
         about: "build the demo images that are not cached",
         act: actions::images,
     },
-    Stage { name: "build", budget: minutes(10), about: "compile the programs and every test", act: actions::build },
-    Stage { name: "check", budget: minutes(5), about: "format, clippy, tidy, licences", act: actions::check },
-    Stage { name: "unit", budget: minutes(6), about: "tests of the crates", act: actions::unit },
+    Stage { name: "build", budget: minutes(9), about: "compile the programs and every test", act: actions::build },
+    Stage { name: "check", budget: minutes(4), about: "format, clippy, tidy, licences", act: actions::check },
+    Stage { name: "unit", budget: minutes(4), about: "tests of the crates", act: actions::unit },
     Stage {
         name: "suites",
-        budget: minutes(14),
+        budget: minutes(20),
         about: "tests of the finished product, the tour among them",
         act: actions::suites,
     },

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod guests;
 pub mod inputs;
+pub mod kills;
 pub mod processes;
 pub mod run;
 pub mod start;
