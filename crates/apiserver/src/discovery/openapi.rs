@@ -14,8 +14,15 @@ use crate::request::negotiate::accept_ranges;
 use crate::respond;
 
 const TITLE: &str = "evroc";
-/// An older name of the v2 protobuf form that old clients ask for.
-const V2_PROTO_OLD: &str = "application/com.github.googleapis.gnostic.openapiv2+protobuf";
+/// Names by which clients ask for the v2 protobuf form; the answer is named by the first.
+const V2_PROTO: [&str; 3] = [
+    openapi::V2_PROTO,
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.googleapis.gnostic.openapiv2+protobuf",
+];
+/// The same for v3.
+const V3_PROTO: [&str; 2] =
+    [openapi::V3_PROTO, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"];
 
 struct Document {
     json: Bytes,
@@ -55,7 +62,7 @@ impl Cached {
         headers: &HeaderMap,
     ) -> Result<Response<ResponseBody>, ApiError> {
         match path {
-            ["v2"] => serve(self.v2(registry), headers, &[openapi::V2_PROTO, V2_PROTO_OLD]),
+            ["v2"] => serve(self.v2(registry), headers, &V2_PROTO),
             ["v3"] => {
                 let documents: Vec<(String, String)> =
                     self.v3(registry).iter().map(|(path, it)| (path.clone(), it.hash.clone())).collect();
@@ -63,7 +70,7 @@ impl Cached {
             }
             ["v3", rest @ ..] => {
                 let document = self.v3(registry).get(&rest.join("/")).ok_or_else(ApiError::no_such_path)?;
-                serve(document, headers, &[openapi::V3_PROTO])
+                serve(document, headers, &V3_PROTO)
             }
             _ => Err(ApiError::no_such_path()),
         }
@@ -107,7 +114,7 @@ fn serve(document: &Document, headers: &HeaderMap, protobuf: &[&str]) -> Result<
     let ranges = accept_ranges(headers);
     let wanted = ranges.iter().find_map(|range| match range.media_type.as_str() {
         "application/json" | "*/*" | "application/*" => Some(None),
-        other => protobuf.iter().find(|it| it.eq_ignore_ascii_case(other)).map(|it| Some(*it)),
+        other => protobuf.iter().any(|it| it.eq_ignore_ascii_case(other)).then(|| protobuf.first().copied()),
     });
     let (media_type, bytes) = match wanted {
         None if !ranges.is_empty() => return Err(ApiError::not_acceptable("application/json")),

@@ -47,7 +47,7 @@ pub(super) async fn handle(
     {
         return response;
     }
-    let uri = request.uri().to_string();
+    let uri = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let agent = text_header(request.headers(), http::header::USER_AGENT.as_str());
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let source = match (&identity, peer.address) {
