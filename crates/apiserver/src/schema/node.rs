@@ -101,6 +101,26 @@ pub struct Node {
     pub(super) has_rules: bool,
 }
 
+impl Node {
+    /// Compiles a schema that is not that of a whole object.
+    ///
+    /// # Errors
+    /// If it is not structural.
+    pub fn compile(schema: &Value) -> Result<Node, SchemaError> {
+        compile_node(schema, "", 0)
+    }
+
+    /// Its `format`, empty if none.
+    pub fn format(&self) -> &str {
+        &self.checks.format
+    }
+
+    /// `additionalProperties: true`.
+    pub fn additional_is_any(&self) -> bool {
+        self.additional_is_bool
+    }
+}
+
 /// What a value is checked against, beside its type and structure.
 #[derive(Debug, Default)]
 pub(super) struct Checks {

@@ -1,0 +1,177 @@
+//! Sets of fields: what a manager owns, what a write changes. A field can be in the set without those below it, and the other
+//! way round.
+
+use super::path::Step;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// A set of field paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    entries: BTreeMap<Step, Entry>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Entry {
+    /// The field itself is in the set.
+    member: bool,
+    /// What is in the set below it.
+    below: FieldSet,
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+}
+
+impl FieldSet {
+    /// Adds a path; the empty one (the object itself) is nobody's.
+    pub fn insert(&mut self, path: &[Step]) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let entry = self.entries.entry(first.clone()).or_default();
+        if rest.is_empty() {
+            entry.member = true;
+        } else {
+            entry.below.insert(rest);
+        }
+    }
+
+    /// Whether no field is in it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether the field itself is in it.
+    pub fn contains(&self, path: &[Step]) -> bool {
+        match path.split_first() {
+            None => false,
+            Some((first, [])) => self.has(first),
+            Some((first, rest)) => self.below(first).is_some_and(|set| set.contains(rest)),
+        }
+    }
+
+    pub(super) fn has(&self, step: &Step) -> bool {
+        self.entries.get(step).is_some_and(|e| e.member)
+    }
+
+    /// What is in it below a field; none if nothing is.
+    pub(super) fn below(&self, step: &Step) -> Option<&FieldSet> {
+        self.entries.get(step).map(|e| &e.below).filter(|set| !set.is_empty())
+    }
+
+    /// Everything in either.
+    pub fn union(&self, other: &FieldSet) -> FieldSet {
+        let mut out = self.clone();
+        for (step, entry) in &other.entries {
+            let mine = out.entries.entry(step.clone()).or_default();
+            mine.member |= entry.member;
+            mine.below = mine.below.union(&entry.below);
+        }
+        out
+    }
+
+    fn filter(&self, keep: impl Fn(&Step, &Entry) -> Entry) -> FieldSet {
+        let entries = self.entries.iter().map(|(step, entry)| (step.clone(), keep(step, entry)));
+        FieldSet { entries: entries.filter(|(_, entry)| !entry.is_empty()).collect() }
+    }
+
+    /// Everything in both.
+    pub fn intersection(&self, other: &FieldSet) -> FieldSet {
+        self.filter(|step, entry| match other.entries.get(step) {
+            None => Entry::default(),
+            Some(theirs) => {
+                Entry { member: entry.member && theirs.member, below: entry.below.intersection(&theirs.below) }
+            }
+        })
+    }
+
+    /// What is here and not there. What is below a field that is there stays.
+    pub fn difference(&self, other: &FieldSet) -> FieldSet {
+        self.filter(|step, entry| match other.entries.get(step) {
+            None => entry.clone(),
+            Some(theirs) => {
+                Entry { member: entry.member && !theirs.member, below: entry.below.difference(&theirs.below) }
+            }
+        })
+    }
+
+    /// What is neither there nor below a field that is there.
+    pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
+        self.filter(|step, entry| match other.entries.get(step) {
+            None => entry.clone(),
+            Some(theirs) if theirs.member => Entry::default(),
+            Some(theirs) => Entry { member: entry.member, below: entry.below.recursive_difference(&theirs.below) },
+        })
+    }
+
+    /// Rebuilds the set: `visit` is given each step with whether it is a member and what is below it.
+    pub(super) fn map_entries(&self, mut visit: impl FnMut(&Step, bool, &FieldSet) -> (bool, FieldSet)) -> FieldSet {
+        let mut out = FieldSet::default();
+        for (step, entry) in &self.entries {
+            let (member, below) = visit(step, entry.member, &entry.below);
+            let entry = Entry { member, below };
+            if !entry.is_empty() {
+                out.entries.insert(step.clone(), entry);
+            }
+        }
+        out
+    }
+
+    /// All paths; at each level first the fields themselves, then what is below them.
+    pub fn paths(&self) -> Vec<Vec<Step>> {
+        let mut out = Vec::new();
+        self.collect(&mut Vec::new(), &mut out);
+        out
+    }
+
+    fn collect(&self, prefix: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(step, _)| step.rank());
+        for (step, _) in entries.iter().filter(|(_, entry)| entry.member) {
+            out.push(prefix.iter().cloned().chain([(*step).clone()]).collect());
+        }
+        for (step, entry) in entries {
+            prefix.push(step.clone());
+            entry.below.collect(prefix, out);
+            prefix.pop();
+        }
+    }
+
+    /// The form of `fieldsV1`.
+    pub fn to_fields_v1(&self) -> Value {
+        let mut map = Map::new();
+        for (step, entry) in &self.entries {
+            let mut below = Map::new();
+            if !entry.below.is_empty() {
+                if entry.member {
+                    below.insert(".".to_string(), Value::Object(Map::new()));
+                }
+                if let Value::Object(fields) = entry.below.to_fields_v1() {
+                    below.extend(fields);
+                }
+            }
+            map.insert(step.as_str().to_string(), Value::Object(below));
+        }
+        Value::Object(map)
+    }
+
+    /// Reads the form of `fieldsV1`; `None` if it is not of that form.
+    pub fn from_fields_v1(value: &Value) -> Option<FieldSet> {
+        let mut out = FieldSet::default();
+        for (key, value) in value.as_object()? {
+            if key == "." {
+                continue;
+            }
+            let below = value.as_object()?;
+            let entry = Entry {
+                member: below.is_empty() || below.contains_key("."),
+                below: FieldSet::from_fields_v1(value)?,
+            };
+            if !entry.is_empty() {
+                out.entries.insert(Step::parse(key)?, entry);
+            }
+        }
+        Some(out)
+    }
+}

@@ -1,0 +1,164 @@
+//! How ownership moves when an object changes.
+
+use super::compare::{Comparison, compare, fields_of};
+use super::conflict::Conflict;
+use super::managers::{ManagerId, Managers, Operation, Owned};
+use super::merge::{merge, remove, with_structs};
+use super::path::Step;
+use super::set::FieldSet;
+use super::types::Ty;
+use serde_json::Value;
+use std::sync::LazyLock;
+
+/// Fields that nobody owns: identity and what the server fills in.
+static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
+    let mut set = FieldSet::default();
+    for name in ["apiVersion", "kind", "metadata"] {
+        set.insert(&[Step::field(name)]);
+    }
+    for name in [
+        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion",
+    ] {
+        set.insert(&[Step::field("metadata"), Step::field(name)]);
+    }
+    set
+});
+
+/// The fields that a write through this endpoint cannot change: it neither takes nor loses them.
+pub(super) fn reset_fields(subresource: &str, has_status: bool) -> FieldSet {
+    let names: &[&str] = match subresource {
+        "" if has_status => &["status"],
+        "status" => &["metadata", "spec"],
+        _ => &[],
+    };
+    let mut set = FieldSet::default();
+    for name in names {
+        set.insert(&[Step::field(name)]);
+    }
+    set
+}
+
+/// Takes from all other managers what changed or went away; without `force` that is a conflict where it changed.
+fn displace(
+    managers: &mut Managers,
+    comparison: &Comparison,
+    writer: Option<&ManagerId>,
+    force: bool,
+) -> Result<(), Vec<Conflict>> {
+    let changed = comparison.changed();
+    let others = |id: &ManagerId| Some(id) != writer;
+    if !force {
+        let mut conflicts = Vec::new();
+        for (id, owned) in managers.iter().filter(|(id, _)| others(id)) {
+            let paths = owned.fields.intersection(&changed).paths();
+            conflicts.extend(paths.into_iter().map(|path| Conflict { id: id.clone(), path }));
+        }
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+    }
+    for (_, owned) in managers.iter_mut().filter(|(id, _)| others(id)) {
+        owned.fields = owned.fields.difference(&owned.fields.intersection(&changed)).difference(&comparison.removed);
+    }
+    managers.retain(|_, owned| !owned.fields.is_empty());
+    Ok(())
+}
+
+fn drop_unowned(managers: &mut Managers) {
+    for owned in managers.values_mut() {
+        owned.fields = owned.fields.difference(&UNOWNED);
+    }
+    managers.retain(|_, owned| !owned.fields.is_empty());
+}
+
+/// An ordinary write: the writer owns what it changed, from now on alone.
+pub(super) fn update(
+    live: &Value,
+    new: &Value,
+    ty: Ty<'_>,
+    managers: &mut Managers,
+    writer: &ManagerId,
+    ignored: &FieldSet,
+    now: &str,
+) {
+    let comparison = compare(live, new, ty).without(ignored);
+    // The writer's own entry loses changed fields like any other and is given them back below: so the time moves only
+    // if something changed.
+    let _ = displace(managers, &comparison, None, true);
+    let taken = comparison.changed().recursive_difference(ignored).difference(&UNOWNED);
+    if !taken.is_empty() {
+        let owned = managers.entry(writer.clone()).or_insert_with(|| Owned {
+            fields: FieldSet::default(),
+            api_version: writer.api_version.clone(),
+            time: None,
+        });
+        owned.fields = owned.fields.union(&taken);
+        owned.time = Some(now.to_string());
+    }
+    drop_unowned(managers);
+}
+
+/// An apply: gives the merged object, or `None` if it is as before. `api_version` is the one applied with.
+pub(super) struct Apply<'a> {
+    pub ty: Ty<'a>,
+    pub ignored: FieldSet,
+    pub writer: ManagerId,
+    pub api_version: &'a str,
+    pub now: &'a str,
+}
+
+impl Apply<'_> {
+    pub(super) fn run(
+        &self,
+        live: &Value,
+        applied: &Value,
+        managers: &mut Managers,
+        force: bool,
+    ) -> Result<Option<Value>, Vec<Conflict>> {
+        let merged = merge(live, applied, self.ty);
+        let last = managers.get(&self.writer).cloned();
+        let fields = fields_of(applied, self.ty).recursive_difference(&self.ignored);
+        let time = last.as_ref().and_then(|l| l.time.clone());
+        managers
+            .insert(self.writer.clone(), Owned { fields, api_version: self.api_version.to_string(), time });
+        let new = match last.filter(|l| !l.fields.is_empty()) {
+            Some(last) => self.without_abandoned(&merged, &last.fields, managers),
+            None => merged,
+        };
+        let comparison = compare(live, &new, self.ty).without(&self.ignored);
+        displace(managers, &comparison, Some(&self.writer), force)?;
+        drop_unowned(managers);
+        let changed = *live != new;
+        if let Some(owned) = managers.get_mut(&self.writer)
+            && (changed || owned.time.is_none())
+        {
+            owned.time = Some(self.now.to_string());
+        }
+        Ok(changed.then_some(new))
+    }
+
+    /// Takes out what the writer applied last time, does not apply now, and nobody else owns.
+    fn without_abandoned(&self, merged: &Value, last: &FieldSet, managers: &Managers) -> Value {
+        let structs = |set: &FieldSet| with_structs(set, Some(self.ty));
+        let last = structs(last);
+        let pruned = remove(merged, &last, self.ty);
+        let merged_fields = structs(&fields_of(merged, self.ty));
+        // Back comes what others own…
+        let owned = managers.values().fold(FieldSet::default(), |sum, m| sum.union(&m.fields));
+        let kept = structs(&fields_of(&pruned, self.ty)).union(&structs(&owned));
+        let pruned = remove(merged, &merged_fields.difference(&kept), self.ty);
+        // …and what went along although the writer had not owned it.
+        let pruned_fields = structs(&fields_of(&pruned, self.ty));
+        remove(merged, &merged_fields.difference(&pruned_fields).intersection(&last), self.ty)
+    }
+}
+
+/// The id of a writer.
+pub(super) fn writer_id(name: &str, operation: Operation, api_version: &str, subresource: &str) -> ManagerId {
+    ManagerId {
+        name: if name.is_empty() { "unknown".to_string() } else { name.to_string() },
+        operation,
+        api_version: if operation == Operation::Apply { String::new() } else { api_version.to_string() },
+        subresource: subresource.to_string(),
+    }
+}
