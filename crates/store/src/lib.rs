@@ -2,9 +2,11 @@
 //!
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
 //! - [`embedded`]: the backend in a folder of this machine.
+//! - [`compaction`]: forgetting history continuously.
 //! - [`clock`]: time as an argument. [`error`]: what can go wrong.
 
 pub mod clock;
+pub mod compaction;
 pub mod contract;
 #[cfg(feature = "contract-tests")]
 pub mod contract_tests;

@@ -1,6 +1,11 @@
 //! Ranges, old revisions, compaction, restart.
 
-use super::{Subject, commit, delete, get, keys, put, text, value};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{DEADLINE, Subject, commit, delete, get, keys, put, text, value};
+use crate::clock::{Clock, ManualClock};
+use crate::compaction::{Retention, compact_continuously};
 use crate::contract::{KeyRange, Operation, RangeRequest, Revision, Txn};
 use crate::error::StoreError;
 
@@ -152,4 +157,39 @@ pub async fn state_survives_a_restart(mut subject: Box<dyn Subject>) {
     }
     let newest = expected.last().map_or(Revision::ZERO, |page| page.revision);
     assert_eq!(put(&store, "key/after", "x").await, newest.next());
+}
+
+/// History goes by age and by number.
+pub async fn continuous_compaction_keeps_what_is_young(subject: Box<dyn Subject>) {
+    let store = subject.store();
+    let clock = ManualClock::default();
+    let retention = Retention { age: Duration::from_secs(10), revisions: 50 };
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let compactor = tokio::spawn(compact_continuously(store.clone(), shared, retention));
+    let compacted = async |at: Revision| {
+        let poll = async {
+            while store.compacted_at().await.expect("read") < at {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, poll).await.expect("compacted in time");
+        assert_eq!(store.compacted_at().await.expect("read"), at);
+    };
+    let first = put(&store, "a", "1").await;
+    clock.advance(Duration::from_secs(1));
+    let mut last = first;
+    for number in 0..49 {
+        last = put(&store, "a", &number.to_string()).await;
+    }
+    assert_eq!(store.compacted_at().await.expect("read"), Revision::ZERO);
+    // More than 50 revisions, however young.
+    for number in 0..10 {
+        last = put(&store, "a", &number.to_string()).await;
+    }
+    clock.advance(Duration::from_secs(1));
+    compacted(Revision(last.0 - 50)).await;
+    clock.advance(Duration::from_secs(10));
+    compacted(last).await;
+    assert_eq!(value(&store, "a").await.as_deref(), Some("9"));
+    compactor.abort();
 }

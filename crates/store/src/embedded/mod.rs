@@ -7,6 +7,7 @@
 //!
 //! Rows are keyed by revision, so that writing is appending; the order of keys exists only in the index.
 
+mod backup;
 mod database;
 mod hub;
 mod index;
@@ -283,6 +284,16 @@ impl EmbeddedStore {
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+
+    /// Writes a copy of the whole store, history included, to the new file `target`, and returns its revision. The
+    /// copy in an empty folder as `store.db` is a store. Reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`] if the file exists or cannot be written.
+    pub async fn backup(&self, target: impl AsRef<Path>) -> Result<Revision> {
+        let target = target.as_ref().to_owned();
+        self.shared.readers.run(move |conn| backup::write(conn, &target)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(writer::Reply<T>) -> Request) -> Result<T> {

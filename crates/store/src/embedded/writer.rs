@@ -37,6 +37,9 @@ const CHECKPOINT_BYTES: usize = 4 << 20;
 /// Superfluous rows deleted with one group: more would be felt by the writes that share it.
 const DELETIONS_PER_GROUP: usize = 256;
 
+/// Free pages below which the database is never shrunk: a compaction frees as many and the next writes take them.
+const FREE_PAGES: i64 = 4096;
+
 /// Where an answer goes; nobody may be waiting any more.
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -467,16 +470,33 @@ impl Writer {
     /// Copies the log into the database, as far as no reader is in the way, and gives free pages back.
     fn checkpoint(&mut self) -> Result<(), Fatal> {
         self.unchecked_bytes = 0;
-        let checkpointed = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match checkpointed {
-            Ok(()) => {}
-            // The log keeps everything until there is room.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
-            Err(error) => return Err(Box::new(error)),
+        for pragma in ["PRAGMA wal_checkpoint(PASSIVE)", self.vacuum()?].into_iter().filter(|p| !p.is_empty()) {
+            match run_pragma(&self.conn, pragma) {
+                Ok(()) => {}
+                // The log keeps everything until there is room.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
+                Err(error) => return Err(Box::new(error)),
+            }
         }
         self.shared.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+
+    /// How to shrink the database if most of it is free; free pages are otherwise used again.
+    fn vacuum(&self) -> Result<&'static str, Fatal> {
+        let pages = |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        let free = pages("freelist_count")?;
+        let is_worth_it = free > FREE_PAGES && free * 2 > pages("page_count")?;
+        Ok(if is_worth_it { "PRAGMA incremental_vacuum(1024)" } else { "" })
+    }
+}
+
+/// Runs a pragma to its end.
+fn run_pragma(conn: &Connection, pragma: &str) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare_cached(pragma)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 fn disk_full(source: &rusqlite::Error) -> StoreError {

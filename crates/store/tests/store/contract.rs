@@ -9,13 +9,13 @@ use evroc_store::embedded::{EmbeddedStore, Options};
 use evroc_store::{Store, contract_tests};
 use tempfile::TempDir;
 
-struct Embedded {
+pub struct Embedded {
     folder: TempDir,
     clock: ManualClock,
     store: Option<Arc<EmbeddedStore>>,
 }
 
-async fn embedded() -> Embedded {
+pub async fn embedded() -> Embedded {
     let mut subject =
         Embedded { folder: tempfile::tempdir().expect("temporary folder"), clock: ManualClock::default(), store: None };
     subject.open().await;
