@@ -7,3 +7,4 @@ pub mod shim;
 pub mod image;
 pub mod seed;
 pub mod volume;
+pub mod machine;

@@ -1,8 +1,12 @@
 //! A guest that is a shell script: it can be started, adopted, powered down and killed as a real one can, in a millisecond and a
 //! megabyte. For tests of hosts and of many machines; it has no disks and no network.
 
+#![allow(unsafe_code)]
+
 use std::io::Write;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,21 +22,27 @@ pub const PROMPT: &str = "simulated login: ";
 #[derive(Clone, Debug, Default)]
 pub struct Simulated;
 
-/// The script's monitor is a FIFO: beside the socket that a real hypervisor would have been given, under the guest's uuid.
-fn control(folder: &Path, uuid: &str) -> PathBuf {
-    folder.join(format!("evroc-simulated-{uuid}"))
+/// The script's monitor is a FIFO beside the socket that a real hypervisor would listen on.
+fn control(socket: &Path) -> PathBuf {
+    socket.with_extension("fifo")
+}
+
+/// Path of a listening unix socket.
+fn socket_path(fd: RawFd) -> Option<PathBuf> {
+    // SAFETY: the caller of `command` promises that the descriptor is open; a number that is not gives an error.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let address = UnixListener::from(fd.try_clone_to_owned().ok()?).local_addr().ok()?;
+    address.as_pathname().map(Path::to_owned)
 }
 
 const SCRIPT: &str = r#"
-rm -f "$CONTROL"
-mkfifo -m 600 "$CONTROL" || exit 1
 exec 3<>"$CONTROL"
 printf 'simulated login: '
 cat <&0 &
 while read -r command <&3; do
   case $command in
-    powerdown) echo 'powering off'; rm -f "$CONTROL"; exit 0 ;;
-    quit) rm -f "$CONTROL"; exit 0 ;;
+    powerdown) echo 'powering off'; exit 0 ;;
+    quit) exit 0 ;;
     crash) echo 'simulated crash' >&2; exit 1 ;;
   esac
 done
@@ -50,7 +60,14 @@ impl Hypervisor for Simulated {
 
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError> {
         guest.validate()?;
-        let control = control(&std::env::temp_dir(), &guest.uuid);
+        let refused = |found: String| ConfigError { field: "monitorFd".into(), expected: "a listening unix socket", found };
+        let socket = socket_path(guest.monitor_fd).ok_or_else(|| refused(guest.monitor_fd.to_string()))?;
+        let control = control(&socket);
+        let _ = std::fs::remove_file(&control);
+        let everybody = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(rustix::fs::CWD, &control, rustix::fs::FileType::Fifo, everybody, 0)
+            .and_then(|()| rustix::fs::chmod(&control, everybody))
+            .map_err(|errno| refused(format!("{}: {errno}", control.display())))?;
         Ok(GuestCommand {
             program: "/bin/sh".into(),
             arguments: ["-c", SCRIPT].map(str::to_owned).to_vec(),
@@ -62,10 +79,8 @@ impl Hypervisor for Simulated {
         })
     }
 
-    /// The file name of `socket`, without its extension, is the guest's uuid.
     async fn connect(&self, socket: &Path, limit: Duration) -> Result<Box<dyn Monitor>, MonitorError> {
-        let uuid = socket.file_stem().unwrap_or_default().to_string_lossy();
-        let monitor = SimulatedMonitor { control: control(&std::env::temp_dir(), &uuid) };
+        let monitor = SimulatedMonitor { control: control(socket) };
         let connected = async {
             while let Err(error) = monitor.open() {
                 tracing::trace!(%error, "simulated guest is not up yet");
@@ -127,7 +142,7 @@ impl Monitor for SimulatedMonitor {
         Self::unsupported("hot swap")
     }
     async fn closed(&self) {
-        while self.control.exists() {
+        while self.open().is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -229,6 +229,11 @@ impl ShimClient {
         exit.ok_or_else(|| ClientError::Lost { id: self.record.id.clone() })
     }
 
+    /// The same, but not longer than `limit`; `None` if the workload still runs or nobody can tell how it ended.
+    pub async fn wait_at_most(&self, limit: Duration) -> Option<Exit> {
+        tokio::time::timeout(limit, self.wait()).await.ok()?.ok()
+    }
+
     async fn send(&self, request: &Request) -> io::Result<Attached> {
         let mut stream = UnixStream::connect(&self.socket).await?;
         let mut line = serde_json::to_vec(request)?;

@@ -42,8 +42,8 @@ pub(crate) fn remove_path(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether somebody holds the flock of `dir/lock`.
-pub(crate) fn is_locked(dir: &Path) -> io::Result<bool> {
+/// Whether a shim lives in this folder.
+pub fn is_locked(dir: &Path) -> io::Result<bool> {
     let file = match File::open(dir.join("lock")) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -40,6 +40,7 @@ mod spec;
 
 pub use adopt::{Adopted, Lost, adopt};
 pub use client::{Attached, ClientError, ShimClient, ShimLauncher, SpawnError};
+pub use files::is_locked as is_served;
 pub use logs::{CriLine, log_files, parse_cri_line, tail};
 pub use process::{ProcessHandle, ProcessIdentity, boot_id};
 pub use protocol::{PROTOCOL_VERSION, State, Status};
