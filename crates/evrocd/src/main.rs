@@ -1,3 +1,54 @@
 //! evrocd: the server of the evroc cloud.
+//!
+//! `evrocd up` is the supervisor ([`supervisor`]); it starts the roles ([`roles`]) as processes of this same program. The shim is handed to
+//! the node crate before anything else happens in the process.
 
-fn main() {}
+mod bootstrap;
+mod cli;
+mod commands;
+mod hosts_block;
+mod image;
+mod instance;
+mod logging;
+mod ports;
+mod process;
+mod roles;
+mod status;
+mod supervisor;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use roles::Role;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(arguments) => commands::up(&arguments),
+        Command::Down(arguments) => commands::down(&arguments),
+        Command::Status(arguments) => commands::status(&arguments),
+        Command::Doctor(arguments) => commands::doctor(&arguments),
+        Command::Image(cli::ImageCommand::Import { instance, dir }) => commands::import(&instance.instance, &dir),
+        Command::Version => {
+            println!("evrocd {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Control(arguments) => role(Role::Control, &arguments),
+        Command::Edge(arguments) => role(Role::Edge, &arguments),
+        Command::Node(arguments) => role(Role::Node, &arguments),
+        Command::Shim(arguments) => commands::shim(&arguments.dir),
+        Command::UserFiles => bootstrap::write_for_user(&mut std::io::stdin().lock())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(anyhow::Error::from),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("evrocd: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn role(role: Role, arguments: &cli::RoleArgs) -> anyhow::Result<ExitCode> {
+    roles::run(role, &arguments.config)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,214 @@
+//! Everything that must stand before roles start: folders with owners and modes, the copy of the program, certificates and keys, and the
+//! caller's own files. Each step looks first and does nothing when all is well, so that an interrupted first start is simply finished.
+
+mod program;
+mod user;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::time::SystemTime;
+
+use evroc_iam::files::{self, FileError, Owner};
+use evroc_iam::identity::{GROUP_EDGES, GROUP_NODES, USER_EDGE, USER_NODE_PREFIX};
+use evroc_iam::leaf::{self, LeafPaths, LeafSpec};
+use evroc_iam::{Authority, AuthorityPaths, TokenKey};
+
+use crate::instance::{InstanceRecord, Layout};
+
+pub use program::{digest_of_self, install_program};
+pub use user::{Caller, ensure_user_files, remove_user_files, write_for_user};
+
+/// Why the ground could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// A file or folder.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] evroc_iam::AuthorityError),
+    /// A certificate.
+    #[error(transparent)]
+    Leaf(#[from] evroc_iam::LeafError),
+    /// The token key.
+    #[error(transparent)]
+    Token(#[from] evroc_iam::TokenError),
+    /// The caller's SSH key.
+    #[error(transparent)]
+    Ssh(#[from] evroc_iam::ssh::NoRandom),
+    /// The caller's files.
+    #[error("cannot write {} as user {uid}: {reason}", folder.display())]
+    User {
+        /// `~/.evroc/<instance>`.
+        folder: std::path::PathBuf,
+        /// Whose files.
+        uid: u32,
+        /// What the helper process said.
+        reason: String,
+    },
+}
+
+/// Name of this host in the API: the kernel's host name, made to fit an object's name.
+pub fn host_name() -> String {
+    let raw = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    object_name(raw.trim())
+}
+
+fn object_name(raw: &str) -> String {
+    let mut name: String = raw
+        .to_ascii_lowercase()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' })
+        .take(63)
+        .collect();
+    while name.contains("..") {
+        name = name.replace("..", ".");
+    }
+    let trimmed = name.trim_matches(|letter| letter == '-' || letter == '.');
+    if trimmed.is_empty() { "host".to_owned() } else { trimmed.replace(".-", ".").replace("-.", ".") }
+}
+
+/// Makes the folders of an instance, with their owners and modes, and clears what interrupted writes left in them.
+pub fn ensure_folders(record: &InstanceRecord) -> Result<Vec<String>, BootstrapError> {
+    let layout = record.layout();
+    let root = Owner { uid: 0, gid: 0 };
+    let control = Owner::same(record.uids.control());
+    let edge = Owner::same(record.uids.edge());
+    let state = &layout.state;
+    let mut notes = Vec::new();
+    for (path, mode, owner) in [
+        (state.clone(), 0o755, root),
+        (state.join("bin"), 0o755, root),
+        (state.join("pki"), 0o755, root),
+        (state.join("log"), 0o755, root),
+        (state.join("control"), 0o700, control),
+        (state.join("control/pki"), 0o700, control),
+        (state.join("control/store"), 0o700, control),
+        (state.join("control/registry"), 0o700, control),
+        (state.join("edge"), 0o700, edge),
+        (state.join("node"), 0o711, root),
+        (state.join("node/images"), 0o755, root),
+        (state.join("node/volumes"), 0o711, root),
+        (state.join("node/machines"), 0o711, root),
+        (state.join("node/containers"), 0o711, root),
+        (state.join("node/shims"), 0o711, root),
+        (layout.run.clone(), 0o755, root),
+        (layout.run.join("shim"), 0o711, root),
+    ] {
+        ensure_folder(&path, mode, owner)?;
+    }
+    for folder in ["", "bin", "pki", "control/pki", "control", "edge", "node"] {
+        for path in files::remove_leftovers(&state.join(folder))? {
+            notes.push(format!("removed {}, left by an interrupted write", path.display()));
+        }
+    }
+    Ok(notes)
+}
+
+fn ensure_folder(path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> {
+    match fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(FileError::new("create folder", path, source)),
+    }
+    let found = fs::symlink_metadata(path).map_err(|source| FileError::new("look at", path, source))?;
+    if !found.is_dir() {
+        return Err(FileError::new("use as folder", path, std::io::ErrorKind::NotADirectory.into()));
+    }
+    if (found.uid(), found.gid()) != (owner.uid, owner.gid) {
+        chown(path, Some(owner.uid), Some(owner.gid))
+            .map_err(|source| FileError::new("change the owner of", path, source))?;
+    }
+    if found.permissions().mode() & 0o7777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(|source| FileError::new("change the mode of", path, source))?;
+    }
+    Ok(())
+}
+
+/// What [`ensure_certificates`] did.
+pub struct Certificates {
+    /// The authority, to issue the caller's certificate with.
+    pub authority: Authority,
+    /// A sentence for each thing that was made or renewed.
+    pub notes: Vec<String>,
+    /// Roles whose files changed and that must be restarted if they run.
+    pub changed: Vec<&'static str>,
+}
+
+/// Makes, finishes or renews the authority, the token key and the certificates of the roles.
+pub fn ensure_certificates(record: &InstanceRecord, now: SystemTime) -> Result<Certificates, BootstrapError> {
+    let layout = record.layout();
+    let control = Owner::same(record.uids.control());
+    let edge = Owner::same(record.uids.edge());
+    let pki = layout.state.join("control/pki");
+    let paths = AuthorityPaths {
+        key: pki.join("ca.key"),
+        certificate: pki.join("ca.crt"),
+        public_copy: layout.public_authority(),
+    };
+    let (authority, mut notes) = Authority::open_or_create(&paths, &record.instance, Some(control), now)?;
+    TokenKey::open_or_create(&pki.join("token.key"), Some(control))?;
+
+    let root = Owner { uid: 0, gid: 0 };
+    let mut changed = Vec::new();
+    for (role, spec, folder, name, owner) in [
+        ("control", LeafSpec::control_server(&record.domain), pki.clone(), "server", control),
+        ("edge", LeafSpec::client(USER_EDGE, GROUP_EDGES), layout.role("edge"), "edge", edge),
+        ("edge", LeafSpec::gateway_server(&record.domain), layout.role("edge"), "serving", edge),
+        (
+            "node",
+            LeafSpec::client(format!("{USER_NODE_PREFIX}{}", host_name()), GROUP_NODES),
+            layout.role("node"),
+            "node",
+            root,
+        ),
+    ] {
+        let paths = LeafPaths::in_folder(&folder, name);
+        if let Some(reason) = leaf::ensure(&authority, &spec, &paths, Some(owner), now)? {
+            if reason != "there was none" {
+                notes.push(format!("replaced {}: {reason}", paths.certificate.display()));
+            }
+            changed.push(role);
+        }
+    }
+    changed.dedup();
+    Ok(Certificates { authority, notes, changed })
+}
+
+/// Opens a log file for appending, owned by the role that writes it.
+pub fn open_log(layout: &Layout, name: &str, owner: Owner) -> Result<fs::File, FileError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = layout.log(name);
+    let file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(|source| FileError::new("open", &path, source))?;
+    std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))
+        .map_err(|source| FileError::new("change the owner of", &path, source))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_become_object_names() {
+        for (raw, want) in [
+            ("vm", "vm"),
+            ("Build-Host.Example.ORG", "build-host.example.org"),
+            ("my_host", "my-host"),
+            ("-x-", "x"),
+            ("", "host"),
+            ("(none)", "none"),
+            ("a..b", "a.b"),
+        ] {
+            assert_eq!(object_name(raw), want, "{raw:?}");
+        }
+    }
+}

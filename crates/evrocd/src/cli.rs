@@ -1,0 +1,228 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::instance::InstanceName;
+use crate::supervisor::UpOptions;
+
+/// The server of the evroc cloud.
+#[derive(Debug, Parser)]
+#[command(name = "evrocd", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the cloud, or take over what an earlier start left running.
+    Up(UpArgs),
+    /// Stop guests and containers gracefully, then the cloud.
+    Down(DownArgs),
+    /// Show what runs, where it is reached and what the machine has left.
+    Status(ReportArgs),
+    /// Check this machine and say what is missing.
+    Doctor(DoctorArgs),
+    /// Disk images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show the version.
+    Version,
+    /// Started by the supervisor.
+    #[command(hide = true)]
+    Control(RoleArgs),
+    /// Started by the supervisor.
+    #[command(hide = true)]
+    Edge(RoleArgs),
+    /// Started by the supervisor.
+    #[command(hide = true)]
+    Node(RoleArgs),
+    /// Started by the node: parent of one guest or container.
+    #[command(hide = true)]
+    Shim(ShimArgs),
+    /// Started by the supervisor as the calling user.
+    #[command(hide = true)]
+    UserFiles,
+}
+
+/// Which instance.
+#[derive(Debug, Clone, Args)]
+pub struct InstanceArg {
+    /// Name of the instance; several can run side by side.
+    #[arg(long, value_name = "NAME", default_value = "evroc", env = "EVROC_INSTANCE")]
+    pub instance: InstanceName,
+}
+
+/// `evrocd up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub instance: InstanceArg,
+    /// Folder that holds the state folder, which has the instance's name [default: /var/lib].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir_root: Option<PathBuf>,
+    /// Port of the API on loopback; 0 takes any free one. Remembered [default: 6443, else 16443].
+    #[arg(long, value_name = "PORT")]
+    pub api_port: Option<u16>,
+    /// Port of the HTTPS gateway on loopback; 0 takes any free one. Remembered [default: 443, else 8443].
+    #[arg(long, value_name = "PORT")]
+    pub https_port: Option<u16>,
+    /// Domain of the fixed names and of services. Remembered [default: evroc.localhost].
+    #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
+    pub domain: Option<String>,
+    /// Start in the background, wait until everything is ready, print how to go on, and return.
+    #[arg(long, alias = "background", short = 'd')]
+    pub detach: bool,
+    /// Leave /etc/hosts alone. Remembered.
+    #[arg(long, conflicts_with = "hosts_block")]
+    pub no_hosts_block: bool,
+    /// Write the fixed names to /etc/hosts again, after --no-hosts-block.
+    #[arg(long)]
+    pub hosts_block: bool,
+    /// Import the disk images in DIR (one folder each, or DIR itself) that are not there yet. Remembered.
+    #[arg(long, value_name = "DIR")]
+    pub image_dir: Option<PathBuf>,
+    /// How long a service without requests keeps its last container. Remembered [default: 15].
+    #[arg(long, value_name = "SECONDS")]
+    pub scale_to_zero_seconds: Option<u64>,
+    /// Internal: this is the background process.
+    #[arg(long, hide = true)]
+    pub detached_child: bool,
+}
+
+impl UpArgs {
+    /// The options for the supervisor.
+    pub fn options(&self) -> UpOptions {
+        UpOptions {
+            state_root: self.state_dir_root.clone(),
+            api_port: self.api_port,
+            https_port: self.https_port,
+            domain: self.domain.clone(),
+            hosts_block: match (self.hosts_block, self.no_hosts_block) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
+            image_dir: self.image_dir.clone(),
+            scale_to_zero_seconds: self.scale_to_zero_seconds,
+        }
+    }
+}
+
+/// `evrocd down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub instance: InstanceArg,
+    /// Also remove the instance's state, files, ports and its block in /etc/hosts.
+    #[arg(long)]
+    pub purge: bool,
+    /// How many seconds guests get to shut down before they are killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `evrocd status`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub instance: InstanceArg,
+    /// How the report is written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `evrocd doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// How the report is written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Folder whose disk is checked for free space.
+    #[arg(long, value_name = "DIR", default_value = crate::instance::STATE_ROOT)]
+    pub state_dir_root: PathBuf,
+}
+
+/// `evrocd image …`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Take over an image that was built (a folder with disk.qcow2 and image.json), all of it or nothing.
+    Import {
+        #[command(flatten)]
+        instance: InstanceArg,
+        /// The folder, or a folder of such folders.
+        dir: PathBuf,
+    },
+}
+
+/// A role's arguments.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    /// The role's settings.
+    #[arg(long)]
+    pub config: PathBuf,
+}
+
+/// The shim's arguments.
+#[derive(Debug, Args)]
+pub struct ShimArgs {
+    /// The shim's folder.
+    #[arg(long)]
+    pub dir: PathBuf,
+}
+
+/// A domain: labels of small letters, digits and dashes.
+fn parse_domain(text: &str) -> Result<String, String> {
+    let label_fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 200 && text.contains('.') && text.split('.').all(label_fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a domain of at least two labels of small letters, digits and dashes, like evroc.localhost".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn domains_are_checked() {
+        for (domain, want) in [
+            ("evroc.localhost", true),
+            ("a.b-c.example", true),
+            ("localhost", false),
+            ("", false),
+            ("a..b", false),
+            (".a.b", false),
+            ("A.b", false),
+            ("a b.c", false),
+            ("-a.b", false),
+        ] {
+            assert_eq!(parse_domain(domain).is_ok(), want, "{domain:?}");
+        }
+    }
+}

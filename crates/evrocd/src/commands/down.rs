@@ -1,0 +1,120 @@
+//! `evrocd down`: works with a running supervisor, with a dead one whose roles go on, and with nothing but guests left.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::{purge, require_root};
+use crate::cli::DownArgs;
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord, LockError};
+use crate::process;
+use crate::supervisor::protocol::{Reply, Request};
+use crate::supervisor::{client, drain_without_supervisor, takeover};
+
+/// How long a supervisor gets to end after its last word.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// Stops the instance.
+pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
+    require_root("down")?;
+    let instance = &arguments.instance.instance;
+    let Some(record) = InstanceRecord::load(instance)? else {
+        if arguments.purge {
+            purge::without_record(instance)?;
+        }
+        println!("there is no instance {instance}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let timeout = Duration::from_secs(arguments.timeout);
+    let asked = ask_supervisor(&record, timeout)?;
+    let lock = wait_for_lock(instance)?;
+    let problem = match asked {
+        Some(problem) => problem,
+        None => stop_what_is_left(&record, timeout)?,
+    };
+    if arguments.purge {
+        // Read again: the supervisor wrote to it.
+        let record = InstanceRecord::load(instance)?.unwrap_or(record);
+        purge::purge(&record, lock)?;
+        println!("instance {instance} and its state are removed");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(problem) = problem {
+        bail!(problem);
+    }
+    println!("instance {instance} is stopped; `evrocd up` starts it again");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks a running supervisor. `None`: there is none. `Some(None)`: done. `Some(Some(words))`: done but for this.
+fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<Option<Option<String>>> {
+    let socket = record.layout().supervisor_socket();
+    if client::status(&socket).ok().flatten().is_none() {
+        return Ok(None);
+    }
+    let mut outcome = None;
+    let request = Request::Down { timeout_seconds: timeout.as_secs() };
+    let result = client::ask(&socket, &request, |reply| match reply {
+        Reply::Progress { message } => println!("{message}"),
+        Reply::Done { message } => {
+            println!("{message}");
+            outcome = Some(None);
+        }
+        Reply::Error { message } => outcome = Some(Some(message)),
+        Reply::Status(_) => {}
+    });
+    match (outcome, result) {
+        (Some(outcome), _) => Ok(Some(outcome)),
+        // It died while it was asked: then it is as if there had been none.
+        (None, _) => Ok(None),
+    }
+}
+
+fn wait_for_lock(instance: &InstanceName) -> anyhow::Result<InstanceLock> {
+    let deadline = Instant::now() + LAST_WORD;
+    loop {
+        match InstanceLock::acquire(instance) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held(_)) if Instant::now() < deadline => super::up::pause(Duration::from_millis(50)),
+            Err(LockError::Held(_)) => {
+                bail!(
+                    "instance {instance} has a supervisor that does not answer; end it first (its pid is in `evrocd status -o json` or the instance's record)"
+                )
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// No supervisor: end its roles, then let a node stop what still runs.
+fn stop_what_is_left(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<Option<String>> {
+    let boot_id = process::boot_id()?;
+    let left = takeover::find(record, &boot_id);
+    let running = crate::status::workloads(&record.layout(), &boot_id)
+        .iter()
+        .filter(|workload| workload.state == "running")
+        .count();
+    if left.is_empty() && running == 0 {
+        println!("nothing of it was running");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if !left.is_empty() {
+            println!("ending {} roles that a dead supervisor left", left.len());
+            takeover::end(&left).await;
+        }
+        if running == 0 {
+            return Ok(None);
+        }
+        println!("stopping {running} guests and containers");
+        let drained = drain_without_supervisor(record, &boot_id, timeout, |message| println!("{message}")).await;
+        match drained.context("cannot stop all guests and containers") {
+            Ok(words) => {
+                println!("{words}");
+                Ok(None)
+            }
+            Err(error) => Ok(Some(format!("{error:#}"))),
+        }
+    })
+}

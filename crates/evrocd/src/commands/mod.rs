@@ -1,0 +1,78 @@
+//! What the subcommands for people do.
+
+mod down;
+mod purge;
+mod up;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use crate::cli::{DoctorArgs, Output, ReportArgs};
+use crate::instance::{InstanceName, InstanceRecord, Layout, STATE_ROOT};
+
+pub use down::down;
+pub use up::up;
+
+/// `evrocd status`: code 0 when the cloud runs and every role is ready, 3 when it does not run, 4 when it runs but not all is ready.
+pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let instance = &arguments.instance.instance;
+    let Some(overview) = crate::status::gather(instance)? else {
+        match arguments.output {
+            Output::Json => println!("{}", serde_json::json!({"instance": instance.as_str(), "state": "absent"})),
+            Output::Text => println!("there is no instance {instance}; `evrocd up --detach` makes one"),
+        }
+        return Ok(ExitCode::from(3));
+    };
+    match arguments.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&overview)?),
+        Output::Text => print!("{}", crate::status::text(&overview)),
+    }
+    let all_ready = overview.supervisor.as_ref().map(|status| status.roles.values().all(|role| role.state == "ready"));
+    Ok(ExitCode::from(match all_ready {
+        Some(true) => 0,
+        Some(false) => 4,
+        None => 3,
+    }))
+}
+
+/// `evrocd doctor`.
+pub fn doctor(_arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    bail!("not there yet")
+}
+
+/// `evrocd image import`.
+pub fn import(instance: &InstanceName, dir: &Path) -> anyhow::Result<ExitCode> {
+    require_root("image import")?;
+    let layout = match InstanceRecord::load(instance)? {
+        Some(record) => record.layout(),
+        None => Layout::new(instance, Path::new(STATE_ROOT)),
+    };
+    let images = layout.images();
+    if !images.is_dir() {
+        bail!(
+            "instance {instance} was never started: run `evrocd up --instance {instance} --image-dir {}`",
+            dir.display()
+        );
+    }
+    let notes = crate::image::import_all(&images, dir)?;
+    if notes.is_empty() {
+        println!("nothing to do: every image in {} is there already", dir.display());
+    }
+    notes.iter().for_each(|note| println!("{note}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `evrocd shim`: becomes the parent of one guest or container.
+pub fn shim(dir: &Path) -> anyhow::Result<ExitCode> {
+    evroc_node::shim::run(dir).with_context(|| format!("shim of {}", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn require_root(what: &str) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("`evrocd {what}` needs root: run it with sudo");
+    }
+    Ok(())
+}

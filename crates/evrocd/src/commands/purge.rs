@@ -1,0 +1,285 @@
+//! Removes everything that an instance owns. Runs after its processes were stopped; whatever is left all the same is ended here.
+//!
+//! What is the instance's: processes with its uids or in its cgroups, its mounts, network namespaces, links, nftables tables, cgroups, its
+//! block in /etc/hosts, files, and last the record and lock. Every step goes on when one fails; the first failure is reported at the end,
+//! so that a second try has less to do.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+
+use crate::bootstrap;
+use crate::hosts_block::HostsFile;
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord, Layout, STATE_ROOT};
+use crate::process;
+
+/// Removes the instance.
+pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> {
+    let instance: InstanceName = record.instance.parse()?;
+    let layout = record.layout();
+    let mut problems = Problems::default();
+    problems.note("end processes", end_processes(record, &layout));
+    problems.note("unmount", unmount_below(&[&layout.state, &layout.run]));
+    remove_network(&instance, &mut problems);
+    remove_cgroups(&instance, &mut problems);
+    for files in &record.user_files {
+        problems.note("remove the user's files", bootstrap::remove_user_files(record, files).map_err(Into::into));
+    }
+    problems.note("clean /etc/hosts", HostsFile::system().remove(&instance).map_err(Into::into));
+    for folder in [&layout.run, &layout.state] {
+        problems.note("remove", remove_tree(folder));
+    }
+    problems.finish()?;
+    let path = InstanceRecord::path(&instance);
+    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    lock.remove()?;
+    Ok(())
+}
+
+/// The record is gone (an earlier purge was interrupted, or a hand removed it): what can be known by name is removed.
+pub fn without_record(instance: &InstanceName) -> anyhow::Result<()> {
+    let lock = InstanceLock::acquire(instance)?;
+    let layout = Layout::new(instance, Path::new(STATE_ROOT));
+    let mut problems = Problems::default();
+    problems.note("unmount", unmount_below(&[&layout.state, &layout.run]));
+    remove_network(instance, &mut problems);
+    remove_cgroups(instance, &mut problems);
+    problems.note("clean /etc/hosts", HostsFile::system().remove(instance).map_err(Into::into));
+    // Only what is ours by its version file: the folder may be anybody's.
+    if layout.state.join("format").exists() {
+        problems.note("remove", remove_tree(&layout.state));
+        problems.note("remove", remove_tree(&layout.run));
+    }
+    problems.finish()?;
+    Ok(lock.remove()?)
+}
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn note(&mut self, what: &str, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.0.push(format!("{what}: {error:#}"));
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.0.is_empty(), "not everything could be removed (run it again): {}", self.0.join("; "));
+        Ok(())
+    }
+}
+
+/// Kills whatever still runs as the instance: its users, its program (shims, roles), its cgroups.
+fn end_processes(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()> {
+    let program = layout.program();
+    for _ in 0..50 {
+        let cgroups = cgroup_folders(&record.instance);
+        let members: Vec<i32> = cgroups.iter().flat_map(|folder| pids_of(folder)).collect();
+        let left: Vec<process::Found> = process::all()
+            .into_iter()
+            .filter(|found| {
+                found.id.pid != std::process::id().cast_signed()
+                    && (record.uids.contains(found.uid) || found.program == program || members.contains(&found.id.pid))
+            })
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        for found in left {
+            if let Some(handle) = found.id.open() {
+                handle.signal(Signal::KILL)?;
+            }
+        }
+        super::up::pause(std::time::Duration::from_millis(100));
+    }
+    anyhow::bail!("processes of the instance do not end")
+}
+
+/// Folders of the instance in every cgroup hierarchy, deepest first.
+fn cgroup_folders(instance: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found = Vec::new();
+    for root in cgroup_roots(&mounts) {
+        collect_folders(&root.join(instance), &mut found);
+    }
+    found
+}
+
+/// Mount points of cgroup hierarchies in a mountinfo table.
+fn cgroup_roots(mountinfo: &str) -> Vec<PathBuf> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let kind = after.split(' ').next()?;
+            matches!(kind, "cgroup" | "cgroup2").then(|| unescape(before.split(' ').nth(4).unwrap_or("/")))
+        })
+        .collect()
+}
+
+fn collect_folders(folder: &Path, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_folders(&entry.path(), into);
+        }
+    }
+    into.push(folder.to_owned());
+}
+
+fn pids_of(cgroup: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid > 0).collect()
+}
+
+fn remove_cgroups(instance: &InstanceName, problems: &mut Problems) {
+    for folder in cgroup_folders(instance.as_str()) {
+        let mut result = fs::remove_dir(&folder);
+        // A killed process leaves its cgroup a moment after it has ended.
+        for _ in 0..30 {
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    super::up::pause(std::time::Duration::from_millis(100));
+                    result = fs::remove_dir(&folder);
+                }
+                _ => break,
+            }
+        }
+        if let Err(error) = result
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            problems.0.push(format!("remove cgroup {}: {error}", folder.display()));
+        }
+    }
+}
+
+/// Unmounts everything at or below the folders, innermost first.
+fn unmount_below(folders: &[&Path]) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    for point in mount_points_below(&mounts, folders) {
+        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
+    }
+    Ok(())
+}
+
+fn mount_points_below(mountinfo: &str, folders: &[&Path]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4).map(unescape))
+        .filter(|point| folders.iter().any(|folder| point.starts_with(folder)))
+        .collect();
+    found.reverse();
+    found
+}
+
+/// mountinfo writes blanks and backslashes as octal numbers.
+fn unescape(text: &str) -> PathBuf {
+    PathBuf::from(text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+}
+
+/// Prefix of the instance's links in the host's namespace: `i` and four hex digits of the name's SHA-256.
+fn link_prefix(instance: &str) -> String {
+    let digest = Sha256::digest(instance.as_bytes());
+    format!("i{:02x}{:02x}", digest[0], digest[1])
+}
+
+fn remove_network(instance: &InstanceName, problems: &mut Problems) {
+    let prefix = format!("{instance}-vpc-");
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let path = entry.path();
+            // Not mounted any more after an interrupted removal: then only the file is left.
+            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
+            problems.note("remove network namespace", fs::remove_file(&path).map_err(Into::into));
+        }
+    }
+    let prefix = link_prefix(instance.as_str());
+    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Prefix, a letter for the kind, eight hex digits.
+        let is_ours = name.strip_prefix(&prefix).is_some_and(|rest| {
+            rest.len() == 9 && rest.is_char_boundary(1) && rest[1..].bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        if is_ours && let Err(error) = run("ip", &["link", "delete", &name]) {
+            problems.note("remove link", Err(error));
+        }
+    }
+    // Without nft nobody can have made a table.
+    let Ok(listing) = Command::new("nft").args(["-j", "list", "tables"]).stderr(Stdio::null()).output() else { return };
+    for (family, table) in tables_named(&String::from_utf8_lossy(&listing.stdout), instance.as_str()) {
+        problems.note("remove nftables table", run("nft", &["delete", "table", &family, &table]));
+    }
+}
+
+/// Tables of that name in the JSON listing of nft, with their families.
+fn tables_named(listing: &str, name: &str) -> Vec<(String, String)> {
+    let value: serde_json::Value = serde_json::from_str(listing).unwrap_or_default();
+    let entries = value["nftables"].as_array().cloned().unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let table = &entry["table"];
+            (table["name"].as_str()? == name).then(|| Some((table["family"].as_str()?.to_owned(), name.to_owned())))?
+        })
+        .collect()
+}
+
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {program}"))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+fn remove_tree(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "22 1 8:1 / / rw - ext4 /dev/vda rw\n\
+        30 22 0:5 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        31 22 0:6 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n\
+        40 22 0:7 / /var/lib/x/node/containers/a/rootfs rw - overlay overlay rw\n\
+        41 40 0:8 / /var/lib/x/node/containers/a/rootfs/my\\040tmp rw - tmpfs tmpfs rw\n\
+        42 22 0:9 / /var/lib/xy rw - tmpfs tmpfs rw\n";
+
+    #[test]
+    fn only_the_instances_mounts_are_found_innermost_first() {
+        let found = mount_points_below(MOUNTS, &[Path::new("/var/lib/x"), Path::new("/run/x")]);
+        let want = ["/var/lib/x/node/containers/a/rootfs/my tmp", "/var/lib/x/node/containers/a/rootfs"];
+        assert_eq!(found, want.map(PathBuf::from));
+        assert_eq!(cgroup_roots(MOUNTS), ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn names_that_others_own_are_not_touched() {
+        assert_eq!(link_prefix("evroc").len(), 5);
+        assert_ne!(link_prefix("evroc"), link_prefix("evroc2"));
+        let listing = r#"{"nftables":[{"metainfo":{}},{"table":{"family":"inet","name":"evroc"}},{"table":{"family":"ip","name":"evroc2"}}]}"#;
+        assert_eq!(tables_named(listing, "evroc"), [("inet".to_owned(), "evroc".to_owned())]);
+        assert!(tables_named("", "evroc").is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! `evrocd up`, in the foreground or as a background process that is waited for until it is ready.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::require_root;
+use crate::bootstrap;
+use crate::cli::UpArgs;
+use crate::instance::{InstanceName, InstanceRecord};
+use crate::supervisor::protocol::{Reply, Request, StartLine, SupervisorStatus};
+use crate::supervisor::{self, Progress, Start, client};
+
+const PROGRESS: &str = "EVROC_PROGRESS";
+/// How long a running supervisor gets to become another program and have all roles ready again.
+const RELOAD: Duration = Duration::from_secs(90);
+
+/// Starts the cloud.
+pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
+    let instance = &arguments.instance.instance;
+    if arguments.detached_child {
+        let progress = match crate::roles::inherited(PROGRESS)?.into_iter().next() {
+            Some(fd) => Progress::Pipe(File::from(fd)),
+            None => Progress::Silent,
+        };
+        return run(arguments, true, progress);
+    }
+    // A supervisor that replaced itself in the foreground comes here with its own lock held: it is not "already running".
+    let is_reload = std::env::var_os("EVROC_RELOAD_LOCK").is_some();
+    if !is_reload && let Some(status) = running(instance)? {
+        return already_running(arguments, instance, status);
+    }
+    require_root("up")?;
+    if arguments.detach { detach(arguments, instance) } else { run(arguments, false, Progress::Terminal) }
+}
+
+fn run(arguments: &UpArgs, is_detached: bool, progress: Progress) -> anyhow::Result<ExitCode> {
+    let options = arguments.options();
+    supervisor::run(Start { instance: arguments.instance.instance.clone(), options, is_detached, progress })
+}
+
+fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> {
+    match InstanceRecord::load(instance)? {
+        Some(record) => Ok(client::status(&record.layout().supervisor_socket())?),
+        None => Ok(None),
+    }
+}
+
+/// The supervisor runs: say so, refuse what would need a restart, and hand over to this program if it is another one.
+fn already_running(arguments: &UpArgs, instance: &InstanceName, status: SupervisorStatus) -> anyhow::Result<ExitCode> {
+    for (flag, wanted, found) in
+        [("--api-port", arguments.api_port, status.api_port), ("--https-port", arguments.https_port, status.https_port)]
+    {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != 0 && *wanted != found) {
+            bail!(
+                "{flag} {wanted}: instance {instance} is running with {found}; stop it first with `evrocd down --instance {instance}`"
+            );
+        }
+    }
+    if let Some(wanted) = arguments.domain.as_ref().filter(|wanted| **wanted != status.domain) {
+        bail!(
+            "--domain {wanted}: instance {instance} is running with {}; stop it first with `evrocd down --instance {instance}`",
+            status.domain
+        );
+    }
+    let own = bootstrap::digest_of_self()?;
+    if status.state == "running" && own != status.digest && rustix::process::geteuid().is_root() {
+        println!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);
+        return hand_over(instance, &own);
+    }
+    println!("instance {instance} is already running (state {})", status.state);
+    print!("{}", crate::status::summary(&status));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
+    let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+    let layout = record.layout();
+    bootstrap::install_program(&layout.program(), own)?;
+    let mut refused = None;
+    // The connection ends when the supervisor becomes the new program; only a refusal comes back.
+    let _ = client::ask(&layout.supervisor_socket(), &Request::Reload, |reply| {
+        if let Reply::Error { message } = reply {
+            refused = Some(message);
+        }
+    });
+    if let Some(message) = refused {
+        bail!(message);
+    }
+    let deadline = Instant::now() + RELOAD;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = client::status(&layout.supervisor_socket())
+            && status.digest == own
+            && status.state == "running"
+        {
+            print!("{}", crate::status::summary(&status));
+            return Ok(ExitCode::SUCCESS);
+        }
+        pause(Duration::from_millis(100));
+    }
+    bail!("the new program is not ready after {} s: see {}", RELOAD.as_secs(), layout.log("supervisor").display())
+}
+
+/// Starts the supervisor in a session of its own and waits for its first word that matters.
+#[allow(unsafe_code)]
+fn detach(arguments: &UpArgs, instance: &InstanceName) -> anyhow::Result<ExitCode> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("evrocd").args(["up", "--detached-child", "--instance", instance.as_str()]);
+    let options = arguments.options();
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command.arg(name).arg(value);
+        }
+    };
+    flag("--state-dir-root", options.state_root.map(|path| path.display().to_string()));
+    flag("--api-port", options.api_port.map(|port| port.to_string()));
+    flag("--https-port", options.https_port.map(|port| port.to_string()));
+    flag("--domain", options.domain);
+    flag("--scale-to-zero-seconds", options.scale_to_zero_seconds.map(|seconds| seconds.to_string()));
+    // The background process stands in another folder.
+    let image_dir = options.image_dir.map(std::path::absolute).transpose().context("--image-dir")?;
+    flag("--image-dir", image_dir.map(|path| path.display().to_string()));
+    match options.hosts_block {
+        Some(true) => drop(command.arg("--hosts-block")),
+        Some(false) => drop(command.arg("--no-hosts-block")),
+        None => {}
+    }
+    command.env(PROGRESS, write.as_raw_fd().to_string());
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    let passed = write.as_raw_fd();
+    // SAFETY: between fork and exec only two system calls are made; nothing is allocated and no lock is taken.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::setsid() < 0 || libc::fcntl(passed, libc::F_SETFD, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().context("cannot start the background process")?;
+    drop(write);
+    let result = follow(read, instance);
+    if result.is_err() {
+        // It stops what it started before it says that it failed.
+        let _ = child.wait();
+    }
+    result
+}
+
+fn follow(read: OwnedFd, instance: &InstanceName) -> anyhow::Result<ExitCode> {
+    for line in BufReader::new(File::from(read)).lines() {
+        match serde_json::from_str(&line?) {
+            Ok(StartLine::Note { message }) => println!("{message}"),
+            Ok(StartLine::Ready(status)) => {
+                print!("{}", crate::status::summary(&status));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(StartLine::Failed { message }) => bail!(message),
+            Err(_) => {}
+        }
+    }
+    let log = InstanceRecord::load(instance)?.map(|record| record.layout().log("supervisor"));
+    match log {
+        Some(path) => bail!("the supervisor ended before everything was ready: see {}", path.display()),
+        None => bail!("the supervisor ended before it had made anything"),
+    }
+}
+
+/// Waits a little between two looks at something that gives no event.
+pub fn pause(time: Duration) {
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(time);
+}

@@ -1,0 +1,126 @@
+//! What supervisor and role say to each other: one JSON object a line, on a socket pair made at the role's start.
+//!
+//! ```text
+//! role ──► supervisor   {"type":"ready"} {"type":"progress","message":…} {"type":"drained","stopped":2,"killed":0}
+//! role ◄── supervisor   {"type":"drain","timeoutSeconds":60} {"type":"reopenLog"}
+//! ```
+//! A line that one side does not know is skipped: after an upgrade the two may be of different versions for a moment.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+/// From role to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum Report {
+    /// At work.
+    Ready,
+    /// What is being done, for whoever waits: `stopping 2 virtual machines`.
+    Progress {
+        /// One line.
+        message: String,
+    },
+    /// Answer to [`Command::Drain`]: nothing of the instance's workloads runs any more.
+    Drained {
+        /// How many ended in time.
+        stopped: u32,
+        /// How many had to be killed.
+        killed: u32,
+    },
+}
+
+/// From supervisor to role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum Command {
+    /// Node: start nothing new, stop every guest and container gracefully, kill what is left at the deadline, answer [`Report::Drained`].
+    /// Must not need control. What was stopped is started again by the next ordinary start.
+    Drain {
+        /// How long guests get.
+        timeout_seconds: u64,
+    },
+    /// The log file was renamed: open the path anew. Handled by the link itself.
+    ReopenLog,
+}
+
+/// Reads the lines of `stream` into `commands` and writes `reports` to it, until the other side is gone. For roles.
+pub async fn serve(
+    stream: UnixStream,
+    mut reports: mpsc::Receiver<Report>,
+    commands: mpsc::Sender<Command>,
+    reopen_log: impl Fn() -> io::Result<()>,
+) {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    loop {
+        tokio::select! {
+            line = lines.next_line() => match line {
+                Ok(Some(line)) => match serde_json::from_str(&line) {
+                    Ok(Command::ReopenLog) => {
+                        if let Err(error) = reopen_log() {
+                            tracing::warn!(%error, "cannot open the log file anew");
+                        }
+                    }
+                    Ok(command) => drop(commands.send(command).await),
+                    Err(_) => tracing::warn!(line, "skipped a line of the supervisor's"),
+                },
+                Ok(None) | Err(_) => break,
+            },
+            Some(report) = reports.recv() => {
+                if write.write_all(line(&report).as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    tracing::warn!("the supervisor is gone; this role goes on until a new one takes over");
+    // Reports to nobody must not fill up and block.
+    while reports.recv().await.is_some() {}
+}
+
+/// One message as a line.
+pub fn line(message: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(message).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_on_the_wire_are_fixed() {
+        assert_eq!(line(&Report::Ready), "{\"type\":\"ready\"}\n");
+        assert_eq!(line(&Command::Drain { timeout_seconds: 60 }), "{\"type\":\"drain\",\"timeoutSeconds\":60}\n");
+        assert_eq!(line(&Command::ReopenLog), "{\"type\":\"reopenLog\"}\n");
+        assert_eq!(
+            line(&Report::Drained { stopped: 1, killed: 0 }),
+            "{\"type\":\"drained\",\"stopped\":1,\"killed\":0}\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn both_ways_work_and_the_end_is_no_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (reports, queue) = mpsc::channel(4);
+        let (commands, mut received) = mpsc::channel(4);
+        let task = tokio::spawn(serve(theirs, queue, commands, || Ok(())));
+        let (read, mut write) = ours.into_split();
+        let mut lines = BufReader::new(read).lines();
+        reports.send(Report::Ready).await.unwrap();
+        assert_eq!(lines.next_line().await.unwrap().unwrap(), "{\"type\":\"ready\"}");
+        write.write_all(b"{\"type\":\"unheard-of\"}\n{\"type\":\"drain\",\"timeoutSeconds\":1}\n").await.unwrap();
+        assert_eq!(received.recv().await, Some(Command::Drain { timeout_seconds: 1 }));
+        drop((write, lines));
+        for _ in 0..100 {
+            reports.send(Report::Ready).await.unwrap();
+        }
+        drop(reports);
+        task.await.unwrap();
+    }
+}

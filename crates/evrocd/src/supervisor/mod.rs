@@ -1,0 +1,592 @@
+//! The supervisor: holds the listening sockets, starts the three roles, restarts any that dies, and does nothing else.
+//!
+//! ```text
+//!             spawn              Ready
+//!  Waiting ─────────► Starting ─────────► Ready
+//!     ▲                  │ exit             │ exit
+//!     └───── backoff ────┴──────────────────┘
+//! ```
+//!
+//! It is one thread. Guests and containers are children of shims in sessions of their own: neither the death of a role or of the
+//! supervisor nor a signal to one of them reaches them. What a signal does:
+//!
+//! | to the supervisor | effect |
+//! |---|---|
+//! | SIGTERM, SIGINT, SIGHUP at a terminal | roles are ended in order, then the supervisor; guests and containers go on |
+//! | SIGHUP when detached | nothing |
+//! | SIGKILL | roles go on serving; the next `evrocd up` takes over |
+
+mod backoff;
+pub mod client;
+pub mod logs;
+mod prepare;
+mod progress;
+pub mod protocol;
+mod reload;
+mod role;
+mod server;
+mod spawn;
+pub mod takeover;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use evroc_iam::files::Owner;
+use tokio::sync::mpsc;
+
+use crate::bootstrap;
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord};
+use crate::logging::SupervisorLog;
+use crate::process::Ended;
+use crate::roles::{Command, Report, Role, RoleConfig, RoleMode};
+pub use prepare::UpOptions;
+pub use progress::Progress;
+use protocol::{Reply, Request, RoleStatus, SupervisorStatus};
+use role::{RoleSlot, Started};
+
+/// How often a role may die at the first start before the start is given up.
+const DEATHS_AT_START: u32 = 5;
+/// How often certificates are looked at while the supervisor runs.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
+/// How often log files are looked at.
+const LOG_CHECK: Duration = Duration::from_secs(10);
+/// What a node gets beyond the guests' own time to report that it has stopped them.
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
+
+/// Something that happened.
+enum Event {
+    /// A role's process ended.
+    Exited { role: Role, generation: u64, ended: Option<Ended> },
+    /// A role said something.
+    Reported { role: Role, generation: u64, report: Report },
+    /// A client asked for something.
+    Asked(server::Asked),
+}
+
+/// How the supervisor was started.
+pub struct Start {
+    /// Instance.
+    pub instance: InstanceName,
+    /// Options of `up`.
+    pub options: UpOptions,
+    /// Whether there is no terminal.
+    pub is_detached: bool,
+    /// Who is told how it goes.
+    pub progress: Progress,
+}
+
+/// Runs the supervisor until it is told to stop.
+pub fn run(start: Start) -> anyhow::Result<ExitCode> {
+    raise_file_limit();
+    let log = SupervisorLog::init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let Start { instance, options, is_detached, mut progress } = start;
+        let inherited = reload::inherited()?;
+        let result = match prepare::prepare(&instance, &options, inherited, &log, &mut progress).await {
+            Ok(prepared) => {
+                if is_detached {
+                    redirect_output(&prepared.record)?;
+                }
+                Supervisor::new(prepared, log, progress, is_detached)?.run().await
+            }
+            Err(error) => {
+                progress.failed(&format!("{error:#}"));
+                Err(error)
+            }
+        };
+        if let Err(error) = &result {
+            tracing::error!(error = format!("{error:#}"), "supervisor failed");
+        }
+        result
+    })
+}
+
+/// Files may be many; the hard limit is the machine owner's and is never exceeded.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let found = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: found.maximum, maximum: found.maximum });
+}
+
+/// Panics and the like must not go to a terminal that the user has forgotten.
+fn redirect_output(record: &InstanceRecord) -> anyhow::Result<()> {
+    let file = bootstrap::open_log(&record.layout(), "supervisor", Owner { uid: 0, gid: 0 })?;
+    rustix::stdio::dup2_stdout(&file)?;
+    rustix::stdio::dup2_stderr(&file)?;
+    Ok(())
+}
+
+struct Supervisor {
+    record: InstanceRecord,
+    lock: InstanceLock,
+    api: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    digest: String,
+    boot_id: String,
+    log: SupervisorLog,
+    progress: Progress,
+    is_detached: bool,
+    roles: BTreeMap<Role, RoleSlot>,
+    events: mpsc::Receiver<Event>,
+    queue: mpsc::Sender<Event>,
+    state: &'static str,
+    started: Instant,
+}
+
+/// Why the loop ended.
+enum Stop {
+    /// By a signal: guests and containers go on.
+    Signal(&'static str),
+    /// By `evrocd down`.
+    Down { timeout: Duration, reply: mpsc::Sender<Reply> },
+    /// A role does not start.
+    RoleFails(Role),
+}
+
+impl Supervisor {
+    fn new(
+        prepared: prepare::Prepared,
+        log: SupervisorLog,
+        progress: Progress,
+        is_detached: bool,
+    ) -> anyhow::Result<Self> {
+        let (queue, events) = mpsc::channel(256);
+        Ok(Self {
+            record: prepared.record,
+            lock: prepared.lock,
+            api: prepared.api,
+            https: prepared.https,
+            digest: prepared.digest,
+            boot_id: prepared.boot_id,
+            log,
+            progress,
+            is_detached,
+            roles: Role::ALL.into_iter().map(|role| (role, RoleSlot::default())).collect(),
+            events,
+            queue,
+            state: "starting",
+            started: Instant::now(),
+        })
+    }
+
+    async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let socket = self.record.layout().supervisor_socket();
+        server::listen(&socket, self.queue.clone())?;
+        for role in Role::ALL {
+            self.spawn(role);
+        }
+        let stop = self.serve().await?;
+        let result = self.stop(stop).await;
+        let _ = std::fs::remove_file(&socket);
+        self.record.supervisor = None;
+        self.record.roles.clear();
+        self.record.save()?;
+        result
+    }
+
+    /// The loop. Returns when the supervisor has to stop.
+    async fn serve(&mut self) -> anyhow::Result<Stop> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut log_check = tokio::time::interval(LOG_CHECK);
+        let mut certificate_check = tokio::time::interval(CERTIFICATE_CHECK);
+        certificate_check.reset();
+        loop {
+            let next_start = self.roles.values().filter_map(|slot| slot.next_start).min();
+            tokio::select! {
+                _ = terminate.recv() => return Ok(Stop::Signal("SIGTERM")),
+                _ = interrupt.recv() => return Ok(Stop::Signal("SIGINT")),
+                _ = hangup.recv() => match self.is_detached {
+                    true => tracing::info!("ignored SIGHUP"),
+                    false => return Ok(Stop::Signal("SIGHUP")),
+                },
+                _ = log_check.tick() => self.rotate_logs(logs::LARGEST),
+                _ = certificate_check.tick() => self.renew_certificates().await,
+                () = sleep_until(next_start) => {
+                    for role in Role::ALL {
+                        if self.roles[&role].next_start.is_some_and(|at| at <= Instant::now()) {
+                            self.spawn(role);
+                        }
+                    }
+                }
+                Some(event) = self.events.recv() => if let Some(stop) = self.handle(event).await {
+                    return Ok(stop);
+                },
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Option<Stop> {
+        match event {
+            Event::Exited { role, generation, ended } => {
+                if !self.note_exit(role, generation, ended) {
+                    return None;
+                }
+                let slot = &self.roles[&role];
+                if self.state == "starting" && !slot.was_ready && slot.quick_deaths >= DEATHS_AT_START {
+                    return Some(Stop::RoleFails(role));
+                }
+            }
+            Event::Reported { role, generation, report } => self.note_report(role, generation, &report),
+            Event::Asked(asked) => match asked.request {
+                Request::Status => {
+                    let status = self.status(asked.is_privileged);
+                    let _ = asked.reply.send(Reply::Status(Box::new(status))).await;
+                }
+                _ if !asked.is_privileged => {
+                    let message = "only root may do this: run it with sudo".to_owned();
+                    let _ = asked.reply.send(Reply::Error { message }).await;
+                }
+                Request::Reload => {
+                    let error =
+                        reload::replace_self(&self.record, &self.lock, &self.api, &self.https, self.is_detached);
+                    let message = format!("cannot start the new program: {error}; the old one goes on");
+                    tracing::error!(message);
+                    let _ = asked.reply.send(Reply::Error { message }).await;
+                }
+                Request::Down { timeout_seconds } => {
+                    return Some(Stop::Down { timeout: Duration::from_secs(timeout_seconds), reply: asked.reply });
+                }
+            },
+        }
+        None
+    }
+
+    /// Takes note of a role's end and plans its restart. False for the end of a process that was replaced already.
+    fn note_exit(&mut self, role: Role, generation: u64, ended: Option<Ended>) -> bool {
+        let Some(slot) = self.roles.get_mut(&role) else { return false };
+        let Some(started) = slot.started.take_if(|started| started.generation == generation) else { return false };
+        let lived = started.at.elapsed();
+        slot.quick_deaths = backoff::quick_deaths(slot.quick_deaths, lived);
+        let delay = backoff::delay(slot.quick_deaths);
+        slot.next_start = Some(Instant::now() + delay);
+        let how = ended.map_or_else(|| "unknown".to_owned(), |ended| ended.to_string());
+        tracing::warn!(%role, pid = started.handle.id.pid, how, lived_ms = lived.as_millis(), delay_ms = delay.as_millis(), "role ended");
+        slot.last_exit = Some(how);
+        true
+    }
+
+    fn note_report(&mut self, role: Role, generation: u64, report: &Report) {
+        let Some(slot) = self.roles.get_mut(&role) else { return };
+        let Some(started) = slot.started.as_mut().filter(|started| started.generation == generation) else { return };
+        match report {
+            Report::Ready => {
+                started.is_ready = true;
+                slot.was_ready = true;
+                tracing::info!(%role, after_ms = started.at.elapsed().as_millis(), "role is ready");
+                let all_ready = self.roles.values().all(|slot| slot.is_ready());
+                if all_ready && self.state == "starting" {
+                    self.state = "running";
+                    let status = self.status(true);
+                    self.progress.ready(status);
+                }
+            }
+            Report::Progress { message } => tracing::info!(%role, message, "progress"),
+            Report::Drained { stopped, killed } => tracing::info!(%role, stopped, killed, "drained"),
+        }
+    }
+
+    /// Starts a role; a failure counts as a death.
+    fn spawn(&mut self, role: Role) {
+        let result = self.try_spawn(role);
+        let Some(slot) = self.roles.get_mut(&role) else { return };
+        slot.next_start = None;
+        match result {
+            Ok(started) => {
+                tracing::info!(%role, pid = started.handle.id.pid, "role started");
+                self.record.roles.insert(role.name().to_owned(), started.handle.id);
+                slot.restarts += u32::from(slot.was_started);
+                slot.was_started = true;
+                slot.started = Some(started);
+                if let Err(error) = self.record.save() {
+                    tracing::error!(%error, cause = %error.source, "cannot write the instance's record");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%role, error = format!("{error:#}"), "cannot start the role");
+                slot.quick_deaths = backoff::quick_deaths(slot.quick_deaths, Duration::ZERO).max(2);
+                slot.next_start = Some(Instant::now() + backoff::delay(slot.quick_deaths));
+                slot.last_exit = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    fn try_spawn(&mut self, role: Role) -> anyhow::Result<Started> {
+        let config = self.role_config(role, RoleMode::Serve)?;
+        let listeners = match role {
+            Role::Control => vec![("EVROC_LISTEN_API", self.api.iter().map(AsFd::as_fd).collect())],
+            Role::Edge => vec![("EVROC_LISTEN_HTTPS", self.https.iter().map(AsFd::as_fd).collect())],
+            Role::Node => Vec::new(),
+        };
+        role::start(&self.record, role, &config, listeners, &self.queue)
+    }
+
+    fn role_config(&self, role: Role, mode: RoleMode) -> anyhow::Result<RoleConfig> {
+        let ports = self.record.ports.context("no ports were chosen")?;
+        Ok(role::config(&self.record, role, mode, (ports.api.port, ports.https.port), &self.boot_id))
+    }
+
+    async fn stop(&mut self, stop: Stop) -> anyhow::Result<ExitCode> {
+        match stop {
+            Stop::Signal(name) => {
+                tracing::info!(signal = name, "stops; guests and containers go on");
+                self.end_roles().await;
+                if !self.is_detached {
+                    println!(
+                        "stopped; guests and containers go on: `evrocd up` takes them over, `evrocd down` stops them"
+                    );
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Stop::RoleFails(role) => {
+                let last = self.roles[&role].last_exit.clone().unwrap_or_default();
+                self.end_roles().await;
+                let path = self.record.layout().log(role.name());
+                let tail = logs::tail(&path, 5).join("\n  ");
+                let message = format!(
+                    "role {role} does not start (tried {DEATHS_AT_START} times, last: {last}); the end of {}:\n  {tail}",
+                    path.display()
+                );
+                self.progress.failed(&message);
+                anyhow::bail!(message)
+            }
+            Stop::Down { timeout, reply } => {
+                self.state = "draining";
+                let drained = self.drain(timeout, &reply).await;
+                self.state = "stopping";
+                let _ = reply.send(Reply::Progress { message: "stopping the roles".into() }).await;
+                self.end_roles().await;
+                let _ = reply
+                    .send(match drained {
+                        Ok((stopped, killed)) => Reply::Done { message: drained_words(stopped, killed) },
+                        Err(message) => Reply::Error { message },
+                    })
+                    .await;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// Asks the node to stop what runs and waits for its answer. A node that dies meanwhile is started again and asked again.
+    async fn drain(&mut self, timeout: Duration, reply: &mpsc::Sender<Reply>) -> Result<(u32, u32), String> {
+        let _ = reply.send(Reply::Progress { message: "stopping guests and containers".into() }).await;
+        let deadline = Instant::now() + timeout + DRAIN_GRACE;
+        let mut asked_generation = None;
+        loop {
+            if self.roles[&Role::Node].started.is_none() {
+                self.spawn(Role::Node);
+            }
+            if let Some(started) = &self.roles[&Role::Node].started
+                && asked_generation != Some(started.generation)
+            {
+                asked_generation = Some(started.generation);
+                let _ = started.commands.send(Command::Drain { timeout_seconds: timeout.as_secs() }).await;
+            }
+            let retry = Instant::now() + Duration::from_secs(1);
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                () = sleep_until(Some(deadline.min(retry))) => None,
+            };
+            if Instant::now() >= deadline {
+                return Err(format!(
+                    "node did not stop all guests and containers within {} s; they go on running: see {}",
+                    timeout.as_secs(),
+                    self.record.layout().log("node").display()
+                ));
+            }
+            match event {
+                Some(Event::Reported { role: Role::Node, report: Report::Drained { stopped, killed }, .. }) => {
+                    return Ok((stopped, killed));
+                }
+                Some(Event::Reported { role: Role::Node, report: Report::Progress { message }, .. }) => {
+                    let _ = reply.send(Reply::Progress { message }).await;
+                }
+                Some(Event::Reported { role, generation, report }) => self.note_report(role, generation, &report),
+                Some(Event::Exited { role, generation, ended }) => {
+                    self.note_exit(role, generation, ended);
+                }
+                Some(Event::Asked(asked)) => self.answer_while_stopping(asked).await,
+                None => {}
+            }
+        }
+    }
+
+    async fn answer_while_stopping(&self, asked: server::Asked) {
+        let reply = match asked.request {
+            Request::Status => Reply::Status(Box::new(self.status(asked.is_privileged))),
+            _ => Reply::Error { message: "the instance is being stopped".into() },
+        };
+        let _ = asked.reply.send(reply).await;
+    }
+
+    async fn end_roles(&mut self) {
+        self.state = "stopping";
+        for role in Role::ALL.into_iter().rev() {
+            let Some(slot) = self.roles.get_mut(&role) else { continue };
+            slot.next_start = None;
+            if let Some(started) = slot.started.take() {
+                takeover::end_process(&started.handle, role).await;
+                tracing::info!(%role, "role stopped");
+            }
+        }
+    }
+
+    fn status(&self, is_privileged: bool) -> SupervisorStatus {
+        let (api_port, https_port) = self.record.ports.map_or((0, 0), |ports| (ports.api.port, ports.https.port));
+        let roles = self.roles.iter().map(|(role, slot)| (role.name().to_owned(), slot.status())).collect();
+        let layout = self.record.layout();
+        SupervisorStatus {
+            instance: self.record.instance.clone(),
+            state: self.state.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            digest: self.digest.clone(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            domain: self.record.domain.clone(),
+            api_port,
+            https_port,
+            hosts_block: self.record.hosts_block,
+            state_dir: layout.state.clone(),
+            roles,
+            workloads: is_privileged.then(|| crate::status::workloads(&layout, &self.boot_id)),
+        }
+    }
+
+    fn rotate_logs(&mut self, largest: u64) {
+        let layout = self.record.layout();
+        let root = Owner { uid: 0, gid: 0 };
+        let rotated = |name: &str, owner: Owner| -> Result<Option<File>, evroc_iam::files::FileError> {
+            if !logs::rotate(&layout.log(name), largest)? {
+                return Ok(None);
+            }
+            bootstrap::open_log(&layout, name, owner).map(Some)
+        };
+        match rotated("supervisor", root) {
+            Ok(Some(file)) => {
+                if self.is_detached {
+                    let _ = rustix::stdio::dup2_stdout(&file);
+                    let _ = rustix::stdio::dup2_stderr(&file);
+                }
+                self.log.reopen(file);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, cause = %error.source, "cannot rotate a log"),
+        }
+        for (role, slot) in &self.roles {
+            match rotated(role.name(), role::owner(&self.record, *role)) {
+                Ok(Some(_)) => {
+                    if let Some(started) = &slot.started {
+                        let _ = started.commands.try_send(Command::ReopenLog);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, cause = %error.source, "cannot rotate a log"),
+            }
+        }
+    }
+
+    async fn renew_certificates(&mut self) {
+        match bootstrap::ensure_certificates(&self.record, SystemTime::now()) {
+            Ok(certificates) => {
+                for note in certificates.notes {
+                    tracing::info!(note);
+                }
+                for role in Role::ALL.into_iter().filter(|role| certificates.changed.contains(&role.name())) {
+                    if let Some(started) = &self.roles[&role].started {
+                        // Its end is an ordinary event: it is started again at once, with the new files.
+                        let _ = started.handle.signal(rustix::process::Signal::TERM);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "cannot check the certificates")
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn drained_words(stopped: u32, killed: u32) -> String {
+    match (stopped, killed) {
+        (0, 0) => "no guest or container ran".into(),
+        (stopped, 0) => format!("stopped {stopped} guests and containers"),
+        (stopped, killed) => {
+            format!("stopped {stopped} guests and containers; {killed} did not end in time and were killed")
+        }
+    }
+}
+
+/// Starts a node for nothing but stopping what runs; for `evrocd down` when no supervisor runs. The caller holds the instance's lock.
+pub async fn drain_without_supervisor(
+    record: &InstanceRecord,
+    boot_id: &str,
+    timeout: Duration,
+    mut on_progress: impl FnMut(&str),
+) -> anyhow::Result<String> {
+    let (queue, mut events) = mpsc::channel(64);
+    let config = role::config(record, Role::Node, RoleMode::DrainOnly, (0, 0), boot_id);
+    let started = role::start(record, Role::Node, &config, Vec::<(&'static str, Vec<_>)>::new(), &queue)?;
+    started.commands.send(Command::Drain { timeout_seconds: timeout.as_secs() }).await?;
+    let wait = async {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Reported { report: Report::Drained { stopped, killed }, .. } => {
+                    return Ok(drained_words(stopped, killed));
+                }
+                Event::Reported { report: Report::Progress { message }, .. } => on_progress(&message),
+                Event::Exited { ended, .. } => anyhow::bail!(
+                    "node ended before it had stopped everything ({}); see {}",
+                    ended.map_or_else(|| "unknown".into(), |ended| ended.to_string()),
+                    record.layout().log("node").display()
+                ),
+                _ => {}
+            }
+        }
+        anyhow::bail!("node is gone")
+    };
+    let result = tokio::time::timeout(timeout + DRAIN_GRACE, wait).await;
+    takeover::end_process(&started.handle, Role::Node).await;
+    result.context("node did not stop all guests and containers in time")?
+}
+
+/// Descriptors that are passed on to a role, with the variable that tells their numbers.
+type Passed<'a> = Vec<(&'static str, Vec<std::os::fd::BorrowedFd<'a>>)>;
+
+/// One end of a new socket pair for each side.
+fn link_pair() -> std::io::Result<(tokio::net::UnixStream, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((tokio::net::UnixStream::from_std(ours)?, theirs.into()))
+}
+
+impl RoleSlot {
+    fn status(&self) -> RoleStatus {
+        let state = match (&self.started, self.next_start) {
+            (Some(started), _) if started.is_ready => "ready",
+            (Some(_), _) => "starting",
+            (None, Some(_)) => "waiting",
+            (None, None) => "stopped",
+        };
+        RoleStatus {
+            state: state.to_owned(),
+            pid: self.started.as_ref().map(|started| started.handle.id.pid),
+            uptime_seconds: self.started.as_ref().map_or(0, |started| started.at.elapsed().as_secs()),
+            restarts: self.restarts,
+            last_exit: self.last_exit.clone(),
+        }
+    }
+}

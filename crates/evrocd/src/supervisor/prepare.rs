@@ -1,0 +1,244 @@
+//! From options to a state in which roles can be started. Every step is safe to repeat: an interrupted start is finished by the next one.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use evroc_iam::files::Owner;
+
+use super::progress::Progress;
+use super::takeover;
+use crate::bootstrap::{self, Caller};
+use crate::instance::{
+    InstanceLock, InstanceName, InstanceRecord, Layout, Ports, STATE_ROOT, all_records, choose_uid_base, ensure_format,
+    registry_lock,
+};
+use crate::logging::SupervisorLog;
+use crate::ports::{self, Bound, PortChoice, Purpose};
+use crate::process::{ProcessId, boot_id};
+
+/// What `evrocd up` was asked for. `None` keeps what the instance's record says, or the default.
+#[derive(Debug, Clone, Default)]
+pub struct UpOptions {
+    /// Parent of the state folder.
+    pub state_root: Option<PathBuf>,
+    /// API port, 0 for any.
+    pub api_port: Option<u16>,
+    /// HTTPS port, 0 for any.
+    pub https_port: Option<u16>,
+    /// Domain of the fixed names and services.
+    pub domain: Option<String>,
+    /// Whether the fixed names go into /etc/hosts.
+    pub hosts_block: Option<bool>,
+    /// Folder of built images.
+    pub image_dir: Option<PathBuf>,
+    /// How long a service without requests keeps its last container.
+    pub scale_to_zero_seconds: Option<u64>,
+}
+
+/// Sockets that this process already held before it replaced itself.
+#[derive(Default)]
+pub struct Inherited {
+    /// API sockets.
+    pub api: Vec<TcpListener>,
+    /// HTTPS sockets.
+    pub https: Vec<TcpListener>,
+    /// The instance's lock.
+    pub lock: Option<File>,
+}
+
+/// Everything that the supervisor's loop needs.
+pub struct Prepared {
+    /// The instance's lock, held until the process ends.
+    pub lock: InstanceLock,
+    /// The record, saved.
+    pub record: InstanceRecord,
+    /// API sockets.
+    pub api: Vec<TcpListener>,
+    /// HTTPS sockets.
+    pub https: Vec<TcpListener>,
+    /// Digest of the program.
+    pub digest: String,
+    /// This boot.
+    pub boot_id: String,
+}
+
+/// Default domain.
+const DEFAULT_DOMAIN: &str = "evroc.localhost";
+
+/// Prepares the start.
+pub async fn prepare(
+    instance: &InstanceName,
+    options: &UpOptions,
+    inherited: Inherited,
+    log: &SupervisorLog,
+    progress: &mut Progress,
+) -> anyhow::Result<Prepared> {
+    let lock = match inherited.lock.and_then(|file| InstanceLock::inherited(instance, file)) {
+        Some(lock) => lock,
+        None => InstanceLock::acquire(instance)?,
+    };
+    let boot_id = boot_id().context("cannot read the boot id")?;
+    let mut record = load_or_create(instance, options)?;
+    let layout = record.layout();
+
+    if let Some(note) = ensure_format(&layout.state)? {
+        progress.note(note);
+    }
+    for note in bootstrap::ensure_folders(&record)? {
+        progress.note(note);
+    }
+    log.reopen(bootstrap::open_log(&layout, "supervisor", Owner { uid: 0, gid: 0 })?);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), instance = %instance, "supervisor starts");
+
+    if !record.boot_id.is_empty() && record.boot_id != boot_id {
+        progress.note("the machine was restarted since this instance last ran: virtual machines with `running: true` are started again");
+    }
+    let left = takeover::find(&record, &boot_id);
+    let (mut api, mut https) = (inherited.api, inherited.https);
+    if let Some(ports) = record.ports {
+        if api.is_empty() {
+            api = takeover::take_listeners(&left, ports.api.port);
+        }
+        if https.is_empty() {
+            https = takeover::take_listeners(&left, ports.https.port);
+        }
+    }
+    if !left.is_empty() {
+        progress.note(format!("taking over from an earlier supervisor: {} of its roles still ran", left.len()));
+        takeover::end(&left).await;
+    }
+
+    let digest = bootstrap::digest_of_self()?;
+    if bootstrap::install_program(&layout.program(), &digest)? {
+        tracing::info!(digest, "copied the program into the state folder");
+    }
+    let (api, https) = bind_both(&mut record, options, api, https, progress)?;
+    let ports = record.ports.context("no ports were chosen")?;
+
+    let now = SystemTime::now();
+    let certificates = bootstrap::ensure_certificates(&record, now)?;
+    for note in &certificates.notes {
+        progress.note(note.clone());
+    }
+    let caller = Caller::current();
+    match bootstrap::ensure_user_files(&record, &ports, &certificates.authority, &caller, now) {
+        Ok(files) => {
+            record.user_files.retain(|known| known.folder != files.folder);
+            record.user_files.push(files);
+        }
+        // The cloud works without; the user is told what to repair.
+        Err(error) => progress.note(format!("warning: {error}")),
+    }
+    let hosts = crate::hosts_block::HostsFile::system();
+    let block = if record.hosts_block { hosts.ensure(instance, &record.domain) } else { hosts.remove(instance) };
+    if let Err(error) = block {
+        progress.note(format!(
+            "warning: {error}; names like api.{} work in curl and browsers only, or use --no-hosts-block",
+            record.domain
+        ));
+    }
+    if let Some(folder) = record.image_dir.clone() {
+        import_images(&layout, &folder, progress);
+    }
+    record.boot_id = boot_id.clone();
+    record.evrocd = env!("CARGO_PKG_VERSION").to_owned();
+    record.roles.clear();
+    record.supervisor = ProcessId::current();
+    record.save()?;
+    Ok(Prepared { lock, record, api, https, digest, boot_id })
+}
+
+fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Result<InstanceRecord> {
+    let _registry = registry_lock("registry")?;
+    let mut record = match InstanceRecord::load(instance)? {
+        Some(record) => record,
+        None => {
+            let taken: Vec<_> = all_records()?.iter().map(|record| record.uids).collect();
+            let subuid = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+            let root = options.state_root.clone().unwrap_or_else(|| Path::new(STATE_ROOT).to_owned());
+            anyhow::ensure!(root.is_absolute(), "--state-dir-root {}: expected an absolute path", root.display());
+            InstanceRecord::new(instance, &root, choose_uid_base(&taken, &subuid)?, DEFAULT_DOMAIN)
+        }
+    };
+    if let Some(root) = &options.state_root
+        && *root != record.state_root
+    {
+        anyhow::bail!(
+            "--state-dir-root {}: instance {instance} keeps its state in {}; leave the flag out, or remove the instance with `evrocd down --purge --instance {instance}` first",
+            root.display(),
+            record.layout().state.display()
+        );
+    }
+    if let Some(domain) = &options.domain {
+        record.domain = domain.clone();
+    }
+    if let Some(wanted) = options.hosts_block {
+        record.hosts_block = wanted;
+    }
+    if let Some(folder) = &options.image_dir {
+        record.image_dir = Some(folder.clone());
+    }
+    if let Some(seconds) = options.scale_to_zero_seconds {
+        record.scale_to_zero_seconds = seconds;
+    }
+    record.save()?;
+    Ok(record)
+}
+
+fn bind_both(
+    record: &mut InstanceRecord,
+    options: &UpOptions,
+    api: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    progress: &mut Progress,
+) -> anyhow::Result<(Vec<TcpListener>, Vec<TcpListener>)> {
+    // Held until the choice is saved, so that two new instances cannot reserve the same port.
+    let _registry = registry_lock("registry")?;
+    let others: BTreeSet<u16> = all_records()?
+        .iter()
+        .filter(|other| other.instance != record.instance)
+        .filter_map(|other| other.ports)
+        .flat_map(|ports| [ports.api.port, ports.https.port])
+        .collect();
+    let old = record.ports;
+    let api = bind_one(ports::API, options.api_port, old.map(|ports| ports.api), api, &others)?;
+    let mut reserved = others;
+    reserved.insert(api.choice.port);
+    let https = bind_one(ports::HTTPS, options.https_port, old.map(|ports| ports.https), https, &reserved)?;
+    for bound in [&api, &https] {
+        if let Some(note) = &bound.note {
+            progress.note(note.clone());
+        }
+    }
+    record.ports = Some(Ports { api: api.choice, https: https.choice });
+    record.save()?;
+    Ok((api.listeners, https.listeners))
+}
+
+fn bind_one(
+    purpose: Purpose,
+    flag: Option<u16>,
+    old: Option<PortChoice>,
+    taken_over: Vec<TcpListener>,
+    reserved: &BTreeSet<u16>,
+) -> anyhow::Result<Bound> {
+    if let (Some(choice), false) = (old, taken_over.is_empty()) {
+        let is_wanted = flag.is_none_or(|flag| flag == choice.port || flag == 0);
+        if is_wanted {
+            return Ok(Bound { listeners: taken_over, choice, note: None });
+        }
+    }
+    drop(taken_over);
+    Ok(ports::bind(purpose, &ports::candidates(purpose, flag, old, reserved), old, reserved)?)
+}
+
+fn import_images(layout: &Layout, folder: &Path, progress: &mut Progress) {
+    match crate::image::import_all(&layout.images(), folder) {
+        Ok(notes) => notes.into_iter().for_each(|note| progress.note(note)),
+        Err(error) => progress.note(format!("warning: {error:#}")),
+    }
+}

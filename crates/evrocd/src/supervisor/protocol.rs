@@ -1,0 +1,116 @@
+//! What is said on `/run/<instance>/supervisor.sock`: the client sends one JSON line and reads lines until the connection ends.
+//!
+//! Everybody may ask for the status; only root may do more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum Request {
+    /// What runs.
+    Status,
+    /// Replace supervisor and roles by the program that now stands in the state folder. Guests and containers stay.
+    Reload,
+    /// Stop guests and containers, then the roles, then the supervisor.
+    Down {
+        /// How long guests get to shut down.
+        timeout_seconds: u64,
+    },
+}
+
+/// A line of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum Reply {
+    /// What is being done.
+    Progress {
+        /// One line.
+        message: String,
+    },
+    /// Answer to [`Request::Status`].
+    Status(Box<SupervisorStatus>),
+    /// Carried out.
+    Done {
+        /// One line.
+        message: String,
+    },
+    /// Refused or failed.
+    Error {
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// What the supervisor knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupervisorStatus {
+    /// Instance.
+    pub instance: String,
+    /// `starting`, `running`, `draining` or `stopping`.
+    pub state: String,
+    /// Version of the supervisor.
+    pub version: String,
+    /// Digest of its program.
+    pub digest: String,
+    /// Its process id.
+    pub pid: i32,
+    /// How long it runs, in seconds.
+    pub uptime_seconds: u64,
+    /// Domain of the fixed names and services.
+    pub domain: String,
+    /// API port.
+    pub api_port: u16,
+    /// HTTPS port.
+    pub https_port: u16,
+    /// Whether the fixed names stand in /etc/hosts.
+    pub hosts_block: bool,
+    /// State folder.
+    pub state_dir: PathBuf,
+    /// The roles, by name.
+    pub roles: BTreeMap<String, RoleStatus>,
+    /// Guests and containers by the shims that hold them; absent for callers who may not see them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<Vec<crate::status::Workload>>,
+}
+
+/// One role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleStatus {
+    /// `ready`, `starting`, `waiting` (to be restarted) or `stopped`.
+    pub state: String,
+    /// Process id, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// How long it runs, in seconds.
+    #[serde(default)]
+    pub uptime_seconds: u64,
+    /// How often it was restarted since the supervisor started.
+    pub restarts: u32,
+    /// How it last ended, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<String>,
+}
+
+/// A line of the pipe between `up --detach` and the supervisor that it started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum StartLine {
+    /// What was done.
+    Note {
+        /// One line.
+        message: String,
+    },
+    /// All roles are ready.
+    Ready(Box<SupervisorStatus>),
+    /// The start failed and everything that it started was stopped.
+    Failed {
+        /// What went wrong and what to do.
+        message: String,
+    },
+}
