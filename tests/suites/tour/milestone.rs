@@ -22,3 +22,10 @@ pub enum Milestone {
 
 /// The milestone that the product has reached: its steps and all earlier ones pass, the later ones do not yet.
 pub const CURRENT: Milestone = Milestone::M1;
+
+/// [`CURRENT`], or what `EVROC_TOUR_AT` says (`M4`), for trying the steps of a milestone with their full deadlines before it is reached.
+pub fn current() -> Milestone {
+    let tried = std::env::var("EVROC_TOUR_AT").unwrap_or_default();
+    let all = [Milestone::M1, Milestone::M2, Milestone::M3, Milestone::M4, Milestone::M5, Milestone::M6];
+    all.into_iter().find(|milestone| format!("{milestone:?}") == tried).unwrap_or(CURRENT)
+}

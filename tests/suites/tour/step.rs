@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use evroc_tests::process::Output;
 
 use super::cloud::Cloud;
-use super::milestone::{CURRENT, Milestone};
+use super::milestone::{self, Milestone};
 
 /// What the steps share, in their order.
 pub struct Tour {
@@ -122,7 +122,7 @@ impl Tour {
     }
 
     fn record(&mut self, milestone: Milestone, line: &str, output: &str) {
-        if milestone <= CURRENT {
+        if milestone <= milestone::current() {
             self.transcript.push((line.to_owned(), output.trim_end().to_owned()));
         }
     }

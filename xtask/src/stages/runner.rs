@@ -115,7 +115,7 @@ impl Run {
         }
         let mut command = self.command(Path::new("sudo"));
         // sudo drops the environment; what a test needs of it is said again.
-        let kept = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "UPDATE", "RUST_LOG"];
+        let kept = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "UPDATE", "RUST_LOG", "EVROC_TOUR_AT"];
         let kept = kept.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         command.arg("env").args(kept.chain(self.environment()).map(|(name, value)| format!("{name}={value}")));
         command.arg(program);
