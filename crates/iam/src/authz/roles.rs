@@ -50,7 +50,13 @@ pub static NODE: Role = Role {
             resources: &["volumes/status", "machines/status", "replicas/status"],
             names: Names::Any,
         },
-        Rule { verbs: READ, groups: &[COMPUTE], resources: &["diskimages"], names: Names::Any },
+        // A host tells which images it has.
+        Rule {
+            verbs: &["get", "list", "watch", "create", "update", "patch"],
+            groups: &[COMPUTE],
+            resources: &["diskimages", "diskimages/status"],
+            names: Names::Any,
+        },
         Rule {
             verbs: &["get", "create", "update", "patch"],
             groups: &["coordination.k8s.io"],

@@ -6,6 +6,7 @@ use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus};
 use evroc_controller::{Context, Error, Result, chain, create_or_adopt, get, write_status};
 use kube::api::Api;
+use tokio::sync::watch;
 
 /// How often the host looks at itself. Disk and memory change all the time; what is told is rounded.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -29,9 +30,10 @@ pub struct Accelerator {
 }
 
 /// Keeps the Host object true until the process ends.
-pub async fn run(context: Context, name: String, zone: String, state: std::path::PathBuf, accelerator: Accelerator) {
+pub async fn run(context: Context, name: String, zone: String, state: std::path::PathBuf, mut accelerator: watch::Receiver<Option<Accelerator>>) {
     loop {
-        let wait = match report(&context, &name, &zone, &state, &accelerator).await {
+        let probed = accelerator.borrow_and_update().clone();
+        let wait = match report(&context, &name, &zone, &state, probed.as_ref()).await {
             Ok(()) => LOOK_AGAIN,
             Err(Error::Changed(_)) => Duration::from_millis(50),
             Err(error) => {
@@ -39,11 +41,15 @@ pub async fn run(context: Context, name: String, zone: String, state: std::path:
                 Duration::from_secs(1)
             }
         };
-        tokio::time::sleep(wait).await;
+        // The sender lives as long as the agent; without it only the pause counts.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            Ok(()) = accelerator.changed() => {}
+        }
     }
 }
 
-async fn report(context: &Context, name: &str, zone: &str, state: &std::path::Path, accelerator: &Accelerator) -> Result<()> {
+async fn report(context: &Context, name: &str, zone: &str, state: &std::path::Path, accelerator: Option<&Accelerator>) -> Result<()> {
     let hosts = Api::<Host>::all(context.client.clone());
     let host = match get(&hosts, name).await? {
         Some(host) => host,
@@ -66,12 +72,13 @@ async fn report(context: &Context, name: &str, zone: &str, state: &std::path::Pa
         }
         Err(error) => Verdict::no("CannotMeasure", format!("the host's memory or disk cannot be read: {error}")),
     };
-    status.accelerator = Some(accelerator.name.clone());
+    status.accelerator = accelerator.map(|a| a.name.clone());
     let now = context.now();
     conditions::set(&mut status.conditions, READY, &verdict, None, now);
-    let accelerated = match accelerator.name.as_str() {
-        "kvm" => Verdict::yes("Kvm", accelerator.reason.clone()),
-        _ => Verdict::no("Emulated", accelerator.reason.clone()),
+    let accelerated = match accelerator {
+        None => Verdict::unknown("Probing", "a guest is being booted to find out"),
+        Some(found) if found.name == "kvm" => Verdict::yes("Kvm", found.reason.clone()),
+        Some(found) => Verdict::no("Emulated", found.reason.clone()),
     };
     conditions::set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
     write_status(&hosts, &host, &status).await.map(|_| ())

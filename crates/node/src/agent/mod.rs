@@ -4,8 +4,11 @@
 //! that runs depends on the agent being alive.
 
 pub mod host;
+pub mod image;
+pub mod machine;
 pub mod replica;
 pub mod service_log;
+pub mod volume;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
