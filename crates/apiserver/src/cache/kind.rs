@@ -209,25 +209,33 @@ impl KindCache {
         self.read().objects.get(key).cloned()
     }
 
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.read().objects.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a namespace holds any object.
-    pub fn has_any_in(&self, namespace: &str) -> bool {
-        self.count_in(namespace) > 0
+    /// The objects that `select` accepts, in order.
+    pub fn select(&self, select: impl Fn(&CachedObject) -> bool) -> Vec<Arc<CachedObject>> {
+        self.read().objects.values().filter(|object| select(object)).cloned().collect()
     }
 
     /// How many objects a namespace holds.
     pub fn count_in(&self, namespace: &str) -> usize {
         let (start, end) = bounds(namespace, None);
         self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).count()
+    }
+
+    /// Whether a namespace holds an object that is not being deleted.
+    pub fn has_undeleted_in(&self, namespace: &str) -> bool {
+        let (start, end) = bounds(namespace, None);
+        self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).any(|(_, object)| !object.is_deleting)
+    }
+
+    /// The finalizers that a namespace's objects wait for, with how often each occurs.
+    pub fn finalizers_in(&self, namespace: &str) -> BTreeMap<String, usize> {
+        let (start, end) = bounds(namespace, None);
+        let mut counts = BTreeMap::new();
+        for object in self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object) {
+            for finalizer in object.finalizers.iter().filter(|_| object.is_deleting) {
+                *counts.entry(finalizer.to_string()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// A page of the objects that `select` accepts. `known` is the revision that the whole cache has reached.

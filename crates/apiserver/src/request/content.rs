@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+use super::protobuf;
 use super::query::FieldValidation;
 use crate::body::RequestBody;
 use crate::error::ApiError;
@@ -37,6 +38,8 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+const ACCEPTED: &str = "application/json, application/yaml";
+
 /// Reads JSON or YAML into a value; says which fields occur twice.
 ///
 /// # Errors
@@ -45,7 +48,12 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
     match media_type(headers).as_str() {
         "" | "application/json" | "*/*" => decode_json(body),
         "application/yaml" | "text/yaml" => Ok((decode_yaml(body)?, Vec::new())),
-        _ => Err(ApiError::unsupported_media_type("application/json, application/yaml")),
+        // Of the kinds that have one; for others it is as unknown as anything else.
+        "application/vnd.kubernetes.protobuf" => match protobuf::decode(body) {
+            Some(object) => Ok((object, Vec::new())),
+            None => Err(ApiError::unsupported_media_type(ACCEPTED)),
+        },
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod content;
 pub mod negotiate;
 pub mod path;
+pub mod protobuf;
 pub mod query;
 
 use http::Method;
