@@ -1,13 +1,13 @@
 //! Starting, finding, stopping and removing machines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use evroc_vmm::{
@@ -138,7 +138,11 @@ pub struct MachineRunner {
     volumes: VolumeStore,
     /// Users are given out one at a time.
     users: Arc<Mutex<()>>,
+    /// Conversations by machine: a hypervisor has one at a time, so all [`Machine`]s of one uid share it.
+    monitors: Arc<std::sync::Mutex<HashMap<String, MonitorSlot>>>,
 }
+
+type MonitorSlot = Arc<Mutex<Option<Arc<dyn Monitor>>>>;
 
 /// A running machine. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Debug)]
@@ -147,7 +151,7 @@ pub struct Machine {
     shim: ShimClient,
     hypervisor: Arc<dyn Hypervisor>,
     socket: PathBuf,
-    monitor: Arc<Mutex<Option<Arc<dyn Monitor>>>>,
+    monitor: MonitorSlot,
 }
 
 struct Places {
@@ -173,7 +177,7 @@ impl MachineRunner {
                 .map_err(failed("", "create", &path))?;
         }
         let cgroups = Cgroups::discover()?;
-        Ok(Self { config: Arc::new(config), cgroups, volumes, users: Arc::default() })
+        Ok(Self { config: Arc::new(config), cgroups, volumes, users: Arc::default(), monitors: Arc::default() })
     }
 
     /// The folder of a machine's shim: its serial log is there (see [`crate::shim::tail`]).
@@ -308,6 +312,7 @@ impl MachineRunner {
         for file in [&places.monitor, &places.monitor.with_extension("fifo"), &places.shim_socket] {
             gone(fs::remove_file(file)).map_err(failed(uid, "remove", file))?;
         }
+        self.monitors.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         // The record last: until then the machine is on the list.
         for folder in [&places.shim, &places.folder] {
             gone(fs::remove_dir_all(folder)).map_err(failed(uid, "remove", folder))?;
@@ -338,7 +343,9 @@ impl MachineRunner {
     }
 
     fn machine(&self, record: MachineRecord, shim: ShimClient, socket: PathBuf) -> Machine {
-        Machine { record, shim, hypervisor: self.config.hypervisor.clone(), socket, monitor: Arc::default() }
+        let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
+        let monitor = monitors.entry(record.uid.clone()).or_default().clone();
+        Machine { record, shim, hypervisor: self.config.hypervisor.clone(), socket, monitor }
     }
 
     fn user(&self, record: &MachineRecord) -> Option<User> {
@@ -466,6 +473,8 @@ impl Machine {
         {
             return Ok(monitor.clone());
         }
+        // The old one first, if there is any: the new one would wait for it.
+        *kept = None;
         let monitor: Arc<dyn Monitor> = self.hypervisor.connect(&self.socket, MONITOR_LIMIT).await?.into();
         *kept = Some(monitor.clone());
         Ok(monitor)
