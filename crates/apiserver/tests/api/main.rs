@@ -1,1 +1,17 @@
 //! The API over HTTP, judged by a plain client, by `kube` and by kubectl.
+
+mod access;
+mod claims;
+mod core_kinds;
+mod crud;
+mod discovery;
+mod garbage;
+mod kubectl;
+mod kube_client;
+mod lists;
+mod namespaces;
+mod network;
+mod patches;
+mod restart;
+mod support;
+mod watches;

@@ -1,0 +1,73 @@
+//! The server on loopback, with certificates, and a kubeconfig for it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use evroc_apiserver::ServeOptions;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::TestServer;
+use super::pki::Pki;
+
+/// A server that listens.
+pub struct NetworkServer {
+    pub server: TestServer,
+    pub pki: Pki,
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    pub serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl NetworkServer {
+    pub async fn start() -> Self {
+        Self::over(TestServer::start().await).await
+    }
+
+    pub async fn over(server: TestServer) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let pki = Pki::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let (api, tls, token) = (server.api.clone(), pki.server_config(), stop.clone());
+        let serving =
+            tokio::spawn(async move { api.serve(vec![listener], tls, ServeOptions::default(), token).await });
+        NetworkServer { server, pki, address, stop, serving }
+    }
+
+    /// A kubeconfig for a user in the namespace `demo`.
+    pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> serde_json::Value {
+        let client = self.pki.client(user, groups);
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {
+                "server": format!("https://{}", self.address),
+                "certificate-authority-data": STANDARD.encode(self.pki.authority_pem()),
+            }}],
+            "users": [{"name": "it", "user": {
+                "client-certificate-data": STANDARD.encode(client.certificate),
+                "client-key-data": STANDARD.encode(client.key),
+            }}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": "demo"}}],
+        })
+    }
+
+    /// Writes the operator's kubeconfig into the server's folder.
+    pub fn write_kubeconfig(&self) -> PathBuf {
+        let path = self.server.dir.path().join("kubeconfig");
+        std::fs::write(&path, self.kubeconfig("admin", &["evroc:operators"]).to_string()).unwrap();
+        path
+    }
+
+    /// A `kube` client for the operator, over TLS.
+    pub async fn kube(&self) -> kube::Client {
+        let kubeconfig: kube::config::Kubeconfig =
+            serde_json::from_value(self.kubeconfig("admin", &["evroc:operators"])).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+}
