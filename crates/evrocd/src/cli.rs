@@ -89,6 +89,9 @@ pub struct UpArgs {
     /// How long a service without requests keeps its last container. Remembered [default: 15].
     #[arg(long, value_name = "SECONDS")]
     pub scale_to_zero_seconds: Option<u64>,
+    /// The way out of private networks: none, host (through this machine), or netns:PATH. Remembered [default: host].
+    #[arg(long, value_name = "UPLINK")]
+    pub uplink: Option<String>,
     /// Internal: this is the background process.
     #[arg(long, hide = true)]
     pub detached_child: bool,
@@ -109,6 +112,7 @@ impl UpArgs {
             },
             image_dir: self.image_dir.clone(),
             scale_to_zero_seconds: self.scale_to_zero_seconds,
+            uplink: self.uplink.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod cli;
 mod commands;
+mod doctor;
 mod hosts_block;
 mod image;
 mod instance;
@@ -15,6 +16,8 @@ mod process;
 mod roles;
 mod status;
 mod supervisor;
+#[allow(dead_code)]
+mod tunnel;
 
 use std::process::ExitCode;
 

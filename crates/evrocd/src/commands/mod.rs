@@ -37,9 +37,15 @@ pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     }))
 }
 
-/// `evrocd doctor`.
-pub fn doctor(_arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    bail!("not there yet")
+/// `evrocd doctor`: code 1 when something does not work.
+pub fn doctor(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let findings = crate::doctor::examine(&arguments.state_dir_root);
+    match arguments.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
+        Output::Text => print!("{}", crate::doctor::text(&findings)),
+    }
+    let has_failure = findings.iter().any(|finding| finding.level == crate::doctor::Level::Failure);
+    Ok(if has_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// `evrocd image import`.

@@ -122,6 +122,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName) -> anyhow::Result<ExitCod
     flag("--api-port", options.api_port.map(|port| port.to_string()));
     flag("--https-port", options.https_port.map(|port| port.to_string()));
     flag("--domain", options.domain);
+    flag("--uplink", options.uplink.clone());
     flag("--scale-to-zero-seconds", options.scale_to_zero_seconds.map(|seconds| seconds.to_string()));
     // The background process stands in another folder.
     let image_dir = options.image_dir.map(std::path::absolute).transpose().context("--image-dir")?;
@@ -134,9 +135,11 @@ fn detach(arguments: &UpArgs, instance: &InstanceName) -> anyhow::Result<ExitCod
     command.env(PROGRESS, write.as_raw_fd().to_string());
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
     let passed = write.as_raw_fd();
-    // SAFETY: between fork and exec only two system calls are made; nothing is allocated and no lock is taken.
+    // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(move || {
+            // What a shell or make left open must not be held open by a process that stays.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             if libc::setsid() < 0 || libc::fcntl(passed, libc::F_SETFD, 0) < 0 {
                 return Err(std::io::Error::last_os_error());
             }

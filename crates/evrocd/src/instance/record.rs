@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{INSTANCES_DIR, InstanceName, Layout};
 use crate::ports::PortChoice;
 use crate::process::ProcessId;
-use crate::roles::{FIRST_ZONE, SCALE_TO_ZERO_SECONDS};
+use crate::roles::{DEFAULT_UPLINK, FIRST_ZONE, SCALE_TO_ZERO_SECONDS};
 
 /// First uid that instances use. High enough that no user database or container tool's default range is near; below 2^31, because some
 /// tools read uids as signed numbers.
@@ -100,6 +100,9 @@ pub struct InstanceRecord {
     /// The zone that this host stands in.
     #[serde(default = "default_zone")]
     pub zone: String,
+    /// The way out of VPCs: `none`, `host`, or `netns:<path>`.
+    #[serde(default = "default_uplink")]
+    pub uplink: String,
     /// Users who got a kubeconfig and a key.
     #[serde(default)]
     pub user_files: Vec<UserFiles>,
@@ -116,6 +119,10 @@ pub struct InstanceRecord {
 
 fn default_scale_to_zero() -> u64 {
     SCALE_TO_ZERO_SECONDS
+}
+
+fn default_uplink() -> String {
+    DEFAULT_UPLINK.to_owned()
 }
 
 fn default_zone() -> String {
@@ -161,6 +168,7 @@ impl InstanceRecord {
             image_dir: None,
             scale_to_zero_seconds: default_scale_to_zero(),
             zone: default_zone(),
+            uplink: default_uplink(),
             user_files: Vec::new(),
             boot_id: String::new(),
             supervisor: None,

@@ -71,12 +71,16 @@ pub struct RoleConfig {
     pub edge_uid: u32,
     /// How long a service without requests keeps its last container.
     pub scale_to_zero_seconds: u64,
+    /// The way out of VPCs: `none`, `host`, or `netns:<path>`.
+    pub uplink: String,
     /// The zone that this host stands in.
     pub zone: String,
 }
 
 /// How long a service without requests keeps its last container, where the operator says nothing.
 pub const SCALE_TO_ZERO_SECONDS: u64 = 15;
+/// The way out of VPCs, where the operator says nothing: through the host, so that guests reach what the host reaches.
+pub const DEFAULT_UPLINK: &str = "host";
 /// The zone of the first host.
 pub const FIRST_ZONE: &str = "a";
 

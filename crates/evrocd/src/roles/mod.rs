@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{FIRST_ZONE, Mode as RoleMode, RoleConfig, SCALE_TO_ZERO_SECONDS};
+pub use config::{DEFAULT_UPLINK, FIRST_ZONE, Mode as RoleMode, RoleConfig, SCALE_TO_ZERO_SECONDS};
 pub use link::{Command, Report};
 
 /// A role's name.

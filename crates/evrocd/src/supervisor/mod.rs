@@ -177,7 +177,7 @@ impl Supervisor {
 
     async fn run(mut self) -> anyhow::Result<ExitCode> {
         let socket = self.record.layout().supervisor_socket();
-        server::listen(&socket, self.queue.clone())?;
+        let answers = server::listen(&socket, self.queue.clone())?;
         for role in Role::ALL {
             self.spawn(role);
         }
@@ -187,6 +187,7 @@ impl Supervisor {
         self.record.supervisor = None;
         self.record.roles.clear();
         self.record.save()?;
+        answers.written().await;
         result
     }
 

@@ -37,6 +37,8 @@ pub struct UpOptions {
     pub image_dir: Option<PathBuf>,
     /// How long a service without requests keeps its last container.
     pub scale_to_zero_seconds: Option<u64>,
+    /// The way out of VPCs.
+    pub uplink: Option<String>,
 }
 
 /// Sockets that this process already held before it replaced itself.
@@ -181,6 +183,9 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     }
     if let Some(folder) = &options.image_dir {
         record.image_dir = Some(folder.clone());
+    }
+    if let Some(uplink) = &options.uplink {
+        record.uplink.clone_from(uplink);
     }
     if let Some(seconds) = options.scale_to_zero_seconds {
         record.scale_to_zero_seconds = seconds;

@@ -106,6 +106,7 @@ pub fn config(
         uid_count: record.uids.count,
         edge_uid: record.uids.edge(),
         scale_to_zero_seconds: record.scale_to_zero_seconds,
+        uplink: record.uplink.clone(),
         zone: record.zone.clone(),
         state_dir: layout.state,
         run_dir: layout.run,

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Event;
 use super::protocol::{Reply, Request};
@@ -19,7 +20,9 @@ const LONGEST: u64 = 4096;
 /// How long a client gets to send its request.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many clients are served at a time; more wait to be accepted.
-const CLIENTS: usize = 32;
+const CLIENTS: u32 = 32;
+/// How long the supervisor waits at its end for clients to take its last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A client's request.
 pub struct Asked {
@@ -31,8 +34,19 @@ pub struct Asked {
     pub reply: mpsc::Sender<Reply>,
 }
 
+/// Answers that are being written.
+pub struct Answers(Arc<Semaphore>);
+
+impl Answers {
+    /// Waits until every answer has reached its client, for a supervisor that is about to end.
+    pub async fn written(&self) {
+        let all = self.0.acquire_many(CLIENTS);
+        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+    }
+}
+
 /// Serves the socket at `path`. The instance's lock is held, so a file that is there is a dead supervisor's.
-pub fn listen(path: &Path, queue: mpsc::Sender<Event>) -> anyhow::Result<()> {
+pub fn listen(path: &Path, queue: mpsc::Sender<Event>) -> anyhow::Result<Answers> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", path.display()));
@@ -42,14 +56,15 @@ pub fn listen(path: &Path, queue: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))
         .with_context(|| format!("cannot change the mode of {}", path.display()))?;
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
+    let places = Arc::new(Semaphore::new(CLIENTS as usize));
+    let answers = Answers(places.clone());
     tokio::spawn(async move {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
+            let Ok(place) = places.clone().acquire_owned().await else { return };
             let queue = queue.clone();
             tokio::spawn(async move {
                 serve(stream, queue).await;
@@ -57,7 +72,7 @@ pub fn listen(path: &Path, queue: mpsc::Sender<Event>) -> anyhow::Result<()> {
             });
         }
     });
-    Ok(())
+    Ok(answers)
 }
 
 async fn serve(stream: UnixStream, queue: mpsc::Sender<Event>) {

@@ -1,0 +1,110 @@
+//! Who may do what: the API server and the registry ask here, the tables of `evroc-iam` answer.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use base64::Engine;
+use evroc_apiserver::authn::Identity as Caller;
+use evroc_apiserver::authz::{Attributes, Authorize, Decision};
+use evroc_iam::Identity;
+use evroc_iam::authz::{self, Request};
+use evroc_iam::token::{TokenKey, TokenVerifier};
+use evroc_registry::{Action, Denied, Repository};
+use http::header;
+
+use super::peer_of;
+
+/// Keys, names and rules that decide about access.
+pub struct Access {
+    /// Checks tokens.
+    pub verifier: TokenVerifier,
+    /// Signs tokens.
+    pub key: TokenKey,
+    /// Whose tokens they are.
+    pub issuer: String,
+    /// The registry's name and port, as clients write it.
+    pub registry: String,
+    /// The authority's certificate, as PEM.
+    pub ca: String,
+}
+
+/// The API server's word for a caller, in the words of the rules.
+pub fn identity_of(caller: &Caller) -> Identity {
+    Identity {
+        name: caller.user.clone(),
+        groups: caller.groups.clone(),
+        uid: caller.uid.clone(),
+        extra: caller.extra.clone(),
+    }
+}
+
+#[async_trait]
+impl Authorize for Access {
+    async fn authorize(&self, caller: &Caller, asked: &Attributes) -> Decision {
+        let request = if asked.is_resource {
+            Request::Resource {
+                verb: &asked.verb,
+                group: &asked.group,
+                resource: &asked.resource,
+                subresource: &asked.subresource,
+                namespace: &asked.namespace,
+                name: &asked.name,
+            }
+        } else {
+            Request::Path { verb: &asked.verb, path: &asked.path }
+        };
+        match authz::decide(&identity_of(caller), &request) {
+            authz::Decision::Allowed { .. } => Decision::Allow,
+            authz::Decision::Denied { reason } => Decision::Deny { reason },
+        }
+    }
+}
+
+#[async_trait]
+impl evroc_registry::Authorize for Access {
+    async fn authorize(
+        &self,
+        request: &http::request::Parts,
+        repository: Option<&Repository>,
+        action: Action,
+    ) -> Result<(), Denied> {
+        let (identity, scope) = self.registry_caller(request)?;
+        let Some(repository) = repository else { return Ok(()) };
+        let wanted = match action {
+            Action::Pull => authz::registry::Action::Pull,
+            _ => authz::registry::Action::Push,
+        };
+        if authz::registry::allows(&identity, &scope, repository.as_str(), wanted) {
+            return Ok(());
+        }
+        Err(Denied::Forbidden { message: format!("{} may not {action:?} {repository}", identity.name) })
+    }
+}
+
+impl Access {
+    /// Who asks the registry, and what their token is limited to: a client certificate, or a token as the password.
+    fn registry_caller(&self, request: &http::request::Parts) -> Result<(Identity, Vec<String>), Denied> {
+        if let Some(identity) = peer_of(request) {
+            return Ok((identity, vec![]));
+        }
+        let refused = |message: &str| Denied::Unauthenticated {
+            challenge: "Basic realm=\"evroc registry\"".into(),
+            message: format!("{message}: run `evroc registry login`"),
+        };
+        let header = request.headers.get(header::AUTHORIZATION).ok_or_else(|| refused("no credential was sent"))?;
+        let token =
+            header.to_str().ok().and_then(password).ok_or_else(|| refused("expected user and token in Basic form"))?;
+        match self.verifier.verify(&token, authz::registry::AUDIENCE, SystemTime::now()) {
+            Ok(claims) => Ok((claims.identity(), claims.scope)),
+            Err(error) => Err(refused(&format!("the token is not accepted ({error})"))),
+        }
+    }
+}
+
+/// The password of `Basic …`.
+fn password(header: &str) -> Option<String> {
+    let (scheme, encoded) = header.split_once(' ')?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    scheme.eq_ignore_ascii_case("basic").then(|| password.to_owned())
+}

@@ -1,0 +1,53 @@
+//! RegistryCredential: a question whose answer is what skopeo, docker and podman need.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use evroc_apiserver::error::ApiError;
+use evroc_apiserver::virtual_kind::{Answer, Question};
+use evroc_apiserver::{ResourceKind, Scope};
+use evroc_iam::authz::registry::AUDIENCE;
+use evroc_iam::token::Claims;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::access::{Access, identity_of};
+
+/// How long a credential is good for: a working day.
+const LIFE: Duration = Duration::from_secs(12 * 3600);
+
+/// The kind.
+pub fn kind(access: &Arc<Access>) -> ResourceKind {
+    let text = json!({"type": "string"});
+    let schema = json!({"type": "object", "description": "A credential for the container registry: create one, the answer has it.", "properties": {
+        "spec": {"type": "object", "properties": {}},
+        "status": {"type": "object", "properties": {
+            "registry": text, "username": text, "password": text, "caBundle": text, "expirationTimestamp": {"type": "string", "format": "date-time"}}}}});
+    let mut kind =
+        ResourceKind::new("iam.evroclabs.net", evroc_api::VERSION, "RegistryCredential", "registrycredentials", schema);
+    kind.scope = Scope::Cluster;
+    kind.answer = Some(Arc::new(Credentials(access.clone())));
+    kind
+}
+
+struct Credentials(Arc<Access>);
+
+#[async_trait]
+impl Answer for Credentials {
+    async fn answer(&self, question: Question) -> Result<Value, ApiError> {
+        let now = SystemTime::now();
+        let identity = identity_of(&question.identity);
+        let token = Claims::for_identity(&identity, &self.0.issuer, AUDIENCE, now, LIFE).and_then(|claims| {
+            let end = Timestamp::from_second(claims.exp).map(|t| t.to_string()).unwrap_or_default();
+            Ok((self.0.key.sign(&claims)?, end))
+        });
+        let (password, end) = token.map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
+        let mut answer = question.object;
+        answer["status"] = json!({
+            "registry": self.0.registry, "username": identity.name, "password": password,
+            "caBundle": self.0.ca, "expirationTimestamp": end,
+        });
+        Ok(answer)
+    }
+}

@@ -1,0 +1,59 @@
+//! The kinds that this cloud serves: the definitions of `evroc-api`, with what a definition cannot say.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use evroc_api::claims::Claim;
+use evroc_api::compute::VirtualMachineSpec;
+use evroc_api::run::ServiceSpec;
+use evroc_apiserver::schema::FieldError;
+use evroc_apiserver::{ClaimKey, ClaimRefusal, ResourceKind};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::access::Access;
+use super::credentials;
+
+/// All kinds but the core ones.
+pub fn all(access: &Arc<Access>) -> anyhow::Result<Vec<ResourceKind>> {
+    let mut kinds = vec![credentials::kind(access)];
+    for definition in evroc_api::definitions() {
+        let definition = serde_json::to_value(definition)?;
+        let mut kind = ResourceKind::from_crd(&definition).context("a definition of our own is not valid")?;
+        match kind.qualified_plural().as_str() {
+            "virtualmachines.compute.evroclabs.net" => {
+                kind.claims = Some(Arc::new(|object| {
+                    evroc_api::claims::of_virtual_machine(object).into_iter().map(claim).collect()
+                }));
+                kind.validate = Some(Arc::new(|new, _| problems(new, VirtualMachineSpec::problems)));
+            }
+            "services.run.evroclabs.net" => {
+                kind.validate = Some(Arc::new(|new, _| problems(new, ServiceSpec::problems)))
+            }
+            _ => {}
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+/// An address is the platform's to choose again; anything else is the user's.
+fn claim(claim: Claim) -> ClaimKey {
+    let refusal = if claim.field.starts_with("status.") { ClaimRefusal::Conflict } else { ClaimRefusal::Invalid };
+    ClaimKey { key: claim.key, field: claim.field, what: claim.what, refusal }
+}
+
+/// The schema was checked before; what does not even parse was refused there.
+fn problems<S: DeserializeOwned>(object: &Value, check: fn(&S) -> Vec<(String, String)>) -> Vec<FieldError> {
+    let Some(spec) = object.get("spec").and_then(|spec| S::deserialize(spec).ok()) else { return vec![] };
+    check(&spec)
+        .into_iter()
+        .map(|(path, sentence)| FieldError::invalid(&path, value_at(object, &path), sentence))
+        .collect()
+}
+
+/// The value at `spec.a[0].b`.
+fn value_at(object: &Value, path: &str) -> Value {
+    let pointer = format!("/{}", path.replace('.', "/").replace('[', "/").replace(']', ""));
+    object.pointer(&pointer).cloned().unwrap_or(Value::Null)
+}

@@ -1,0 +1,128 @@
+//! `control`: store, API, controllers and registry, on the API port over TLS.
+
+mod access;
+mod credentials;
+mod images;
+mod kinds;
+mod seed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use evroc_apiserver::authn::{Identity, Peer};
+use evroc_apiserver::mount::Mount;
+use evroc_apiserver::serve::ServeOptions;
+use evroc_apiserver::{ApiServer, audit::FileAudit};
+use evroc_iam::token::{TokenKey, TokenVerifier};
+use evroc_registry::Registry;
+use evroc_store::EmbeddedStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{RoleConfig, RoleContext};
+
+/// How often the registry removes what nothing refers to, and how old that must be: older than the longest push.
+const COLLECT: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+
+/// Runs until SIGTERM.
+pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
+    let config = context.config.clone();
+    let store = Arc::new(EmbeddedStore::open(config.role_dir.join("store")).await.context("cannot open the store")?);
+    let registry = Registry::open(config.role_dir.join("registry")).await.context("cannot open the registry")?;
+    let access = Arc::new(access(&config)?);
+
+    let mut builder = ApiServer::builder(store.clone());
+    for kind in kinds::all(&access)? {
+        builder = builder.kind(kind);
+    }
+    let router = registry.router(access.clone());
+    let server = builder
+        .authorizer(access.clone())
+        .audit(Arc::new(FileAudit::open(&config.role_dir.join("audit.jsonl")).context("cannot open the audit log")?))
+        .mount(Mount::new("", "/v2", router))
+        .start()
+        .await
+        .context("cannot start the API server")?;
+
+    let listeners = std::mem::take(&mut context.api_listeners);
+    let serving = {
+        let (server, tls, stop) = (server.clone(), tls(&config)?, context.stop.clone());
+        tokio::spawn(async move { server.serve(listeners, tls, ServeOptions::default(), stop).await })
+    };
+    let client = |name: &str| server.client_as(Identity::controller(name), "default");
+    seed::ensure(client("seed")).await.context("cannot write what every cloud starts with")?;
+    let controllers = controllers(&config, &registry, client);
+    context.ready().await;
+
+    let outcome = tokio::select! {
+        served = serving => served.context("the API server stopped")?.context("the API port cannot be served"),
+        () = controllers => Err(anyhow::anyhow!("the controllers stopped")),
+    };
+    server.shut_down();
+    store.close().await;
+    outcome
+}
+
+fn access(config: &RoleConfig) -> anyhow::Result<access::Access> {
+    let path = config.token_key.as_ref().context("no token key in the settings")?;
+    let (key, _) = TokenKey::open_or_create(path, None).context("cannot use the token key")?;
+    let issuer = format!("https://iam.{}", config.domain);
+    let ca = std::fs::read_to_string(&config.ca_certificate).context("cannot read the authority's certificate")?;
+    let registry = match config.https_port {
+        443 => format!("registry.{}", config.domain),
+        port => format!("registry.{}:{port}", config.domain),
+    };
+    Ok(access::Access { verifier: TokenVerifier::new(&issuer, [&key]), key, issuer, registry, ca })
+}
+
+fn tls(config: &RoleConfig) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(
+        CertificateDer::from_pem_file(&config.ca_certificate).context("cannot read the authority's certificate")?,
+    )?;
+    let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let certificate = config.server_certificate.as_ref().context("no server certificate in the settings")?;
+    let key = config.server_key.as_ref().context("no server key in the settings")?;
+    let mut tls = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(
+        vec![CertificateDer::from_pem_file(certificate).context("cannot read the server's certificate")?],
+        PrivateKeyDer::from_pem_file(key).context("cannot read the server's key")?,
+    )?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+/// Runs all controllers; ends only if they do.
+async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&str) -> kube::Client) {
+    let context = |name: &str| evroc_controller::Context::new(client(name));
+    let run = evroc_run::RunContext {
+        base: context("run"),
+        settings: evroc_run::Settings {
+            domain: config.domain.clone(),
+            https_port: config.https_port,
+            scale_to_zero_after: Duration::from_secs(config.scale_to_zero_seconds),
+        },
+        images: Arc::new(images::RegistryImages(registry.clone())),
+    };
+    tokio::join!(
+        evroc_compute::run(context("compute")),
+        evroc_network::run(context("iam")),
+        evroc_run::run(run),
+        collect(registry),
+    );
+}
+
+async fn collect(registry: &Registry) {
+    loop {
+        tokio::time::sleep(COLLECT.0).await;
+        if let Err(error) = registry.collect_garbage(COLLECT.1).await {
+            tracing::warn!(%error, "cannot remove what the registry no longer needs");
+        }
+    }
+}
+
+/// Who a connection's client certificate names.
+fn peer_of(parts: &http::request::Parts) -> Option<evroc_iam::Identity> {
+    let peer = parts.extensions.get::<Peer>()?;
+    evroc_iam::Identity::from_client_certificate(peer.certificates.first()?).ok()
+}

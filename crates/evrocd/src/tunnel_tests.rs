@@ -1,0 +1,187 @@
+//! Both halves together.
+
+use async_trait::async_trait;
+use evroc_node::tunnel::{
+    BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelConfig, TunnelHandler, keep_connected, serve_connection,
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// A host with one machine whose port 22 echoes and whose port 80 says something and hangs up.
+struct FakeHost;
+
+#[async_trait]
+impl TunnelHandler for FakeHost {
+    async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal> {
+        if uid != "m1" {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("machine {uid} is not on this host")));
+        }
+        let (ours, mut theirs) = tokio::io::duplex(1000);
+        tokio::spawn(async move {
+            match port {
+                22 => {
+                    let (mut read, mut write) = tokio::io::split(theirs);
+                    tokio::io::copy(&mut read, &mut write).await.unwrap();
+                    write.write_all(b"bye").await.unwrap();
+                    write.shutdown().await.unwrap();
+                }
+                _ => theirs.write_all(b"go away").await.unwrap(),
+            }
+        });
+        Ok(Box::new(ours))
+    }
+
+    async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal> {
+        self.dial_machine(uid, 22).await
+    }
+
+    async fn replica_log(&self, uid: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
+        let text = format!("{uid} {options:?}\n");
+        let first = futures::stream::iter([Ok(Bytes::from(text))]);
+        if options.follow { Ok(Box::pin(first.chain(futures::stream::pending()))) } else { Ok(Box::pin(first)) }
+    }
+
+    async fn serial_log(&self, _uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
+        Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(vec![b'x'; tail_bytes as usize]))])))
+    }
+}
+
+/// A tunnel of host `h1` in memory; dropping the task ends it.
+fn tunnel() -> (Tunnels, tokio::task::JoinSet<()>) {
+    let tunnels = Tunnels::default();
+    let mut tasks = tokio::task::JoinSet::new();
+    let (node, control) = tokio::io::duplex(10_000);
+    tasks.spawn(async move {
+        let _ = serve_connection(TokioIo::new(node), Arc::new(FakeHost)).await;
+    });
+    let registry = tunnels.clone();
+    tasks.spawn(async move {
+        let _ = registry.serve("h1", TokioIo::new(control)).await;
+    });
+    (tunnels, tasks)
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_and_ends_are_passed_on() {
+    let (tunnels, _tasks) = tunnel();
+    let mut stream = tunnels.dial_machine("h1", "m1", 22).await.unwrap();
+    // An answer before the end of the question: it streams.
+    stream.write_all(b"hello").await.unwrap();
+    let mut buffer = [0; 5];
+    stream.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"hello");
+    stream.shutdown().await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "bye");
+
+    let mut stream = tunnels.dial_machine("h1", "m1", 80).await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "go away", "the other side hangs up first");
+    assert_eq!(tunnels.hosts(), ["h1"]);
+}
+
+#[tokio::test]
+async fn a_large_transfer_is_complete_while_another_stream_is_stuck() {
+    let (tunnels, _tasks) = tunnel();
+    // Somebody who never reads must not hold up others.
+    let mut stuck = tunnels.console("h1", "m1").await.unwrap();
+    let flood = tokio::spawn(async move {
+        let _ = stuck.write_all(&vec![0; 8 << 20]).await;
+        stuck
+    });
+    let stream = tunnels.console("h1", "m1").await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sent: Vec<u8> = (0..4_000_000_u32).map(|number| number as u8).collect();
+    let sending = async {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let mut received = Vec::new();
+    let (_, count) = tokio::join!(sending, read.read_to_end(&mut received));
+    assert_eq!(count.unwrap(), sent.len() + 3);
+    assert!(received[..sent.len()] == sent);
+    flood.abort();
+}
+
+#[tokio::test]
+async fn logs_and_refusals() {
+    let (tunnels, _tasks) = tunnel();
+    let log = tunnels.replica_log("h1", "r1", false, Some(7)).await.unwrap();
+    let text = log.collect().await.unwrap().to_bytes();
+    assert_eq!(text, "r1 LogOptions { follow: false, tail_lines: Some(7) }\n");
+    let mut following = tunnels.replica_log("h1", "r1", true, None).await.unwrap();
+    let first = following.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "r1 LogOptions { follow: true, tail_lines: None }\n");
+    let bytes = tunnels.serial_log("h1", "m1", 5).await.unwrap().collect().await.unwrap().to_bytes();
+    assert_eq!(bytes, "xxxxx");
+
+    let error = tunnels.dial_machine("h1", "m2", 22).await.map(drop).unwrap_err();
+    assert_eq!((error.status(), error.to_string().as_str()), (StatusCode::NOT_FOUND, "machine m2 is not on this host"));
+    let error = tunnels.dial_machine("h1", "../x", 22).await.map(drop).unwrap_err();
+    assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_away_is_waited_for_a_little() {
+    let tunnels = Tunnels::default();
+    let error = tunnels.console("h1", "m1").await.map(drop).unwrap_err();
+    assert_eq!(error.to_string(), "host h1 is not connected: is its node running?");
+    assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// An API server that knows nothing but tunnels; the number says how many it has seen.
+async fn api(tunnels: Tunnels) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let tunnels = tunnels.clone();
+            connections.spawn(async move {
+                let service = hyper::service::service_fn(|request: Request<Incoming>| {
+                    let host = request.uri().path().split('/').nth(5).unwrap_or_default().to_owned();
+                    let response = tunnels.accept(&host, request);
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let _ = connection.with_upgrades().await;
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_node_connects_and_connects_again() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tunnels = Tunnels::default();
+    let (address, server) = api(tunnels.clone()).await;
+    let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let config = TunnelConfig {
+        api: format!("http://{address}").parse().unwrap(),
+        host: "h1".into(),
+        tls: Arc::new(tls.with_no_client_auth()),
+    };
+    let node = tokio::spawn(keep_connected(config.clone(), Arc::new(FakeHost)));
+    let mut stream = tunnels.console("h1", "m1").await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    // The node is replaced: a newer tunnel takes the place of the older.
+    let second = tokio::spawn(keep_connected(config, Arc::new(FakeHost)));
+    node.abort();
+    let _ = node.await;
+    let error = stream.read_u8().await.unwrap_err();
+    assert!(!error.to_string().is_empty());
+    let mut stream = tunnels.console("h1", "m1").await.unwrap();
+    stream.write_all(b"y").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'y');
+    assert_eq!(tunnels.hosts(), ["h1"]);
+    second.abort();
+    server.abort();
+}
