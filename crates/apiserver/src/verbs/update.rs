@@ -30,13 +30,7 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     let (mut object, duplicates) = content::decode_object(&call.headers, &call.body)?;
     check_type(call, &object)?;
     admit_fields(call, &mut object, &duplicates)?;
-    let name = strategy::metadata_text(&object, "name");
-    if name.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.info.name
-        )));
-    }
+    check_name(call, &object)?;
     check_namespace(call, &mut object)?;
     let is_conditional = !strategy::metadata_text(&object, "resourceVersion").is_empty();
     if !is_conditional && call.registered.kind.has_generation {
@@ -49,6 +43,22 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     })
     .await?;
     shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+}
+
+/// The name in the wanted state must be the path's.
+pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
+    let (name, expected) = (strategy::metadata_text(object, "name"), &call.info.name);
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({expected} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != expected {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({expected})"
+        )));
+    }
+    Ok(())
 }
 
 /// A `resourceVersion` or uid in the wanted state must be the live one.
@@ -92,13 +102,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let registered = &call.registered;
     let key = call.key();
     let Wanted { mut object, is_tracked } = wanted;
-    let name = strategy::metadata_text(&object, "name");
-    if name != call.info.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.info.name
-        )));
-    }
+    check_name(call, &object)?;
     strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
     if let Some(prepare) = &registered.kind.prepare {
         prepare(&mut object, Some(&live.object));

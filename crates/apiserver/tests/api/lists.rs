@@ -59,6 +59,8 @@ async fn lists_name_the_revision_they_want() {
     admin.create(DISKS, &disk("later", 1)).await;
     let (_, exact) = admin.get(&format!("{DISKS}?resourceVersion={revision}&resourceVersionMatch=Exact")).await;
     assert_eq!(names(&exact), ["d00", "d01"]);
+    // A list of the newest state brings the cache there.
+    admin.get(DISKS).await;
     let (_, newer) = admin.get(&format!("{DISKS}?resourceVersion={revision}")).await;
     assert_eq!(names(&newer), ["d00", "d01", "later"]);
     assert_eq!(admin.get(&format!("{DISKS}?resourceVersion=0")).await.0, 200);
