@@ -19,6 +19,8 @@ use sandbox::{Folder, Namespace};
 
 /// An emulated processor on a machine whose cores are busy with other tests: some thirty times what it takes on an idle one.
 const BOOT: Duration = Duration::from_secs(150);
+/// The same for a guest with systemd and cloud-init: 40 s on an idle machine.
+const BOOT_DEBIAN: Duration = Duration::from_secs(400);
 /// From the power button to the end of QEMU; three seconds on an idle machine.
 const STOP: Duration = Duration::from_secs(60);
 /// A container's start or stop.
@@ -55,6 +57,28 @@ fn a_guest_boots_from_its_own_disk_and_keeps_what_is_written_there() -> Result<(
     ensure!(found == "written by the first guest\ntwo\n", "found: {found}");
     second.power_button()?;
     second.wait_for_end(STOP)
+}
+
+#[test]
+fn a_full_debian_boots_from_its_own_disk_and_follows_its_seed() -> Result<()> {
+    let disk_image = image::folder("debian.12-0.1")?.join("disk.qcow2");
+    let folder = Folder::new()?;
+    let namespace = Namespace::new()?;
+    namespace.add_tap("tap0", "10.0.0.1/24")?;
+    let _dhcp = namespace.dhcp_server(&folder, "tap0", "10.0.0.1", "10.0.0.3")?;
+    let key = Key::new(&folder)?;
+    let disk = guest::overlay(&folder, &disk_image, "6G")?;
+
+    let seed = Seed { instance: "first", hostname: "full", key: &key }.write(&folder)?;
+    let mut guest = Guest::boot(&namespace, &folder, &disk, &seed, "tap0")?;
+    guest.wait_for_serial("full login:", BOOT_DEBIAN)?;
+    guest.wait_for_serial("evroc-guest: ready", BOOT_DEBIAN)?;
+    let status = key.ssh(&namespace, "10.0.0.3", "cloud-init status; hostname; id -un", BOOT_DEBIAN)?;
+    ensure!(status == "status: done\nfull\nevroc-user\n", "found: {status}");
+    let kilobytes = key.ssh(&namespace, "10.0.0.3", "df -k --output=size / | tail -n 1", BOOT_DEBIAN)?;
+    ensure!(kilobytes.trim().parse::<u64>().context("the size of /")? > 5_500_000, "/ has {kilobytes} KB of 6 GB");
+    guest.power_button()?;
+    guest.wait_for_end(STOP)
 }
 
 #[test]
