@@ -138,6 +138,6 @@ fn digest(field: &str, descriptor: &Descriptor) -> Result<Digest, RegistryError>
 
 /// Layers that may not be distributed stay where their `urls` say.
 fn is_stored_here(layer: &Descriptor) -> bool {
-    let foreign = layer.media_type.contains(".foreign.") || layer.media_type.contains(".nondistributable.");
-    !(foreign && !layer.urls.is_empty())
+    let is_foreign = layer.media_type.contains(".foreign.") || layer.media_type.contains(".nondistributable.");
+    !is_foreign || layer.urls.is_empty()
 }

@@ -6,7 +6,7 @@ use crate::support::{TestRegistry, digest};
 #[tokio::test]
 async fn a_blob_is_read_whole_and_in_part() {
     let registry = TestRegistry::new().await;
-    let content: Vec<u8> = (0..1_000_000u32).map(|n| (n * 31 >> 5) as u8).collect();
+    let content: Vec<u8> = (0..1_000_000u32).map(|n| ((n * 31) >> 5) as u8).collect();
     let digest = registry.push_blob("demo/hello", &content).await;
     let path = format!("/v2/demo/hello/blobs/{digest}");
 

@@ -49,10 +49,13 @@ async fn another_digest_is_refused_and_nothing_stays() {
     let registry = TestRegistry::new().await;
     let location = registry.begin("a").await;
     let expected = digest(b"expected");
-    let put = |query: String| registry.request(Method::PUT, query.leak(), &[], "found");
-    put(location.clone()).await.refused(400, "DIGEST_INVALID");
-    put(format!("{location}?digest=sha256:abc")).await.refused(400, "DIGEST_INVALID");
-    let message = put(format!("{location}?digest={expected}")).await.refused(400, "DIGEST_INVALID");
+    let put = async |query: String| {
+        let path = format!("{location}{query}");
+        registry.request(Method::PUT, &path, &[], "found").await
+    };
+    put(String::new()).await.refused(400, "DIGEST_INVALID");
+    put("?digest=sha256:abc".to_owned()).await.refused(400, "DIGEST_INVALID");
+    let message = put(format!("?digest={expected}")).await.refused(400, "DIGEST_INVALID");
     assert!(message.contains(&expected) && message.contains(&digest(b"found")), "{message}");
     registry.get(&format!("/v2/a/blobs/{expected}")).await.refused(404, "BLOB_UNKNOWN");
     assert_eq!(registry.unfinished(), 0);

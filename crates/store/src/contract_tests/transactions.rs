@@ -180,7 +180,7 @@ pub async fn limits_and_nonsense_are_refused(subject: Box<dyn Subject>) {
 /// Values of no bytes and of several megabytes, keys of any bytes.
 pub async fn large_and_empty_values_come_back(subject: Box<dyn Subject>) {
     let store = subject.store();
-    let large: Bytes = (0..store.limits().value_bytes).map(|n| (n * 31 >> 3) as u8).collect();
+    let large: Bytes = (0..store.limits().value_bytes).map(|n| ((n * 31) >> 3) as u8).collect();
     let odd_key = Bytes::from_static(&[0, 255, 1, 0]);
     commit(&store, Txn::create("large", large.clone())).await;
     commit(&store, Txn::create("empty", "")).await;

@@ -329,3 +329,28 @@ impl Mark {
         self.0.write_all_at(&bytes, 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What acknowledgements rest on: the log is synced with every commit, and copied only when the writer says so.
+    #[test]
+    fn the_engine_is_set_up_to_sync() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for _ in 0..2 {
+            let database = Database::open(folder.path()).expect("database opens");
+            let text = |pragma: &str| {
+                database
+                    .writer
+                    .pragma_query_value(None, pragma, |row| row.get::<_, rusqlite::types::Value>(0))
+                    .map(|value| format!("{value:?}"))
+                    .expect("pragma is read")
+            };
+            assert_eq!(text("journal_mode"), "Text(\"wal\")");
+            assert_eq!(text("synchronous"), "Integer(2)");
+            assert_eq!(text("wal_autocheckpoint"), "Integer(0)");
+            assert_eq!(text("auto_vacuum"), "Integer(2)");
+        }
+    }
+}

@@ -48,7 +48,8 @@ async fn a_slow_watcher_is_closed() {
     reader.await.expect("the quick one saw everything");
     let mut position = Revision::ZERO;
     let error = loop {
-        match slow.next().await.expect("an error") {
+        let next = tokio::time::timeout(Duration::from_secs(30), slow.next()).await;
+        match next.expect("it is told").expect("an error") {
             Ok(batch) => {
                 assert!(batch.events.is_empty() || batch.revision == position.next());
                 position = batch.revision;

@@ -288,7 +288,9 @@ async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCas
 #[test]
 fn the_store_behaves_like_the_model() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
+    // PROPTEST_CASES asks for more.
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 64 };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     proptest!(config, |(steps in steps())| {
         runtime.block_on(async {
             let subject = crate::contract::embedded().await;
