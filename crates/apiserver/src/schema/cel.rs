@@ -202,11 +202,15 @@ fn evaluate(
             (path, field) if field.starts_with('[') => format!("{path}{field}"),
             (path, field) => format!("{path}.{field}"),
         };
+        // Objects and lists are not shown, they may be large.
+        let shown_value = Some(value.clone()).filter(|_| !matches!(typed.kind, Some(Type::Object | Type::Array)));
         errors.push(match rule.reason {
             Some(Reason::Required) => FieldError::required(path, detail),
             Some(Reason::Forbidden) => FieldError::forbidden(path, detail),
-            Some(Reason::Duplicate) => FieldError::duplicate(path, type_name.clone()),
-            _ => FieldError::invalid(path, type_name.clone(), detail),
+            Some(Reason::Duplicate) => {
+                FieldError { path, reason: Reason::Duplicate, value: shown_value, detail: String::new() }
+            }
+            _ => FieldError { path, reason: Reason::Invalid, value: shown_value, detail },
         });
     }
 }

@@ -207,7 +207,7 @@ pub fn go_quote(text: &str) -> String {
     out
 }
 
-/// Writes a number as Go's `%v` does: `1e+06` style exponents for large floats.
+/// Writes a number as Go's `%v` does: integers plain, floats as [`go_float`].
 pub fn go_number(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => go_float(float),
@@ -215,19 +215,35 @@ pub fn go_number(number: &serde_json::Number) -> String {
     }
 }
 
-/// Go's `%v` of a float64: shortest form, exponent from 1e21 up and below 1e-4.
+/// Go's `%v` of a float64: shortest form, with an exponent from 1e6 up and below 1e-4.
 pub fn go_float(float: f64) -> String {
     let magnitude = float.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
-        let text = format!("{float:e}");
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, digits) = match exponent.strip_prefix('-') {
-            Some(digits) => ('-', digits),
-            None => ('+', exponent),
-        };
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
+        let (mantissa, sign, digits) = exponent_form(float);
         format!("{mantissa}e{sign}{digits:0>2}")
     } else {
         format!("{float}")
+    }
+}
+
+fn exponent_form(float: f64) -> (String, char, String) {
+    let text = format!("{float:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.strip_prefix('-') {
+        Some(digits) => (mantissa.to_string(), '-', digits.to_string()),
+        None => (mantissa.to_string(), '+', exponent.to_string()),
+    }
+}
+
+/// A number as Go's `json.Marshal` writes it: plain digits from 1e-6 up to 1e21.
+fn go_json_number(number: &serde_json::Number) -> String {
+    match number.as_f64().filter(|_| number.is_f64()) {
+        Some(float) if float == 0.0 || (1e-6..1e21).contains(&float.abs()) => format!("{float}"),
+        Some(float) => {
+            let (mantissa, sign, digits) = exponent_form(float);
+            format!("{mantissa}e{sign}{digits}")
+        }
+        None => number.to_string(),
     }
 }
 
@@ -265,7 +281,7 @@ fn write_go_json(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::String(text) => write_go_json_string(text, out),
-        Value::Number(number) => out.push_str(&go_number(number)),
+        Value::Number(number) => out.push_str(&go_json_number(number)),
         other => out.push_str(&other.to_string()),
     }
 }

@@ -49,18 +49,9 @@ pattern!(
     r"^rgb\(\s*(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\s*,\s*(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\s*,\s*(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\s*\)$"
 );
 pattern!(SSN, r"^[0-9]{3}[- ]?[0-9]{2}[- ]?[0-9]{4}$");
-pattern!(
-    DATE_TIME,
-    r"^([0-9]{4})-([0-9]{2})-([0-9]{2})([Tt]|\s)([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
-);
-pattern!(
-    DURATION,
-    r"^-?([0-9]+(\.[0-9]+)?(ns|us|µs|μs|ms|s|m|h))+$|^[+-]?0$|^[0-9]+ *(ns|nano|nanosecond|nanoseconds|us|µs|micro|microsecond|microseconds|ms|milli|millisecond|milliseconds|s|sec|second|seconds|m|min|minute|minutes|h|hr|hour|hours|d|day|days|w|week|weeks)$"
-);
-pattern!(
-    HOSTNAME,
-    r"^([a-zA-Z0-9\p{L}]((-?[a-zA-Z0-9\p{L}]{0,62})?)|[a-zA-Z0-9\p{L}](([a-zA-Z0-9-\p{L}]{0,61}[a-zA-Z0-9\p{L}])?)(\.[a-zA-Z0-9\p{L}](([a-zA-Z0-9-\p{L}]{0,61}[a-zA-Z0-9\p{L}])?))*(\.[a-zA-Z\p{L}]{2,63})\.?)$"
-);
+pattern!(TIME, r"^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$");
+pattern!(GO_DURATION, r"^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[+-]?0$");
+pattern!(LOOSE_DURATION, r"([0-9]+)\s*([A-Za-zµ]+)");
 pattern!(EMAIL_LOCAL, r#"^([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+|"[^"\\]*")$"#);
 
 fn version_digit(uuid: &str) -> Option<char> {
@@ -76,18 +67,32 @@ fn is_date(text: &str) -> bool {
 }
 
 fn is_date_time(text: &str) -> bool {
-    let Some(parts) = DATE_TIME.captures(text) else { return false };
-    let number = |i: usize| parts[i].parse::<u32>().unwrap_or(u32::MAX);
-    is_date(&text[..10]) && number(5) < 24 && number(6) < 60 && number(7) < 60
+    let lower = text.to_lowercase();
+    let Some((date, time)) = lower.split_once('t') else { return false };
+    let Some(parts) = TIME.captures(time) else { return false };
+    is_date(date) && &parts[1] <= "23" && &parts[2] <= "59" && &parts[3] <= "59"
 }
 
+/// Go's durations, or words anywhere in the text: `1 day`.
 fn is_duration(text: &str) -> bool {
-    DURATION.is_match(text)
+    const EXACT: [&str; 11] = ["ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"];
+    const PREFIXES: [&str; 8] = ["nano", "micro", "milli", "sec", "min", "hour", "day", "week"];
+    GO_DURATION.is_match(text)
+        || LOOSE_DURATION.captures_iter(text).any(|m| {
+            let unit = m[2].to_lowercase();
+            EXACT.contains(&unit.as_str()) || PREFIXES.iter().any(|p| unit.starts_with(p))
+        })
 }
 
-/// Go's `url.ParseRequestURI`, roughly: absolute path or scheme.
+/// Go's `url.ParseRequestURI`, roughly: an absolute path, or a scheme with something behind it.
 fn is_uri(text: &str) -> bool {
-    if text.is_empty() || text.chars().any(|c| c.is_control() || c == ' ') {
+    let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    let escapes_fit = bytes
+        .iter()
+        .enumerate()
+        .all(|(i, b)| *b != b'%' || (hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))));
+    if text.is_empty() || !escapes_fit || text.chars().any(|c| c.is_control() || c == ' ') {
         return false;
     }
     if text.starts_with('/') || text == "*" {
@@ -95,13 +100,32 @@ fn is_uri(text: &str) -> bool {
     }
     let Some((scheme, rest)) = text.split_once(':') else { return false };
     let mut letters = scheme.chars();
-    letters.next().is_some_and(|c| c.is_ascii_alphabetic())
-        && letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-        && (rest.starts_with('/') || !rest.is_empty())
+    let scheme_fits = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let host_fits = match rest.strip_prefix("//") {
+        None => true,
+        Some(rest) => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            match host.strip_prefix('[') {
+                Some(inner) => inner.split_once(']').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok()),
+                None => !host.contains(['[', ']']),
+            }
+        }
+    };
+    scheme_fits && host_fits && !rest.is_empty()
 }
 
+/// An address, or a name with an address in angle brackets.
 fn is_email(text: &str) -> bool {
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let address = match text.trim().strip_suffix('>') {
+        Some(rest) => match rest.rsplit_once('<') {
+            Some((_, address)) => address,
+            None => return false,
+        },
+        None => text.trim(),
+    };
+    let Some((local, domain)) = address.rsplit_once('@') else { return false };
     EMAIL_LOCAL.is_match(local)
         && !local.starts_with('.')
         && !local.ends_with('.')
@@ -111,8 +135,25 @@ fn is_email(text: &str) -> bool {
         && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.')
 }
 
+/// One label with at most one dash, behind its first character; or labels with dots and a last one of letters only.
 fn is_hostname(text: &str) -> bool {
-    text.len() <= 255 && HOSTNAME.is_match(text) && text.split('.').all(|label| label.len() <= 63)
+    let fits = |c: char| c.is_ascii_alphanumeric() || (!c.is_ascii() && !c.is_whitespace() && !c.is_control());
+    let label = |label: &str| {
+        label.starts_with(fits) && label.ends_with(fits) && label.chars().all(|c| fits(c) || c == '-')
+    };
+    if text.len() > 255 || text.split('.').any(|label| label.len() > 63) {
+        return false;
+    }
+    match text.rsplit_once('.') {
+        None => {
+            let mut chars = text.chars();
+            let rest = |rest: &str| rest.strip_prefix('-').unwrap_or(rest).chars().all(fits);
+            chars.next().is_some_and(fits) && rest(chars.as_str())
+        }
+        Some((labels, last)) => {
+            labels.split('.').all(label) && last.chars().count() >= 2 && last.chars().all(char::is_alphabetic)
+        }
+    }
 }
 
 fn is_cidr(text: &str) -> bool {

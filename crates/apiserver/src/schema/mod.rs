@@ -9,6 +9,7 @@ pub mod status;
 
 mod cel;
 mod defaults;
+mod embedded;
 mod formats;
 mod lists;
 mod node;
@@ -100,6 +101,7 @@ impl Model {
     /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = validate::validate(object, old, &self.root);
+        errors.extend(embedded::validate(object, &self.root));
         // A list that already was wrong does not refuse an update of something else.
         if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
             errors.extend(lists::validate(object, &self.root));

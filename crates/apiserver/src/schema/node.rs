@@ -97,6 +97,8 @@ pub struct Node {
     pub(super) list_type_given: bool,
     pub(super) checks: Checks,
     pub(super) rules: Vec<Rule>,
+    /// Whether a node below is an embedded resource.
+    pub(super) has_embedded: bool,
     /// Whether this node or one below has rules: where not, the walk for rules stops.
     pub(super) has_rules: bool,
 }
@@ -232,6 +234,8 @@ fn compile_node(schema: &Value, path: &str, depth: usize) -> Result<Node, Schema
     }
     compile_checks(map, &mut node.checks, path, depth)?;
     node.rules = super::cel::compile_rules(map.get("x-kubernetes-validations"), path)?;
+    let mut children = node.properties.values().chain(node.items.as_deref()).chain(node.additional.as_deref());
+    node.has_embedded = children.any(|n| n.embedded || n.has_embedded);
     node.has_rules = !node.rules.is_empty()
         || node.properties.values().any(|n| n.has_rules)
         || node.items.as_ref().is_some_and(|n| n.has_rules)

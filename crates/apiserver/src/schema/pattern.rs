@@ -1,11 +1,14 @@
 //! Patterns: Go's RE2 syntax by the `regex` crate, whose syntax is nearly the same.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+
+/// Counted classes of Unicode letters get large; Go has no such limit.
+const MAX_COMPILED_BYTES: usize = 64 << 20;
 
 /// Compiles a schema's `pattern`. Differences from Go that are bridged: `\Z` does not exist, `\z` does; `\d`, `\s`, `\w` and
 /// `\b` are ASCII in Go; `(?P<n>…)` works in both.
 pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&ascii_classes(pattern))
+    RegexBuilder::new(&ascii_classes(pattern)).size_limit(MAX_COMPILED_BYTES).build()
 }
 
 /// Rewrites the Perl classes to their ASCII form, which is what they mean in Go.

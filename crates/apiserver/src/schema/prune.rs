@@ -74,6 +74,9 @@ fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
                 walk.record(&name);
                 map.shift_remove(&name);
             }
+            if node.is_some_and(|n| n.embedded) && !walk.path.is_empty() {
+                super::embedded::coerce(map, &walk.path, &mut walk.found);
+            }
         }
         Value::Array(items) => {
             let child = node.and_then(|n| n.items.as_deref());
@@ -100,6 +103,9 @@ fn keep(value: &mut Value, node: &Node, walk: &mut Walk) {
                 {
                     walk.field(name, |walk| visit(entry, Some(child), walk));
                 }
+            }
+            if node.embedded && !walk.path.is_empty() {
+                super::embedded::coerce(map, &walk.path, &mut walk.found);
             }
         }
         Value::Array(items) => {

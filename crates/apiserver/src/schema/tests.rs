@@ -20,7 +20,7 @@ fn lines(errors: Vec<FieldError>) -> Vec<String> {
 fn values_are_checked_with_kubernetes_words() {
     let cases: Vec<(Value, Value, &[&str])> = vec![
         (json!({"type":"integer"}), json!("a"), &[r#"spec.x: Invalid value: "string": spec.x in body must be of type integer: "string""#]),
-        (json!({"type":"integer"}), json!(1.5), &[r#"spec.x: Invalid value: "number": spec.x in body must be of type integer: "number""#]),
+        (json!({"type":"integer"}), json!(1.5), &[r#"spec.x: Invalid value: "number": spec.x in body must be of type integer: "number""#, r#"<nil>: Invalid value: "": Checked value must be of type integer (default format) in spec.x"#]),
         (json!({"type":"integer"}), json!(1.0), &[]),
         (json!({"type":"number"}), json!(1), &[]),
         (json!({"type":"string"}), json!(null), &[r#"spec.x: Invalid value: "null": spec.x in body must be of type string: "null""#]),
@@ -38,6 +38,9 @@ fn values_are_checked_with_kubernetes_words() {
         (json!({"type":"string","pattern":"^a+$"}), json!("b"), &[r#"spec.x: Invalid value: "b": spec.x in body should match '^a+$'"#]),
         (json!({"type":"string","enum":["a","b"]}), json!("c"), &[r#"spec.x: Unsupported value: "c": supported values: "a", "b""#]),
         (json!({"type":"integer","enum":[1,2]}), json!(3), &[r#"spec.x: Unsupported value: 3: supported values: "1", "2""#]),
+        (json!({"type":"number","maximum":1.5}), json!(2), &["spec.x: Invalid value: 2: spec.x in body should be less than or equal to 1"]),
+        (json!({"type":"integer","format":"int32"}), json!(3000000000u64), &[r#"<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.x"#]),
+        (json!({"type":"object","x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true}), json!({"kind":"x"}), &["spec.x.apiVersion: Required value"]),
         (json!({"type":"array","items":{"type":"integer"},"minItems":1}), json!([]), &["spec.x: Invalid value: 0: spec.x in body should have at least 1 items"]),
         (json!({"type":"array","items":{"type":"integer"},"maxItems":1}), json!([1,2]), &["spec.x: Too many: 2: must have at most 1 item"]),
         (json!({"type":"array","items":{"type":"integer"}}), json!([1,"a"]), &[r#"spec.x[1]: Invalid value: "string": spec.x[1] in body must be of type integer: "string""#]),
@@ -122,20 +125,20 @@ fn with_rules(rules: Value) -> Model {
 #[test]
 fn rules_run_with_kubernetes_wording() {
     let cases: Vec<(Value, Value, Option<Value>, &[&str])> = vec![
-        (json!([{"rule":"self.min <= self.max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: "object": failed rule: self.min <= self.max"#]),
-        (json!([{"rule":"self.min <= self.max","message":"min must not exceed max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: "object": min must not exceed max"#]),
+        (json!([{"rule":"self.min <= self.max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: failed rule: self.min <= self.max"#]),
+        (json!([{"rule":"self.min <= self.max","message":"min must not exceed max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: min must not exceed max"#]),
         (json!([{"rule":"self.min <= self.max"}]), json!({"min":1}), None, &[r#"spec: Invalid value: "object": no such key: max evaluating rule: self.min <= self.max"#]),
         (json!([{"rule":"!has(self.max) || self.min <= self.max","fieldPath":".max","reason":"FieldValueForbidden","message":"no"}]), json!({"min":2,"max":1}), None, &["spec.max: Forbidden: no"]),
-        (json!([{"rule":"false","messageExpression":"'min is ' + string(self.min)"}]), json!({"min":2}), None, &[r#"spec: Invalid value: "object": min is 2"#]),
+        (json!([{"rule":"false","messageExpression":"'min is ' + string(self.min)"}]), json!({"min":2}), None, &[r#"spec: Invalid value: min is 2"#]),
         (json!([{"rule":"self.ratio == 1.0"}]), json!({"ratio":1}), None, &[]),
-        (json!([{"rule":"self.when > timestamp('2020-01-01T00:00:00Z')"}]), json!({"when":"2019-01-01T00:00:00Z"}), None, &[r#"spec: Invalid value: "object": failed rule: self.when > timestamp('2020-01-01T00:00:00Z')"#]),
+        (json!([{"rule":"self.when > timestamp('2020-01-01T00:00:00Z')"}]), json!({"when":"2019-01-01T00:00:00Z"}), None, &[r#"spec: Invalid value: failed rule: self.when > timestamp('2020-01-01T00:00:00Z')"#]),
         (json!([{"rule":"self.__namespace__ == 'a' && self.a__dash__b == 'b'"}]), json!({"namespace":"a","a-b":"b"}), None, &[]),
         (json!([{"rule":"self.m['x-y'] == '1'"}]), json!({"m":{"x-y":"1"}}), None, &[]),
         (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"a"}), None, &[]),
-        (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"b"}), Some(json!({"name":"a"})), &[r#"spec: Invalid value: "object": name is immutable"#]),
-        (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), None, &[r#"spec: Invalid value: "object": failed rule: oldSelf.hasValue() || self.name == 'first'"#]),
+        (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"b"}), Some(json!({"name":"a"})), &[r#"spec: Invalid value: name is immutable"#]),
+        (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), None, &[r#"spec: Invalid value: failed rule: oldSelf.hasValue() || self.name == 'first'"#]),
         (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), Some(json!({})), &[]),
-        (json!([]), json!({"l":[{"k":"1","v":"a"},{"k":"0","v":"n"}]}), Some(json!({"l":[{"k":"0","v":"n"},{"k":"1","v":"b"}]})), &[r#"spec.l[0].v: Invalid value: "string": v is immutable"#]),
+        (json!([]), json!({"l":[{"k":"1","v":"a"},{"k":"0","v":"n"}]}), Some(json!({"l":[{"k":"0","v":"n"},{"k":"1","v":"b"}]})), &[r#"spec.l[0].v: Invalid value: "a": v is immutable"#]),
         (json!([{"rule":"false","message":"never"}]), json!({"name":"a"}), Some(json!({"name":"a"})), &[]),
         (json!([{"rule":"false","message":"never"}]), json!({"name":5}), None, &[
             r#"spec.name: Invalid value: "integer": spec.name in body must be of type string: "integer""#,

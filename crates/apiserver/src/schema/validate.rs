@@ -34,7 +34,7 @@ fn check(value: &Value, old: Option<&Value>, node: &Node, path: &str) -> Outcome
         alternatives(value, old, &node.checks, path, &mut out);
         match value {
             Value::String(text) => check_string(text, &node.checks, path, &mut out),
-            Value::Number(number) => check_number(number, &node.checks, path, &mut out),
+            Value::Number(number) => check_number(number, node, path, &mut out),
             Value::Array(items) => check_items(items, old, node, path, &mut out),
             _ => {}
         }
@@ -131,38 +131,64 @@ fn check_string(text: &str, checks: &Checks, path: &str, out: &mut Outcome) {
     }
 }
 
-fn check_number(number: &serde_json::Number, checks: &Checks, path: &str, out: &mut Outcome) {
+/// Whether a number fits the integer type and format of the schema; `None` where there is nothing to fit.
+fn range_error(number: &serde_json::Number, node: &Node, path: &str) -> Option<String> {
+    let format = node.checks.format.as_str();
+    let int = number.as_i64();
+    let fits = match (node.kind?, format) {
+        (Type::Integer, "int32") => int.is_some_and(|i| i32::try_from(i).is_ok()),
+        (Type::Integer, "uint32") => int.is_some_and(|i| u32::try_from(i).is_ok()),
+        (Type::Integer, "uint64") => int.is_some_and(|i| i >= 0),
+        (Type::Integer, _) => int.is_some() || is_whole(&Value::Number(number.clone())),
+        (Type::Number, "float" | "float32") => number.as_f64().is_some_and(|f| f.abs() <= f64::from(f32::MAX)),
+        _ => true,
+    };
+    let of = if format.is_empty() { "(default format)".to_string() } else { format!("with format {format}") };
+    (!fits).then(|| format!("Checked value must be of type {} {of} in {path}", node.kind.map_or("", Type::as_str)))
+}
+
+/// Integers are compared with the integral part of a limit, as Kubernetes does.
+fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut Outcome) {
     out.applied += 2;
+    let checks = &node.checks;
     let value = Value::Number(number.clone());
     let float = number.as_f64().unwrap_or_default();
+    let int = number.as_i64();
+    let mut report = |words: &str, limit: f64| {
+        let limit = if int.is_some() { (limit as i64).to_string() } else { go_float(limit) };
+        out.errors.push(invalid(path, value.clone(), format!("should be {words} {limit}")));
+    };
+    // Minus, zero or plus: how the value compares with the limit.
+    let compare = |limit: f64| match int {
+        Some(int) => int.cmp(&(limit as i64)),
+        None => float.total_cmp(&limit),
+    };
     if let Some(factor) = checks.multiple_of {
-        let multiple = match number.as_i64() {
-            Some(int) if factor.fract() == 0.0 && factor >= 1.0 => int % (factor as i64) == 0,
+        let multiple = match int {
+            Some(int) if factor >= 1.0 => int % (factor as i64) == 0,
             _ => {
                 let quotient = float / factor;
                 (quotient - quotient.round()).abs() < 1e-9 * quotient.abs().max(1.0)
             }
         };
         if !multiple {
-            let rest = format!("should be a multiple of {}", go_float(factor));
-            out.errors.push(invalid(path, value.clone(), rest));
+            report("a multiple of", factor);
         }
     }
     if let Some(min) = checks.minimum {
-        let exclusive = checks.exclusive_minimum;
-        if float < min || (exclusive && float <= min) {
-            let or_equal = if exclusive { "" } else { " or equal to" };
-            let rest = format!("should be greater than{or_equal} {}", go_float(min));
-            out.errors.push(invalid(path, value.clone(), rest));
+        let order = compare(min);
+        if order.is_lt() || (checks.exclusive_minimum && order.is_eq()) {
+            report(if checks.exclusive_minimum { "greater than" } else { "greater than or equal to" }, min);
         }
     }
     if let Some(max) = checks.maximum {
-        let exclusive = checks.exclusive_maximum;
-        if float > max || (exclusive && float >= max) {
-            let or_equal = if exclusive { "" } else { " or equal to" };
-            let rest = format!("should be less than{or_equal} {}", go_float(max));
-            out.errors.push(invalid(path, value, rest));
+        let order = compare(max);
+        if order.is_gt() || (checks.exclusive_maximum && order.is_eq()) {
+            report(if checks.exclusive_maximum { "less than" } else { "less than or equal to" }, max);
         }
+    }
+    if let Some(problem) = range_error(number, node, path) {
+        out.errors.push(FieldError::invalid("<nil>", Value::from(""), problem));
     }
 }
 
