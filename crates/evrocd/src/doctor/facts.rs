@@ -74,8 +74,6 @@ pub struct Facts {
     pub disk_free: u64,
     /// Where that is.
     pub state_root: PathBuf,
-    /// Memory in bytes.
-    pub memory: u64,
     /// Memory that programs can still get.
     pub memory_free: u64,
     /// Soft and hard limit of open files.
@@ -104,7 +102,8 @@ pub struct Facts {
 pub fn gather(state_root: &Path) -> Facts {
     let meminfo = read("/proc/meminfo");
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let missing_programs: Vec<&'static str> = PROGRAMS.into_iter().filter(|name| find_program(name).is_none()).collect();
+    let missing_programs: Vec<&'static str> =
+        PROGRAMS.into_iter().filter(|name| find_program(name).is_none()).collect();
     let is_root = rustix::process::geteuid().is_root();
     let capabilities = capabilities(&read("/proc/self/status"));
     Facts {
@@ -117,7 +116,6 @@ pub fn gather(state_root: &Path) -> Facts {
         has_overlay: read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay"),
         disk_free: disk(state_root).1,
         state_root: state_root.to_owned(),
-        memory: meminfo_bytes(&meminfo, "MemTotal"),
         memory_free: meminfo_bytes(&meminfo, "MemAvailable"),
         open_files: (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX)),
         now: seconds(SystemTime::now()),
@@ -190,7 +188,9 @@ pub fn cgroup_mounts(mountinfo: &str) -> (Vec<(String, PathBuf)>, Option<PathBuf
             Some(&"cgroup") => {
                 let options = fields.get(2).copied().unwrap_or_default();
                 let known = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
-                v1.extend(options.split(',').filter(|name| known.contains(name)).map(|name| (name.to_owned(), point.clone())));
+                v1.extend(
+                    options.split(',').filter(|name| known.contains(name)).map(|name| (name.to_owned(), point.clone())),
+                );
             }
             _ => {}
         }

@@ -6,8 +6,11 @@ use super::facts::{Facts, Route};
 use super::{Finding, Level};
 
 const GIB: u64 = 1 << 30;
-/// Space that the demo images, a few disks and logs need. Less works until it is full, which is found out at the worst moment.
-const DISK_NEEDED: u64 = 20 * 1_000_000_000;
+/// Space that the demo images, a few disks and logs need. Less works until it is full, which is found out at the worst moment; it is no
+/// failure, because a cloud that has filled its disk must still start.
+const DISK_WANTED: u64 = 20 * 1_000_000_000;
+/// Below this not even the images fit.
+const DISK_NEEDED: u64 = 5 * 1_000_000_000;
 /// Below this not even the smallest guest beside the cloud itself fits.
 const MEMORY_NEEDED: u64 = GIB;
 /// Below this only one or two guests fit.
@@ -30,7 +33,8 @@ const CAPABILITIES: [(&str, u32, &str); 6] = [
 
 /// Judges the facts.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![privileges(facts), tun(facts), kvm(facts), cgroups(facts), programs(facts), nftables(facts)];
+    let mut findings =
+        vec![privileges(facts), tun(facts), kvm(facts), cgroups(facts), programs(facts), nftables(facts)];
     findings.push(containers(facts));
     findings.extend([disk(facts), memory(facts), open_files(facts), clock(facts)]);
     findings.extend([network(facts), forwarding(facts), names(facts), loopback(facts)]);
@@ -94,7 +98,9 @@ fn kvm(facts: &Facts) -> Finding {
         Some(Err(reason)) => finding(
             check,
             Level::Warning,
-            format!("/dev/kvm cannot be opened ({reason}): guests are emulated and run 5 to 20 times slower; give evrocd access to the device"),
+            format!(
+                "/dev/kvm cannot be opened ({reason}): guests are emulated and run 5 to 20 times slower; give evrocd access to the device"
+            ),
         ),
         None => finding(
             check,
@@ -138,10 +144,16 @@ fn cgroups(facts: &Facts) -> Finding {
         Some(Err(reason)) => finding(
             check,
             Level::Failure,
-            format!("control groups are {kind} but no group can be made ({reason}); in a container mount them writable (docker: --privileged --cgroupns=host)"),
+            format!(
+                "control groups are {kind} but no group can be made ({reason}); in a container mount them writable (docker: --privileged --cgroupns=host)"
+            ),
         ),
         Some(Ok(())) => finding(check, Level::Ok, format!("control groups are {kind}, with memory, cpu and pids")),
-        None => finding(check, Level::Ok, format!("control groups are {kind}, with memory, cpu and pids (not tried: that needs root)")),
+        None => finding(
+            check,
+            Level::Ok,
+            format!("control groups are {kind}, with memory, cpu and pids (not tried: that needs root)"),
+        ),
     }
 }
 
@@ -170,7 +182,9 @@ fn programs(facts: &Facts) -> Finding {
 fn nftables(facts: &Facts) -> Finding {
     let check = "nftables";
     match &facts.nftables {
-        Some(Ok(())) => finding(check, Level::Ok, "a rule set with connection tracking and NAT was accepted by the kernel"),
+        Some(Ok(())) => {
+            finding(check, Level::Ok, "a rule set with connection tracking and NAT was accepted by the kernel")
+        }
         Some(Err(reason)) => finding(
             check,
             Level::Failure,
@@ -178,7 +192,11 @@ fn nftables(facts: &Facts) -> Finding {
                 "the kernel refused a rule set ({reason}): security groups and NAT cannot work; it needs nf_tables with the inet family, conntrack and NAT (`modprobe nf_tables nft_ct nft_masq`)"
             ),
         ),
-        None => finding(check, Level::Warning, "nftables were not tried: that needs root and the program nft; run the check again with both"),
+        None => finding(
+            check,
+            Level::Warning,
+            "nftables were not tried: that needs root and the program nft; run the check again with both",
+        ),
     }
 }
 
@@ -187,31 +205,43 @@ fn containers(facts: &Facts) -> Finding {
     if facts.has_overlay {
         finding(check, Level::Ok, "the kernel has overlayfs: containers share image layers")
     } else {
-        finding(check, Level::Failure, "the kernel has no overlayfs: containers cannot be started; run `modprobe overlay`")
+        finding(
+            check,
+            Level::Failure,
+            "the kernel has no overlayfs: containers cannot be started; run `modprobe overlay`",
+        )
     }
 }
 
 fn disk(facts: &Facts) -> Finding {
     let (check, place) = ("disk", facts.state_root.display());
     let free = gigabytes(facts.disk_free);
-    if facts.disk_free < DISK_NEEDED {
-        return finding(
-            check,
-            Level::Failure,
-            format!("{free} GB are free below {place}, 20 GB are needed for images and disks: free some, or choose another disk with `evrocd up --state-dir-root DIR`"),
-        );
-    }
-    finding(check, Level::Ok, format!("{free} GB are free below {place}"))
+    let level = match facts.disk_free {
+        bytes if bytes < DISK_NEEDED => Level::Failure,
+        bytes if bytes < DISK_WANTED => Level::Warning,
+        _ => return finding(check, Level::Ok, format!("{free} GB are free below {place}")),
+    };
+    finding(
+        check,
+        level,
+        format!(
+            "{free} GB are free below {place}, 20 GB are needed for images and disks: free some, or choose another disk with `evrocd up --state-dir-root DIR`"
+        ),
+    )
 }
 
 fn memory(facts: &Facts) -> Finding {
     let check = "memory";
     let mib = facts.memory_free / (1 << 20);
     let (level, words) = match facts.memory_free {
-        free if free < MEMORY_NEEDED => {
-            (Level::Failure, ": not even the smallest guest (512 MiB) fits beside the cloud; end other programs or add memory")
-        }
-        free if free < MEMORY_WANTED => (Level::Warning, ": enough for one or two of the smallest guests (512 MiB each); end other programs or add memory"),
+        free if free < MEMORY_NEEDED => (
+            Level::Failure,
+            ": not even the smallest guest (512 MiB) fits beside the cloud; end other programs or add memory",
+        ),
+        free if free < MEMORY_WANTED => (
+            Level::Warning,
+            ": enough for one or two of the smallest guests (512 MiB each); end other programs or add memory",
+        ),
         _ => (Level::Ok, ""),
     };
     finding(check, level, format!("{mib} MiB of memory are free{words}"))
@@ -224,7 +254,9 @@ fn open_files(facts: &Facts) -> Finding {
         return finding(
             check,
             Level::Warning,
-            format!("at most {hard} files can be open at once: enough for a few hundred connections; raise the hard limit (`ulimit -Hn`) before starting evrocd"),
+            format!(
+                "at most {hard} files can be open at once: enough for a few hundred connections; raise the hard limit (`ulimit -Hn`) before starting evrocd"
+            ),
         );
     }
     finding(check, Level::Ok, format!("at most {hard} files can be open at once (now {soft}, raised by evrocd)"))
@@ -251,8 +283,11 @@ fn clock(facts: &Facts) -> Finding {
 
 fn network(facts: &Facts) -> Finding {
     let check = "lan";
-    let overlapping: Vec<&Route> =
-        facts.routes.iter().filter(|route| route.prefix > 0 && overlaps((route.network, route.prefix), SUBNET)).collect();
+    let overlapping: Vec<&Route> = facts
+        .routes
+        .iter()
+        .filter(|route| route.prefix > 0 && overlaps((route.network, route.prefix), SUBNET))
+        .collect();
     let resolvers: Vec<String> =
         facts.nameservers.iter().filter(|server| contains(SUBNET, **server)).map(ToString::to_string).collect();
     if overlapping.is_empty() {
@@ -293,7 +328,11 @@ fn names(facts: &Facts) -> Finding {
     let check = "names";
     let usable = |servers: &[IpAddr]| servers.iter().any(|server| !server.is_loopback());
     if facts.nameservers.is_empty() {
-        return finding(check, Level::Warning, "/etc/resolv.conf names no server: guests can resolve no names; add a line `nameserver ADDRESS`");
+        return finding(
+            check,
+            Level::Warning,
+            "/etc/resolv.conf names no server: guests can resolve no names; add a line `nameserver ADDRESS`",
+        );
     }
     if usable(&facts.nameservers) {
         return finding(check, Level::Ok, format!("guests can use the name server {}", list(&facts.nameservers)));
@@ -324,7 +363,11 @@ fn loopback(facts: &Facts) -> Finding {
     if facts.has_ipv6_loopback {
         finding(check, Level::Ok, "127.0.0.1 and ::1 can be listened on")
     } else {
-        finding(check, Level::Warning, "there is no ::1: the cloud listens on 127.0.0.1 only, which is enough for its clients; nothing needs to be done")
+        finding(
+            check,
+            Level::Warning,
+            "there is no ::1: the cloud listens on 127.0.0.1 only, which is enough for its clients; nothing needs to be done",
+        )
     }
 }
 

@@ -17,12 +17,13 @@ fn fit() -> Facts {
         has_overlay: true,
         disk_free: 100 * GIB,
         state_root: PathBuf::from("/var/lib"),
-        memory: 16 * GIB,
         memory_free: 8 * GIB,
         open_files: (1024, 20_000),
         now: 1_795_219_200,
         built: 1_795_000_000,
-        routes: routes("Iface Destination Gateway Flags RefCnt Use Metric Mask\neth0 00000000 0100A8C0 3 0 0 0 00000000\n"),
+        routes: routes(
+            "Iface Destination Gateway Flags RefCnt Use Metric Mask\neth0 00000000 0100A8C0 3 0 0 0 00000000\n",
+        ),
         forward_drops: vec![],
         nameservers: nameservers("nameserver 192.168.0.1\n"),
         upstream_nameservers: vec![],
@@ -49,23 +50,41 @@ fn each_fact_leads_to_one_sentence() {
         (|f| f.cgroups.v2 = Some(vec!["cpu".into()]), "cgroups", Failure, &["version 2", "memory, pids"]),
         (|f| f.cgroups.writable = Some(Err("/sys/fs/cgroup: Read-only".into())), "cgroups", Failure, &["Read-only"]),
         (
-            |f| f.cgroups = Cgroups { v1: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(), v2: Some(vec!["hugetlb".into()]), writable: Some(Result::Ok(())) },
+            |f| {
+                f.cgroups = Cgroups {
+                    v1: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+                    v2: Some(vec!["hugetlb".into()]),
+                    writable: Some(Result::Ok(())),
+                }
+            },
             "cgroups",
             Ok,
             &["hybrid"],
         ),
         (
-            |f| f.cgroups = Cgroups { v1: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(), v2: None, writable: Some(Result::Ok(())) },
+            |f| {
+                f.cgroups = Cgroups {
+                    v1: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+                    v2: None,
+                    writable: Some(Result::Ok(())),
+                }
+            },
             "cgroups",
             Ok,
             &["version 1"],
         ),
         (|f| f.missing_programs = vec!["runc", "nft"], "programs", Failure, &["runc, nft", "install"]),
         (|f| f.has_firmware = false, "programs", Failure, &["seabios"]),
-        (|f| f.nftables = Some(Err("Operation not supported".into())), "nftables", Failure, &["Operation not supported"]),
+        (
+            |f| f.nftables = Some(Err("Operation not supported".into())),
+            "nftables",
+            Failure,
+            &["Operation not supported"],
+        ),
         (|f| f.nftables = None, "nftables", Warning, &["not tried"]),
         (|f| f.has_overlay = false, "overlay", Failure, &["modprobe overlay"]),
-        (|f| f.disk_free = 19_900_000_000, "disk", Failure, &["19.9 GB", "20 GB", "--state-dir-root"]),
+        (|f| f.disk_free = 4_900_000_000, "disk", Failure, &["4.9 GB", "20 GB", "--state-dir-root"]),
+        (|f| f.disk_free = 19_900_000_000, "disk", Warning, &["19.9 GB", "20 GB", "--state-dir-root"]),
         (|f| f.disk_free = 20_100_000_000, "disk", Ok, &["20.1 GB"]),
         (|f| f.memory_free = GIB - 1, "memory", Failure, &["1023 MiB"]),
         (|f| f.memory_free = GIB + GIB / 2, "memory", Warning, &["1536 MiB"]),
@@ -85,7 +104,12 @@ fn each_fact_leads_to_one_sentence() {
             Warning,
             &["name server 10.0.0.1"],
         ),
-        (|f| f.forward_drops = vec!["iptables chain FORWARD has policy DROP".into()], "forwarding", Warning, &["FORWARD", "accept"]),
+        (
+            |f| f.forward_drops = vec!["iptables chain FORWARD has policy DROP".into()],
+            "forwarding",
+            Warning,
+            &["FORWARD", "accept"],
+        ),
         (|f| f.nameservers = nameservers("nameserver 127.0.0.53"), "names", Warning, &["127.0.0.53", "resolve"]),
         (
             |f| {

@@ -38,6 +38,7 @@ fn it_is_made_once_and_then_kept() {
     assert_eq!(fs::read(&paths.public_copy).unwrap(), first.certificate_pem().as_bytes());
 }
 
+#[allow(clippy::type_complexity)]
 /// Every state that an interruption or a careless hand can leave, and what happens then.
 #[test]
 fn half_an_authority_is_finished_or_named() {

@@ -32,7 +32,7 @@ fn certificates_that_name_nobody_are_refused() {
     let common = (DnType::CommonName, "admin");
     assert_eq!(Identity::from_client_certificate(b"nonsense"), Err(IdentityError::Unreadable));
     assert_eq!(
-        Identity::from_client_certificate(&certificate(&[common.clone()], Some(ServerAuth))),
+        Identity::from_client_certificate(&certificate(std::slice::from_ref(&common), Some(ServerAuth))),
         Err(IdentityError::NotAClient)
     );
     assert_eq!(Identity::from_client_certificate(&certificate(&[common], None)), Err(IdentityError::NotAClient));

@@ -1,0 +1,211 @@
+//! An instance that is removed at the end of the test.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The program under test.
+pub const EVROCD: &str = env!("CARGO_BIN_EXE_evrocd");
+/// How long anything may take on a busy machine before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// An instance with a random name and free ports.
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// Home folder of the "user" who runs the commands.
+    pub home: tempfile::TempDir,
+}
+
+impl Instance {
+    /// A name, as yet without anything behind it.
+    pub fn new() -> Self {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        // As all tests of the project: leftovers are counted by this prefix.
+        let name = format!("evt-{:08x}", hasher.finish() as u32);
+        Self { name, home: tempfile::tempdir().unwrap() }
+    }
+
+    /// A running instance.
+    pub fn up() -> Self {
+        let instance = Self::new();
+        instance.start(&[]);
+        instance
+    }
+
+    /// Runs a subcommand.
+    pub fn run(&self, program: &Path, arguments: &[&str]) -> Output {
+        Command::new(program)
+            .args(arguments)
+            .args(["--instance", &self.name])
+            .env("HOME", self.home.path())
+            .env_remove("SUDO_UID")
+            .env_remove("SUDO_GID")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a subcommand that must work; returns what it printed.
+    pub fn must(&self, arguments: &[&str]) -> String {
+        let output = self.run(Path::new(EVROCD), arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// Runs a subcommand that must fail; returns what it complained about.
+    pub fn must_fail(&self, arguments: &[&str]) -> String {
+        let output = self.run(Path::new(EVROCD), arguments);
+        assert!(!output.status.success(), "{arguments:?} should fail: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// `evrocd up --detach` on any free ports, without a block in /etc/hosts.
+    pub fn start(&self, more: &[&str]) -> String {
+        let mut arguments = vec!["up", "--detach", "--no-hosts-block"];
+        if !self.record_path().exists() {
+            arguments.extend(["--api-port", "0", "--https-port", "0"]);
+        }
+        arguments.extend(more);
+        self.must(&arguments)
+    }
+
+    /// `evrocd status -o json`, whatever its exit code.
+    pub fn status(&self) -> Value {
+        let output = self.run(Path::new(EVROCD), &["status", "-o", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{error}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        })
+    }
+
+    /// The instance's record.
+    pub fn record(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.record_path()).unwrap()).unwrap()
+    }
+
+    fn record_path(&self) -> PathBuf {
+        Path::new("/var/lib/evroc-instances").join(format!("{}.json", self.name))
+    }
+
+    /// `/var/lib/<instance>`.
+    pub fn state(&self) -> PathBuf {
+        Path::new("/var/lib").join(&self.name)
+    }
+
+    /// API and HTTPS port.
+    pub fn ports(&self) -> (u16, u16) {
+        let record = self.record();
+        let port = |name: &str| u16::try_from(record["ports"][name]["port"].as_u64().unwrap()).unwrap();
+        (port("api"), port("https"))
+    }
+
+    /// Pids of the roles that are ready now.
+    pub fn ready_roles(&self) -> BTreeMap<String, i32> {
+        let status = self.status();
+        let roles = status["supervisor"]["roles"].as_object().cloned().unwrap_or_default();
+        roles
+            .into_iter()
+            .filter(|(_, role)| role["state"] == "ready")
+            .map(|(name, role)| (name, i32::try_from(role["pid"].as_i64().unwrap()).unwrap()))
+            .collect()
+    }
+
+    /// Waits until all three roles are ready, other processes than those in `before`.
+    pub fn all_ready_but(&self, before: &[i32]) -> BTreeMap<String, i32> {
+        eventually("all roles are ready", || {
+            let roles = self.ready_roles();
+            (roles.len() == 3 && roles.values().all(|pid| !before.contains(pid))).then_some(roles)
+        })
+    }
+
+    /// The supervisor's pid.
+    pub fn supervisor(&self) -> i32 {
+        i32::try_from(self.status()["supervisor"]["pid"].as_i64().expect("a supervisor runs")).unwrap()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["supervisor", "control", "edge", "node"] {
+                let log = std::fs::read_to_string(self.state().join(format!("log/{name}.log"))).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- {name}.log\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+        }
+        let output = self.run(Path::new(EVROCD), &["down", "--purge", "--timeout", "5"]);
+        if !std::thread::panicking() {
+            let words = [output.stdout, output.stderr].concat();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&words));
+            assert_eq!(leftovers(&self.name), Vec::<String>::new());
+        }
+    }
+}
+
+/// Waits for a condition.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        pause();
+    }
+}
+
+/// A moment between two looks.
+pub fn pause() {
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(Duration::from_millis(20));
+}
+
+/// Sends a signal.
+pub fn signal(pid: i32, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Whether a process lives (a zombie does not).
+pub fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Everything on the machine that carries the instance's name.
+pub fn leftovers(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in [
+        format!("/var/lib/{name}"),
+        format!("/run/{name}"),
+        format!("/var/lib/evroc-instances/{name}.json"),
+        format!("/var/lib/evroc-instances/{name}.lock"),
+    ] {
+        found.extend(Path::new(&path).exists().then_some(path));
+    }
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
+        if cmdline.contains(name) && !cmdline.contains("down") {
+            found.push(format!("process {}: {cmdline}", entry.file_name().to_string_lossy()));
+        }
+    }
+    for (folder, what) in [("/run/netns", "network namespace"), ("/sys/fs/cgroup", "cgroup")] {
+        let hierarchies = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in hierarchies {
+            let own = entry.file_name().to_string_lossy().starts_with(name);
+            if own || entry.path().join(name).exists() {
+                found.push(format!("{what} {}", entry.path().display()));
+            }
+        }
+    }
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    found.extend(hosts.lines().filter(|line| line.contains(name)).map(|line| format!("/etc/hosts: {line}")));
+    found
+}

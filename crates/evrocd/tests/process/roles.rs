@@ -1,0 +1,87 @@
+//! The death of a role.
+
+use crate::client::{Knocker, ask_api};
+use crate::fixture::{Instance, eventually, lives, signal};
+use crate::workload::Sleeper;
+
+#[test]
+fn a_killed_role_is_restarted_and_nobody_is_refused_meanwhile() {
+    let instance = Instance::up();
+    let sleeper = Sleeper::start(&instance);
+    let knocker = Knocker::start(&instance);
+    let mut before = instance.all_ready_but(&[]);
+    for role in ["control", "edge", "node"] {
+        signal(before[role], "KILL");
+        // Sent while nobody accepts: it waits and is answered.
+        assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200, "after the death of {role}");
+        let after = instance.all_ready_but(&[before[role]]);
+        for other in ["control", "edge", "node"].into_iter().filter(|other| *other != role) {
+            assert_eq!(after[other], before[other], "{other} is not touched by the death of {role}");
+        }
+        let status = instance.status();
+        assert_eq!(status["supervisor"]["roles"][role]["restarts"], 1);
+        assert_eq!(status["supervisor"]["roles"][role]["lastExit"], "signal 9");
+        sleeper.goes_on(role);
+        before = after;
+    }
+    knocker.never_refused();
+    assert_eq!(sleeper.end()["code"], 7);
+}
+
+#[test]
+fn signals_to_roles_end_no_guest() {
+    let instance = Instance::up();
+    let sleeper = Sleeper::start(&instance);
+    for role in ["control", "edge", "node"] {
+        let pid = instance.all_ready_but(&[])[role];
+        // Not for roles: nothing happens. That they were looked at is seen in the log.
+        for name in ["INT", "HUP"] {
+            signal(pid, name);
+            let log = instance.state().join(format!("log/{role}.log"));
+            eventually("the role has seen the signal", || {
+                std::fs::read_to_string(&log).unwrap().contains(&format!("ignored SIG{name}")).then_some(())
+            });
+            assert!(lives(pid), "{role} after SIG{name}");
+        }
+        signal(pid, "TERM");
+        instance.all_ready_but(&[pid]);
+        assert_eq!(instance.status()["supervisor"]["roles"][role]["lastExit"], "exit code 0");
+        sleeper.goes_on(role);
+    }
+    assert_eq!(sleeper.end()["code"], 7);
+}
+
+#[test]
+fn roles_have_no_more_rights_than_they_need() {
+    let instance = Instance::up();
+    let base = u32::try_from(instance.record()["uids"]["base"].as_u64().unwrap()).unwrap();
+    for (role, pid) in instance.all_ready_but(&[]) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let wanted = match role.as_str() {
+            "control" => base + 1,
+            "edge" => base + 2,
+            _ => 0,
+        };
+        assert_eq!(field("Uid:"), vec![wanted.to_string(); 4].join(" "), "{role}");
+        assert_eq!(field("Gid:"), vec![wanted.to_string(); 4].join(" "), "{role}");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap();
+        assert_eq!(session, pid.to_string(), "{role} leads a session of its own");
+        if wanted != 0 {
+            for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+                assert_eq!(field(set), "0000000000000000", "{role} {set}");
+            }
+            assert_eq!(field("NoNewPrivs:"), "1", "{role}");
+            assert_eq!(field("Groups:"), "", "{role}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The first start, interrupted starts, and what two instances share.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::client::{ask_api, mode};
+use crate::fixture::{EVROCD, Instance, leftovers};
+
+#[test]
+fn secrets_are_their_owners_only() {
+    let instance = Instance::up();
+    let base = u32::try_from(instance.record()["uids"]["base"].as_u64().unwrap()).unwrap();
+    for (path, want_mode, want_uid) in [
+        ("control/pki/ca.key", 0o600, base + 1),
+        ("control/pki/server.key", 0o600, base + 1),
+        ("control/pki/token.key", 0o600, base + 1),
+        ("control", 0o700, base + 1),
+        ("edge/edge.key", 0o600, base + 2),
+        ("edge/serving.key", 0o600, base + 2),
+        ("edge", 0o700, base + 2),
+        ("node/node.key", 0o600, 0),
+        ("node/images", 0o755, 0),
+        ("pki/ca.crt", 0o644, 0),
+        ("bin/evrocd", 0o755, 0),
+    ] {
+        use std::os::unix::fs::MetadataExt;
+        let path = instance.state().join(path);
+        assert_eq!(mode(&path), want_mode, "{}", path.display());
+        assert_eq!(std::fs::metadata(&path).unwrap().uid(), want_uid, "{}", path.display());
+    }
+    let user = instance.home.path().join(".evroc").join(&instance.name);
+    assert_eq!((mode(&user), mode(&user.join("kubeconfig")), mode(&user.join("id_ed25519"))), (0o700, 0o600, 0o600));
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+}
+
+#[test]
+fn files_stay_when_nothing_changed() {
+    let instance = Instance::up();
+    let user = instance.home.path().join(".evroc").join(&instance.name);
+    let files =
+        ["control/pki/ca.key", "control/pki/ca.crt", "control/pki/server.crt", "edge/serving.crt", "node/node.crt"]
+            .map(|path| instance.state().join(path));
+    let read = || {
+        let mut all: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        all.extend(["kubeconfig", "id_ed25519", "id_ed25519.pub"].map(|name| std::fs::read(user.join(name)).unwrap()));
+        all
+    };
+    let before = read();
+    instance.must(&["down"]);
+    instance.start(&[]);
+    assert_eq!(read(), before);
+    // Another domain: new server certificates, the same authority, a kubeconfig that says so.
+    instance.must(&["down"]);
+    instance.start(&["--domain", "other.localhost"]);
+    let after = read();
+    assert_eq!(after[..2], before[..2]);
+    assert!(after[2] != before[2] && after[3] != before[3] && after[4] == before[4]);
+    assert!(String::from_utf8_lossy(&after[5]).contains("domain: other.localhost"));
+    assert_eq!(after[6..], before[6..]);
+}
+
+#[test]
+fn half_a_certificate_authority_is_finished_or_named() {
+    let instance = Instance::up();
+    instance.must(&["down"]);
+    let pki = instance.state().join("control/pki");
+    std::fs::remove_file(pki.join("ca.crt")).unwrap();
+    std::fs::remove_file(instance.state().join("pki/ca.crt")).unwrap();
+    std::fs::write(pki.join(".tmp-ca.crt-1-1"), "half").unwrap();
+    let text = instance.start(&[]);
+    assert!(text.contains("finished a certificate authority that was left half made"), "{text}");
+    assert!(!pki.join(".tmp-ca.crt-1-1").exists());
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+
+    instance.must(&["down"]);
+    let key = std::fs::read(pki.join("ca.key")).unwrap();
+    std::fs::remove_file(pki.join("ca.key")).unwrap();
+    let text = instance.must_fail(&["up", "--detach"]);
+    assert!(text.contains("ca.key is missing") && text.contains("backup"), "{text}");
+    assert_eq!(instance.status()["state"], "stopped", "nothing is left running");
+    std::fs::write(pki.join("ca.key"), key).unwrap();
+    std::process::Command::new("chown").arg("--reference").arg(&pki).arg(pki.join("ca.key")).status().unwrap();
+    instance.start(&[]);
+}
+
+#[test]
+fn state_of_a_newer_version_is_named() {
+    let instance = Instance::up();
+    instance.must(&["down"]);
+    let format = instance.state().join("format");
+    let good = std::fs::read(&format).unwrap();
+    std::fs::write(&format, r#"{"format":99,"writtenBy":"9.9.9"}"#).unwrap();
+    let text = instance.must_fail(&["up", "--detach"]);
+    assert!(text.contains("written by evrocd 9.9.9 (format 99)"), "{text}");
+    std::fs::write(&format, good).unwrap();
+    instance.start(&[]);
+}
+
+#[test]
+fn two_instances_share_nothing() {
+    let one = Instance::up();
+    let two = Instance::up();
+    let (a, b) = (one.record(), two.record());
+    assert_ne!(a["uids"]["base"], b["uids"]["base"]);
+    let mut ports = vec![one.ports().0, one.ports().1, two.ports().0, two.ports().1];
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4);
+    // Each has its own authority: one's operator is nobody at the other.
+    assert_ne!(
+        std::fs::read(one.state().join("pki/ca.crt")).unwrap(),
+        std::fs::read(two.state().join("pki/ca.crt")).unwrap()
+    );
+    let name = one.name.clone();
+    drop(one);
+    assert_eq!(leftovers(&name), Vec::<String>::new());
+    assert_eq!(two.all_ready_but(&[]).len(), 3, "the other goes on");
+}
+
+#[test]
+fn taken_ports_are_replaced_or_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port().to_string();
+    let instance = Instance::new();
+    let text = instance.must_fail(&["up", "--detach", "--no-hosts-block", "--https-port", "0", "--api-port", &taken]);
+    assert!(text.contains(&format!("API port {taken} is taken by process {}", std::process::id())), "{text}");
+    // Remembered ports that somebody took meanwhile are replaced, and the kubeconfig follows.
+    instance.start(&["--api-port", "0", "--https-port", "0"]);
+    instance.must(&["down"]);
+    let old = instance.ports().0;
+    let _thief = TcpListener::bind(("127.0.0.1", old)).unwrap();
+    let text = instance.start(&[]);
+    assert_ne!(instance.ports().0, old);
+    assert!(text.contains(&format!("(it was {old})")), "{text}");
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+}
+
+#[test]
+fn the_block_in_etc_hosts_comes_and_goes() {
+    let instance = Instance::new();
+    let domain = format!("{}.localhost", instance.name);
+    let lines = || {
+        let text = std::fs::read_to_string("/etc/hosts").unwrap();
+        text.lines().filter(|line| line.contains(&format!("registry.{domain}"))).map(str::to_owned).collect::<Vec<_>>()
+    };
+    instance.must(&["up", "--detach", "--api-port", "0", "--https-port", "0", "--domain", &domain]);
+    assert_eq!(lines().len(), 2, "{:?}", lines());
+    instance.must(&["down"]);
+    assert_eq!(lines().len(), 2, "it stays while the instance is stopped");
+    instance.start(&[]);
+    assert_eq!(lines().len(), 0, "--no-hosts-block takes it out");
+    instance.must(&["down"]);
+    instance.must(&["up", "--detach", "--hosts-block"]);
+    assert_eq!(lines().len(), 2);
+}
+
+#[test]
+fn an_image_is_imported_at_start_and_by_command() {
+    let instance = Instance::new();
+    let built = instance.home.path().join("images/tiny");
+    std::fs::create_dir_all(&built).unwrap();
+    std::fs::write(built.join("disk.qcow2"), b"QFI\xfbnot a real one").unwrap();
+    std::fs::write(built.join("image.json"), r#"{"name":"tiny.1-0.1"}"#).unwrap();
+    let folder = instance.home.path().join("images").display().to_string();
+    let text = instance.start(&["--image-dir", &folder]);
+    assert!(text.contains("imported image tiny.1-0.1"), "{text}");
+    assert!(instance.state().join("node/images/tiny.1-0.1/disk.qcow2").exists());
+    assert!(instance.must(&["image", "import", &folder]).contains("nothing to do"));
+    std::fs::write(built.join("disk.qcow2"), b"half").unwrap();
+    assert!(instance.must_fail(&["image", "import", &folder]).contains("expected a qcow2 disk"));
+    assert!(!instance.run(Path::new(EVROCD), &["image", "import", "/no/such/folder"]).status.success());
+}
