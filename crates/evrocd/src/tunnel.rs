@@ -103,17 +103,23 @@ struct Shared {
     generation: AtomicU64,
     /// Changes with every tunnel that comes.
     arrivals: watch::Sender<u64>,
+    /// How long a tunnel that is not there is waited for.
+    patience: Duration,
 }
 
 impl Default for Tunnels {
     fn default() -> Self {
-        let shared =
-            Shared { senders: Mutex::default(), generation: AtomicU64::new(0), arrivals: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared) }
+        Self::with_patience(TUNNEL_DEADLINE)
     }
 }
 
 impl Tunnels {
+    fn with_patience(patience: Duration) -> Self {
+        let senders = Mutex::default();
+        let (generation, arrivals) = (AtomicU64::new(0), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { senders, generation, arrivals, patience }) }
+    }
+
     /// Answers a node's request for a tunnel: 101, and the connection is served in the background until it ends. The caller has made
     /// sure that it is the node of `host` who asks.
     pub fn accept<B>(&self, host: &str, request: Request<B>) -> Response<Empty<Bytes>> {
@@ -272,7 +278,7 @@ impl Tunnels {
                 }
             }
         };
-        tokio::time::timeout(TUNNEL_DEADLINE, waiting)
+        tokio::time::timeout(self.shared.patience, waiting)
             .await
             .map_err(|_| TunnelError::NotConnected { host: host.to_owned() })
     }

@@ -125,9 +125,9 @@ async fn logs_and_refusals() {
     assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_host_that_is_away_is_waited_for_a_little() {
-    let tunnels = Tunnels::default();
+    let tunnels = Tunnels::with_patience(Duration::from_millis(20));
     let error = tunnels.console("h1", "m1").await.map(drop).unwrap_err();
     assert_eq!(error.to_string(), "host h1 is not connected: is its node running?");
     assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -4,6 +4,7 @@ pub mod container;
 pub mod dial;
 pub mod net;
 pub mod shim;
+pub mod tunnel;
 pub mod image;
 pub mod seed;
 pub mod volume;

@@ -413,7 +413,7 @@ fn the_hosts_own_rules_are_accepted_and_removed() {
     nft(&host, &table).unwrap();
     nft(&host, &rules::remove_table("evroc")).unwrap();
     nft(&host, &rules::remove_table("evroc")).unwrap();
-    let refused = nft(&host, "add rule inet nothing at all\n").unwrap_err().to_string();
+    let refused = nft(&host, "add rule inet nothing here accept\n").unwrap_err().to_string();
     assert!(refused.starts_with("nft in ") && refused.contains("No such file"), "{refused}");
     Netns::remove(&path).unwrap();
 }

@@ -1,0 +1,85 @@
+//! The node's end of the tunnel to control: streams (consoles, connections, logs) that users open through the API.
+//!
+//! ```text
+//! node ── TCP, mTLS ── GET …/hosts/<host>/tunnel, Upgrade: evroc-tunnel ──► control
+//! node ◄─ 101 ──────────────────────────────────────────────────────────── control
+//! node ◄═ HTTP/2 with the roles turned round: control asks, node answers ═► control
+//! ```
+//! The node opens the only connection, so hosts need no open port. What is asked is authenticated by that: only control is at the
+//! other end, and it has authorised the user.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/dial`, `X-Evroc-Target: machine/<uid>:<port>` | both bodies are the connection's two directions |
+//! | `POST /v1/machines/<uid>/console` | the same for the serial console |
+//! | `GET /v1/replicas/<uid>/log?follow=true&tailLines=N` | text; goes on when followed |
+//! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
+//!
+//! A refusal is a status with `{"message": …}`. The other half is `tunnel` in `evrocd`.
+
+mod client;
+mod serve;
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use client::{ConnectError, TunnelConfig, keep_connected};
+pub use serve::serve_connection;
+
+/// What the tunnel is upgraded to.
+pub const PROTOCOL: &str = "evroc-tunnel";
+/// Names the target of `POST /v1/dial`.
+pub const TARGET_HEADER: &str = "x-evroc-target";
+
+/// Bytes in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Bytes in both directions, of whatever kind.
+pub type BoxDuplex = Box<dyn Duplex>;
+/// Bytes towards the user.
+pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Why a stream cannot be had, in words for the user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The HTTP status that says it to programs: 404 not here, 409 not in this state, 502 nobody listens, 504 no answer.
+    pub status: StatusCode,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with these words.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// Which part of a replica's log is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogOptions {
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Begin with this many of the last lines; everything if absent.
+    pub tail_lines: Option<u64>,
+}
+
+/// What a host can open streams to.
+#[async_trait]
+pub trait TunnelHandler: Send + Sync + 'static {
+    /// A TCP connection to a port of a machine.
+    async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal>;
+    /// The serial console of a machine; the first bytes are its last output.
+    async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
+    /// What a replica wrote.
+    async fn replica_log(&self, uid: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
+    /// The end of what a machine wrote to its serial console.
+    async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
+}

@@ -1,0 +1,171 @@
+//! Answering what control asks on an open tunnel.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::{BoxBytes, BoxDuplex, LogOptions, Refusal, TARGET_HEADER, TunnelHandler};
+
+/// A tunnel that carries nothing is asked for a sign of life this often: no more than some seconds pass until the loss of a host's
+/// connection is noticed, and a firewall on the way sees traffic.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// No answer within this time: the connection is dead.
+const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
+/// What control may have in flight to one stream: the bandwidth-delay product of 1 Gbit/s at 8 ms.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Streams at a time. Too low makes users wait for each other; each costs some kilobytes.
+const MAX_STREAMS: u32 = 10_000;
+const COPY_BUFFER: usize = 32 << 10;
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// Serves a tunnel until it ends.
+pub async fn serve_connection<I>(io: I, handler: Arc<dyn TunnelHandler>) -> Result<(), hyper::Error>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+{
+    let service = hyper::service::service_fn(move |request| {
+        let handler = handler.clone();
+        async move {
+            let answer = route(request, &*handler).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| refuse(&refusal)))
+        }
+    });
+    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_DEADLINE)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .serve_connection(io, service)
+        .await
+}
+
+async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Result<Response<Body>, Refusal> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    match (request.method(), parts.as_slice()) {
+        (&Method::POST, ["v1", "dial"]) => {
+            let (uid, port) = target(&request)?;
+            let connection = handler.dial_machine(&uid, port).await?;
+            Ok(join(request, connection))
+        }
+        (&Method::POST, ["v1", "machines", uid, "console"]) => {
+            let console = handler.console(checked(uid)?).await?;
+            Ok(join(request, console))
+        }
+        (&Method::GET, ["v1", "replicas", uid, "log"]) => {
+            let options = LogOptions {
+                follow: parameter(&request, "follow") == Some("true"),
+                tail_lines: number(&request, "tailLines")?,
+            };
+            Ok(stream(handler.replica_log(checked(uid)?, options).await?))
+        }
+        (&Method::GET, ["v1", "machines", uid, "serial-log"]) => {
+            let tail_bytes = number(&request, "tailBytes")?.unwrap_or(u64::MAX);
+            Ok(stream(handler.serial_log(checked(uid)?, tail_bytes).await?))
+        }
+        (method, _) => Err(Refusal::new(StatusCode::NOT_FOUND, format!("this host does not serve {method} {path}"))),
+    }
+}
+
+/// `machine/<uid>:<port>`.
+fn target(request: &Request<Incoming>) -> Result<(String, u16), Refusal> {
+    let text = request.headers().get(TARGET_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let invalid = || {
+        Refusal::new(StatusCode::BAD_REQUEST, format!("{TARGET_HEADER}: expected machine/<uid>:<port>, found {text:?}"))
+    };
+    let (uid, port) = text.strip_prefix("machine/").and_then(|rest| rest.split_once(':')).ok_or_else(invalid)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
+    Ok((checked(uid)?.to_owned(), port))
+}
+
+/// A uid becomes part of paths.
+fn checked(uid: &str) -> Result<&str, Refusal> {
+    let is_plain = !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_plain { Ok(uid) } else { Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{uid:?} is not a uid"))) }
+}
+
+fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = parameter(request, name) else { return Ok(None) };
+    let invalid = |_| Refusal::new(StatusCode::BAD_REQUEST, format!("{name}: expected a number, found {text:?}"));
+    text.parse().map(Some).map_err(invalid)
+}
+
+/// Makes the request's body and the answer's the two directions of `connection`. The connection ends when the answer has been read
+/// to its end, or nobody wants it any more.
+fn join(request: Request<Incoming>, connection: BoxDuplex) -> Response<Body> {
+    let (read, mut write) = tokio::io::split(connection);
+    let upload = tokio::spawn(async move {
+        let body = request.into_body().into_data_stream().map(|item| item.map_err(io::Error::other));
+        let mut body = StreamReader::new(body);
+        // An error means that one side is gone; the other direction tells.
+        let copied = tokio::io::copy_buf(&mut body, &mut write).await;
+        if copied.is_ok() {
+            // Pass the end on, so that protocols that use it (`nc`, `scp`) work.
+            let _ = write.shutdown().await;
+        }
+        // Until the answer is done: dropping this half early would be fine for sockets, but not for every duplex.
+        std::future::pending::<()>().await;
+    });
+    let guard = AbortOnDrop(upload);
+    let answer = ReaderStream::with_capacity(read, COPY_BUFFER).map(move |item| {
+        let _alive = &guard;
+        item
+    });
+    stream(Box::pin(answer))
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn stream(bytes: BoxBytes) -> Response<Body> {
+    Response::new(streaming_body(bytes))
+}
+
+fn streaming_body(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    // BoxBody asks for Sync, which streams of files and sockets are not; nobody reads a body from two threads.
+    BodyExt::boxed(StreamBody::new(sync_wrapper(bytes).map(|item| item.map(Frame::data))))
+}
+
+/// Makes a stream `Sync` by a lock that is never contended.
+fn sync_wrapper(
+    bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+    let mut bytes = std::sync::Mutex::new(Box::pin(bytes));
+    futures::stream::poll_fn(move |context| match bytes.get_mut() {
+        Ok(bytes) => bytes.as_mut().poll_next(context),
+        Err(poisoned) => poisoned.into_inner().as_mut().poll_next(context),
+    })
+}
+
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    let text = serde_json::json!({"message": refusal.message}).to_string();
+    let mut response = Response::new(Full::from(text).map_err(|never| match never {}).boxed());
+    *response.status_mut() = refusal.status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
