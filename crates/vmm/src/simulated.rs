@@ -60,7 +60,8 @@ impl Hypervisor for Simulated {
 
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError> {
         guest.validate()?;
-        let refused = |found: String| ConfigError { field: "monitorFd".into(), expected: "a listening unix socket", found };
+        let refused =
+            |found: String| ConfigError { field: "monitorFd".into(), expected: "a listening unix socket", found };
         let socket = socket_path(guest.monitor_fd).ok_or_else(|| refused(guest.monitor_fd.to_string()))?;
         let control = control(&socket);
         let _ = std::fs::remove_file(&control);

@@ -13,11 +13,31 @@ pub(crate) fn write_json<T: Serialize>(dir: &Path, name: &str, mode: u32, value:
     let temporary = dir.join(format!(".{name}.new"));
     let mut bytes = serde_json::to_vec(value)?;
     bytes.push(b'\n');
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    // The folder may belong to a less privileged user: a link planted under this name is not followed.
+    remove_path(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, dir.join(name))?;
     File::open(dir)?.sync_all()
+}
+
+/// Room for the record of the end on a disk that is full by then; see [`release_reserve`].
+const RESERVE: &str = ".reserve";
+/// Blocks for `exit.json` and its folder entry.
+const RESERVE_BYTES: usize = 16 << 10;
+
+/// Takes room on the disk. Not zeros: some file systems would take none.
+pub(crate) fn take_reserve(dir: &Path) -> io::Result<()> {
+    remove(dir, RESERVE)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(RESERVE))?;
+    file.write_all(&[0x5a; RESERVE_BYTES])?;
+    file.sync_all()
+}
+
+/// Gives it back.
+pub(crate) fn release_reserve(dir: &Path) -> io::Result<()> {
+    remove(dir, RESERVE)
 }
 
 /// Reads `dir/name`; `None` if there is none.

@@ -19,6 +19,7 @@
 //! | `log`, `log.1`, … | shim | the workload's output, rotated by size |
 //! | `stderr`, `stderr.1` | shim | the same for standard error when it is kept apart |
 //! | `shim.err` | shim | what the shim itself has to complain about |
+//! | `.reserve` | shim | keeps room on the disk for `exit.json` |
 //! | `exit.json` | shim (or [`Lost::end`]) | [`Exit`]: how it ended; written last, synced, atomically |
 //!
 //! Invariants:

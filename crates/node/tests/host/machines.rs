@@ -10,7 +10,7 @@ use evroc_node::container::cgroup::Cgroups;
 use evroc_node::image::ImageStore;
 use evroc_node::machine::{
     AcceleratorKind, Found, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner, VolumeUse,
-    wait_for_serial,
+    wait_for_serial, wait_for_serial_in,
 };
 use evroc_node::seed::SeedInput;
 use evroc_node::shim::{ProcessIdentity, ShimLauncher, User, tail};
@@ -298,11 +298,30 @@ async fn a_guest_whose_shim_was_killed_is_ended_and_can_start_again() {
     let machine = host.runner.start(&config, None).await.unwrap();
     shows(&machine, "ready hostname=m").await;
 
-    // A guest that reboots goes on in the same process; one that is frozen cannot be asked and is ended.
+    // A guest that is frozen cannot be asked and is ended.
     let monitor = machine.monitor().await.unwrap();
     monitor.pause().await.unwrap();
     let stopped = host.runner.stop("m", Duration::from_millis(200)).await.unwrap().unwrap();
     assert_eq!((stopped.manner, stopped.exit.code), (StopManner::Quit, Some(0)));
+    host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_reboots_goes_on_in_the_same_process() {
+    let host = with_tiny().await;
+    let mut config = config("m", &["disk"]);
+    config.seed.user_data = Some("#!/bin/sh\necho rebooting now; reboot\n".into());
+    let machine = host.runner.start(&config, None).await.unwrap();
+    let mut console = machine.console(MIB as usize).await.unwrap();
+    let story = async {
+        for marker in ["ready hostname=m", "rebooting now", "ready hostname=m"] {
+            wait_for_serial_in(&mut console, &[marker]).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(BOOT * 2, story).await.is_ok(), "{}", host.serial("m"));
+    let Found::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    assert_eq!(after.shim().record().child, machine.shim().record().child);
     host.runner.remove("m").await.unwrap();
     host.assert_clean().await;
 }

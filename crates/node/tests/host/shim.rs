@@ -378,3 +378,63 @@ async fn a_stuck_reader_does_not_stop_the_workload() {
     let exit = tokio::time::timeout(Duration::from_secs(20), client.wait()).await.unwrap().unwrap();
     assert_eq!(exit.code, Some(0));
 }
+
+#[tokio::test]
+async fn a_full_disk_costs_log_bytes_and_nothing_else() {
+    let shims = Shims::new();
+    let dir = shims.dir("a");
+    std::fs::create_dir_all(&dir).unwrap();
+    let _disk = SmallDisk::mount(&dir);
+    let mut spec = shims.shell("a", "head -c 2000000 /dev/zero; exit 5");
+    spec.env.insert("PATH".into(), "/usr/bin:/bin".into());
+    spec.log = LogLimits { format: LogFormat::Raw, max_bytes: 10 << 20, max_files: 1 };
+    let client = shims.start(&spec).await;
+    let exit = client.wait().await.unwrap();
+    assert_eq!(exit.code, Some(5));
+    assert!(exit.log_bytes_dropped > 1_000_000, "{exit:?}");
+    assert!(matches!(adopt(&dir).await.unwrap(), Adopted::Exited(found) if found == exit));
+}
+
+/// A file system of 256 KiB.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        let options = Some(c"size=256k");
+        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), options).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn running_out_of_memory_is_told() {
+    let shims = Shims::new();
+    let cgroups = evroc_node::container::cgroup::Cgroups::discover().unwrap();
+    let instance = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let group = format!("/{instance}/oom");
+    cgroups.create(&group).unwrap();
+    let folders = cgroups.memory_folders(&group);
+    let limited: Vec<PathBuf> = folders
+        .into_iter()
+        .filter(|folder| {
+            let files = ["memory.limit_in_bytes", "memory.max"].map(|name| folder.join(name));
+            files.iter().any(|file| file.exists() && std::fs::write(file, "30000000").is_ok())
+        })
+        .collect();
+    assert!(!limited.is_empty(), "no memory controller on this host");
+    let mut spec = shims.shell("a", "exec tail /dev/zero");
+    spec.env.insert("PATH".into(), "/usr/bin:/bin".into());
+    spec.cgroups = limited;
+    let client = shims.start(&spec).await;
+    let exit = tokio::time::timeout(Duration::from_secs(30), client.wait()).await;
+    cgroups.remove(&group).unwrap();
+    let exit = exit.unwrap().unwrap();
+    assert_eq!((exit.signal, exit.oom), (Some(9), true));
+    assert_eq!(exit.reason, "ran out of memory (ended by signal 9 (SIGKILL))");
+}

@@ -141,7 +141,9 @@ impl LogWriter {
 
     fn open(&mut self, is_new: bool) {
         let path = self.dir.join(self.name);
-        let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+        // Opened by root once, in a folder that the shim's user can write to.
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
         self.file = opened.ok();
         if is_new && let Some(file) = &self.file {
             // Only reached with old content when the rename before failed: staying within the limit comes first.
@@ -230,11 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted() {
+    fn what_cannot_be_written_is_counted_and_the_log_goes_on_later() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("log")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("log")).unwrap();
         let mut log = LogWriter::new(dir.path().into(), "log", limits(LogFormat::Raw, 1000, 2));
         log.write(Stream::Stdout, b"12345", now());
         assert_eq!(log.dropped(), 5);
+        std::fs::remove_file(dir.path().join("log")).unwrap();
+        log.write(Stream::Stdout, b"678", now());
+        assert_eq!(std::fs::read(dir.path().join("log")).unwrap(), b"678");
     }
 }

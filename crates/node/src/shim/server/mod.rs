@@ -91,6 +91,7 @@ fn serve(dir: &Path) -> Result<(), ShimError> {
     for name in ["pid.json", "exit.json"] {
         files::remove(&dir, name).map_err(file("remove", &dir.join(name)))?;
     }
+    files::take_reserve(&dir).map_err(file("reserve room in", &dir))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| system("become subreaper")(errno.into()))?;
     let listener = listen(&spec.socket).map_err(file("listen on", &spec.socket))?;
@@ -129,6 +130,7 @@ fn serve(dir: &Path) -> Result<(), ShimError> {
                 reason: format!("cannot start: {reason}"),
                 ..Exit::default()
             };
+            let _ = files::release_reserve(&dir);
             files::write_json(&dir, "exit.json", 0o644, &exit).map_err(file("write", &dir.join("exit.json")))?;
             let _ = std::fs::remove_file(&spec.socket);
             report(Some(&exit.reason));

@@ -438,6 +438,7 @@ impl<'a> Pump<'a> {
             stderr_tail: String::from_utf8_lossy(self.stderr_tail.make_contiguous()).trim_end().to_owned(),
             log_bytes_dropped: self.dropped(),
         };
+        let _ = files::release_reserve(&self.dir);
         match files::write_json(&self.dir, "exit.json", 0o644, &exit) {
             Ok(()) => {
                 if !self.has_run {
@@ -484,12 +485,33 @@ fn keep_last(ring: &mut VecDeque<u8>, bytes: &[u8], limit: usize) {
 fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("ended with code {code}"),
-        (_, Some(signal)) => match Signal::from_named_raw(signal) {
-            Some(name) => format!("ended by signal {signal} ({name:?})"),
+        (_, Some(signal)) => match signal_name(signal) {
+            Some(name) => format!("ended by signal {signal} ({name})"),
             None => format!("ended by signal {signal}"),
         },
         _ => "ended".into(),
     }
+}
+
+/// Those that end processes.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    let names = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    names.into_iter().find(|(number, _)| *number == signal).map(|(_, name)| name)
 }
 
 fn read_pid(path: &Path) -> io::Result<Pid> {
