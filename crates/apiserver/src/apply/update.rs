@@ -129,9 +129,8 @@ impl Apply<'_> {
         displace(managers, &comparison, Some(&self.writer), force)?;
         drop_unowned(managers);
         let changed = *live != new;
-        if let Some(owned) = managers.get_mut(&self.writer)
-            && (changed || owned.time.is_none())
-        {
+        // A new manager whose apply changes nothing has no time, as in Kubernetes.
+        if let Some(owned) = managers.get_mut(&self.writer).filter(|_| changed) {
             owned.time = Some(self.now.to_string());
         }
         Ok(changed.then_some(new))

@@ -60,6 +60,7 @@ const META: &[(&str, Form)] = &[
 ];
 
 /// Brings `metadata` into form: unknown fields are dropped and reported (`metadata.colour`), nulls and empty values dropped.
+/// So an empty list of managedFields means nothing, and only `[{}]` asks to forget them.
 ///
 /// # Errors
 /// If a known field has a wrong type.
@@ -110,7 +111,7 @@ fn fields(
         coerce(value, *form, &here, unknown)?;
         let is_empty = match value {
             Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty() && key != "managedFields",
+            Value::Array(items) => items.is_empty(),
             Value::Object(map) => map.is_empty() && key != "fieldsV1",
             Value::Number(n) => key == "generation" && n.as_i64() == Some(0),
             _ => false,

@@ -1,6 +1,26 @@
 //! One operation of a JSON patch.
 
+use crate::schema::error::go_json;
 use serde_json::{Map, Value};
+
+/// Whether an operation has what it needs.
+pub(super) fn check(operation: &Value) -> Result<(), String> {
+    let wrong = |problem: &str| Err(format!("invalid operation {}: {problem}", go_json(operation)));
+    let has_text = |key: &str| operation.get(key).is_some_and(Value::is_string);
+    match operation.get("op").and_then(Value::as_str).unwrap_or("unknown") {
+        "add" | "replace" if operation.get("value").is_none() => {
+            wrong("failed to decode 'value': operation, missing value field: missing value")
+        }
+        "move" | "copy" if !has_text("from") => {
+            wrong("failed to decode 'from': operation, missing from field: missing value")
+        }
+        "add" | "replace" | "move" | "copy" | "remove" | "test" if !has_text("path") => {
+            wrong("failed to decode 'path': operation missing path field: missing value")
+        }
+        "add" | "replace" | "move" | "copy" | "remove" | "test" => Ok(()),
+        _ => wrong("unsupported operation"),
+    }
+}
 
 /// Applies an operation; the error says what did not fit.
 pub(super) fn apply(doc: &mut Value, operation: &Value) -> Result<(), String> {

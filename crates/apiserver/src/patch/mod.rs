@@ -46,7 +46,10 @@ fn decode(body: &[u8]) -> Result<Value, PatchError> {
 /// # Errors
 /// See [`PatchError`]; the object is unchanged then.
 pub fn apply_json_patch(object: &Value, body: &[u8]) -> Result<Value, PatchError> {
-    let patch = decode(body)?;
+    let patch = match decode(body)? {
+        Value::Null => Value::Array(Vec::new()),
+        patch => patch,
+    };
     let Value::Array(operations) = patch else {
         return Err(PatchError::BadRequest(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
@@ -65,6 +68,7 @@ pub fn apply_json_patch(object: &Value, body: &[u8]) -> Result<Value, PatchError
             json_kind(other)
         )));
     }
+    operations.iter().try_for_each(json::check).map_err(PatchError::BadRequest)?;
     let mut out = object.clone();
     for operation in &operations {
         json::apply(&mut out, operation).map_err(PatchError::Unprocessable)?;

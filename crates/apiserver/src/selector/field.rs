@@ -20,13 +20,14 @@ impl FieldSelector {
     /// Parses a selector. `selectable` are the kind's JSON paths (`.spec.running`); `metadata.name` and, for namespaced kinds,
     /// `metadata.namespace` always are.
     pub fn parse(text: &str, namespaced: bool, selectable: &[&str]) -> Result<Self, SelectorError> {
-        let mut parts: Vec<&str> = text.split(',').collect();
+        let mut parts = split_terms(text);
         parts.sort_unstable();
         let mut terms = Vec::new();
         for part in parts.into_iter().filter(|p| !p.is_empty()) {
-            let Some((field, value, negated)) = split(part) else {
+            let Some((field, value, negated)) = split_term(part) else {
                 return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
+            let value = unescape(value)?;
             let known = match field {
                 "metadata.name" => true,
                 "metadata.namespace" => namespaced,
@@ -35,7 +36,7 @@ impl FieldSelector {
             if !known {
                 return Err(SelectorError(format!("field label not supported: {field}")));
             }
-            terms.push(Term { field: field.to_string(), value: value.to_string(), negated });
+            terms.push(Term { field: field.to_string(), value, negated });
         }
         Ok(Self { terms })
     }
@@ -66,21 +67,62 @@ impl std::fmt::Display for FieldSelector {
         for (i, term) in self.terms.iter().enumerate() {
             let separator = if i > 0 { "," } else { "" };
             let operator = if term.negated { "!=" } else { "=" };
-            write!(f, "{separator}{}{operator}{}", term.field, term.value)?;
+            let value = term.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+            write!(f, "{separator}{}{operator}{value}", term.field)?;
         }
         Ok(())
     }
 }
 
-/// Kubernetes takes an operator only where it occurs exactly once.
-fn split(part: &str) -> Option<(&str, &str, bool)> {
-    for (operator, negated) in [("!=", true), ("==", false), ("=", false)] {
-        let mut pieces = part.split(operator);
-        if let (Some(field), Some(value), None) = (pieces.next(), pieces.next(), pieces.next()) {
-            return Some((field, value, negated));
+/// Splits at commas; an escaped comma is data.
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                out.push(&text[start..i]);
+                start = i + 1;
+            }
+            _ => {}
         }
     }
-    None
+    out.push(&text[start..]);
+    out
+}
+
+/// Splits at the first operator.
+fn split_term(term: &str) -> Option<(&str, &str, bool)> {
+    term.char_indices().find_map(|(i, _)| {
+        let (field, rest) = term.split_at(i);
+        [("!=", true), ("==", false), ("=", false)]
+            .into_iter()
+            .find_map(|(operator, negated)| Some((field, rest.strip_prefix(operator)?, negated)))
+    })
+}
+
+/// In values `\`, `,` and `=` stand behind a backslash.
+fn unescape(value: &str) -> Result<String, SelectorError> {
+    let mut out = String::new();
+    let mut chars = value.chars();
+    let sequence = |s: String| SelectorError(format!("invalid field selector: invalid escape sequence: {s}"));
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(sequence(format!("\\{c}"))),
+                None => return Err(sequence("\\".to_string())),
+            },
+            ',' | '=' => {
+                let text = format!("invalid field selector: unescaped character in value: {}", c as u32);
+                return Err(SelectorError(text));
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
 }
 
 /// The text that a field selector compares: strings as they are, booleans and integers printed, anything else empty.

@@ -276,7 +276,6 @@ impl Parser {
                             return Ok(out);
                         }
                         Token::Comma => {
-                            self.take();
                             out.insert(String::new());
                         }
                         _ => {}

@@ -139,7 +139,8 @@ impl Column {
     fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let Some(value) = self.path.find(object).first().copied() else { return Value::Null };
         match (self.kind.as_str(), value) {
-            (_, Value::Null) => Value::Null,
+            // As the original prints a null that is there.
+            ("string", Value::Null) => Value::from("<no value>"),
             ("string", value) => Value::from(printed(value)),
             ("integer", Value::Number(n)) => match n.as_i64() {
                 Some(int) => Value::from(int),

@@ -20,7 +20,7 @@ fn cells_follow_the_columns_type() {
     for (kind, path, want) in [
         ("string", ".spec.n", json!("3")), ("integer", ".spec.n", json!(3)), ("integer", ".spec.f", json!(1)), ("number", ".spec.f", json!(1.5)),
         ("boolean", ".spec.b", json!(true)), ("string", ".spec.b", json!("true")), ("integer", ".spec.b", json!(null)), ("boolean", ".spec.n", json!(null)),
-        ("string", ".spec.gone.deeper", json!(null)), ("string", ".spec.null", json!(null)),
+        ("string", ".spec.gone.deeper", json!(null)), ("string", ".spec.null", json!("<no value>")), ("integer", ".spec.null", json!(null)),
         ("string", ".spec.list", json!(r#"["x","y"]"#)), ("string", ".spec.list[1]", json!("y")), ("string", ".spec.list[-1]", json!("y")), ("string", ".spec.list[*]", json!("x")),
         ("string", ".spec.list[5]", json!(null)), ("string", ".spec.o", json!(r#"{"k":"v"}"#)),
         ("string", r#".status.conditions[?(@.type=="Ready")].status"#, json!("True")),
