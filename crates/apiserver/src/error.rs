@@ -146,13 +146,24 @@ impl ApiError {
         error
     }
 
-    /// 405.
+    /// 405 for a path that is no resource.
     pub fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         )
+    }
+
+    /// 405 for a resource; the name is not part of it.
+    pub fn verb_not_supported(named: Named<'_>, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind {:?}", named.qualified());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(Named { name: "", ..named })
+    }
+
+    /// 500 without a reason, as Kubernetes answers where it has not thought of an error as the client's.
+    pub fn unclassified(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
     /// 406.
@@ -234,8 +245,10 @@ impl ApiError {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         let mut details = serde_json::Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
             if !text.is_empty() {

@@ -90,7 +90,7 @@ fn document(registry: &Registry, form: &str, takes: impl Fn(&str) -> bool) -> Va
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let mut metadata = json!({"creationTimestamp": null});
+            let mut metadata = json!({});
             if !group.is_empty() {
                 metadata["name"] = json!(group);
             }

@@ -24,15 +24,11 @@ pub(super) struct Subresource<'a> {
     pub(super) verbs: &'static [&'static str],
 }
 
-/// The subresources of a kind, in the order of their names.
+/// The subresources of a kind.
 pub(super) fn subresources(registered: &Registered) -> Vec<Subresource<'_>> {
     const READ_WRITE: &[&str] = &["get", "patch", "update"];
     let kind = &registered.kind;
-    let mut found: Vec<Subresource<'_>> = kind
-        .connect
-        .keys()
-        .map(|name| Subresource { name, kind: None, verbs: &["create", "get"] })
-        .collect();
+    let mut found: Vec<Subresource<'_>> = Vec::new();
     if kind.subresources.status {
         found.push(Subresource { name: "status", kind: None, verbs: READ_WRITE });
     }
@@ -42,7 +38,8 @@ pub(super) fn subresources(registered: &Registered) -> Vec<Subresource<'_>> {
     if registered.is_namespace() {
         found.push(Subresource { name: "finalize", kind: None, verbs: &["update"] });
     }
-    found.sort_by(|a, b| a.name.cmp(b.name));
+    let streams = kind.connect.keys().map(|name| Subresource { name, kind: None, verbs: &["create", "get"] });
+    found.extend(streams);
     found
 }
 

@@ -6,10 +6,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::protobuf;
-use super::query::FieldValidation;
 use crate::body::RequestBody;
 use crate::error::ApiError;
-use crate::schema::decode::decode_strict;
+use crate::schema::decode::{DecodeError, decode_strict};
 
 /// Kubernetes' limit on the body of a request.
 pub const BODY_LIMIT: usize = 3 << 20;
@@ -38,8 +37,6 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-const ACCEPTED: &str = "application/json, application/yaml";
-
 /// Reads JSON or YAML into a value; says which fields occur twice.
 ///
 /// # Errors
@@ -51,9 +48,9 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
         // Of the kinds that have one; for others it is as unknown as anything else.
         "application/vnd.kubernetes.protobuf" => match protobuf::decode(body) {
             Some(object) => Ok((object, Vec::new())),
-            None => Err(ApiError::unsupported_media_type(ACCEPTED)),
+            None => Err(ApiError::unsupported_media_type(super::negotiate::OBJECT_TYPES)),
         },
-        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+        _ => Err(ApiError::unsupported_media_type(super::negotiate::OBJECT_TYPES)),
     }
 }
 
@@ -63,8 +60,12 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
 /// 400 for what cannot be read.
 pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     let (value, duplicates) = decode_strict(body).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}{cause}"))
+        let problem = match &error {
+            DecodeError::Json(cause) if cause.is_eof() => "unexpected end of JSON input".to_owned(),
+            DecodeError::Json(cause) => cause.to_string(),
+            other => other.to_string(),
+        };
+        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {problem}"))
     })?;
     Ok((value, duplicates.into_iter().map(|it| it.path).collect()))
 }
@@ -78,28 +79,19 @@ pub fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
     serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
 }
 
-/// Treats unknown and duplicate fields as the client asked for.
-///
-/// # Errors
-/// 400 naming all of them if it asked for strictness.
-pub fn report_fields(
-    mode: FieldValidation,
-    unknown: &[String],
-    duplicates: &[String],
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    let messages = duplicates
-        .iter()
-        .map(|path| format!("duplicate field {path:?}"))
-        .chain(unknown.iter().map(|path| format!("unknown field {path:?}")))
-        .collect::<Vec<_>>();
-    match mode {
-        FieldValidation::Ignore => {}
-        FieldValidation::Warn => warnings.extend(messages),
-        FieldValidation::Strict if messages.is_empty() => {}
-        FieldValidation::Strict => {
-            return Err(ApiError::bad_request(format!("strict decoding error: {}", messages.join(", "))));
-        }
+/// How a body is shown in a message: at most 30 bytes, as text if it is an object, else in hexadecimal.
+pub fn excerpt(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (shown, more) = if body.len() > SHOWN { (&body[..SHOWN], " ...") } else { (body, "") };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
     }
-    Ok(())
+}
+
+/// What is unknown or occurs twice, in Kubernetes' words.
+pub fn field_problems(unknown: &[String], duplicates: &[String]) -> Vec<String> {
+    let duplicates = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
+    duplicates.chain(unknown.iter().map(|path| format!("unknown field {path:?}"))).collect()
 }

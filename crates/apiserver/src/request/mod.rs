@@ -1,7 +1,9 @@
 //! What is asked: read once from the method, the path and the query, before anybody decides on it.
 
 pub mod content;
+pub mod metadata;
 pub mod negotiate;
+pub mod options;
 pub mod path;
 pub mod protobuf;
 pub mod query;

@@ -80,8 +80,8 @@ fn parse_range(text: &str) -> Option<MediaRange> {
     Some(range)
 }
 
-/// The media types that objects are served in, as named in a 406.
-pub const OBJECT_TYPES: &str = "application/json, application/yaml";
+/// The media types that Kubernetes names in a 406 (protobuf is accepted of core kinds only, and never sent).
+pub const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// The form for objects and lists.
 ///

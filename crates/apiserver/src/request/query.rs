@@ -53,45 +53,21 @@ impl Query {
         self.text(key).map(|_| self.flag(key))
     }
 
-    /// A whole number.
+    /// A whole number from zero on.
     ///
     /// # Errors
     /// 400 if it is something else.
     pub fn number(&self, key: &str) -> Result<Option<u64>, ApiError> {
-        self.text(key)
-            .map(|text| {
-                text.parse().map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
-            })
-            .transpose()
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let number: i64 = text
+            .parse()
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        // Below zero is as if it were not given.
+        Ok(u64::try_from(number).ok())
     }
 
-    /// Whether `dryRun=All`.
-    ///
-    /// # Errors
-    /// 422 for any other value.
-    pub fn dry_run(&self) -> Result<bool, ApiError> {
-        let mut values = self.0.iter().filter(|(key, value)| key == "dryRun" && !value.is_empty());
-        match values.next() {
-            None => Ok(false),
-            Some((_, value)) if value == "All" => Ok(true),
-            Some((_, value)) => Err(ApiError::bad_request(format!(
-                "invalid dryRun {value:?}: the only supported value is \"All\""
-            ))),
-        }
-    }
-
-    /// `fieldValidation`.
-    ///
-    /// # Errors
-    /// 400 for an unknown value.
-    pub fn field_validation(&self) -> Result<FieldValidation, ApiError> {
-        match self.text("fieldValidation") {
-            None | Some("Warn") => Ok(FieldValidation::Warn),
-            Some("Ignore") => Ok(FieldValidation::Ignore),
-            Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "invalid fieldValidation {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))),
-        }
+    /// All values of a parameter.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(it, _)| it == key).map(|(_, value)| value.as_str())
     }
 }

@@ -31,7 +31,9 @@ pub(crate) fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
-        Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+        ))),
     }
 }
 
@@ -95,6 +97,12 @@ pub(crate) fn list(
     metadata: &Value,
     objects: &[Value],
 ) -> Result<Response<ResponseBody>, ApiError> {
+    let mut metadata = metadata.clone();
+    if accepted.shape != Shape::Object && metadata["continue"] == ""
+        && let Some(map) = metadata.as_object_mut()
+    {
+        map.shift_remove("continue");
+    }
     let shaped = match accepted.shape {
         Shape::Object => json!({
             "apiVersion": registered.api_version,
@@ -110,7 +118,7 @@ pub(crate) fn list(
         }),
         Shape::Table => {
             let rows: Vec<&Value> = objects.iter().collect();
-            table::to_table(&registered.columns, &rows, metadata, include_object(query)?, true, Timestamp::now())
+            table::to_table(&registered.columns, &rows, &metadata, include_object(query)?, true, Timestamp::now())
         }
     };
     super::value(StatusCode::OK, &shaped, accepted.encoding)

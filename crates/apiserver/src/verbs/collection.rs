@@ -35,7 +35,7 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let list = json!({
         "apiVersion": call.registered.api_version,
         "kind": call.registered.kind.list_kind,
-        "metadata": {"resourceVersion": page.revision.to_string()},
+        "metadata": {"continue": "", "resourceVersion": page.revision.to_string()},
         "items": deleted,
     });
     respond::value(StatusCode::OK, &list, call.accepted.encoding)

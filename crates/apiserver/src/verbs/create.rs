@@ -9,10 +9,13 @@ use super::submit::{self, Submitted};
 use super::{Call, strategy};
 use crate::apply::{self, Writer};
 use crate::body::ResponseBody;
-use crate::error::ApiError;
+use crate::error::{ApiError, Named};
 use crate::meta_validate;
-use crate::request::content;
+use crate::request::options::WriteOptions;
+use crate::request::query::FieldValidation;
+use crate::request::{content, metadata};
 use crate::respond::shape;
+use crate::schema::FieldError;
 use crate::virtual_kind::Question;
 
 /// Attempts with another generated name before the client is told, as in Kubernetes.
@@ -27,36 +30,64 @@ mod rand_bytes {
 }
 
 /// Reads the body as an object of the call's kind; unknown fields are gone and reported, defaults are filled in.
-pub(super) fn decode(call: &mut Call) -> Result<Value, ApiError> {
-    let (mut object, duplicates) = content::decode_object(&call.headers, &call.body)?;
+pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, ApiError> {
+    let kind = call.registered.kind.kind.clone();
+    let decoded = content::decode_object(&call.headers, &call.body).and_then(|(object, duplicates)| {
+        let has_kind = object.get("kind").and_then(Value::as_str).is_some_and(|it| !it.is_empty());
+        match object.is_object() {
+            true if has_kind => Ok((object, duplicates)),
+            true => {
+                let text = String::from_utf8_lossy(&call.body);
+                Err(ApiError::bad_request(format!("Object 'Kind' is missing in '{text}'")))
+            }
+            false => Err(ApiError::bad_request("couldn't get version/kind; json parse error: it is not an object")),
+        }
+    });
+    let (mut object, duplicates) = decoded.map_err(|error| match error.reason {
+        "BadRequest" => ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {} ({})",
+            error.message,
+            content::excerpt(&call.body)
+        )),
+        _ => error,
+    })?;
     check_type(call, &object)?;
-    admit_fields(call, &mut object, &duplicates)?;
+    admit_fields(call, &mut object, &duplicates, options)?;
     Ok(object)
 }
 
 /// Prunes and defaults; reports what was dropped.
-pub(super) fn admit_fields(call: &mut Call, object: &mut Value, duplicates: &[String]) -> Result<(), ApiError> {
-    let mode = call.query.field_validation()?;
-    let unknown: Vec<String> = call.registered.model.prune(object).into_iter().map(|it| it.path).collect();
-    content::report_fields(mode, &unknown, duplicates, &mut call.warnings)?;
-    call.registered.model.default(object);
+pub(super) fn admit_fields(
+    call: &mut Call,
+    object: &mut Value,
+    duplicates: &[String],
+    options: WriteOptions,
+) -> Result<(), ApiError> {
+    let registered = call.registered.clone();
+    let (kind, version) = (&registered.kind.kind, &registered.kind.version);
+    let refuse = |why: String| {
+        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    let mut unknown = metadata::admit(object).map_err(refuse)?;
+    unknown.extend(registered.model.prune(object).into_iter().map(|it| it.path));
+    let problems = content::field_problems(&unknown, duplicates);
+    match options.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => call.warnings.extend(problems),
+        FieldValidation::Strict if problems.is_empty() => {}
+        FieldValidation::Strict => {
+            return Err(refuse(format!("strict decoding error: {}", problems.join(", "))));
+        }
+    }
+    registered.model.default(object);
     Ok(())
 }
 
 /// `apiVersion` and `kind` must be those of the path.
 pub(super) fn check_type(call: &Call, object: &Value) -> Result<(), ApiError> {
     let registered = &call.registered;
-    if !object.is_object() {
-        return Err(ApiError::bad_request("the body of the request is not an object"));
-    }
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if kind.is_empty() {
-        return Err(ApiError::bad_request(format!("Object 'Kind' is missing in '{}'", excerpt(&call.body))));
-    }
-    if api_version.is_empty() {
-        return Err(ApiError::bad_request(format!("Object 'apiVersion' is missing in '{}'", excerpt(&call.body))));
-    }
     if api_version != registered.api_version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
@@ -64,17 +95,15 @@ pub(super) fn check_type(call: &Call, object: &Value) -> Result<(), ApiError> {
         )));
     }
     if kind != registered.kind.kind {
-        return Err(ApiError::bad_request(format!(
-            "the kind in the data ({kind}) does not match the expected kind ({})",
-            registered.kind.kind
-        )));
+        let expected = format!("must be {}", registered.kind.kind);
+        let named = Named {
+            group: &registered.kind.group,
+            resource: kind,
+            name: strategy::metadata_text(object, "name"),
+        };
+        return Err(ApiError::invalid(named, &[FieldError::invalid("kind", kind.into(), expected)]));
     }
     Ok(())
-}
-
-fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    if text.len() > 512 { format!("{}…", text.chars().take(512).collect::<String>()) } else { text.into_owned() }
 }
 
 /// The namespace in the body must be the path's; a missing one is filled in.
@@ -89,20 +118,21 @@ pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), Api
     if given.is_empty() {
         strategy::metadata_mut(object).insert("namespace".into(), call.info.namespace.clone().into());
     } else if given != call.info.namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request ({given} != {})",
-            call.info.namespace
-        )));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(())
 }
 
 /// Makes a new object.
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
-    let object = decode(call)?;
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let object = decode(call, options)?;
     if !strategy::metadata_text(&object, "resourceVersion").is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
     }
+    call.warnings.extend(strategy::warnings(&object));
     let wire = create_object(call, object, Tracking::Update).await?;
     shape::object(&call.registered, call.accepted, &call.query, StatusCode::CREATED, wire)
 }
@@ -179,7 +209,8 @@ pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writ
 
 /// Asks a virtual kind.
 pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
-    let mut object = decode(call)?;
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let mut object = decode(call, options)?;
     if call.registered.kind.is_namespaced() {
         check_namespace(call, &mut object)?;
     }
@@ -187,7 +218,7 @@ pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiEr
     if !errors.is_empty() {
         return Err(ApiError::invalid(call.named_kind(strategy::metadata_text(&object, "name")), &errors));
     }
-    let answer = call.registered.kind.answer.clone().ok_or_else(ApiError::method_not_allowed)?;
+    let answer = call.registered.kind.answer.clone().ok_or_else(ApiError::no_such_path)?;
     let question =
         Question { identity: call.identity.clone(), namespace: call.info.namespace.clone(), object };
     let answered = answer.answer(question).await?;

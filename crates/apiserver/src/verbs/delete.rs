@@ -74,14 +74,14 @@ fn check_preconditions(call: &Call, key: &ObjectKey, options: &DeleteOptions, li
     let revision = live.revision.to_string();
     let why = match (&options.uid, &options.revision) {
         (Some(wanted), _) if wanted != uid => {
-            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}")
+            format!("the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated")
         }
         (_, Some(wanted)) if *wanted != revision => format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"
         ),
         _ => return Ok(()),
     };
-    Err(ApiError::conflict(call.named(key.name()), why))
+    Err(ApiError::conflict(call.named_kind(key.name()), why))
 }
 
 /// The garbage collector's finalizers say what becomes of dependents.

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::Call;
 use crate::error::ApiError;
-use crate::request::content;
+use crate::request::{content, options};
+use crate::schema::FieldError;
 
 /// What becomes of the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,28 +61,30 @@ impl DeleteOptions {
                 ApiError::bad_request(format!("the body of a delete must be DeleteOptions: {error}"))
             })?
         };
-        let dry_run = match body.dry_run.as_deref() {
-            None | Some([]) => call.query.dry_run()?,
-            Some([only]) if only == "All" => true,
-            Some(other) => {
-                return Err(ApiError::bad_request(format!("invalid dryRun {other:?}: the only supported value is \"All\"")));
-            }
-        };
+        let mut errors = Vec::new();
+        let given = body.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun"));
+        let dry_run = options::dry_run(given, &mut errors);
         let policy = body.propagation_policy.as_deref().or(call.query.text("propagationPolicy"));
         let orphan = body.orphan_dependents.or(call.query.optional_flag("orphanDependents"));
+        const POLICY: &str = "propagationPolicy";
+        if let (Some(policy), Some(_)) = (policy, orphan) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(POLICY, policy.into(), detail));
+        }
         let propagation = match (policy, orphan) {
-            (Some("Background"), _) => Some(Propagation::Background),
+            (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
             (Some("Foreground"), _) => Some(Propagation::Foreground),
-            (Some("Orphan"), _) => Some(Propagation::Orphan),
+            (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
             (Some(other), _) => {
-                return Err(ApiError::bad_request(format!(
-                    "invalid propagationPolicy {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                )));
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(POLICY, other.into(), &known));
+                None
             }
-            (None, Some(true)) => Some(Propagation::Orphan),
-            (None, Some(false)) => Some(Propagation::Background),
             (None, None) => None,
         };
+        if !errors.is_empty() {
+            return Err(options::invalid_delete_options(&errors));
+        }
         let preconditions = body.preconditions;
         Ok(DeleteOptions {
             propagation,

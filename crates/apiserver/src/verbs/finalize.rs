@@ -3,17 +3,17 @@
 use http::{Response, StatusCode};
 
 use super::Call;
-use super::create::check_type;
+use super::create::decode;
 use super::update::{self, Wanted, check_revision};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
-use crate::request::content;
+use crate::request::options::WriteOptions;
 use crate::respond::shape;
 
 /// Replaces `spec.finalizers`.
 pub(super) async fn finalize(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
-    let (object, _) = content::decode_object(&call.headers, &call.body)?;
-    check_type(call, &object)?;
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let object = decode(call, options)?;
     let wire = update::change(call, |call, live| {
         check_revision(call, &object, live)?;
         let mut wanted = live.object.clone();

@@ -147,7 +147,7 @@ async fn route(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     if kind.answer.is_some() {
         return match (call.info.verb, call.info.name.as_str()) {
             ("create", "") => create::ask(call).await,
-            _ => Err(ApiError::method_not_allowed()),
+            _ => Err(not_supported(call)),
         };
     }
     match call.info.subresource.as_str() {
@@ -157,17 +157,17 @@ async fn route(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
                 "get" => read::get(call).await,
                 "update" => update::update(call).await,
                 "patch" => patch::patch(call).await,
-                _ => Err(ApiError::method_not_allowed()),
+                _ => Err(not_supported(call)),
             };
         }
         "scale" if kind.subresources.scale.is_some() => return scale::scale(call).await,
         "finalize" if call.registered.is_namespace() => {
             return match call.info.verb {
                 "update" => finalize::finalize(call).await,
-                _ => Err(ApiError::method_not_allowed()),
+                _ => Err(not_supported(call)),
             };
         }
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Err(ApiError::not_found(call.named(&call.info.name))),
     }
     match (call.info.verb, call.info.name.is_empty()) {
         ("get", false) => read::get(call).await,
@@ -178,8 +178,13 @@ async fn route(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
         ("patch", false) => patch::patch(call).await,
         ("delete", false) => delete::delete(call).await,
         ("deletecollection", true) => collection::delete_collection(call).await,
-        _ => Err(ApiError::method_not_allowed()),
+        ("update" | "patch", true) => Err(ApiError::bad_request("name must be provided")),
+        _ => Err(not_supported(call)),
     }
+}
+
+fn not_supported(call: &Call) -> ApiError {
+    ApiError::verb_not_supported(call.named(""), call.info.verb)
 }
 
 /// The selection of a list or watch request.

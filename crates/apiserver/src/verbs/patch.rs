@@ -5,16 +5,17 @@ use serde_json::Value;
 
 use super::create::{self, Tracking, admit_fields, check_namespace, check_type, writer};
 use super::submit::Live;
-use super::update::{self, Wanted, check_revision};
+use super::update::{self, Wanted, check_name, check_revision};
 use super::{Call, strategy};
 use crate::apply::{self, ApplyError};
 use crate::body::ResponseBody;
-use crate::error::{ApiError, Cause};
+use crate::error::{ApiError, Cause, Named};
 use crate::patch::{self as patches, PatchError};
-use crate::request::content;
-use crate::request::query::FieldValidation;
+use crate::request::options::{WriteOptions, invalid_patch_options};
+use crate::request::{content, metadata};
 use crate::respond::shape;
 use crate::schema::FieldError;
+use crate::schema::error::go_json;
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
@@ -46,9 +47,10 @@ async fn change(
     call: &mut Call,
     edit: impl Fn(&Value, &[u8]) -> Result<Value, ApiError>,
 ) -> Result<Response<ResponseBody>, ApiError> {
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     if call.query.flag("force") {
         let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
-        return Err(invalid_options(&[error]));
+        return Err(invalid_patch_options(&[error]));
     }
     let wire = update::change(call, |call, live| {
         let body = call.body.clone();
@@ -56,33 +58,35 @@ async fn change(
         check_type(call, &object)?;
         check_namespace(call, &mut object)?;
         check_revision(call, &object, live)?;
-        admit_fields(call, &mut object, &[])?;
+        let patched = go_json(&object);
+        admit_fields(call, &mut object, &[], options).map_err(|error| refuse_patched(error, patched))?;
         Ok(Wanted { object, is_tracked: false })
     })
     .await?;
     shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
 }
 
-/// The 422 for wrong parameters of a patch.
-fn invalid_options(errors: &[FieldError]) -> ApiError {
-    ApiError::invalid(crate::error::Named { group: "meta.k8s.io", resource: "PatchOptions", name: "" }, errors)
+/// What is wrong with the fields of a patched object is shown with the object, as in Kubernetes.
+fn refuse_patched(error: ApiError, patched: String) -> ApiError {
+    let Some((_, problem)) = error.message.split_once("strict decoding error: ") else { return error };
+    let cause = FieldError::invalid("patch", patched.into(), format!("strict decoding error: {problem}"));
+    ApiError::invalid(Named { group: "", resource: "", name: "" }, &[cause])
 }
 
 async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
+    WriteOptions::parse(&call.query, "PatchOptions")?;
     if call.query.text("fieldManager").is_none() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
-        return Err(invalid_options(&[error]));
+        return Err(invalid_patch_options(&[error]));
     }
-    let applied = content::decode_yaml(&call.body)?;
-    check_type(call, &applied)?;
-    report_unknown(call, &applied)?;
-    let name = strategy::metadata_text(&applied, "name").to_owned();
-    if !name.is_empty() && name != call.info.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.info.name
-        )));
+    let mut applied = content::decode_yaml(&call.body)?;
+    let text = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if api_version != call.registered.api_version || kind != call.registered.kind.kind {
+        let group_version = if api_version.contains('/') { api_version.to_owned() } else { format!("/{api_version}") };
+        return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
     }
+    metadata::admit(&mut applied).map_err(ApiError::bad_request)?;
     loop {
         let changed = update::change(call, |call, live| {
             check_revision(call, &applied, live)?;
@@ -94,12 +98,14 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         if !is_create {
             return shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, changed?);
         }
-        if !strategy::metadata_text(&applied, "uid").is_empty() {
-            let why = "uid mismatch: the provided object specified uid, and no existing object was found";
+        check_name(call, &applied)?;
+        let uid = strategy::metadata_text(&applied, "uid");
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(ApiError::conflict(call.named(&call.info.name), why));
         }
-        let Wanted { mut object, .. } = merge(call, None, &applied)?;
-        strategy::metadata_mut(&mut object).insert("name".into(), call.info.name.clone().into());
+        let Wanted { object, .. } = merge(call, None, &applied)?;
         match create::create_object(call, object, Tracking::Done).await {
             // Somebody else made it meanwhile.
             Err(error) if error.reason == "AlreadyExists" => {}
@@ -108,20 +114,6 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
             }
         }
     }
-}
-
-/// Unknown fields of what was applied; apply itself refuses or drops them by the schema.
-fn report_unknown(call: &mut Call, applied: &Value) -> Result<(), ApiError> {
-    let mode = call.query.field_validation()?;
-    if mode == FieldValidation::Ignore {
-        return Ok(());
-    }
-    let unknown: Vec<String> =
-        call.registered.model.prune(&mut applied.clone()).into_iter().map(|it| it.path).collect();
-    if mode == FieldValidation::Strict {
-        content::report_fields(mode, &unknown, &[], &mut call.warnings)?;
-    }
-    Ok(())
 }
 
 fn merge(call: &Call, live: Option<&Live>, applied: &Value) -> Result<Wanted, ApiError> {
@@ -160,7 +152,7 @@ fn refused(call: &Call, error: ApplyError) -> ApiError {
         ApplyError::BadRequest(_) => ApiError::bad_request(message),
         ApplyError::Typed(_) => {
             tracing::debug!(kind = %call.registered.kind.kind, %message, "apply does not fit the schema");
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+            ApiError::unclassified(message)
         }
     }
 }

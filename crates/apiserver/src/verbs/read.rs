@@ -17,7 +17,7 @@ use crate::cache::kind::{Page, PageRequest};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
-use crate::request::Query;
+use crate::request::{Query, options};
 use crate::respond::{self, shape};
 use crate::storage::keys::{self, ObjectKey};
 
@@ -54,14 +54,15 @@ fn expired_list() -> ApiError {
 /// A `resourceVersion` parameter.
 ///
 /// # Errors
-/// 400 if it is no number.
+/// 500 if it is no number, as in Kubernetes.
 pub(crate) fn revision_parameter(query: &Query) -> Result<Option<u64>, ApiError> {
-    query
-        .text("resourceVersion")
-        .map(|text| {
-            text.parse::<u64>().map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")))
-        })
-        .transpose()
+    let Some(text) = query.text("resourceVersion") else { return Ok(None) };
+    let parsed = text.parse::<u64>().map_err(|_| {
+        ApiError::unclassified(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    });
+    parsed.map(Some)
 }
 
 /// One object.
@@ -87,7 +88,9 @@ struct Continue {
 
 impl Continue {
     fn parse(text: &str) -> Result<Self, ApiError> {
-        let invalid = || ApiError::bad_request("continue key is not valid: the token was not made by this server");
+        let invalid = || {
+            ApiError::bad_request("invalid continue token: continue key is not valid: it was not made by this server")
+        };
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
         let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
         if token.v == "meta.k8s.io/v1" { Ok(token) } else { Err(invalid()) }
@@ -101,9 +104,10 @@ impl Continue {
 /// A list, or a page of one.
 pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
+    options::check_list(query, false)?;
     let selection = Selection::parse(&call.registered, &call.info.namespace, query)?;
     let page = select(call, &selection).await?;
-    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    let mut metadata = json!({"continue": "", "resourceVersion": page.revision.to_string()});
     if page.more
         && let Some(last) = page.items.last()
     {
@@ -126,10 +130,15 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let query = &call.query;
     let cache = &call.shared().cache;
     let limit = query.number("limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
-    let revision = revision_parameter(query)?;
+    let revision = revision_parameter(query)
+        .map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message)))?;
     let matching = query.text("resourceVersionMatch");
     let token = query.text("continue").map(Continue::parse).transpose()?;
-    check_revision_match(query, revision, matching)?;
+    if token.is_some() && revision.is_some_and(|it| it > 0) {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    // From the cache, whatever it holds: pages are for consistent lists only, as in Kubernetes.
+    let limit = limit.filter(|_| revision != Some(0) || token.is_some());
     let (at, after) = match (&token, revision, matching) {
         (Some(token), _, _) => {
             cache.wait_for(token.rv).await?;
@@ -159,32 +168,6 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     }
 }
 
-fn check_revision_match(query: &Query, revision: Option<u64>, matching: Option<&str>) -> Result<(), ApiError> {
-    let forbid = |why: &str| Err(ApiError::bad_request(format!("resourceVersionMatch: Forbidden: {why}")));
-    match matching {
-        None => {}
-        Some("Exact" | "NotOlderThan") if query.text("continue").is_some() => {
-            return forbid("resourceVersionMatch is forbidden when continue is provided");
-        }
-        Some("Exact" | "NotOlderThan") if revision.is_none() => {
-            return forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
-        }
-        Some("Exact") if revision == Some(0) => {
-            return forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-        }
-        Some("Exact" | "NotOlderThan") => {}
-        Some(other) => {
-            return Err(ApiError::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-            )));
-        }
-    }
-    if query.text("continue").is_some() && revision.is_some_and(|it| it > 0) {
-        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
-    }
-    Ok(())
-}
-
 /// A page as of a revision that only the store remembers.
 async fn older_page(
     call: &Call,
@@ -206,7 +189,7 @@ async fn older_page(
         let request = RangeRequest::new(range.clone()).limit(1_000).at(at.into());
         let page = call.shared().store.range(request).await.map_err(|error| match error {
             StoreError::Compacted { .. } if !is_continued => {
-                ApiError::expired(format!("The resourceVersion for the provided list is too old: {at}"))
+                ApiError::expired("The resourceVersion for the provided list is too old.")
             }
             other => other.into(),
         })?;

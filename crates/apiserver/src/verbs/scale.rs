@@ -25,7 +25,7 @@ pub(super) async fn scale(call: &mut Call) -> Result<Response<ResponseBody>, Api
             respond::value(StatusCode::OK, &to_scale(&live.object, &paths), call.accepted.encoding)
         }
         "update" | "patch" => write(call, &paths).await,
-        _ => Err(ApiError::method_not_allowed()),
+        _ => Err(ApiError::verb_not_supported(call.named(""), call.info.verb)),
     }
 }
 
@@ -54,8 +54,8 @@ fn from_scale(call: &Call, live: &Live, scale: &Value, paths: &ScalePaths) -> Re
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let error =
-            FieldError::invalid("spec.replicas", json!(replicas), "should be a non-negative integer");
-        return Err(ApiError::invalid(crate::error::Named { group: "autoscaling", resource: "Scale", name: &call.info.name }, &[error]));
+            FieldError::invalid(&paths.spec_replicas_path, json!(replicas), "should be a non-negative integer");
+        return Err(ApiError::invalid(call.named_kind(&call.info.name), &[error]));
     }
     let mut object = live.object.clone();
     let mut at = &mut object;

@@ -16,8 +16,7 @@ const SYSTEM_METADATA: [&str; 7] = [
     "selfLink",
 ];
 /// What updates never change.
-const KEPT_METADATA: [&str; 5] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+const KEPT_METADATA: [&str; 3] = ["creationTimestamp", "generation", "resourceVersion"];
 
 /// `metadata`, made if it is missing.
 pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
@@ -115,8 +114,17 @@ pub(crate) fn prepare_update(registered: &Registered, object: &mut Value, old: &
     let old_metadata = old.get("metadata").and_then(Value::as_object);
     let metadata = metadata_mut(object);
     metadata.shift_remove("selfLink");
-    for field in KEPT_METADATA.iter().chain(&["resourceVersion"]) {
-        set_or_remove(metadata, field, old_metadata.and_then(|it| it.get(*field)));
+    for field in KEPT_METADATA {
+        set_or_remove(metadata, field, old_metadata.and_then(|it| it.get(field)));
+    }
+    // Filled in if they are missing, never taken away; a client's own value is left for validation to refuse.
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        match old_metadata.and_then(|it| it.get(field)) {
+            Some(value) if field != "uid" || !metadata.contains_key(field) => {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+            _ => {}
+        }
     }
     drop_empty(metadata);
     if registered.is_namespace() && subresource != "finalize" && subresource != "status" {
@@ -148,6 +156,21 @@ pub(crate) fn mark_deleted(registered: &Registered, object: &mut Value, now: &st
     if registered.is_namespace() {
         object["status"]["phase"] = json!("Terminating");
     }
+}
+
+/// What is allowed but should be told: finalizers that others may use too.
+pub(crate) fn warnings(object: &Value) -> Vec<String> {
+    const KNOWN: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
+    let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    finalizers
+        .filter_map(Value::as_str)
+        .filter(|it| !it.contains('/') && !KNOWN.contains(it))
+        .map(|it| {
+            format!(
+                "metadata.finalizers: {it:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
 }
 
 fn bump_generation(object: &mut Value) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::delete_options::DeleteOptions;
 use super::{Call, strategy};
 use crate::error::{ApiError, Cause, Named};
 use crate::kind::{ClaimKey, ClaimRefusal};
@@ -101,7 +102,7 @@ pub(super) async fn submit(
 ) -> Result<Submitted, ApiError> {
     let registered = &call.registered;
     let kind = &registered.kind;
-    let dry_run = call.query.dry_run()? || delete_options_dry_run(call);
+    let dry_run = is_dry_run(call);
     let subject = object.or(live.map(|it| &it.object)).unwrap_or(&Value::Null);
     let holder = Holder {
         kind: kind.kind.clone(),
@@ -139,9 +140,12 @@ pub(super) async fn submit(
     }
 }
 
-fn delete_options_dry_run(call: &Call) -> bool {
-    matches!(call.info.verb, "delete" | "deletecollection")
-        && super::delete_options::DeleteOptions::read(call).is_ok_and(|options| options.dry_run)
+/// Parameters were checked when the request was read.
+fn is_dry_run(call: &Call) -> bool {
+    match call.info.verb {
+        "delete" | "deletecollection" => DeleteOptions::read(call).is_ok_and(|options| options.dry_run),
+        _ => call.query.text("dryRun").is_some(),
+    }
 }
 
 /// The form of an object that was only tried.

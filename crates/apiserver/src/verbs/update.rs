@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::create::{admit_fields, check_namespace, check_type, writer};
+use super::create::{check_namespace, decode, writer};
 use super::submit::{self, Live, Submitted};
 use super::{Call, strategy};
 use crate::apply;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
-use crate::request::content;
+use crate::request::options::WriteOptions;
 use crate::respond::shape;
 use crate::schema::FieldError;
 
@@ -27,18 +27,18 @@ pub(super) struct Wanted {
 
 /// Replaces an object.
 pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
-    let (mut object, duplicates) = content::decode_object(&call.headers, &call.body)?;
-    check_type(call, &object)?;
-    admit_fields(call, &mut object, &duplicates)?;
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let mut object = decode(call, options)?;
     check_name(call, &object)?;
     check_namespace(call, &mut object)?;
     let is_conditional = !strategy::metadata_text(&object, "resourceVersion").is_empty();
     if !is_conditional && call.registered.kind.has_generation {
         let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), "must be specified for an update");
-        return Err(ApiError::invalid(call.named_kind(&call.info.name), &[error]));
+        return Err(ApiError::invalid(call.named(&call.info.name), &[error]));
     }
     let wire = change(call, |call, live| {
         check_revision(call, &object, live)?;
+        check_uid(call, &object, live)?;
         Ok(Wanted { object: object.clone(), is_tracked: false })
     })
     .await?;
@@ -61,18 +61,26 @@ pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A `resourceVersion` or uid in the wanted state must be the live one.
+/// A `resourceVersion` in the wanted state must be the live one.
 pub(super) fn check_revision(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     let given = strategy::metadata_text(object, "resourceVersion");
-    if !given.is_empty() && given != "0" && given != live.revision.to_string() {
-        return Err(ApiError::modified(call.named(&call.info.name)));
+    if given.is_empty() || given == "0" || given == live.revision.to_string() {
+        return Ok(());
     }
+    if given.parse::<u64>().is_err() {
+        return Err(ApiError::unclassified(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")));
+    }
+    Err(ApiError::modified(call.named(&call.info.name)))
+}
+
+/// A uid in the wanted state must be the live one.
+fn check_uid(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     let (given, stored) = (strategy::metadata_text(object, "uid"), strategy::metadata_text(&live.object, "uid"));
-    if !given.is_empty() && given != stored {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");
-        return Err(ApiError::conflict(call.named(&call.info.name), why));
+    if given.is_empty() || given == stored {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");
+    Err(ApiError::conflict(call.named(&call.info.name), why))
 }
 
 /// Changes the object in the path by `make`, which is called again with the newest state if somebody else has written

@@ -13,11 +13,11 @@ mod stream;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
 
 use crate::body::{self, ResponseBody};
 use crate::cache::kind::{PageRequest, TooOld};
 use crate::error::ApiError;
+use crate::request::options;
 use crate::respond::{self, shape};
 use crate::verbs::{Call, Selection, revision_parameter};
 
@@ -43,7 +43,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let revision = revision_parameter(query)?;
     let with_bookmarks = query.flag("allowWatchBookmarks");
     let initial = query.optional_flag("sendInitialEvents");
-    check_initial(call, initial, with_bookmarks)?;
+    options::check_list(query, true)?;
     let cache = call.shared().cache.clone();
     let kind = cache.kind(&call.registered.storage).clone();
     match revision {
@@ -89,36 +89,9 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         cursor,
         begin,
         with_bookmarks,
-        ends_initial: initial == Some(true),
+        ends_initial: initial == Some(true) && with_bookmarks,
         stopping: call.shared().stopping.clone(),
     };
     let stream = watcher.into_stream(first, timeout);
     Ok(respond::with_type(StatusCode::OK, HeaderValue::from_static("application/json"), body::stream(stream)))
-}
-
-fn check_initial(call: &Call, initial: Option<bool>, with_bookmarks: bool) -> Result<(), ApiError> {
-    let matching = call.query.text("resourceVersionMatch");
-    let refuse = |field: &str, why: &str| {
-        let error = crate::schema::FieldError::forbidden(field, why);
-        let named = crate::error::Named { group: "meta.k8s.io", resource: "ListOptions", name: "" };
-        Err(ApiError::invalid(named, &[error]))
-    };
-    match (initial, matching) {
-        (None, Some(_)) => {
-            refuse("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
-        }
-        (Some(_), None) => refuse(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ),
-        (Some(_), Some(other)) if other != "NotOlderThan" => {
-            let error = crate::schema::FieldError::not_supported("resourceVersionMatch", json!(other), &["NotOlderThan"]);
-            let named = crate::error::Named { group: "meta.k8s.io", resource: "ListOptions", name: "" };
-            Err(ApiError::invalid(named, &[error]))
-        }
-        (Some(true), _) if !with_bookmarks => {
-            refuse("sendInitialEvents", "sendInitialEvents requires setting allowWatchBookmarks to true")
-        }
-        _ => Ok(()),
-    }
 }

@@ -174,7 +174,7 @@ async fn deletions_have_preconditions() {
     };
     let (code, refused) = delete(json!({"uid": "other"})).await;
     assert_eq!(code, 409, "{refused}");
-    assert!(refused["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: other"));
+    assert!(refused["message"].as_str().unwrap().contains("the UID in the precondition (other) does not match"));
     assert_eq!(delete(json!({"resourceVersion": "1"})).await.0, 409);
     let right = json!({"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]});
     assert_eq!(delete(right).await.0, 200);
@@ -236,7 +236,7 @@ async fn requests_that_do_not_fit_the_path_are_refused() {
     assert_eq!(admin.post(DISKS, &other).await.0, 400);
     let mut other = disk("a", 5);
     other["kind"] = json!("Zone");
-    assert_eq!(admin.post(DISKS, &other).await.0, 400);
+    assert_eq!(admin.post(DISKS, &other).await.0, 422);
     let mut other = disk("a", 5);
     other["apiVersion"] = json!("test.example/v2");
     assert_eq!(admin.post(DISKS, &other).await.0, 400);
