@@ -133,7 +133,7 @@ async fn damage_is_named_and_leaves_nothing() {
     for (name, damage, want) in cases {
         let mut registry = FakeRegistry::default();
         let layer = Layer::gzip(&[("a", "content of some length, so that a flipped byte hits it")]);
-        let digest = registry.add(&[layer.clone()], good_config());
+        let digest = registry.add(std::slice::from_ref(&layer), good_config());
         damage(&mut registry, layer.digest());
         let (folder, _, image) = pull(registry, digest).await;
         let error = image.unwrap_err().to_string();
