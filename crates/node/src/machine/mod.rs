@@ -31,12 +31,14 @@ mod record;
 pub mod request;
 pub mod restart;
 mod runner;
+mod running;
 
 use std::os::fd::OwnedFd;
 
 pub use ready::{wait_for_serial, wait_for_serial_in};
 pub use record::MachineRecord;
-pub use runner::{Found, Machine, MachineError, MachineRunner, RunnerConfig, StopManner, Stopped};
+pub use runner::{Found, MachineError, MachineRunner, RunnerConfig};
+pub use running::{Machine, StopManner, Stopped};
 
 use crate::seed::SeedInput;
 pub use evroc_vmm::probe::Kind as AcceleratorKind;

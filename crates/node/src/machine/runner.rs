@@ -11,27 +11,22 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use evroc_vmm::{
-    Accelerator, DiskConfig, DiskFormat, GuestCommand, GuestConfig, Hypervisor, Monitor, MonitorError, NicConfig, qemu,
+    Accelerator, DiskConfig, DiskFormat, GuestCommand, GuestConfig, Hypervisor, MonitorError, NicConfig, qemu,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::record::{self, MachineRecord};
+use super::running::{Machine, MonitorSlot, StopManner, Stopped, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, limits};
 use crate::container::cgroup::{CgroupError, Cgroups};
 use crate::seed::{self, SeedError};
 use crate::shim::{
-    self, Adopted, Attached, ClientError, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, SpawnError, Spec,
-    Stderr, User,
+    self, Adopted, ClientError, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, SpawnError, Spec, Stderr, User,
 };
 use crate::volume::{VolumeError, VolumeStore};
 
 const PREFIX: &str = "vm-";
-/// For the monitor's greeting: the hypervisor has to load its firmware and open its disks first.
-const MONITOR_LIMIT: Duration = Duration::from_secs(60);
-/// Between asking the hypervisor to end and killing it. It closes its disks in this time: shorter risks work, not data that a
-/// guest has been told is safe.
-const QUIT_LIMIT: Duration = Duration::from_secs(10);
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
 /// The serial console: at most 8 MiB on disk, of which the last 64 KiB are shown to who attaches.
@@ -108,28 +103,6 @@ pub enum Found {
     Absent,
 }
 
-/// How a machine was stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopManner {
-    /// It had ended before.
-    AlreadyEnded,
-    /// The guest powered itself off when asked.
-    PoweredOff,
-    /// The guest did not, and the hypervisor was told to end.
-    Quit,
-    /// The hypervisor did not either, and was killed.
-    Killed,
-}
-
-/// The end of a machine that was stopped.
-#[derive(Clone, Debug)]
-pub struct Stopped {
-    /// How.
-    pub manner: StopManner,
-    /// What its shim left.
-    pub exit: Exit,
-}
-
 /// Runs machines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct MachineRunner {
@@ -140,18 +113,6 @@ pub struct MachineRunner {
     users: Arc<Mutex<()>>,
     /// Conversations by machine: a hypervisor has one at a time, so all [`Machine`]s of one uid share it.
     monitors: Arc<std::sync::Mutex<HashMap<String, MonitorSlot>>>,
-}
-
-type MonitorSlot = Arc<Mutex<Option<Arc<dyn Monitor>>>>;
-
-/// A running machine. Cheap to clone; dropping it changes nothing.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    record: MachineRecord,
-    shim: ShimClient,
-    hypervisor: Arc<dyn Hypervisor>,
-    socket: PathBuf,
-    monitor: MonitorSlot,
 }
 
 struct Places {
@@ -447,70 +408,6 @@ impl MachineRunner {
             ..Spec::new(format!("{PREFIX}{uid}"), argv, &places.shim_socket)
         }
     }
-}
-
-impl Machine {
-    /// What is kept of it.
-    pub fn record(&self) -> &MachineRecord {
-        &self.record
-    }
-
-    /// Its shim: processes, console, wait for the end.
-    pub fn shim(&self) -> &ShimClient {
-        &self.shim
-    }
-
-    /// Attaches to the serial console.
-    pub async fn console(&self, replay_bytes: usize) -> Result<Attached, MachineError> {
-        Ok(self.shim.attach(replay_bytes).await?)
-    }
-
-    /// The conversation with its hypervisor, begun when first needed and again after it broke off.
-    pub async fn monitor(&self) -> Result<Arc<dyn Monitor>, MachineError> {
-        let mut kept = self.monitor.lock().await;
-        if let Some(monitor) = &*kept
-            && !matches!(monitor.state().await, Err(MonitorError::Closed { .. }))
-        {
-            return Ok(monitor.clone());
-        }
-        // The old one first, if there is any: the new one would wait for it.
-        *kept = None;
-        let monitor: Arc<dyn Monitor> = self.hypervisor.connect(&self.socket, MONITOR_LIMIT).await?.into();
-        *kept = Some(monitor.clone());
-        Ok(monitor)
-    }
-
-    /// The monitor's name of the volume at this place of the configuration, for growing it online.
-    pub fn disk_id(index: usize) -> String {
-        disk_id(index)
-    }
-
-    /// See [`MachineRunner::stop`].
-    async fn end(&self, grace: Duration) -> Result<Stopped, MachineError> {
-        let stopped = |manner| move |exit| Stopped { manner, exit };
-        let monitor = self.monitor().await;
-        if let Ok(monitor) = &monitor {
-            if !grace.is_zero()
-                && monitor.power_down().await.is_ok()
-                && let Some(exit) = self.shim.wait_at_most(grace).await
-            {
-                return Ok(stopped(StopManner::PoweredOff)(exit));
-            }
-            let _ = monitor.quit().await;
-            if let Some(exit) = self.shim.wait_at_most(QUIT_LIMIT).await {
-                return Ok(stopped(StopManner::Quit)(exit));
-            }
-        }
-        let killed = self.shim.signal(libc::SIGKILL).await;
-        match self.shim.wait_at_most(QUIT_LIMIT).await {
-            Some(exit) => Ok(stopped(StopManner::Killed)(exit)),
-            None => Err(killed.err().unwrap_or(ClientError::Lost { id: self.shim.record().id.clone() }).into()),
-        }
-    }
-}
-
-fn disk_id(index: usize) -> String {
-    format!("disk{index}")
 }
 
 fn seed_disk(places: &Places) -> DiskConfig {

@@ -327,8 +327,18 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
 }
 
 #[tokio::test]
+async fn a_guest_that_is_still_booting_is_asked_again() {
+    let host = with_tiny().await;
+    host.runner.start(&config("m", &["disk"]), None).await.unwrap();
+    let stopped = host.runner.stop("m", BOOT).await.unwrap().unwrap();
+    assert_eq!((stopped.manner, stopped.exit.code), (StopManner::PoweredOff, Some(0)), "{}", host.serial("m"));
+    host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_hypervisor_that_does_not_listen_is_killed() {
-    let host = Host::new(Simulated);
+    let host = Host::new(Qemu::default());
     host.volumes.create("v", None, Some(MIB)).await.unwrap();
     let machine = host.runner.start(&config("m", &["v"]), None).await.unwrap();
     let child = machine.shim().record().child.open().unwrap().unwrap();

@@ -1,6 +1,7 @@
 //! The shim process itself: setting up, starting the workload, dropping privileges. The event loop is in [`pump`].
 
 mod connection;
+mod end;
 mod log;
 mod privileges;
 mod pump;

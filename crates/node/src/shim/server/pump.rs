@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::connection::{Connection, Mode};
+use super::end::{children, describe, oom_kills, read_pid};
 use super::log::{LogWriter, Stream};
 use super::spawn::{self, Streams};
 use super::{privileges, report};
@@ -480,67 +481,4 @@ fn keep_last(ring: &mut VecDeque<u8>, bytes: &[u8], limit: usize) {
     let excess = (ring.len() + bytes.len()).saturating_sub(limit);
     ring.drain(..excess.min(ring.len()));
     ring.extend(bytes);
-}
-
-fn describe(status: WaitStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("ended with code {code}"),
-        (_, Some(signal)) => match signal_name(signal) {
-            Some(name) => format!("ended by signal {signal} ({name})"),
-            None => format!("ended by signal {signal}"),
-        },
-        _ => "ended".into(),
-    }
-}
-
-/// Those that end processes.
-fn signal_name(signal: i32) -> Option<&'static str> {
-    let names = [
-        (libc::SIGHUP, "SIGHUP"),
-        (libc::SIGINT, "SIGINT"),
-        (libc::SIGQUIT, "SIGQUIT"),
-        (libc::SIGILL, "SIGILL"),
-        (libc::SIGTRAP, "SIGTRAP"),
-        (libc::SIGABRT, "SIGABRT"),
-        (libc::SIGBUS, "SIGBUS"),
-        (libc::SIGFPE, "SIGFPE"),
-        (libc::SIGKILL, "SIGKILL"),
-        (libc::SIGSEGV, "SIGSEGV"),
-        (libc::SIGPIPE, "SIGPIPE"),
-        (libc::SIGTERM, "SIGTERM"),
-        (libc::SIGXCPU, "SIGXCPU"),
-        (libc::SIGSYS, "SIGSYS"),
-    ];
-    names.into_iter().find(|(number, _)| *number == signal).map(|(_, name)| name)
-}
-
-fn read_pid(path: &Path) -> io::Result<Pid> {
-    let text = std::fs::read_to_string(path)?;
-    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("expected a pid, found {text:?}")))
-}
-
-/// Our children, by a walk of /proc: `/proc/<pid>/task/<tid>/children` needs a kernel option that is often off.
-fn children() -> Vec<Pid> {
-    let me = rustix::process::getpid().as_raw_nonzero().get();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let is_ours = |pid: &i32| {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.iter().rposition(|byte| *byte == b')').map_or(&[][..], |end| &stat[end + 1..]);
-        let parent = std::str::from_utf8(rest).ok().and_then(|rest| rest.split_ascii_whitespace().nth(1)?.parse().ok());
-        parent == Some(me)
-    };
-    pids.filter(is_ours).filter_map(Pid::from_raw).collect()
-}
-
-/// Sum of the kernel's counters of OOM kills in the workload's cgroups: `memory.events` (v2) or `memory.oom_control` (v1).
-fn oom_kills(spec: &Spec) -> u64 {
-    let cgroups = if spec.oom_cgroups.is_empty() { &spec.cgroups } else { &spec.oom_cgroups };
-    let files = cgroups.iter().flat_map(|cgroup| [cgroup.join("memory.events"), cgroup.join("memory.oom_control")]);
-    let counts = files.filter_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
-    });
-    counts.sum()
 }

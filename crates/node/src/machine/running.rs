@@ -1,0 +1,141 @@
+//! A machine that runs: its conversation with the hypervisor, and how it is stopped.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evroc_vmm::{Hypervisor, Monitor, MonitorError};
+use tokio::sync::Mutex;
+
+use super::record::MachineRecord;
+use super::runner::MachineError;
+use crate::shim::{Attached, ClientError, Exit, ShimClient};
+
+/// For the monitor's greeting: the hypervisor has to load its firmware and open its disks first.
+const MONITOR_LIMIT: Duration = Duration::from_secs(60);
+/// Between asking the hypervisor to end and killing it. It closes its disks in this time: shorter risks work, not data that a
+/// guest has been told is safe.
+const QUIT_LIMIT: Duration = Duration::from_secs(10);
+/// For an answer of the monitor while a machine is being stopped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Between two presses of the power button.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where the conversation is kept.
+pub(super) type MonitorSlot = Arc<Mutex<Option<Arc<dyn Monitor>>>>;
+
+/// How a machine was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopManner {
+    /// It had ended before.
+    AlreadyEnded,
+    /// The guest powered itself off when asked.
+    PoweredOff,
+    /// The guest did not, and the hypervisor was told to end.
+    Quit,
+    /// The hypervisor did not either, and was killed.
+    Killed,
+}
+
+/// The end of a machine that was stopped.
+#[derive(Clone, Debug)]
+pub struct Stopped {
+    /// How.
+    pub manner: StopManner,
+    /// What its shim left.
+    pub exit: Exit,
+}
+
+/// A running machine. Cheap to clone; dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub(super) record: MachineRecord,
+    pub(super) shim: ShimClient,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) socket: PathBuf,
+    pub(super) monitor: MonitorSlot,
+}
+
+impl Machine {
+    /// What is kept of it.
+    pub fn record(&self) -> &MachineRecord {
+        &self.record
+    }
+
+    /// Its shim: processes, console, wait for the end.
+    pub fn shim(&self) -> &ShimClient {
+        &self.shim
+    }
+
+    /// Attaches to the serial console.
+    pub async fn console(&self, replay_bytes: usize) -> Result<Attached, MachineError> {
+        Ok(self.shim.attach(replay_bytes).await?)
+    }
+
+    /// The conversation with its hypervisor, begun when first needed and again after it broke off.
+    pub async fn monitor(&self) -> Result<Arc<dyn Monitor>, MachineError> {
+        let mut kept = self.monitor.lock().await;
+        if let Some(monitor) = &*kept
+            && !matches!(monitor.state().await, Err(MonitorError::Closed { .. }))
+        {
+            return Ok(monitor.clone());
+        }
+        // The old one first, if there is any: the new one would wait for it.
+        *kept = None;
+        let monitor: Arc<dyn Monitor> = self.hypervisor.connect(&self.socket, MONITOR_LIMIT).await?.into();
+        *kept = Some(monitor.clone());
+        Ok(monitor)
+    }
+
+    /// The monitor's name of the volume at this place of the configuration, for growing it online.
+    pub fn disk_id(index: usize) -> String {
+        disk_id(index)
+    }
+
+    /// Presses the power button until the guest has powered itself off or the time is over. A guest that is still booting does not
+    /// hear the first press.
+    async fn power_down(&self, monitor: &dyn Monitor, grace: Duration) -> Option<Exit> {
+        let end = tokio::time::Instant::now() + grace;
+        loop {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            // A guest that is just ending refuses; what counts is whether it ends.
+            let _ = limited(monitor.power_down()).await;
+            if let Some(exit) = self.shim.wait_at_most(left.min(PRESS_AGAIN)).await {
+                return Some(exit);
+            }
+        }
+    }
+
+    /// See [`MachineRunner::stop`](super::MachineRunner::stop).
+    pub(super) async fn end(&self, grace: Duration) -> Result<Stopped, MachineError> {
+        let stopped = |manner| move |exit| Stopped { manner, exit };
+        // A hypervisor that hangs is not waited for as long as one that is starting.
+        let monitor = limited(self.monitor()).await;
+        if let Some(Ok(monitor)) = &monitor {
+            if let Some(exit) = self.power_down(monitor.as_ref(), grace).await {
+                return Ok(stopped(StopManner::PoweredOff)(exit));
+            }
+            if let Some(Ok(())) = limited(monitor.quit()).await
+                && let Some(exit) = self.shim.wait_at_most(QUIT_LIMIT).await
+            {
+                return Ok(stopped(StopManner::Quit)(exit));
+            }
+        }
+        let killed = self.shim.signal(libc::SIGKILL).await;
+        match self.shim.wait_at_most(QUIT_LIMIT).await {
+            Some(exit) => Ok(stopped(StopManner::Killed)(exit)),
+            None => Err(killed.err().unwrap_or(ClientError::Lost { id: self.shim.record().id.clone() }).into()),
+        }
+    }
+}
+
+async fn limited<T>(answer: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(ANSWER_LIMIT, answer).await.ok()
+}
+
+pub(super) fn disk_id(index: usize) -> String {
+    format!("disk{index}")
+}
