@@ -54,6 +54,10 @@ static SHARED: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     ] {
         extend(&mut out, &shared(name), Some(field), extensions);
     }
+    // A Status without metadata is one too.
+    if let Some(status) = out.get_mut(&shared("Status")).and_then(Value::as_object_mut) {
+        status.shift_remove("required");
+    }
     extend(&mut out, &shared("OwnerReference"), None, json!({"x-kubernetes-map-type": "atomic"}));
     for name in ["Status", "DeleteOptions"] {
         let gvk = json!({"x-kubernetes-group-version-kind": [{"group": "", "kind": name, "version": "v1"}]});
@@ -184,7 +188,7 @@ fn extensions(map: &mut Map<String, Value>, info: &KindInfo<'_>, kind: &str) {
     }
 }
 
-/// Embedded resources have a type and metadata of their own.
+/// Embedded resources have a type and metadata of their own; what may be an integer or a string says so where it can.
 fn embed(schema: &mut Value, dialect: Dialect) {
     for key in ["items", "additionalProperties"] {
         if let Some(child) = schema.get_mut(key).filter(|c| c.is_object()) {
@@ -195,6 +199,10 @@ fn embed(schema: &mut Value, dialect: Dialect) {
         embed(child.1, dialect);
     }
     let flag = |key: &str| schema.get(key) == Some(&Value::Bool(true));
+    if dialect == Dialect::V3 && flag("x-kubernetes-int-or-string") && schema.get("anyOf").is_none() {
+        object(schema).insert("anyOf".into(), json!([{"type": "integer"}, {"type": "string"}]));
+        return;
+    }
     if !flag("x-kubernetes-embedded-resource") || (dialect == Dialect::V2 && flag("x-kubernetes-preserve-unknown-fields")) {
         return;
     }

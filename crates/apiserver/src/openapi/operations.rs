@@ -222,7 +222,10 @@ impl Maker<'_> {
         Operation {
             path: path.to_string(),
             method,
-            id: format!("{verb}{scope}{namespaced}{}{subresource}", info.kind),
+            id: match verb {
+                "deletecollection" => format!("delete{scope}Collection{namespaced}{}", info.kind),
+                verb => format!("{verb}{scope}{namespaced}{}{subresource}", info.kind),
+            },
             tag: format!("{}_{}", camel(group, false), camel(info.version, false)),
             description,
             action,

@@ -72,7 +72,7 @@ fn write(operation: &Operation) -> Value {
 /// Takes out of a schema what v2 cannot say or kubectl misreads there.
 pub(super) fn simplify(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
-    for key in ["allOf", "anyOf", "oneOf", "not", "x-kubernetes-validations"] {
+    for key in ["allOf", "anyOf", "oneOf", "not", "default"] {
         map.shift_remove(key);
     }
     let flag = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
