@@ -145,6 +145,7 @@ impl Probe {
 
     /// The verdict in `cache` if it still holds, else a new one, written there.
     pub async fn run_cached(&self, cache: &Path) -> Result<Verdict, ProbeError> {
+        self.sweep();
         let circumstances = self.circumstances().await?;
         let known = std::fs::read(cache).ok().and_then(|text| serde_json::from_slice::<Verdict>(&text).ok());
         if let Some(verdict) = known.filter(|verdict| verdict.holds_for == circumstances) {
@@ -176,6 +177,18 @@ impl Probe {
             },
             has_kvm: self.kvm_device.exists(),
         })
+    }
+
+    /// Folders of probes that were killed: named after processes that are gone.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid =
+                name.to_str().and_then(|name| name.strip_prefix("probe-")?.split('-').next()?.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     async fn run(&self, holds_for: Circumstances) -> Result<Verdict, ProbeError> {
@@ -292,11 +305,19 @@ pub fn open_kvm() -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/kvm")
 }
 
-/// Lets the child have these descriptors under their own numbers.
+/// Lets the child have these descriptors under their own numbers, and lets it end with us: a guest that hangs would stay for ever if
+/// we were killed while we wait for it.
 fn pass_on(command: &mut tokio::process::Command, fds: Vec<RawFd>) {
-    // SAFETY: fcntl may be called after a fork; nothing is allocated or locked.
+    let parent = rustix::process::getpid();
+    // SAFETY: system calls only, which may be made after a fork; nothing is allocated or locked.
     unsafe {
         command.pre_exec(move || {
+            // After the change of user, which would clear it. It goes by the thread that forks: a worker of the runtime, which lives
+            // as long as the process.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             for fd in &fds {
                 if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                     return Err(io::Error::last_os_error());

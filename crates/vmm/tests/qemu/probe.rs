@@ -15,6 +15,8 @@ async fn a_boot_sector_speaks_without_acceleration_and_the_verdict_is_remembered
     let dir = tempfile::tempdir().unwrap();
     let probe = probe(dir.path());
     let cache = dir.path().join("accel.json");
+    // What a killed agent may have left: no process has this number.
+    std::fs::create_dir(dir.path().join("probe-99999999-0")).unwrap();
     let verdict = probe.run_cached(&cache).await.unwrap();
     assert_eq!(verdict.accelerator, Kind::Tcg);
     assert!(verdict.reason.contains("no-kvm cannot be used: No such file"), "{}", verdict.reason);
@@ -53,4 +55,54 @@ async fn no_guest_at_all_is_an_error_in_words() {
     let error = probe.run_cached(&dir.path().join("accel.json")).await.unwrap_err();
     assert!(matches!(error, ProbeError::NothingWorks(_)));
     assert!(error.to_string().contains("no sign of life"), "{error}");
+}
+
+/// In another process, because it is killed: this same test binary, told by the environment.
+#[test]
+fn a_probe_does_not_outlive_its_agent() {
+    let marker = "EVROC_TEST_PROBE_FOLDER";
+    if let Some(folder) = std::env::var_os(marker) {
+        let folder = std::path::PathBuf::from(folder);
+        // Never speaks: it waits until we are killed.
+        let mut hanging = probe(&folder);
+        hanging.payload = Payload::Image { disk: folder.join("blank"), marker: "never".into() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            hanging.image_tool.create_blank(&folder.join("blank"), 1 << 20).await.unwrap();
+            hanging.run_cached(&folder.join("accel.json")).await.unwrap();
+        });
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "probe::a_probe_does_not_outlive_its_agent"])
+        .env(marker, dir.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let hypervisors = || {
+        let marker = dir.path().to_str().unwrap().to_owned();
+        let lines = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        let is_ours = |line: &Vec<u8>| {
+            line.starts_with(b"/usr/bin/qemu-system") && String::from_utf8_lossy(line).contains(&marker)
+        };
+        lines.filter(is_ours).count()
+    };
+    eventually("a hypervisor runs", || hypervisors() == 1);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    eventually("it has ended", || hypervisors() == 0);
+}
+
+/// For a condition without a runtime.
+#[allow(clippy::disallowed_methods)]
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let limit = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < limit, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
