@@ -9,10 +9,11 @@ use evroc_node::container::image::Image;
 use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
 use evroc_node::container::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig};
 use evroc_node::dial::Dialer;
-use evroc_node::shim::{ShimLauncher, tail};
+use evroc_node::shim::{ShimLauncher, User, tail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PORT: u16 = 8080;
+const SHIM_ID: u32 = 1_999_999_004;
 
 /// An instance with a name of its own, and a layer with the test program in it. Ends everything and looks for leftovers.
 struct Host {
@@ -125,7 +126,8 @@ fn config(root: &Path, instance: &str) -> RunnerConfig {
         run_dir: root.join("run"),
         runtime: find_runtime(),
         shim: ShimLauncher::new(env!("CARGO_BIN_EXE_evroc-test-shim"), &[]),
-        shim_user: None,
+        // As in a real instance: a user that owns nothing.
+        shim_user: Some(User { uid: SHIM_ID, gid: SHIM_ID, groups: Vec::new() }),
         shim_cgroups: Vec::new(),
     }
 }
