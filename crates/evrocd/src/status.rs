@@ -158,6 +158,11 @@ fn workload_process(folder: &Path, boot_id: &str) -> Option<i32> {
     (record.boot_id == boot_id && record.child.open().is_some()).then_some(record.child.pid)
 }
 
+/// What the node found out about hardware acceleration.
+pub fn accelerator(layout: &Layout) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(layout.accelerator()).ok()?).ok()
+}
+
 /// Gathers the overview; `None` when there is no such instance.
 pub fn gather(instance: &InstanceName) -> anyhow::Result<Option<Overview>> {
     let Some(record) = InstanceRecord::load(instance)? else { return Ok(None) };
@@ -177,7 +182,9 @@ pub fn gather(instance: &InstanceName) -> anyhow::Result<Option<Overview>> {
         None if orphans.is_empty() => "stopped".to_owned(),
         None => "orphaned".to_owned(),
     };
-    let accelerator = fs::read(layout.accelerator()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    // The file itself is readable by root only.
+    let accelerator =
+        supervisor.as_ref().and_then(|status| status.accelerator.clone()).or_else(|| accelerator(&layout));
     Ok(Some(Overview {
         instance: record.instance.clone(),
         state,
@@ -327,16 +334,15 @@ pub fn text(overview: &Overview) -> String {
 /// What the accelerator is and what it costs, in one sentence.
 fn accelerator_words(found: Option<&serde_json::Value>) -> String {
     let Some(found) = found else {
-        return "accelerator: not probed yet (the node does it before the first guest)".into();
+        return "accelerator: not probed yet; the node does it before the first guest".into();
     };
-    let field = |names: &[&str]| names.iter().find_map(|name| found[*name].as_str()).map(str::to_owned);
-    let kind = field(&["accelerator", "accel", "kind"]).unwrap_or_else(|| "unknown".into());
-    let reason = field(&["message", "reason"]).map_or(String::new(), |reason| format!(" ({reason})"));
-    match kind.as_str() {
-        "kvm" => format!("accelerator: kvm, guests run at the machine's speed{reason}"),
-        "tcg" => format!("accelerator: tcg, guests are emulated and run 5 to 20 times slower{reason}"),
-        other => format!("accelerator: {other}{reason}"),
+    let field = |name: &str| found[name].as_str().unwrap_or_default();
+    let mut words = format!("accelerator: {}", field("accelerator"));
+    for part in [field("costNote"), field("reason")].into_iter().filter(|part| !part.is_empty()) {
+        words.push_str("; ");
+        words.push_str(part);
     }
+    words
 }
 
 fn gibibytes(bytes: u64) -> String {
@@ -377,6 +383,13 @@ mod tests {
             (duration(5), duration(300), duration(90_000), duration(200_000)),
             ("5s".into(), "5m".into(), "25h".into(), "2d".into())
         );
+    }
+
+    #[test]
+    fn the_accelerator_is_told_with_its_cost() {
+        let tcg = serde_json::json!({"accelerator": "tcg", "reason": "no /dev/kvm", "costNote": "ten times slower"});
+        assert_eq!(accelerator_words(Some(&tcg)), "accelerator: tcg; ten times slower; no /dev/kvm");
+        assert!(accelerator_words(None).contains("not probed yet"));
     }
 
     #[test]

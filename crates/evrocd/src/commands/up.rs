@@ -12,13 +12,16 @@ use anyhow::{Context, bail};
 use super::require_root;
 use crate::bootstrap;
 use crate::cli::UpArgs;
-use crate::instance::{InstanceName, InstanceRecord};
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord, LockError};
 use crate::supervisor::protocol::{Reply, Request, StartLine, SupervisorStatus};
 use crate::supervisor::{self, Progress, Start, client};
 
 const PROGRESS: &str = "EVROC_PROGRESS";
 /// How long a running supervisor gets to become another program and have all roles ready again.
 const RELOAD: Duration = Duration::from_secs(90);
+
+/// How long another start or stop of the same instance may take.
+const OTHER_START: Duration = Duration::from_secs(90);
 
 /// Starts the cloud.
 pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -32,10 +35,13 @@ pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
     }
     // A supervisor that replaced itself in the foreground comes here with its own lock held: it is not "already running".
     let is_reload = std::env::var_os("EVROC_RELOAD_LOCK").is_some();
-    if !is_reload && let Some(status) = running(instance)? {
+    if !is_reload && let Some(status) = running(instance)?.filter(|status| status.state == "running") {
         return already_running(arguments, instance, status);
     }
     require_root("up")?;
+    if !is_reload && let Some(status) = wait_for_another_start(instance)? {
+        return already_running(arguments, instance, status);
+    }
     if arguments.detach { detach(arguments, instance) } else { run(arguments, false, Progress::Terminal) }
 }
 
@@ -44,10 +50,34 @@ fn run(arguments: &UpArgs, is_detached: bool, progress: Progress) -> anyhow::Res
     supervisor::run(Start { instance: arguments.instance.instance.clone(), options, is_detached, progress })
 }
 
+/// The status of a supervisor that answers.
 fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> {
     match InstanceRecord::load(instance)? {
         Some(record) => Ok(client::status(&record.layout().supervisor_socket())?),
         None => Ok(None),
+    }
+}
+
+/// Somebody may be starting or stopping the instance at this moment: waits until it either runs or is free.
+fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> {
+    let deadline = Instant::now() + OTHER_START;
+    let mut is_first = true;
+    loop {
+        match InstanceLock::acquire(instance) {
+            Ok(_) => return Ok(None),
+            Err(LockError::File(error)) => return Err(error.into()),
+            Err(held @ LockError::Held(_)) if Instant::now() > deadline => {
+                return Err(held).context("it does not get ready");
+            }
+            Err(LockError::Held(_)) => {}
+        }
+        if let Some(status) = running(instance)?.filter(|status| status.state == "running") {
+            return Ok(Some(status));
+        }
+        if std::mem::take(&mut is_first) {
+            println!("instance {instance} is being started or stopped by another supervisor: waiting for that");
+        }
+        pause(Duration::from_millis(50));
     }
 }
 

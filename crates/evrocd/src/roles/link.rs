@@ -109,13 +109,24 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (reports, queue) = mpsc::channel(4);
         let (commands, mut received) = mpsc::channel(4);
-        let task = tokio::spawn(serve(theirs, queue, commands, || Ok(())));
+        let reopened = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = reopened.clone();
+        let task = tokio::spawn(serve(theirs, queue, commands, move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        }));
         let (read, mut write) = ours.into_split();
         let mut lines = BufReader::new(read).lines();
         reports.send(Report::Ready).await.unwrap();
         assert_eq!(lines.next_line().await.unwrap().unwrap(), "{\"type\":\"ready\"}");
-        write.write_all(b"{\"type\":\"unheard-of\"}\n{\"type\":\"drain\",\"timeoutSeconds\":1}\n").await.unwrap();
+        write
+            .write_all(
+                b"{\"type\":\"unheard-of\"}\n{\"type\":\"reopenLog\"}\n{\"type\":\"drain\",\"timeoutSeconds\":1}\n",
+            )
+            .await
+            .unwrap();
         assert_eq!(received.recv().await, Some(Command::Drain { timeout_seconds: 1 }));
+        assert_eq!(reopened.load(std::sync::atomic::Ordering::SeqCst), 1);
         drop((write, lines));
         for _ in 0..100 {
             reports.send(Report::Ready).await.unwrap();

@@ -27,6 +27,7 @@ pub fn ask(socket: &Path, request: &Request, mut on_reply: impl FnMut(Reply)) ->
 
 /// The status of a running supervisor; `None` when none answers.
 pub fn status(socket: &Path) -> io::Result<Option<SupervisorStatus>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
     let mut found = None;
     let result = ask(socket, &Request::Status, |reply| {
         if let Reply::Status(status) = reply {
@@ -35,7 +36,8 @@ pub fn status(socket: &Path) -> io::Result<Option<SupervisorStatus>> {
     });
     match result {
         Ok(()) => Ok(found),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        // It dies at this moment, or died before.
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe) => Ok(None),
         Err(error) => Err(error),
     }
 }

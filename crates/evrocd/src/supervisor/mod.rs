@@ -457,6 +457,7 @@ impl Supervisor {
             hosts_block: self.record.hosts_block,
             state_dir: layout.state.clone(),
             roles,
+            accelerator: crate::status::accelerator(&layout),
             workloads: is_privileged.then(|| crate::status::workloads(&layout, &self.boot_id)),
         }
     }

@@ -76,6 +76,9 @@ pub struct SupervisorStatus {
     /// Guests and containers by the shims that hold them; absent for callers who may not see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<Vec<crate::status::Workload>>,
+    /// How guests are accelerated, as the node found out; JSON as written there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<serde_json::Value>,
 }
 
 /// One role.

@@ -72,7 +72,7 @@ pub fn spawn(start: &Start<'_>) -> io::Result<Handle> {
 }
 
 fn in_child(passed: &[RawFd], user: Option<u32>) -> io::Result<()> {
-    // SAFETY (all calls): plain system calls on values of this frame; failures are checked.
+    // SAFETY: plain system calls on values of this frame; failures that matter are checked.
     unsafe {
         check(libc::setsid())?;
         libc::umask(0o027);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -41,14 +41,19 @@ impl Instance {
 
     /// Runs a subcommand.
     pub fn run(&self, program: &Path, arguments: &[&str]) -> Output {
-        Command::new(program)
-            .args(arguments)
-            .args(["--instance", &self.name])
-            .env("HOME", self.home.path())
-            .env_remove("SUDO_UID")
-            .env_remove("SUDO_GID")
-            .output()
-            .unwrap()
+        self.command(program, arguments).output().unwrap()
+    }
+
+    /// Starts a subcommand and does not wait for it.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(Path::new(EVROCD), arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--instance", &self.name]).env("HOME", self.home.path());
+        command.env_remove("SUDO_UID").env_remove("SUDO_GID");
+        command
     }
 
     /// Runs a subcommand that must work; returns what it printed.
@@ -87,6 +92,20 @@ impl Instance {
     /// The instance's record.
     pub fn record(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.record_path()).unwrap()).unwrap()
+    }
+
+    /// Replaces the record.
+    pub fn write_record(&self, record: &Value) {
+        std::fs::write(self.record_path(), record.to_string()).unwrap();
+    }
+
+    /// Supervisors of the instance by their command line, also one that has not said anything yet.
+    pub fn supervisors(&self) -> Vec<i32> {
+        processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains("--detached-child") && line.contains(&self.name))
+            .map(|(pid, _)| pid)
+            .collect()
     }
 
     fn record_path(&self) -> PathBuf {
@@ -162,8 +181,13 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 
 /// A moment between two looks.
 pub fn pause() {
+    pause_for(Duration::from_millis(20));
+}
+
+/// Lets time pass, where the moment itself is what is varied.
+pub fn pause_for(time: Duration) {
     let (_sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(Duration::from_millis(20));
+    let _ = receiver.recv_timeout(time);
 }
 
 /// Sends a signal.
@@ -178,6 +202,18 @@ pub fn lives(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// All processes with their command lines.
+fn processes() -> Vec<(i32, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+        })
+        .collect()
+}
+
 /// Everything on the machine that carries the instance's name.
 pub fn leftovers(name: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -189,13 +225,8 @@ pub fn leftovers(name: &str) -> Vec<String> {
     ] {
         found.extend(Path::new(&path).exists().then_some(path));
     }
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
-        if cmdline.contains(name) && !cmdline.contains("down") {
-            found.push(format!("process {}: {cmdline}", entry.file_name().to_string_lossy()));
-        }
-    }
+    let named = processes().into_iter().filter(|(_, line)| line.contains(name));
+    found.extend(named.map(|(pid, line)| format!("process {pid}: {line}")));
     for (folder, what) in [("/run/netns", "network namespace"), ("/sys/fs/cgroup", "cgroup")] {
         let hierarchies = std::fs::read_dir(folder).into_iter().flatten().flatten();
         for entry in hierarchies {

@@ -85,3 +85,20 @@ fn roles_have_no_more_rights_than_they_need() {
         }
     }
 }
+
+#[test]
+fn logs_are_rotated_and_roles_write_to_the_new_file() {
+    let instance = Instance::up();
+    let roles = instance.all_ready_but(&[]);
+    let path = instance.state().join("log/control.log");
+    let old = instance.state().join("log/control.log.1");
+    // Larger than the limit at once, in place of days of requests.
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(20 << 20).unwrap();
+    eventually("the log is rotated", || (old.exists() && path.exists()).then_some(()));
+    // Rename and hint are two steps: until the role has taken the hint, its lines go to the old file.
+    eventually("the role writes to the new file", || {
+        signal(roles["control"], "HUP");
+        std::fs::read_to_string(&path).unwrap().contains("ignored SIGHUP").then_some(())
+    });
+    assert_eq!(instance.all_ready_but(&[]), roles, "nothing was restarted for it");
+}

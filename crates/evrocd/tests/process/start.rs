@@ -2,9 +2,10 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::client::{ask_api, mode};
-use crate::fixture::{EVROCD, Instance, leftovers};
+use crate::fixture::{EVROCD, Instance, leftovers, pause_for, signal};
 
 #[test]
 fn secrets_are_their_owners_only() {
@@ -169,4 +170,43 @@ fn an_image_is_imported_at_start_and_by_command() {
     std::fs::write(built.join("disk.qcow2"), b"half").unwrap();
     assert!(instance.must_fail(&["image", "import", &folder]).contains("expected a qcow2 disk"));
     assert!(!instance.run(Path::new(EVROCD), &["image", "import", "/no/such/folder"]).status.success());
+}
+
+/// A first start is killed at ever later moments; the next one finishes what it left, whatever that was.
+#[test]
+fn a_first_start_killed_at_any_moment_is_finished() {
+    for step in 0..12u64 {
+        let instance = Instance::new();
+        let up = ["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"];
+        let mut parent = instance.spawn(&up);
+        pause_for(Duration::from_millis(step * 40));
+        for pid in instance.supervisors() {
+            signal(pid, "KILL");
+        }
+        let _ = parent.kill();
+        parent.wait().unwrap();
+        instance.must(&up);
+        assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200, "killed after {} ms", step * 40);
+    }
+}
+
+#[test]
+fn after_a_reboot_pids_of_before_mean_nothing() {
+    let instance = Instance::up();
+    instance.must(&["down"]);
+    // A stranger has the pid and start time that the record gives a role of another boot.
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stranger.id())).unwrap();
+    let start_time: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let mut record = instance.record();
+    record["bootId"] = "another-boot".into();
+    record["roles"]["node"] = serde_json::json!({"pid": stranger.id(), "startTime": start_time});
+    record["supervisor"] = record["roles"]["node"].clone();
+    instance.write_record(&record);
+    assert_eq!(instance.status()["state"], "stopped");
+    let text = instance.start(&[]);
+    assert!(text.contains("the machine was restarted"), "{text}");
+    assert!(stranger.try_wait().unwrap().is_none(), "the stranger lives");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
