@@ -27,7 +27,9 @@ pub fn of_virtual_machine(object: &Value) -> Vec<Claim> {
             })
         })
         .collect();
-    if let Some(address) = object.pointer("/status/networking/privateIPv4Address").and_then(Value::as_str).filter(|a| !a.is_empty()) {
+    if let Some(address) =
+        object.pointer("/status/networking/privateIPv4Address").and_then(Value::as_str).filter(|a| !a.is_empty())
+    {
         claims.push(Claim {
             key: format!("address/{namespace}/{address}"),
             field: "status.networking.privateIPv4Address".into(),

@@ -7,7 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// A customer: the owner of resource groups.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "iam.evroclabs.net", version = "v1alpha1", kind = "Organization", plural = "organizations", shortname = "org", status = "OrganizationStatus")]
+#[kube(
+    group = "iam.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Organization",
+    plural = "organizations",
+    shortname = "org",
+    status = "OrganizationStatus"
+)]
 #[kube(printcolumn = r#"{"name":"Display name","type":"string","jsonPath":".spec.displayName"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
@@ -28,8 +35,17 @@ pub struct OrganizationStatus {
 
 /// The tenant boundary: one namespace, one VPC with one subnet.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "iam.evroclabs.net", version = "v1alpha1", kind = "ResourceGroup", plural = "resourcegroups", shortname = "rg", status = "ResourceGroupStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(
+    group = "iam.evroclabs.net",
+    version = "v1alpha1",
+    kind = "ResourceGroup",
+    plural = "resourcegroups",
+    shortname = "rg",
+    status = "ResourceGroupStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Organization","type":"string","jsonPath":".spec.organization"}"#)]
 #[kube(printcolumn = r#"{"name":"Namespace","type":"string","jsonPath":".status.namespace"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]

@@ -21,7 +21,9 @@ pub struct ImageRef {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ImageRefError {
     /// There is no host in front.
-    #[error("\"{0}\" names no registry: expected HOST/REPOSITORY:TAG, for example registry.evroc.localhost/demo/hello:v1")]
+    #[error(
+        "\"{0}\" names no registry: expected HOST/REPOSITORY:TAG, for example registry.evroc.localhost/demo/hello:v1"
+    )]
     NoHost(String),
     /// A part does not have the form of its kind.
     #[error("\"{text}\" is not an image reference: {part} \"{found}\" is not allowed")]
@@ -71,7 +73,8 @@ impl ImageRef {
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn is_tag(text: &str) -> bool {

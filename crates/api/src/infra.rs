@@ -10,7 +10,9 @@ use crate::run::EnvVar;
 /// A machine that guests and containers run on. Its agent makes the object and reports.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Host", plural = "hosts", status = "HostStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Accelerator","type":"string","jsonPath":".status.accelerator"}"#)]
 #[kube(printcolumn = r#"{"name":"CPUs","type":"integer","jsonPath":".status.capacity.cpus"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
@@ -56,9 +58,18 @@ pub struct Capacity {
 
 /// The storage behind a Disk, on a host. Named as the disk, in its namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Volume", plural = "volumes", namespaced, status = "VolumeStatus")]
+#[kube(
+    group = "infra.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Volume",
+    plural = "volumes",
+    namespaced,
+    status = "VolumeStatus"
+)]
 #[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Bytes","type":"integer","jsonPath":".spec.sizeBytes"}"#)]
 #[kube(selectable = ".spec.hostName")]
 #[serde(rename_all = "camelCase")]
@@ -83,7 +94,14 @@ pub struct VolumeStatus {
 
 /// One run of a virtual machine on a host. Named as the virtual machine, in its namespace; all that the host needs is in it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Machine", plural = "machines", namespaced, status = "MachineStatus")]
+#[kube(
+    group = "infra.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Machine",
+    plural = "machines",
+    namespaced,
+    status = "MachineStatus"
+)]
 #[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
 #[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
 #[kube(printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.network.address"}"#)]
@@ -184,7 +202,14 @@ pub enum MachinePhase {
 
 /// One instance of a revision on a host.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "infra.evroclabs.net", version = "v1alpha1", kind = "Replica", plural = "replicas", namespaced, status = "ReplicaStatus")]
+#[kube(
+    group = "infra.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Replica",
+    plural = "replicas",
+    namespaced,
+    status = "ReplicaStatus"
+)]
 #[kube(printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.hostName"}"#)]
 #[kube(printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision"}"#)]
 #[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]

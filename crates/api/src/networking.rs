@@ -12,8 +12,19 @@ pub const DEFAULT_SUBNET_CIDR: &str = "10.0.0.0/24";
 
 /// A private network. Every resource group has one, `default`.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "networking.evroclabs.net", version = "v1alpha1", kind = "VirtualPrivateCloud", plural = "virtualprivateclouds", shortname = "vpc", namespaced, category = "all", status = "VirtualPrivateCloudStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(
+    group = "networking.evroclabs.net",
+    version = "v1alpha1",
+    kind = "VirtualPrivateCloud",
+    plural = "virtualprivateclouds",
+    shortname = "vpc",
+    namespaced,
+    category = "all",
+    status = "VirtualPrivateCloudStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 pub struct VirtualPrivateCloudSpec {}
 
@@ -28,8 +39,18 @@ pub struct VirtualPrivateCloudStatus {
 
 /// A range of addresses in a VPC. Every resource group has one, `default`, 10.0.0.0/24.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "networking.evroclabs.net", version = "v1alpha1", kind = "Subnet", plural = "subnets", namespaced, category = "all", status = "SubnetStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
+#[kube(
+    group = "networking.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Subnet",
+    plural = "subnets",
+    namespaced,
+    category = "all",
+    status = "SubnetStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.ipv4CidrBlock.block"}"#)]
 #[kube(printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.usingIPv4AddressCount"}"#)]
 #[kube(printcolumn = r#"{"name":"Available","type":"integer","jsonPath":".status.availableIPv4AddressCount"}"#)]

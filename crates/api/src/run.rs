@@ -14,12 +14,24 @@ pub const DEFAULT_PORT: i32 = 8080;
 
 /// A serverless container behind HTTPS that scales to zero and back.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "run.evroclabs.net", version = "v1alpha1", kind = "Service", plural = "services", namespaced, category = "all", status = "ServiceStatus")]
+#[kube(
+    group = "run.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Service",
+    plural = "services",
+    namespaced,
+    category = "all",
+    status = "ServiceStatus"
+)]
 #[kube(printcolumn = r#"{"name":"URL","type":"string","jsonPath":".status.url"}"#)]
 #[kube(printcolumn = r#"{"name":"LatestCreated","type":"string","jsonPath":".status.latestCreatedRevisionName"}"#)]
 #[kube(printcolumn = r#"{"name":"LatestReady","type":"string","jsonPath":".status.latestReadyRevisionName"}"#)]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
-#[kube(printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","priority":1}"#)]
 pub struct ServiceSpec {
     /// What every new revision is made from.
@@ -148,10 +160,25 @@ pub struct TrafficTarget {
 
 /// One immutable version of a service, made by the platform.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "run.evroclabs.net", version = "v1alpha1", kind = "Revision", plural = "revisions", shortname = "rev", namespaced, category = "all", status = "RevisionStatus")]
-#[kube(printcolumn = r#"{"name":"Service","type":"string","jsonPath":".metadata.labels.run\\.evroclabs\\.net/service"}"#)]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
-#[kube(printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#)]
+#[kube(
+    group = "run.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Revision",
+    plural = "revisions",
+    shortname = "rev",
+    namespaced,
+    category = "all",
+    status = "RevisionStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Service","type":"string","jsonPath":".metadata.labels.run\\.evroclabs\\.net/service"}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Replicas","type":"integer","jsonPath":".status.replicas"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]

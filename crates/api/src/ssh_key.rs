@@ -6,10 +6,14 @@ use base64::Engine;
 pub fn problem(line: &str) -> Option<String> {
     let line = line.trim();
     if line.is_empty() {
-        return Some("expected an SSH public key line such as \"ssh-ed25519 AAAA… me@laptop\", found an empty text".into());
+        return Some(
+            "expected an SSH public key line such as \"ssh-ed25519 AAAA… me@laptop\", found an empty text".into(),
+        );
     }
     if line.contains('\n') {
-        return Some("expected one SSH public key on one line, found several lines; give each key its own entry".into());
+        return Some(
+            "expected one SSH public key on one line, found several lines; give each key its own entry".into(),
+        );
     }
     if line.starts_with("-----BEGIN") {
         return Some("expected the PUBLIC key line (the file that ends in .pub), found a PEM block; never put a private key here".into());

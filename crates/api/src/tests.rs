@@ -28,11 +28,15 @@ fn assert_no_refs(schema: &Value, at: &str) {
 #[test]
 fn image_references() {
     let parsed = ImageRef::parse("registry.evroc.localhost:8443/demo/hello:v1").unwrap();
-    assert_eq!((parsed.host.as_str(), parsed.port, parsed.repository.as_str(), parsed.reference()), ("registry.evroc.localhost", Some(8443), "demo/hello", "v1"));
+    assert_eq!(
+        (parsed.host.as_str(), parsed.port, parsed.repository.as_str(), parsed.reference()),
+        ("registry.evroc.localhost", Some(8443), "demo/hello", "v1")
+    );
     assert_eq!(ImageRef::parse("registry.evroc.localhost/demo/hello").unwrap().reference(), "latest");
     let digest = format!("sha256:{}", "a".repeat(64));
     assert_eq!(ImageRef::parse(&format!("r.x/a/b@{digest}")).unwrap().reference(), digest);
-    for wrong in ["nginx", "demo/hello:v1", "r.x/A/b", "r.x/a:b c", "r.x/a@sha256:12", "r.x:port/a", "r.x//a", "r.x/a/"] {
+    for wrong in ["nginx", "demo/hello:v1", "r.x/A/b", "r.x/a:b c", "r.x/a@sha256:12", "r.x:port/a", "r.x//a", "r.x/a/"]
+    {
         assert!(ImageRef::parse(wrong).is_err(), "{wrong}");
     }
 }
@@ -42,7 +46,13 @@ fn ssh_keys() {
     let good = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNbmN6oQ1AUhWYbUMLUaSkJ4Gt2sSHcOE8Z8Lrn3qJY me@laptop";
     assert_eq!(crate::ssh_key::problem(good), None);
     assert_eq!(crate::ssh_key::problem(&format!("restrict,pty {good}")), None);
-    for wrong in ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIGNbmN6oQ1AUhWYbUMLUaSkJ4Gt2sSHcOE8Z8Lrn3qJY", "-----BEGIN OPENSSH PRIVATE KEY-----"] {
+    for wrong in [
+        "",
+        "ssh-ed25519",
+        "ssh-ed25519 AAAA",
+        "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIGNbmN6oQ1AUhWYbUMLUaSkJ4Gt2sSHcOE8Z8Lrn3qJY",
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+    ] {
         assert!(crate::ssh_key::problem(wrong).is_some(), "{wrong}");
     }
 }
@@ -65,6 +75,7 @@ fn profiles_are_those_of_the_catalogue() {
 #[test]
 fn running_defaults_to_true_in_the_schema() {
     let definition = serde_json::to_value(crate::definitions().remove(0)).unwrap();
-    let running = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/running/default");
+    let running =
+        definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/running/default");
     assert_eq!(running, Some(&Value::Bool(true)));
 }

@@ -24,7 +24,8 @@ pub async fn get(cloud: &Cloud, path: &str, accept: &str) -> anyhow::Result<Resp
 
 /// Sends a request; an answer that is no success is the error it names.
 pub async fn send(cloud: &Cloud, request: Request<Body>) -> anyhow::Result<Response<Body>> {
-    let response = cloud.client.send(request).await.context("the cloud does not answer; `evrocd status` says what runs")?;
+    let response =
+        cloud.client.send(request).await.context("the cloud does not answer; `evrocd status` says what runs")?;
     if response.status().is_success() || response.status().is_informational() {
         return Ok(response);
     }

@@ -24,9 +24,13 @@ impl Cloud {
         let folder = home()?.join(".evroc").join(instance);
         let kubeconfig = given.unwrap_or_else(|| folder.join("kubeconfig"));
         if !kubeconfig.exists() {
-            bail!("there is no kubeconfig at {}: start a cloud with `make run`, or name a kubeconfig with --config", kubeconfig.display());
+            bail!(
+                "there is no kubeconfig at {}: start a cloud with `make run`, or name a kubeconfig with --config",
+                kubeconfig.display()
+            );
         }
-        let parsed = Kubeconfig::read_from(&kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+        let parsed =
+            Kubeconfig::read_from(&kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
         let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("{} is not a usable kubeconfig", kubeconfig.display()))?;

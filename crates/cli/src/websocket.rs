@@ -25,7 +25,8 @@ pub async fn open(cloud: &Cloud, path: &str) -> anyhow::Result<Stream> {
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, base64::engine::general_purpose::STANDARD.encode(nonce()))
         .body(Body::empty())?;
-    let response = cloud.client.send(request).await.context("the cloud does not answer; `evrocd status` says what runs")?;
+    let response =
+        cloud.client.send(request).await.context("the cloud does not answer; `evrocd status` says what runs")?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let code = response.status();
         let body = response.into_body().collect().await?.to_bytes();
@@ -45,7 +46,12 @@ fn nonce() -> [u8; 16] {
 }
 
 /// Copies both ways until one side ends or `escape` is typed. Says whether the far side ended.
-pub async fn join(stream: Stream, mut input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin, escape: Option<u8>) -> anyhow::Result<bool> {
+pub async fn join(
+    stream: Stream,
+    mut input: impl AsyncRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+    escape: Option<u8>,
+) -> anyhow::Result<bool> {
     let (mut to, mut from) = stream.split();
     let mut buffer = vec![0u8; 16 * 1024];
     let mut typing = true;

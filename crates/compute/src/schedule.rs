@@ -29,7 +29,8 @@ pub fn candidates<'a>(hosts: &'a [Host], placement: Option<&Placement>) -> Resul
         let found = if hosts.is_empty() { "there is none".into() } else { format!("{} not ready", names(hosts)) };
         return Err(Unschedulable(format!("expected a host that is ready, found: {found}; `evrocd status` says why")));
     }
-    let in_zone: Vec<&Host> = open.iter().copied().filter(|h| zone.is_none() || h.spec.zone.as_deref() == zone).collect();
+    let in_zone: Vec<&Host> =
+        open.iter().copied().filter(|h| zone.is_none() || h.spec.zone.as_deref() == zone).collect();
     if in_zone.is_empty() {
         let mut zones: Vec<&str> = open.iter().filter_map(|h| h.spec.zone.as_deref()).collect();
         zones.sort_unstable();
@@ -44,7 +45,13 @@ pub fn candidates<'a>(hosts: &'a [Host], placement: Option<&Placement>) -> Resul
 }
 
 /// The host with the most memory left over for a machine; ties go to the first name.
-pub fn place_machine(hosts: &[&Host], machines: &[Machine], itself: &str, profile: &str, need: Need) -> Result<String, Unschedulable> {
+pub fn place_machine(
+    hosts: &[&Host],
+    machines: &[Machine],
+    itself: &str,
+    profile: &str,
+    need: Need,
+) -> Result<String, Unschedulable> {
     let mut best: Option<(u64, &Host)> = None;
     let mut refusals = Vec::new();
     for host in hosts {
@@ -58,7 +65,12 @@ pub fn place_machine(hosts: &[&Host], machines: &[Machine], itself: &str, profil
         if need.vcpus > room.cpus {
             refusals.push(format!("{} has {} CPUs", host.name_any(), room.cpus));
         } else if need.memory_bytes > free {
-            refusals.push(format!("{} has {} of {} free", host.name_any(), gigabytes(free), gigabytes(room.memory_bytes)));
+            refusals.push(format!(
+                "{} has {} of {} free",
+                host.name_any(),
+                gigabytes(free),
+                gigabytes(room.memory_bytes)
+            ));
         } else if best.is_none_or(|(most, _)| free > most) {
             best = Some((free, host));
         }

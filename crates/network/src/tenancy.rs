@@ -111,16 +111,30 @@ where
 
 fn vpc_status(vpc: &VirtualPrivateCloud, now: Timestamp) -> VirtualPrivateCloudStatus {
     let mut status = vpc.status.clone().unwrap_or_default();
-    conditions::set(&mut status.conditions, READY, &Verdict::yes("Ready", "virtual machines can use it"), vpc.metadata.generation, now);
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        &Verdict::yes("Ready", "virtual machines can use it"),
+        vpc.metadata.generation,
+        now,
+    );
     status
 }
 
 fn subnet_status(subnet: &Subnet, vms: &[VirtualMachine], now: Timestamp) -> SubnetStatus {
     let mut status = subnet.status.clone().unwrap_or_default();
-    let has_address = |vm: &&VirtualMachine| vm.status.as_ref().and_then(|s| s.networking.as_ref()?.private_ipv4_address.as_ref()).is_some();
+    let has_address = |vm: &&VirtualMachine| {
+        vm.status.as_ref().and_then(|s| s.networking.as_ref()?.private_ipv4_address.as_ref()).is_some()
+    };
     let used = i64::try_from(vms.iter().filter(has_address).count()).unwrap_or(i64::MAX);
     status.using_ipv4_address_count = Some(used);
     status.available_ipv4_address_count = Some(USABLE_ADDRESSES - used);
-    conditions::set(&mut status.conditions, READY, &Verdict::yes("Ready", "virtual machines can use it"), subnet.metadata.generation, now);
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        &Verdict::yes("Ready", "virtual machines can use it"),
+        subnet.metadata.generation,
+        now,
+    );
     status
 }

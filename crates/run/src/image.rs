@@ -64,7 +64,10 @@ pub fn own_repository(image: &str, domain: &str, group: &str) -> Result<ImageRef
         return Err(Verdict::no("ImageForeign", message));
     }
     if parsed.repository.split('/').next() != Some(group) || !parsed.repository.contains('/') {
-        let message = format!("{field}: expected a repository of this resource group, {group}/…, found \"{}\"", parsed.repository);
+        let message = format!(
+            "{field}: expected a repository of this resource group, {group}/…, found \"{}\"",
+            parsed.repository
+        );
         return Err(Verdict::no("ImageForeign", message));
     }
     Ok(parsed)
@@ -73,7 +76,10 @@ pub fn own_repository(image: &str, domain: &str, group: &str) -> Result<ImageRef
 /// Whether an image may run: for linux/amd64 and not as root.
 pub fn allowed(image: &str, facts: &ImageFacts) -> Result<(), Verdict> {
     if facts.platform != "linux/amd64" {
-        return Err(Verdict::no("ImagePlatform", format!("image {image}: expected linux/amd64, found {}", facts.platform)));
+        return Err(Verdict::no(
+            "ImagePlatform",
+            format!("image {image}: expected linux/amd64, found {}", facts.platform),
+        ));
     }
     let user = facts.user.split(':').next().unwrap_or_default();
     if user.is_empty() || user == "root" || user.parse() == Ok(0u32) {
@@ -107,7 +113,11 @@ mod tests {
 
     #[test]
     fn root_and_foreign_platforms_are_refused() {
-        let facts = |user: &str, platform: &str| ImageFacts { digest: "sha256:1".into(), user: user.into(), platform: platform.into() };
+        let facts = |user: &str, platform: &str| ImageFacts {
+            digest: "sha256:1".into(),
+            user: user.into(),
+            platform: platform.into(),
+        };
         for user in ["65532:65532", "1000", "app"] {
             assert_eq!(allowed("x", &facts(user, "linux/amd64")), Ok(()), "{user}");
         }

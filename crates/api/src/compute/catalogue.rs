@@ -9,7 +9,13 @@ use crate::units::{Size, Unit};
 
 /// An operating system image that disks are cloned from.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "compute.evroclabs.net", version = "v1alpha1", kind = "DiskImage", plural = "diskimages", status = "DiskImageStatus")]
+#[kube(
+    group = "compute.evroclabs.net",
+    version = "v1alpha1",
+    kind = "DiskImage",
+    plural = "diskimages",
+    status = "DiskImageStatus"
+)]
 #[kube(printcolumn = r#"{"name":"OS","type":"string","jsonPath":".spec.osImage"}"#)]
 #[kube(printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.osVersion"}"#)]
 #[kube(printcolumn = r#"{"name":"Size","type":"integer","jsonPath":".spec.defaultSize.amount"}"#)]
@@ -54,7 +60,13 @@ pub struct DiskStorageClassSpec {
 
 /// A size of virtual machine.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "compute.evroclabs.net", version = "v1alpha1", kind = "VMVirtualResources", plural = "vmvirtualresources", singular = "vmvirtualresources")]
+#[kube(
+    group = "compute.evroclabs.net",
+    version = "v1alpha1",
+    kind = "VMVirtualResources",
+    plural = "vmvirtualresources",
+    singular = "vmvirtualresources"
+)]
 #[kube(printcolumn = r#"{"name":"vCPUs","type":"integer","jsonPath":".spec.vCPUs"}"#)]
 #[kube(printcolumn = r#"{"name":"Memory","type":"integer","jsonPath":".spec.memory.amount"}"#)]
 #[kube(printcolumn = r#"{"name":"Unit","type":"string","jsonPath":".spec.memory.unit"}"#)]
@@ -73,7 +85,10 @@ pub struct VMVirtualResourcesSpec {
 /// The sizes every cloud starts with: name, virtual processors, memory. Memory a processor: a1a 4 GB, c1a 2 GB, m1a 8 GB.
 pub fn profiles() -> Vec<(String, VMVirtualResourcesSpec)> {
     let profile = |name: &str, vcpus: u32, amount: i64, unit: Unit| {
-        (name.to_owned(), VMVirtualResourcesSpec { vcpus, memory: Size { amount, unit }, processor_architecture: "amd64".into() })
+        (
+            name.to_owned(),
+            VMVirtualResourcesSpec { vcpus, memory: Size { amount, unit }, processor_architecture: "amd64".into() },
+        )
     };
     let sizes: [(&str, u32); 6] = [("xs", 1), ("s", 2), ("m", 4), ("l", 8), ("xl", 16), ("2xl", 32)];
     let not_offered = ["c1a.xs", "m1a.xs", "m1a.2xl"];

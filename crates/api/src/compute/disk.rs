@@ -10,9 +10,22 @@ use crate::units::Size;
 
 /// The schema for a disk.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "compute.evroclabs.net", version = "v1alpha1", kind = "Disk", plural = "disks", shortname = "disk", namespaced, category = "all", status = "DiskStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
-#[kube(printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#)]
+#[kube(
+    group = "compute.evroclabs.net",
+    version = "v1alpha1",
+    kind = "Disk",
+    plural = "disks",
+    shortname = "disk",
+    namespaced,
+    category = "all",
+    status = "DiskStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#
+)]
 #[kube(printcolumn = r#"{"name":"Size","type":"integer","jsonPath":".status.diskSize.amount"}"#)]
 #[kube(printcolumn = r#"{"name":"Unit","type":"string","jsonPath":".status.diskSize.unit"}"#)]
 #[kube(printcolumn = r#"{"name":"VM","type":"string","jsonPath":".status.diskUsage[0].vm"}"#)]

@@ -12,14 +12,31 @@ pub const GUEST_READY: &str = "GuestReady";
 
 /// The schema for an evroc Virtual Machine API.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "compute.evroclabs.net", version = "v1alpha1", kind = "VirtualMachine", plural = "virtualmachines", shortname = "vm", namespaced, category = "all", status = "VirtualMachineStatus")]
-#[kube(printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#)]
-#[kube(printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#)]
+#[kube(
+    group = "compute.evroclabs.net",
+    version = "v1alpha1",
+    kind = "VirtualMachine",
+    plural = "virtualmachines",
+    shortname = "vm",
+    namespaced,
+    category = "all",
+    status = "VirtualMachineStatus"
+)]
+#[kube(
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#
+)]
 #[kube(printcolumn = r#"{"name":"VirtualMachineStatus","type":"string","jsonPath":".status.virtualMachineStatus"}"#)]
 #[kube(printcolumn = r#"{"name":"IP","type":"string","jsonPath":".status.networking.privateIPv4Address"}"#)]
 #[kube(printcolumn = r#"{"name":"Public IP","type":"string","jsonPath":".status.networking.publicIPv4Address"}"#)]
-#[kube(printcolumn = r#"{"name":"Guest","type":"string","jsonPath":".status.conditions[?(@.type==\"GuestReady\")].status","priority":1}"#)]
-#[kube(printcolumn = r#"{"name":"Profile","type":"string","jsonPath":".spec.vmVirtualResourcesRef.vmVirtualResourcesRefName","priority":1}"#)]
+#[kube(
+    printcolumn = r#"{"name":"Guest","type":"string","jsonPath":".status.conditions[?(@.type==\"GuestReady\")].status","priority":1}"#
+)]
+#[kube(
+    printcolumn = r#"{"name":"Profile","type":"string","jsonPath":".spec.vmVirtualResourcesRef.vmVirtualResourcesRefName","priority":1}"#
+)]
 #[kube(printcolumn = r#"{"name":"Zone","type":"string","jsonPath":".status.placement.zone","priority":1}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","priority":1}"#)]
 #[kube(selectable = ".status.virtualMachineStatus")]
@@ -231,7 +248,10 @@ impl VirtualMachineSpec {
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         if !self.disk_refs.is_empty() && self.boot_disk().is_none() {
-            problems.push(("spec.diskRefs".into(), "expected one disk with bootFrom: true, found none; mark the disk to boot from".into()));
+            problems.push((
+                "spec.diskRefs".into(),
+                "expected one disk with bootFrom: true, found none; mark the disk to boot from".into(),
+            ));
         }
         let keys = self.os_settings.iter().filter_map(|s| s.ssh.as_ref()).flat_map(|s| &s.authorized_keys);
         for (index, key) in keys.enumerate() {

@@ -111,12 +111,21 @@ async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<()> {
     match command {
         Vm::List(list) => show(cloud, "virtualmachines", list).await,
         Vm::Get { name } => {
-            table::print(&api::table(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{name}"))).await?, true);
+            table::print(
+                &api::table(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{name}"))).await?,
+                true,
+            );
             Ok(())
         }
-        Vm::Start { name } => vms.patch(&name, &PatchParams::default(), &power(true)).await.map(|_| ()).context("cannot start the VM"),
-        Vm::Stop { name } => vms.patch(&name, &PatchParams::default(), &power(false)).await.map(|_| ()).context("cannot stop the VM"),
-        Vm::Delete { name } => vms.delete(&name, &DeleteParams::default()).await.map(|_| ()).context("cannot delete the VM"),
+        Vm::Start { name } => {
+            vms.patch(&name, &PatchParams::default(), &power(true)).await.map(|_| ()).context("cannot start the VM")
+        }
+        Vm::Stop { name } => {
+            vms.patch(&name, &PatchParams::default(), &power(false)).await.map(|_| ()).context("cannot stop the VM")
+        }
+        Vm::Delete { name } => {
+            vms.delete(&name, &DeleteParams::default()).await.map(|_| ()).context("cannot delete the VM")
+        }
         Vm::Console(wait) => console(cloud, wait).await,
         Vm::Log { name, tail_bytes } => {
             let mut stdout = tokio::io::stdout();
@@ -139,12 +148,21 @@ async fn show(cloud: &Cloud, plural: &str, list: List) -> anyhow::Result<()> {
 }
 
 fn encode(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 async fn console(cloud: &Cloud, wait: Wait) -> anyhow::Result<()> {
     wait_for(cloud, &wait, READY).await?;
-    let stream = websocket::open(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{}/console", wait.name))).await?;
+    let stream =
+        websocket::open(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{}/console", wait.name))).await?;
     eprintln!("Connected to the serial console of {}. Ctrl-] leaves; Enter shows the prompt.\r", wait.name);
     let raw = terminal::Raw::enter()?;
     let ended = websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), Some(ESCAPE)).await;
@@ -165,8 +183,14 @@ pub async fn serial_log(cloud: &Cloud, name: &str, tail_bytes: u64) -> anyhow::R
 /// serial console say how far the guest came.
 pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Result<VirtualMachine> {
     let vms = Api::<VirtualMachine>::namespaced(cloud.client.clone(), &cloud.namespace);
-    let Some(vm) = vms.get_opt(&wait.name).await.context("the cloud does not answer; `evrocd status` says what runs")? else {
-        bail!("there is no VM \"{}\" in resource group {}: `evroc compute vm list` shows those that there are", wait.name, cloud.namespace);
+    let Some(vm) =
+        vms.get_opt(&wait.name).await.context("the cloud does not answer; `evrocd status` says what runs")?
+    else {
+        bail!(
+            "there is no VM \"{}\" in resource group {}: `evroc compute vm list` shows those that there are",
+            wait.name,
+            cloud.namespace
+        );
     };
     if !vm.spec.running {
         bail!("VM \"{0}\" is switched off: `evroc compute vm start {0}` starts it", wait.name);
@@ -189,7 +213,10 @@ pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Re
         if conditions::is_true(&status.conditions, condition) {
             return Ok(vm);
         }
-        let pending = [READY, GUEST_READY].into_iter().filter_map(|c| conditions::get(&status.conditions, c)).find(|c| c.status != "True");
+        let pending = [READY, GUEST_READY]
+            .into_iter()
+            .filter_map(|c| conditions::get(&status.conditions, c))
+            .find(|c| c.status != "True");
         let now = pending.map_or_else(|| "it is being created".to_owned(), |c| c.message.clone());
         if now != told {
             eprintln!("waiting for {}: {now}", wait.name);

@@ -22,14 +22,18 @@ pub enum Registry {
 
 /// Runs a command.
 pub async fn run(cloud: &Cloud, Registry::Login: Registry) -> anyhow::Result<()> {
-    let question = json!({"apiVersion": "iam.evroclabs.net/v1alpha1", "kind": "RegistryCredential", "metadata": {}, "spec": {}});
+    let question =
+        json!({"apiVersion": "iam.evroclabs.net/v1alpha1", "kind": "RegistryCredential", "metadata": {}, "spec": {}});
     let request = Request::post("/apis/iam.evroclabs.net/v1alpha1/registrycredentials")
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Body::from(serde_json::to_vec(&question)?))?;
     let body = api::send(cloud, request).await?.into_body().collect().await?.to_bytes();
     let answer: Value = serde_json::from_slice(&body).context("the answer is not JSON")?;
-    let field = |name: &str| answer["status"][name].as_str().map(str::to_owned).with_context(|| format!("the answer has no status.{name}"));
-    let (registry, username, password, ca) = (field("registry")?, field("username")?, field("password")?, field("caBundle")?);
+    let field = |name: &str| {
+        answer["status"][name].as_str().map(str::to_owned).with_context(|| format!("the answer has no status.{name}"))
+    };
+    let (registry, username, password, ca) =
+        (field("registry")?, field("username")?, field("password")?, field("caBundle")?);
 
     let auth = auth_file()?;
     write_auth(&auth, &registry, &username, &password)?;
@@ -38,7 +42,10 @@ pub async fn run(cloud: &Cloud, Registry::Login: Registry) -> anyhow::Result<()>
         let file = folder.join("ca.crt");
         std::fs::write(&file, &ca).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    println!("Logged in to {registry} as {username} until {}.", answer["status"]["expirationTimestamp"].as_str().unwrap_or("?"));
+    println!(
+        "Logged in to {registry} as {username} until {}.",
+        answer["status"]["expirationTimestamp"].as_str().unwrap_or("?")
+    );
     println!("Push with: skopeo copy oci:FOLDER docker://{registry}/{}/NAME:TAG", cloud.namespace);
     Ok(())
 }
@@ -61,7 +68,8 @@ fn certificate_folders(registry: &str) -> anyhow::Result<Vec<PathBuf>> {
 /// Adds one registry to the file, keeping all else in it.
 fn write_auth(file: &Path, registry: &str, username: &str, password: &str) -> anyhow::Result<()> {
     let mut content: Value = match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON: repair or remove it", file.display()))?,
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is not JSON: repair or remove it", file.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({}),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     };
@@ -73,7 +81,8 @@ fn write_auth(file: &Path, registry: &str, username: &str, password: &str) -> an
     let folder = file.parent().context("the credential file has no folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let fresh = file.with_extension("json.new");
-    write_private(&fresh, &serde_json::to_vec_pretty(&content)?).with_context(|| format!("cannot write {}", fresh.display()))?;
+    write_private(&fresh, &serde_json::to_vec_pretty(&content)?)
+        .with_context(|| format!("cannot write {}", fresh.display()))?;
     std::fs::rename(&fresh, file).with_context(|| format!("cannot replace {}", file.display()))
 }
 

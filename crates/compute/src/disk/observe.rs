@@ -27,9 +27,14 @@ pub struct Observed {
 pub async fn observe(client: &Client, namespace: &str, name: &str) -> Result<Option<Observed>> {
     let Some(disk) = get(&Api::<Disk>::namespaced(client.clone(), namespace), name).await? else { return Ok(None) };
     let everything = ListParams::default();
-    let images = Api::<DiskImage>::all(client.clone()).list(&everything).await.map_err(api_error("list disk images"))?.items;
+    let images =
+        Api::<DiskImage>::all(client.clone()).list(&everything).await.map_err(api_error("list disk images"))?.items;
     let vms = Api::<VirtualMachine>::namespaced(client.clone(), namespace).list(&everything).await;
-    let users = vms.map_err(api_error("list virtual machines"))?.items.into_iter().filter(|vm| vm.spec.disk_refs.iter().any(|d| d.name == name));
+    let users = vms
+        .map_err(api_error("list virtual machines"))?
+        .items
+        .into_iter()
+        .filter(|vm| vm.spec.disk_refs.iter().any(|d| d.name == name));
     let hosts = Api::<Host>::all(client.clone()).list(&everything).await.map_err(api_error("list hosts"))?.items;
     let wanted = disk.spec.disk_image.as_ref().map(|i| i.disk_image_ref.name.as_str());
     Ok(Some(Observed {

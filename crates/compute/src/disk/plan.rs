@@ -63,7 +63,10 @@ pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
     let bytes = size.and_then(Size::bytes).unwrap_or(0);
     if bytes < LIMITS.0 || bytes > LIMITS.1 {
         let found = size.map_or("none".into(), |s| s.to_string());
-        return Err(Verdict::no("DiskSizeInvalid", format!("spec.diskSize: expected a size from 1 MB to 10 TB, found {found}")));
+        return Err(Verdict::no(
+            "DiskSizeInvalid",
+            format!("spec.diskSize: expected a size from 1 MB to 10 TB, found {found}"),
+        ));
     }
     if let Some(image) = &observed.image
         && bytes < image.spec.minimum_size_bytes
@@ -79,7 +82,8 @@ pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
         ));
     }
     let hosts = candidates(&observed.hosts, spec.placement.as_ref()).map_err(|why| Verdict::no("Pending", why.0))?;
-    let host_name = place_volume(&hosts).ok_or_else(|| Verdict::no("Pending", "no host has reported its disk space yet"))?;
+    let host_name =
+        place_volume(&hosts).ok_or_else(|| Verdict::no("Pending", "no host has reported its disk space yet"))?;
     Ok(VolumeSpec { host_name, image, size_bytes: bytes })
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use evroc_api::COMPUTE_FINALIZER;
 use evroc_api::compute::{Disk, DiskImage, VirtualMachine};
 use evroc_api::infra::{Host, Volume, VolumeSpec};
-use evroc_controller::{Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status};
+use evroc_controller::{
+    Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status,
+};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Controller};
@@ -41,10 +43,14 @@ fn disks_of(vm: VirtualMachine) -> Vec<ObjectRef<Disk>> {
 
 async fn reconcile(disk: Arc<Disk>, context: Arc<Context>) -> Result<Action> {
     let namespace = disk.namespace().unwrap_or_default();
-    let Some(observed) = observe(&context.client, &namespace, &disk.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(observed) = observe(&context.client, &namespace, &disk.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     let api = Api::<Disk>::namespaced(context.client.clone(), &namespace);
     let steps = plan(&observed);
-    if !steps.contains(&Step::RemoveFinalizer) && write_status(&api, &observed.disk, &status(&observed, context.now())).await? {
+    if !steps.contains(&Step::RemoveFinalizer)
+        && write_status(&api, &observed.disk, &status(&observed, context.now())).await?
+    {
         return Ok(Action::requeue(std::time::Duration::ZERO));
     }
     for step in steps {

@@ -15,7 +15,11 @@ pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
     status.disk_size = wanted_size(observed);
     let host = observed.volume.as_ref().and_then(|v| observed.hosts.iter().find(|h| h.name_any() == v.spec.host_name));
     status.placement = host.and_then(|h| h.spec.zone.clone()).map(|zone| Placement { zone: Some(zone) });
-    let uses = observed.users.iter().map(|vm| DiskUse { use_kind: DiskUseKind::Permanent, vm: vm.name_any(), attachment: None });
+    let uses = observed.users.iter().map(|vm| DiskUse {
+        use_kind: DiskUseKind::Permanent,
+        vm: vm.name_any(),
+        attachment: None,
+    });
     status.disk_usage = uses.collect();
     status
 }
@@ -23,7 +27,10 @@ pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
 fn verdict(observed: &Observed) -> Verdict {
     if observed.disk.metadata.deletion_timestamp.is_some() {
         return match observed.users.first() {
-            Some(vm) => Verdict::no("InUse", format!("the disk is deleted as soon as VirtualMachine \"{}\" no longer uses it", vm.name_any())),
+            Some(vm) => Verdict::no(
+                "InUse",
+                format!("the disk is deleted as soon as VirtualMachine \"{}\" no longer uses it", vm.name_any()),
+            ),
             None => Verdict::no("Deleting", "the disk's data is being deleted"),
         };
     }

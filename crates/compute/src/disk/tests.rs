@@ -15,15 +15,19 @@ fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 fn image(minimum_gb: u64) -> DiskImage {
-    of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "DiskImage", "metadata": {"name": "tiny"}, "spec": {
+    of(
+        json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "DiskImage", "metadata": {"name": "tiny"}, "spec": {
         "defaultSize": {"amount": 2, "unit": "GB"}, "minimumSizeBytes": minimum_gb << 30, "osArch": "amd64", "osImage": "tiny", "osVersion": "1",
-        "version": "1", "sha256": "00"}}))
+        "version": "1", "sha256": "00"}}),
+    )
 }
 
 fn host() -> Host {
-    of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
+    of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
         "allocatable": {"cpus": 2, "memoryBytes": 1u64 << 34, "diskBytes": 1u64 << 40},
-        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}),
+    )
 }
 
 fn disk(spec: Value) -> Disk {
@@ -32,12 +36,21 @@ fn disk(spec: Value) -> Disk {
 }
 
 fn observed(spec: Value) -> Observed {
-    Observed { disk: disk(spec), image: Some(image(1)), image_names: vec!["tiny".into()], volume: None, users: vec![], hosts: vec![host()] }
+    Observed {
+        disk: disk(spec),
+        image: Some(image(1)),
+        image_names: vec!["tiny".into()],
+        volume: None,
+        users: vec![],
+        hosts: vec![host()],
+    }
 }
 
 fn volume(ready: &str) -> Volume {
-    of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": "d"}, "spec": {"hostName": "h", "sizeBytes": 1},
-        "status": {"conditions": [{"type": "Ready", "status": ready, "reason": "Provisioning", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+    of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": "d"}, "spec": {"hostName": "h", "sizeBytes": 1},
+        "status": {"conditions": [{"type": "Ready", "status": ready, "reason": "Provisioning", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}),
+    )
 }
 
 fn reason(observed: &Observed) -> String {
@@ -62,7 +75,8 @@ fn a_disk_without_a_size_has_the_images() {
 fn what_keeps_a_disk_from_being_made() {
     let mut unknown = observed(json!({"diskImage": {"diskImageRef": {"name": "nope"}}}));
     unknown.image = None;
-    let mut big = observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "diskSize": {"amount": 3, "unit": "GB"}}));
+    let mut big =
+        observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "diskSize": {"amount": 3, "unit": "GB"}}));
     big.image = Some(image(4));
     let mut no_host = observed(from_image());
     no_host.hosts = vec![];
@@ -95,8 +109,10 @@ fn a_deleted_disk_waits_for_its_user_and_then_for_its_volume() {
     let mut observed = observed(from_image());
     observed.disk.metadata.deletion_timestamp = Some(of(json!("2026-01-01T00:00:00Z")));
     observed.volume = Some(volume("True"));
-    observed.users = vec![of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "VirtualMachine", "metadata": {"name": "vm"},
-        "spec": {"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "d"}]}}))];
+    observed.users = vec![of(
+        json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "VirtualMachine", "metadata": {"name": "vm"},
+        "spec": {"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "d"}]}}),
+    )];
     assert_eq!((plan(&observed), reason(&observed).as_str()), (vec![], "InUse"));
     observed.users.clear();
     assert_eq!(plan(&observed), vec![Step::DeleteVolume]);

@@ -30,7 +30,10 @@ pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
     let name = &observed.vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;
     let profile = observed.profile.as_ref().ok_or_else(|| {
         let field = "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName";
-        block(State::ProvisioningFailed, format!("{field}: expected a name that `kubectl get vmvirtualresources` lists, found \"{name}\""))
+        block(
+            State::ProvisioningFailed,
+            format!("{field}: expected a name that `kubectl get vmvirtualresources` lists, found \"{name}\""),
+        )
     })?;
     for (index, disk) in observed.disks.iter().enumerate() {
         disk_block(index, disk)?;
@@ -52,8 +55,10 @@ fn unsupported(observed: &Observed) -> Result<(), Block> {
     let spec = &observed.vm.spec;
     let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
     let networking = spec.networking.as_ref();
-    let public = networking.and_then(|n| n.public_ipv4_address.as_ref()?.static_.as_ref()).and_then(|s| given(&s.public_ip_ref));
-    let group = networking.and_then(|n| n.security_groups.as_ref()?.security_group_memberships.first().map(|g| g.name.clone()));
+    let public =
+        networking.and_then(|n| n.public_ipv4_address.as_ref()?.static_.as_ref()).and_then(|s| given(&s.public_ip_ref));
+    let group =
+        networking.and_then(|n| n.security_groups.as_ref()?.security_group_memberships.first().map(|g| g.name.clone()));
     let missing = [
         ("spec.placementGroup", "PlacementGroup", given(&spec.placement_group)),
         ("spec.networking.publicIPv4Address.static.publicIPRef", "PublicIP", public),
@@ -61,7 +66,9 @@ fn unsupported(observed: &Observed) -> Result<(), Block> {
     ];
     for (field, kind, name) in missing {
         if let Some(name) = name {
-            let message = format!("{field}: {kind} \"{name}\" does not exist: this version has no {kind}s yet; leave the field out");
+            let message = format!(
+                "{field}: {kind} \"{name}\" does not exist: this version has no {kind}s yet; leave the field out"
+            );
             return Err(block(State::ProvisioningFailed, message));
         }
     }
@@ -71,11 +78,16 @@ fn unsupported(observed: &Observed) -> Result<(), Block> {
 fn disk_block(index: usize, observed: &ObservedDisk) -> Result<(), Block> {
     let name = &observed.name;
     let Some(disk) = &observed.disk else {
-        let message = format!("spec.diskRefs[{index}].name: expected the name of a Disk in this resource group, found \"{name}\"; `kubectl get disks` lists them");
+        let message = format!(
+            "spec.diskRefs[{index}].name: expected the name of a Disk in this resource group, found \"{name}\"; `kubectl get disks` lists them"
+        );
         return Err(block(State::ErrorPvcNotFound, message));
     };
     if disk.metadata.deletion_timestamp.is_some() {
-        return Err(block(State::ErrorPvcNotFound, format!("spec.diskRefs[{index}].name: Disk \"{name}\" is being deleted")));
+        return Err(block(
+            State::ErrorPvcNotFound,
+            format!("spec.diskRefs[{index}].name: Disk \"{name}\" is being deleted"),
+        ));
     }
     let ready = disk.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
     match ready {
@@ -83,29 +95,38 @@ fn disk_block(index: usize, observed: &ObservedDisk) -> Result<(), Block> {
         Some(ready) if ready.status == "False" && !DISK_IN_PROGRESS.contains(&ready.reason.as_str()) => {
             Err(block(State::DataVolumeError, format!("Disk \"{name}\": {}", ready.message)))
         }
-        Some(ready) => Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\": {}", ready.message))),
+        Some(ready) => {
+            Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\": {}", ready.message)))
+        }
         None => Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\""))),
     }
 }
 
 /// A volume cannot leave its host: the machine goes where its volumes are.
 fn hosts_of_volumes<'a>(observed: &Observed, hosts: Vec<&'a Host>) -> Result<Vec<&'a Host>, Block> {
-    let mut needed: Vec<(&str, &str)> =
-        observed.disks.iter().filter_map(|d| d.volume.as_ref().map(|v| (v.spec.host_name.as_str(), d.name.as_str()))).collect();
+    let mut needed: Vec<(&str, &str)> = observed
+        .disks
+        .iter()
+        .filter_map(|d| d.volume.as_ref().map(|v| (v.spec.host_name.as_str(), d.name.as_str())))
+        .collect();
     needed.dedup_by_key(|(host, _)| *host);
     match needed.as_slice() {
         [] => Ok(hosts),
         [(host, disk)] => {
             let there: Vec<&Host> = hosts.into_iter().filter(|h| h.name_any() == *host).collect();
             if there.is_empty() {
-                let message = format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone");
+                let message =
+                    format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone");
                 return Err(block(State::ErrorUnschedulable, message));
             }
             Ok(there)
         }
         several => {
             let places: Vec<String> = several.iter().map(|(host, disk)| format!("\"{disk}\" on {host}")).collect();
-            Err(block(State::ErrorUnschedulable, format!("expected all disks on one host, found {}", places.join(", "))))
+            Err(block(
+                State::ErrorUnschedulable,
+                format!("expected all disks on one host, found {}", places.join(", ")),
+            ))
         }
     }
 }

@@ -62,7 +62,11 @@ pub async fn observe(client: &Client, namespace: &str, name: &str) -> Result<Opt
         profile: get(&Api::<VMVirtualResources>::all(client.clone()), profile).await?,
         disks,
         machine: get(&Api::<Machine>::namespaced(client.clone(), namespace), name).await?,
-        machines: Api::<Machine>::all(client.clone()).list(&everything).await.map_err(api_error("list machines"))?.items,
+        machines: Api::<Machine>::all(client.clone())
+            .list(&everything)
+            .await
+            .map_err(api_error("list machines"))?
+            .items,
         hosts: Api::<Host>::all(client.clone()).list(&everything).await.map_err(api_error("list hosts"))?.items,
         vpc: get(&Api::<VirtualPrivateCloud>::namespaced(client.clone(), namespace), DEFAULT_NETWORK).await?,
         subnet: get(&Api::<Subnet>::namespaced(client.clone(), namespace), DEFAULT_NETWORK).await?,

@@ -88,7 +88,9 @@ fn ended(observed: &Observed) -> bool {
 /// How long to wait before the next start: doubles with every one of the last starts that did not last.
 fn restart_pause(observed: &Observed, now: Timestamp) -> Duration {
     let Some(status) = observed.machine.as_ref().and_then(|m| m.status.as_ref()) else { return Duration::ZERO };
-    let Some(since) = conditions::get(&status.conditions, READY).map(|c| c.last_transition_time.0) else { return Duration::ZERO };
+    let Some(since) = conditions::get(&status.conditions, READY).map(|c| c.last_transition_time.0) else {
+        return Duration::ZERO;
+    };
     let lived = status.started_at.as_ref().map_or(0, |started| since.as_second() - started.0.as_second());
     let pause = if lived > 600 { BACK_OFF.0 } else { (BACK_OFF.0 * 10).min(BACK_OFF.1) };
     let waited = Duration::from_secs(now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs());

@@ -8,7 +8,9 @@ use evroc_api::COMPUTE_FINALIZER;
 use evroc_api::compute::{Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus};
 use evroc_api::infra::{Host, Machine, MachineSpec};
 use evroc_api::networking::Subnet;
-use evroc_controller::{Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status};
+use evroc_controller::{
+    Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status,
+};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Controller};
@@ -28,7 +30,8 @@ pub async fn run(context: Context) {
     let vms = controller.store();
     let every_vm = move || vms.state().into_iter().map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>();
     let (for_hosts, for_profiles, for_subnets) = (every_vm.clone(), every_vm.clone(), every_vm.clone());
-    let by_disk = move |disk: Disk| every_vm().into_iter().filter(move |vm| vm.namespace == disk.namespace()).collect::<Vec<_>>();
+    let by_disk =
+        move |disk: Disk| every_vm().into_iter().filter(move |vm| vm.namespace == disk.namespace()).collect::<Vec<_>>();
     let stream = controller
         .owns(Api::<Machine>::all(client.clone()), all())
         .watches(Api::<Disk>::all(client.clone()), all(), by_disk)
@@ -41,10 +44,14 @@ pub async fn run(context: Context) {
 
 async fn reconcile(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Action> {
     let namespace = vm.namespace().unwrap_or_default();
-    let Some(observed) = observe(&context.client, &namespace, &vm.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(observed) = observe(&context.client, &namespace, &vm.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     let api = Api::<VirtualMachine>::namespaced(context.client.clone(), &namespace);
     let steps = plan(&observed, context.now());
-    if !steps.contains(&Step::RemoveFinalizer) && write_status(&api, &observed.vm, &status(&observed, context.now())).await? {
+    if !steps.contains(&Step::RemoveFinalizer)
+        && write_status(&api, &observed.vm, &status(&observed, context.now())).await?
+    {
         return Ok(Action::requeue(Duration::ZERO));
     }
     let mut next = Action::await_change();
@@ -62,7 +69,9 @@ async fn carry_out(context: &Context, vms: &Api<VirtualMachine>, observed: &Obse
     match step {
         Step::AddFinalizer => add_finalizer(vms, &observed.vm, COMPUTE_FINALIZER).await,
         Step::RemoveFinalizer => remove_finalizer(vms, &observed.vm, COMPUTE_FINALIZER).await,
-        Step::AssignAddress(address) => write_status(vms, &observed.vm, &with_address(observed, address)).await.map(|_| ()),
+        Step::AssignAddress(address) => {
+            write_status(vms, &observed.vm, &with_address(observed, address)).await.map(|_| ())
+        }
         Step::CreateMachine(spec) => create_or_adopt(&machines, &machine(&observed.vm, *spec)).await,
         Step::DeleteMachine => match &observed.machine {
             Some(machine) => delete_if_present(&machines, machine).await,

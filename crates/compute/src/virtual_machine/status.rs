@@ -1,6 +1,8 @@
 //! What users read of a virtual machine: pure.
 
-use evroc_api::compute::{AttachedDiskStatus, GUEST_READY, Placement, VirtualMachineStatus, VirtualMachineStatusType as State};
+use evroc_api::compute::{
+    AttachedDiskStatus, GUEST_READY, Placement, VirtualMachineStatus, VirtualMachineStatusType as State,
+};
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase};
 use k8s_openapi::jiff::Timestamp;
@@ -51,8 +53,12 @@ fn state(observed: &Observed) -> (State, String) {
         Some(MachinePhase::Starting) => (State::Starting, words(machine, "the hypervisor is being started")),
         Some(MachinePhase::Running) => (State::Running, words(machine, "the hypervisor runs the guest")),
         Some(MachinePhase::Stopping) => (State::Stopping, words(machine, "the guest was asked to power off")),
-        Some(MachinePhase::Stopped) => (State::CrashLoopBackOff, words(machine, "the guest powered off and is started again")),
-        Some(MachinePhase::Failed) => (State::CrashLoopBackOff, words(machine, "the hypervisor ended and is started again")),
+        Some(MachinePhase::Stopped) => {
+            (State::CrashLoopBackOff, words(machine, "the guest powered off and is started again"))
+        }
+        Some(MachinePhase::Failed) => {
+            (State::CrashLoopBackOff, words(machine, "the hypervisor ended and is started again"))
+        }
     }
 }
 
@@ -63,7 +69,11 @@ fn words(machine: &Machine, otherwise: &str) -> String {
 }
 
 fn guest(observed: &Observed, state: State) -> Verdict {
-    let said = observed.machine.as_ref().and_then(|m| m.status.as_ref()).and_then(|s| conditions::get(&s.conditions, GUEST_READY));
+    let said = observed
+        .machine
+        .as_ref()
+        .and_then(|m| m.status.as_ref())
+        .and_then(|s| conditions::get(&s.conditions, GUEST_READY));
     match (state, said) {
         (State::Running, Some(said)) if said.status == "True" => Verdict::yes(&said.reason, said.message.clone()),
         (State::Running, Some(said)) => Verdict::no(&said.reason, said.message.clone()),

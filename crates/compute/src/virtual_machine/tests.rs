@@ -24,16 +24,24 @@ fn startable() -> Observed {
             "spec": {"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "data"}, {"name": "boot", "bootFrom": true}],
                 "osSettings": {"ssh": {"authorizedKeys": [{"value": "ssh-ed25519 A"}]}}},
             "status": {"networking": {"privateIPv4Address": "10.0.0.3"}}})),
-        profile: Some(of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "VMVirtualResources", "metadata": {"name": "test.xs"},
-            "spec": {"vCPUs": 1, "memory": {"amount": 512, "unit": "MB"}, "processorArchitecture": "amd64"}}))),
+        profile: Some(of(
+            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "VMVirtualResources", "metadata": {"name": "test.xs"},
+            "spec": {"vCPUs": 1, "memory": {"amount": 512, "unit": "MB"}, "processorArchitecture": "amd64"}}),
+        )),
         disks: ["data", "boot"].map(disk).into(),
         machine: None,
         machines: vec![],
-        hosts: vec![of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
-            "allocatable": {"cpus": 2, "memoryBytes": 1u64 << 30, "diskBytes": 1u64 << 40}, "conditions": [condition("Ready", "True", "Ready")]}}))],
-        vpc: Some(of(json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "VirtualPrivateCloud", "metadata": {"name": "default", "uid": "vpc-uid"}, "spec": {}}))),
-        subnet: Some(of(json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "Subnet", "metadata": {"name": "default"},
-            "spec": {"vpcRef": {"name": "default"}, "ipv4CidrBlock": {"block": "10.0.0.0/24"}}}))),
+        hosts: vec![of(
+            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
+            "allocatable": {"cpus": 2, "memoryBytes": 1u64 << 30, "diskBytes": 1u64 << 40}, "conditions": [condition("Ready", "True", "Ready")]}}),
+        )],
+        vpc: Some(of(
+            json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "VirtualPrivateCloud", "metadata": {"name": "default", "uid": "vpc-uid"}, "spec": {}}),
+        )),
+        subnet: Some(of(
+            json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "Subnet", "metadata": {"name": "default"},
+            "spec": {"vpcRef": {"name": "default"}, "ipv4CidrBlock": {"block": "10.0.0.0/24"}}}),
+        )),
         taken_addresses: vec![],
     }
 }
@@ -41,16 +49,22 @@ fn startable() -> Observed {
 fn disk(name: &str) -> ObservedDisk {
     ObservedDisk {
         name: name.into(),
-        disk: Some(of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name}, "spec": {},
-            "status": {"conditions": [condition("Ready", "True", "Ready")]}}))),
-        volume: Some(of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name}, "spec": {"hostName": "h", "sizeBytes": 1}}))),
+        disk: Some(of(
+            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name}, "spec": {},
+            "status": {"conditions": [condition("Ready", "True", "Ready")]}}),
+        )),
+        volume: Some(of(
+            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name}, "spec": {"hostName": "h", "sizeBytes": 1}}),
+        )),
     }
 }
 
 fn with_machine(mut observed: Observed, phase: &str) -> Observed {
     let [Step::CreateMachine(spec)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
-    observed.machine = Some(of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Machine", "metadata": {"name": "vm", "uid": "m"},
-        "spec": serde_json::to_value(spec).unwrap(), "status": {"phase": phase, "conditions": [condition("Ready", "True", "Ready")]}})));
+    observed.machine = Some(of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Machine", "metadata": {"name": "vm", "uid": "m"},
+        "spec": serde_json::to_value(spec).unwrap(), "status": {"phase": phase, "conditions": [condition("Ready", "True", "Ready")]}}),
+    ));
     observed
 }
 
@@ -67,9 +81,18 @@ fn state(observed: &Observed) -> State {
 fn the_machine_has_all_that_the_host_needs() {
     let [Step::CreateMachine(spec)] = &plan(&startable(), Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
     assert_eq!((spec.host_name.as_str(), spec.vcpus, spec.memory_bytes), ("h", 1, 512 << 20));
-    assert_eq!(spec.volumes.iter().map(|v| (v.name.as_str(), v.boot)).collect::<Vec<_>>(), [("boot", true), ("data", false)]);
-    assert_eq!((spec.network.address.as_str(), spec.network.gateway.as_str(), spec.network.mac.as_str()), ("10.0.0.3", "10.0.0.1", "0a:12:34:56:78:9a"));
-    assert_eq!((spec.hostname.as_str(), spec.authorized_keys.as_slice()), ("vm", ["ssh-ed25519 A".to_owned()].as_slice()));
+    assert_eq!(
+        spec.volumes.iter().map(|v| (v.name.as_str(), v.boot)).collect::<Vec<_>>(),
+        [("boot", true), ("data", false)]
+    );
+    assert_eq!(
+        (spec.network.address.as_str(), spec.network.gateway.as_str(), spec.network.mac.as_str()),
+        ("10.0.0.3", "10.0.0.1", "0a:12:34:56:78:9a")
+    );
+    assert_eq!(
+        (spec.hostname.as_str(), spec.authorized_keys.as_slice()),
+        ("vm", ["ssh-ed25519 A".to_owned()].as_slice())
+    );
 }
 
 #[test]
@@ -92,13 +115,35 @@ fn what_keeps_a_machine_from_being_made() {
     let cases: [(&str, Observed, State, &str); 8] = [
         ("no profile", change(&|o| o.profile = None), State::ProvisioningFailed, "spec.vmVirtualResourcesRef"),
         ("no disk", change(&|o| o.disks[0].disk = None), State::ErrorPvcNotFound, "spec.diskRefs[0].name"),
-        ("disk on its way", change(&|o| o.disks[0].disk.as_mut().unwrap().status = None), State::WaitingForVolumeBinding, "data"),
-        ("broken disk", change(&|o| o.disks[1].disk.as_mut().unwrap().status = Some(of(json!({"conditions": [condition("Ready", "False", "DiskTooSmall")]})))),
-            State::DataVolumeError, "because"),
+        (
+            "disk on its way",
+            change(&|o| o.disks[0].disk.as_mut().unwrap().status = None),
+            State::WaitingForVolumeBinding,
+            "data",
+        ),
+        (
+            "broken disk",
+            change(&|o| {
+                o.disks[1].disk.as_mut().unwrap().status =
+                    Some(of(json!({"conditions": [condition("Ready", "False", "DiskTooSmall")]})))
+            }),
+            State::DataVolumeError,
+            "because",
+        ),
         ("no network", change(&|o| o.vpc = None), State::Provisioning, "VPC"),
-        ("no memory", change(&|o| o.profile.as_mut().unwrap().spec.memory.amount = 4096), State::ErrorUnschedulable, "4.0 GB"),
+        (
+            "no memory",
+            change(&|o| o.profile.as_mut().unwrap().spec.memory.amount = 4096),
+            State::ErrorUnschedulable,
+            "4.0 GB",
+        ),
         ("no host", change(&|o| o.hosts.clear()), State::ErrorUnschedulable, "host"),
-        ("no placement groups yet", change(&|o| o.vm.spec.placement_group = Some("pg".into())), State::ProvisioningFailed, "spec.placementGroup"),
+        (
+            "no placement groups yet",
+            change(&|o| o.vm.spec.placement_group = Some("pg".into())),
+            State::ProvisioningFailed,
+            "spec.placementGroup",
+        ),
     ];
     for (name, observed, expected, part) in cases {
         assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![], "{name}");

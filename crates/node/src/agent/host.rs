@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus};
-use evroc_controller::{Context, Error, Result, chain, create_or_adopt, get, write_status};
-use kube::api::Api;
+use evroc_controller::{Context, Error, Result, api_error, chain, get, write_status};
+use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::watch;
 
 /// How often the host looks at itself. Disk and memory change all the time; what is told is rounded.
@@ -30,7 +30,13 @@ pub struct Accelerator {
 }
 
 /// Keeps the Host object true until the process ends.
-pub async fn run(context: Context, name: String, zone: String, state: std::path::PathBuf, mut accelerator: watch::Receiver<Option<Accelerator>>) {
+pub async fn run(
+    context: Context,
+    name: String,
+    zone: String,
+    state: std::path::PathBuf,
+    mut accelerator: watch::Receiver<Option<Accelerator>>,
+) {
     loop {
         let probed = accelerator.borrow_and_update().clone();
         let wait = match report(&context, &name, &zone, &state, probed.as_ref()).await {
@@ -49,14 +55,21 @@ pub async fn run(context: Context, name: String, zone: String, state: std::path:
     }
 }
 
-async fn report(context: &Context, name: &str, zone: &str, state: &std::path::Path, accelerator: Option<&Accelerator>) -> Result<()> {
+async fn report(
+    context: &Context,
+    name: &str,
+    zone: &str,
+    state: &std::path::Path,
+    accelerator: Option<&Accelerator>,
+) -> Result<()> {
     let hosts = Api::<Host>::all(context.client.clone());
     let host = match get(&hosts, name).await? {
         Some(host) => host,
         None => {
-            create_or_adopt(&hosts, &Host::new(name, HostSpec { zone: Some(zone.to_owned()), unschedulable: false })).await?;
-            let Some(host) = get(&hosts, name).await? else { return Err(Error::Changed(format!("host {name}"))) };
-            host
+            // An apply names its object, a create does not: a host may write itself and no other.
+            let host = Host::new(name, HostSpec { zone: Some(zone.to_owned()), unschedulable: false });
+            let manager = PatchParams::apply("evroc-node");
+            hosts.patch(name, &manager, &Patch::Apply(&host)).await.map_err(api_error("create the host"))?
         }
     };
     let mut status: HostStatus = host.status.clone().unwrap_or_default();
@@ -105,6 +118,7 @@ fn free_disk(state: &std::path::Path) -> std::io::Result<u64> {
 /// `MemTotal` of /proc/meminfo, which is in KiB.
 fn memory() -> std::io::Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
 }

@@ -26,7 +26,9 @@ pub async fn publish(context: &Context, images: &ImageStore) -> Result<()> {
             Some(current) if current.spec == wanted.spec => current,
             Some(_) => {
                 let patch = Patch::Merge(json!({"spec": wanted.spec}));
-                api.patch(&name, &PatchParams::default(), &patch).await.map_err(evroc_controller::api_error("update disk image"))?
+                api.patch(&name, &PatchParams::default(), &patch)
+                    .await
+                    .map_err(evroc_controller::api_error("update disk image"))?
             }
             None => {
                 create_or_adopt(&api, &wanted).await?;
@@ -35,7 +37,13 @@ pub async fn publish(context: &Context, images: &ImageStore) -> Result<()> {
             }
         };
         let mut status: DiskImageStatus = current.status.clone().unwrap_or_default();
-        conditions::set(&mut status.conditions, READY, &Verdict::yes("Ready", "disks can be made from it"), current.metadata.generation, context.now());
+        conditions::set(
+            &mut status.conditions,
+            READY,
+            &Verdict::yes("Ready", "disks can be made from it"),
+            current.metadata.generation,
+            context.now(),
+        );
         write_status(&api, &current, &status).await?;
     }
     Ok(())

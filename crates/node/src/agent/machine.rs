@@ -77,7 +77,17 @@ impl Machines {
         let stopped_with_host = state.join("stopped-with-host");
         std::fs::create_dir_all(&stopped_with_host)?;
         let (ended, stream) = mpsc::unbounded_channel();
-        let this = Self { base, host, runner, network, accelerator, draining, stopped_with_host, answered: Arc::default(), ended };
+        let this = Self {
+            base,
+            host,
+            runner,
+            network,
+            accelerator,
+            draining,
+            stopped_with_host,
+            answered: Arc::default(),
+            ended,
+        };
         Ok((Arc::new(this), Ended(stream)))
     }
 
@@ -91,7 +101,9 @@ impl Machines {
         let own = ListParams::default().fields(&format!("spec.hostName={}", self.host));
         let machines = Api::<Machine>::all(self.base.client.clone()).list(&own).await.map_err(std::io::Error::other)?;
         let machine = machines.items.into_iter().find(|m| m.uid().as_deref() == Some(uid));
-        let machine = machine.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, format!("machine {uid} is not on this host")))?;
+        let machine = machine.ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::NotFound, format!("machine {uid} is not on this host"))
+        })?;
         let address: Ipv4Addr = machine.spec.network.address.parse().map_err(std::io::Error::other)?;
         self.network.connect(&machine.spec.network.vpc_uid, SocketAddr::from((address, port))).await
     }
@@ -99,7 +111,8 @@ impl Machines {
     /// Removes what is on this host of machines that no longer exist.
     pub async fn sweep(&self) -> Result<()> {
         let own = ListParams::default().fields(&format!("spec.hostName={}", self.host));
-        let wanted = Api::<Machine>::all(self.base.client.clone()).list(&own).await.map_err(api_error("list machines"))?;
+        let wanted =
+            Api::<Machine>::all(self.base.client.clone()).list(&own).await.map_err(api_error("list machines"))?;
         let wanted: HashSet<String> = wanted.items.iter().filter_map(ResourceExt::uid).collect();
         match self.runner.list() {
             Ok(known) => {
@@ -149,7 +162,8 @@ impl Machines {
             }
         });
         let outcomes = futures::future::join_all(stops).await;
-        let count = |wanted: bool| u32::try_from(outcomes.iter().filter(|o| **o == Some(wanted)).count()).unwrap_or(u32::MAX);
+        let count =
+            |wanted: bool| u32::try_from(outcomes.iter().filter(|o| **o == Some(wanted)).count()).unwrap_or(u32::MAX);
         (count(true), count(false))
     }
 
@@ -163,7 +177,11 @@ pub async fn run(machines: Arc<Machines>, ended: Ended) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", machines.host));
     let stream = Controller::new(Api::<Machine>::all(machines.base.client.clone()), own)
         .reconcile_all_on(UnboundedReceiverStream::new(ended.0))
-        .run(reconcile, |object, error, this: Arc<Machines>| retry(object, error, Arc::new(this.base.clone())), machines);
+        .run(
+            reconcile,
+            |object, error, this: Arc<Machines>| retry(object, error, Arc::new(this.base.clone())),
+            machines,
+        );
     drive(stream.boxed()).await;
 }
 
@@ -221,9 +239,13 @@ impl Machines {
 
     async fn ensure_port(&self, machine: &Machine, uid: &str) -> std::result::Result<(), String> {
         let wanted = &machine.spec.network;
-        let parse = |field: &str, text: &str| text.parse::<Ipv4Addr>().map_err(|_| format!("spec.network.{field}: {text:?} is not an address"));
+        let parse = |field: &str, text: &str| {
+            text.parse::<Ipv4Addr>().map_err(|_| format!("spec.network.{field}: {text:?} is not an address"))
+        };
         let (address, gateway) = (parse("address", &wanted.address)?, parse("gateway", &wanted.gateway)?);
-        let subnet = Ipv4Net::new(gateway, wanted.prefix_length).map_err(|error| format!("spec.network.prefixLength: {error}"))?.trunc();
+        let subnet = Ipv4Net::new(gateway, wanted.prefix_length)
+            .map_err(|error| format!("spec.network.prefixLength: {error}"))?
+            .trunc();
         let mac = wanted.mac.parse().map_err(|error| format!("spec.network.mac: {error}"))?;
         let vpc = VpcSpec { uid: wanted.vpc_uid.clone(), subnet, gateway };
         let port = PortSpec { machine_uid: uid.to_owned(), mac, address, hostname: machine.spec.hostname.clone() };
@@ -232,13 +254,15 @@ impl Machines {
 
     /// Starts the machine, or reports why it cannot be. `reason` says why it is started again.
     async fn start(&self, api: &Api<Machine>, machine: &Machine, uid: &str, reason: Option<&str>) -> Result<Action> {
-        let Some(accelerator) = self.accelerator.clone().wait_for(Option::is_some).await.ok().and_then(|a| a.clone()) else {
+        let Some(accelerator) = self.accelerator.clone().wait_for(Option::is_some).await.ok().and_then(|a| a.clone())
+        else {
             return Ok(Action::requeue(Duration::from_secs(1)));
         };
         let volumes = match self.volumes(machine).await? {
             Ok(volumes) => volumes,
             Err(waits) => {
-                self.report(api, machine, MachinePhase::Pending, &Verdict::no("WaitingForVolume", waits), |_| ()).await?;
+                self.report(api, machine, MachinePhase::Pending, &Verdict::no("WaitingForVolume", waits), |_| ())
+                    .await?;
                 return Ok(Action::requeue(Duration::from_secs(1)));
             }
         };
@@ -288,7 +312,9 @@ impl Machines {
         let mut uses = vec![];
         for wanted in &machine.spec.volumes {
             let volume = get(&api, &wanted.name).await?;
-            let ready = volume.as_ref().is_some_and(|v| v.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY)));
+            let ready = volume
+                .as_ref()
+                .is_some_and(|v| v.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY)));
             match volume.and_then(|v| v.uid()) {
                 Some(uid) if ready => uses.push(VolumeUse { uid, is_boot: wanted.boot }),
                 _ => return Ok(Err(format!("waits for volume \"{}\"", wanted.name))),
@@ -332,7 +358,13 @@ impl Machines {
     }
 
     /// Reports a machine that runs; `started` tells what is known only of one that was started just now.
-    async fn report_running(&self, api: &Api<Machine>, machine: &Machine, uid: &str, started: Option<(Option<&str>, &Accelerator)>) -> Result<Action> {
+    async fn report_running(
+        &self,
+        api: &Api<Machine>,
+        machine: &Machine,
+        uid: &str,
+        started: Option<(Option<&str>, &Accelerator)>,
+    ) -> Result<Action> {
         let is_up = self.answered().get(uid) == Some(&true);
         let now = self.base.now();
         let message = match started {
@@ -409,6 +441,7 @@ impl Machines {
 
 /// What was said of a running machine stays true until it is started again.
 fn running_message(machine: &Machine) -> String {
-    let before = machine.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY)).filter(|c| c.status == "True");
+    let before =
+        machine.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY)).filter(|c| c.status == "True");
     before.map_or_else(|| "the hypervisor runs the guest".into(), |c| c.message.clone())
 }

@@ -56,7 +56,14 @@ pub struct Replicas {
 
 impl Replicas {
     /// What runs replicas, and what tells of containers that ended.
-    pub fn new(base: Context, host: String, runner: ContainerRunner, images: ImageStore, logs: ServiceLogs, draining: Draining) -> (Arc<Self>, Ended) {
+    pub fn new(
+        base: Context,
+        host: String,
+        runner: ContainerRunner,
+        images: ImageStore,
+        logs: ServiceLogs,
+        draining: Draining,
+    ) -> (Arc<Self>, Ended) {
         let (ended, stream) = mpsc::unbounded_channel();
         (Arc::new(Self { base, host, runner, images, logs, draining, watched: Mutex::default(), ended }), Ended(stream))
     }
@@ -69,7 +76,10 @@ impl Replicas {
     pub async fn sweep(&self) -> Result<()> {
         let known = self.runner.known();
         let own = kube::api::ListParams::default().fields(&format!("spec.hostName={}", self.host));
-        let wanted = Api::<Replica>::all(self.base.client.clone()).list(&own).await.map_err(evroc_controller::api_error("list replicas"))?;
+        let wanted = Api::<Replica>::all(self.base.client.clone())
+            .list(&own)
+            .await
+            .map_err(evroc_controller::api_error("list replicas"))?;
         let wanted: HashSet<String> = wanted.items.iter().filter_map(ResourceExt::uid).collect();
         for uid in known.into_iter().filter(|uid| !wanted.contains(uid)) {
             tracing::info!(uid, "removing a container that is not wanted any more");
@@ -104,7 +114,11 @@ pub async fn run(replicas: Arc<Replicas>, ended: Ended) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", replicas.host));
     let stream = Controller::new(Api::<Replica>::all(replicas.base.client.clone()), own)
         .reconcile_all_on(UnboundedReceiverStream::new(ended.0))
-        .run(reconcile, |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())), replicas);
+        .run(
+            reconcile,
+            |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())),
+            replicas,
+        );
     drive(stream.boxed()).await;
 }
 
@@ -125,7 +139,9 @@ async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action>
     match this.runner.find(&uid).await {
         Ok(Found::Running(container)) if phase == Some(ReplicaPhase::Running) => this.watch(&replica, &container),
         // Nobody saw its end: it is the host's to start it again.
-        Ok(Found::Ended(exit)) if exit.code.is_some() || exit.signal.is_some() => this.fail(&api, &replica, &ended_verdict(&exit)).await?,
+        Ok(Found::Ended(exit)) if exit.code.is_some() || exit.signal.is_some() => {
+            this.fail(&api, &replica, &ended_verdict(&exit)).await?
+        }
         Ok(found) => {
             if let Found::Ended(exit) = found {
                 tracing::info!(replica = replica.name_any(), reason = exit.reason, "container is started again");
@@ -145,7 +161,8 @@ impl Replicas {
         let outcome = match tokio::time::timeout(TELL_AFTER, &mut starting).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let verdict = Verdict::no("Starting", "the image is being fetched or the container is not listening yet");
+                let verdict =
+                    Verdict::no("Starting", "the image is being fetched or the container is not listening yet");
                 self.report(api, &replica, ReplicaPhase::Starting, &verdict).await?;
                 let outcome = starting.await;
                 let Some(now) = get(api, &replica.name_any()).await? else { return Ok(()) };
@@ -155,7 +172,13 @@ impl Replicas {
         };
         match outcome {
             Ok(container) => {
-                self.report(api, &replica, ReplicaPhase::Running, &Verdict::yes("Ready", "its port accepts connections")).await?;
+                self.report(
+                    api,
+                    &replica,
+                    ReplicaPhase::Running,
+                    &Verdict::yes("Ready", "its port accepts connections"),
+                )
+                .await?;
                 self.watch(&replica, &container);
                 Ok(())
             }
@@ -166,11 +189,14 @@ impl Replicas {
     /// Image, container, readiness.
     async fn bring_up(&self, replica: &Replica) -> std::result::Result<Container, Verdict> {
         let spec = &replica.spec;
-        let digest = spec.digest.parse().map_err(|error| Verdict::no("ImageInvalid", format!("spec.digest: {error}")))?;
+        let digest =
+            spec.digest.parse().map_err(|error| Verdict::no("ImageInvalid", format!("spec.digest: {error}")))?;
         let written = format!("{}@{}", spec.repository, spec.digest);
         let reference = ImageReference { written, repository: spec.repository.clone(), digest };
-        let image = self.images.ensure(&reference).await.map_err(|error| Verdict::no("ImagePullFailed", chain(&error)))?;
-        let port = u16::try_from(spec.port).map_err(|_| Verdict::no("ContainerInvalid", format!("spec.port: {} is not a port", spec.port)))?;
+        let image =
+            self.images.ensure(&reference).await.map_err(|error| Verdict::no("ImagePullFailed", chain(&error)))?;
+        let port = u16::try_from(spec.port)
+            .map_err(|_| Verdict::no("ContainerInvalid", format!("spec.port: {} is not a port", spec.port)))?;
         let workload = Workload {
             command: spec.command.clone(),
             args: spec.args.clone(),
@@ -191,7 +217,10 @@ impl Replicas {
             Ok(Err(error)) => Err(Verdict::no("ContainerFailed", chain(&error))),
             Err(_) => Err(Verdict::no(
                 "ContainerNotListening",
-                format!("the container did not listen on port {port} within {} s: listen on the port that PORT says, on 0.0.0.0", READINESS.as_secs()),
+                format!(
+                    "the container did not listen on port {port} within {} s: listen on the port that PORT says, on 0.0.0.0",
+                    READINESS.as_secs()
+                ),
             )),
         }
     }
@@ -201,7 +230,13 @@ impl Replicas {
         self.report(api, replica, ReplicaPhase::Failed, why).await
     }
 
-    async fn report(&self, api: &Api<Replica>, replica: &Replica, phase: ReplicaPhase, verdict: &Verdict) -> Result<()> {
+    async fn report(
+        &self,
+        api: &Api<Replica>,
+        replica: &Replica,
+        phase: ReplicaPhase,
+        verdict: &Verdict,
+    ) -> Result<()> {
         let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
         status.phase = Some(phase);
         conditions::set(&mut status.conditions, READY, verdict, replica.metadata.generation, self.base.now());
@@ -254,7 +289,11 @@ impl Replicas {
             tracing::warn!(replica = replica.name_any(), %error, "the log of a container could not be kept");
         }
         if let Err(error) = self.runner.remove(&uid).await {
-            tracing::warn!(replica = replica.name_any(), error = chain(&error), "cannot remove a container, will be tried again");
+            tracing::warn!(
+                replica = replica.name_any(),
+                error = chain(&error),
+                "cannot remove a container, will be tried again"
+            );
             return Ok(Action::requeue(Duration::from_secs(1)));
         }
         self.watched().remove(&uid);
@@ -270,7 +309,8 @@ impl Replicas {
 }
 
 fn ended_verdict(exit: &Exit) -> Verdict {
-    let last = exit.stderr_tail.trim().lines().next_back().map(|line| format!("; it last said: {line}")).unwrap_or_default();
+    let last =
+        exit.stderr_tail.trim().lines().next_back().map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let reason = if exit.oom { "ContainerOutOfMemory" } else { "ContainerExited" };
     Verdict::no(reason, format!("the container {}{last}", exit.reason))
 }

@@ -85,7 +85,8 @@ impl ServiceLogs {
                 Err(error) => return Err(error),
             }
         }
-        let mut lines: Vec<&[u8]> = entries.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty()).collect();
+        let mut lines: Vec<&[u8]> =
+            entries.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty()).collect();
         // Times come first in a line and are all of the same form, so this is the order of writing across replicas.
         lines.sort_by_key(|line| line.split(|b| *b == b' ').next().map(<[u8]>::to_vec));
         Ok(lines.into_iter().flat_map(|line| plain(line)).collect())
@@ -150,7 +151,11 @@ mod tests {
         fs::create_dir(&shim).unwrap();
         fs::write(shim.join("log"), "2026-01-01T00:00:02.000000000Z stdout F second\n").unwrap();
         logs.keep(&replica("a"), &shim).unwrap();
-        fs::write(shim.join("log"), "2026-01-01T00:00:01.000000000Z stdout P fir\n2026-01-01T00:00:01.100000000Z stdout F st\n").unwrap();
+        fs::write(
+            shim.join("log"),
+            "2026-01-01T00:00:01.000000000Z stdout P fir\n2026-01-01T00:00:01.100000000Z stdout F st\n",
+        )
+        .unwrap();
         assert_eq!(logs.read("demo", "hello", &[shim]).unwrap(), b"first\nsecond\n");
         assert_eq!(logs.services().unwrap(), [("demo".to_owned(), "hello".to_owned())]);
         logs.forget("demo", "hello").unwrap();

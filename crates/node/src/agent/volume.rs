@@ -35,10 +35,13 @@ impl Volumes {
     /// Says which files belong to no volume. Data is never deleted on suspicion: an operator does.
     pub async fn report_orphans(&self) -> Result<()> {
         let own = ListParams::default().fields(&format!("spec.hostName={}", self.host));
-        let wanted = Api::<Volume>::all(self.base.client.clone()).list(&own).await.map_err(api_error("list volumes"))?;
+        let wanted =
+            Api::<Volume>::all(self.base.client.clone()).list(&own).await.map_err(api_error("list volumes"))?;
         let wanted: BTreeSet<String> = wanted.items.iter().filter_map(ResourceExt::uid).collect();
         match self.store.list() {
-            Ok(known) => known.difference(&wanted).for_each(|uid| tracing::warn!(uid, "a volume's file belongs to no volume")),
+            Ok(known) => {
+                known.difference(&wanted).for_each(|uid| tracing::warn!(uid, "a volume's file belongs to no volume"))
+            }
             Err(error) => tracing::warn!(%error, "cannot list volumes"),
         }
         Ok(())
@@ -48,8 +51,11 @@ impl Volumes {
 /// Runs the controller until the process ends.
 pub async fn run(volumes: Arc<Volumes>) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", volumes.host));
-    let stream = Controller::new(Api::<Volume>::all(volumes.base.client.clone()), own)
-        .run(reconcile, |object, error, this: Arc<Volumes>| retry(object, error, Arc::new(this.base.clone())), volumes);
+    let stream = Controller::new(Api::<Volume>::all(volumes.base.client.clone()), own).run(
+        reconcile,
+        |object, error, this: Arc<Volumes>| retry(object, error, Arc::new(this.base.clone())),
+        volumes,
+    );
     drive(stream.boxed()).await;
 }
 
@@ -90,7 +96,11 @@ impl Volumes {
             return Ok(Action::requeue(Duration::from_secs(1)));
         }
         if let Err(error) = self.store.delete(uid) {
-            tracing::warn!(volume = volume.name_any(), error = chain(&error), "cannot delete a volume, will be tried again");
+            tracing::warn!(
+                volume = volume.name_any(),
+                error = chain(&error),
+                "cannot delete a volume, will be tried again"
+            );
             return Ok(Action::requeue(TRY_AGAIN));
         }
         remove_finalizer(api, volume, NODE_FINALIZER).await?;

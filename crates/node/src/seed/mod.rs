@@ -97,7 +97,7 @@ fn generated(input: &SeedInput) -> String {
          - name: {GUEST_USER}\n  \
            gecos: evroc user\n  \
            shell: /bin/bash\n  \
-           sudo: [\"ALL=(ALL) NOPASSWD:ALL\"]\n  \
+           sudo: \"ALL=(ALL) NOPASSWD:ALL\"\n  \
            lock_passwd: true\n"
     );
     if !input.authorized_keys.is_empty() {

@@ -34,7 +34,7 @@ users:
 - name: evroc-user
   gecos: evroc user
   shell: /bin/bash
-  sudo: ["ALL=(ALL) NOPASSWD:ALL"]
+  sudo: "ALL=(ALL) NOPASSWD:ALL"
   lock_passwd: true
   ssh_authorized_keys:
   - "ssh-ed25519 AAAA me@here"

@@ -51,7 +51,11 @@ pub fn decide(facts: Facts<'_>, now: Timestamp) -> Decision {
     if requests > 0 {
         let wanted = (requests + TARGET_CONCURRENCY - 1) / TARGET_CONCURRENCY;
         let replicas = wanted.clamp(1, MAXIMUM);
-        return decision(replicas, format!("{requests} requests at once, {TARGET_CONCURRENCY} for each replica, at most {MAXIMUM}"), None);
+        return decision(
+            replicas,
+            format!("{requests} requests at once, {TARGET_CONCURRENCY} for each replica, at most {MAXIMUM}"),
+            None,
+        );
     }
     let last = facts.load.and_then(|l| l.last_request_time.as_ref()).map(|t| t.0).max(facts.proven_since);
     let idle = last.map_or(Duration::MAX, |last| now.duration_since(last).unsigned_abs());
@@ -83,7 +87,13 @@ mod tests {
             ("never asked, long proven", true, false, None, 0),
         ];
         for (name, proven, newest, load, replicas) in cases {
-            let facts = Facts { proven, newest, load: load.as_ref(), proven_since: Some(at(10)), keep_idle: Duration::from_secs(15) };
+            let facts = Facts {
+                proven,
+                newest,
+                load: load.as_ref(),
+                proven_since: Some(at(10)),
+                keep_idle: Duration::from_secs(15),
+            };
             assert_eq!(decide(facts, at(100)).replicas, replicas, "{name}");
         }
     }
@@ -92,7 +102,13 @@ mod tests {
     fn an_idle_replica_is_looked_at_again_when_its_time_is_over() {
         let now = Timestamp::from_second(100).unwrap();
         let load = Load { last_request_time: Some(Time(Timestamp::from_second(90).unwrap())), ..Load::default() };
-        let facts = Facts { proven: true, newest: true, load: Some(&load), proven_since: None, keep_idle: Duration::from_secs(15) };
+        let facts = Facts {
+            proven: true,
+            newest: true,
+            load: Some(&load),
+            proven_since: None,
+            keep_idle: Duration::from_secs(15),
+        };
         assert_eq!(decide(facts, now).again_in, Some(Duration::from_secs(5)));
     }
 }

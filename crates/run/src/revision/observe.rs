@@ -30,11 +30,16 @@ pub struct Observed {
 /// Reads everything for one revision; `None` when it is gone.
 pub async fn observe(context: &RunContext, namespace: &str, name: &str) -> Result<Option<Observed>> {
     let client = &context.base.client;
-    let Some(revision) = get(&Api::<Revision>::namespaced(client.clone(), namespace), name).await? else { return Ok(None) };
+    let Some(revision) = get(&Api::<Revision>::namespaced(client.clone(), namespace), name).await? else {
+        return Ok(None);
+    };
     let service = get(&Api::<Service>::namespaced(client.clone(), namespace), &revision.spec.service).await?;
     let everything = ListParams::default();
-    let all_replicas = Api::<Replica>::all(client.clone()).list(&everything).await.map_err(api_error("list replicas"))?.items;
-    let own = |r: &&Replica| r.namespace().as_deref() == Some(namespace) && r.labels().get(REVISION_LABEL).is_some_and(|l| l == name);
+    let all_replicas =
+        Api::<Replica>::all(client.clone()).list(&everything).await.map_err(api_error("list replicas"))?.items;
+    let own = |r: &&Replica| {
+        r.namespace().as_deref() == Some(namespace) && r.labels().get(REVISION_LABEL).is_some_and(|l| l == name)
+    };
     Ok(Some(Observed {
         newest: service.is_some_and(|s| crate::service::revision_name(&s) == name),
         image: image(context, &revision, namespace).await,
@@ -46,7 +51,11 @@ pub async fn observe(context: &RunContext, namespace: &str, name: &str) -> Resul
 }
 
 /// A tag is resolved once: what was found then is what the revision runs for ever.
-async fn image(context: &RunContext, revision: &Revision, group: &str) -> std::result::Result<(String, String), Verdict> {
+async fn image(
+    context: &RunContext,
+    revision: &Revision,
+    group: &str,
+) -> std::result::Result<(String, String), Verdict> {
     let image = &revision.spec.container.image;
     let reference = own_repository(image, &context.settings.domain, group)?;
     if let Some(digest) = revision.status.as_ref().and_then(|s| s.image_digest.clone()) {
@@ -56,10 +65,14 @@ async fn image(context: &RunContext, revision: &Revision, group: &str) -> std::r
         Ok(facts) => allowed(image, &facts).map(|()| (reference.repository, facts.digest)),
         Err(ImageError::NotFound { .. }) => Err(Verdict::no(
             "ImageNotFound",
-            format!("spec.template.spec.containers[0].image: expected an image that was pushed to the registry, found none at {image}; push it, and the revision starts by itself"),
+            format!(
+                "spec.template.spec.containers[0].image: expected an image that was pushed to the registry, found none at {image}; push it, and the revision starts by itself"
+            ),
         )),
         Err(error @ ImageError::Invalid { .. }) => Err(Verdict::no("ImageInvalid", error.to_string())),
-        Err(error @ ImageError::Unavailable(_)) => Err(Verdict::unknown("RegistryUnavailable", evroc_controller::chain(&error))),
+        Err(error @ ImageError::Unavailable(_)) => {
+            Err(Verdict::unknown("RegistryUnavailable", evroc_controller::chain(&error)))
+        }
     }
 }
 

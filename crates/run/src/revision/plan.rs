@@ -48,10 +48,13 @@ pub fn plan(observed: &Observed, decision: &Decision, now: Timestamp) -> Vec<Ste
     }
     let (repository, digest) = match &observed.image {
         Ok(image) => image,
-        Err(why) if why.status == "Unknown" || why.reason == "ImageNotFound" => return vec![Step::LookAgain(Duration::from_secs(2))],
+        Err(why) if why.status == "Unknown" || why.reason == "ImageNotFound" => {
+            return vec![Step::LookAgain(Duration::from_secs(2))];
+        }
         Err(_) => return vec![],
     };
-    let mut alive: Vec<&Replica> = observed.replicas.iter().filter(|r| r.metadata.deletion_timestamp.is_none()).collect();
+    let mut alive: Vec<&Replica> =
+        observed.replicas.iter().filter(|r| r.metadata.deletion_timestamp.is_none()).collect();
     // Those that answer are kept first, the oldest of them before the others.
     alive.sort_by_key(|r| (!is_ready(r), r.metadata.creation_timestamp.clone().map(|t| t.0)));
     let wanted = usize::try_from(decision.replicas).unwrap_or(0);
@@ -73,20 +76,23 @@ pub fn plan(observed: &Observed, decision: &Decision, now: Timestamp) -> Vec<Ste
         };
         taken.push(host_name.clone());
         let container = &observed.revision.spec.container;
-        steps.push(Step::Create(name, Box::new(ReplicaSpec {
-            host_name,
-            epoch: now.as_millisecond(),
-            service: observed.revision.spec.service.clone(),
-            revision: observed.revision.name_any(),
-            repository: repository.clone(),
-            digest: digest.clone(),
-            command: container.command.clone(),
-            args: container.args.clone(),
-            env: container.env.clone(),
-            port: container.port(),
-            memory_bytes: LIMITS.0,
-            cpu_millis: LIMITS.1,
-        })));
+        steps.push(Step::Create(
+            name,
+            Box::new(ReplicaSpec {
+                host_name,
+                epoch: now.as_millisecond(),
+                service: observed.revision.spec.service.clone(),
+                revision: observed.revision.name_any(),
+                repository: repository.clone(),
+                digest: digest.clone(),
+                command: container.command.clone(),
+                args: container.args.clone(),
+                env: container.env.clone(),
+                port: container.port(),
+                memory_bytes: LIMITS.0,
+                cpu_millis: LIMITS.1,
+            }),
+        ));
     }
     steps
 }
@@ -96,7 +102,8 @@ fn phase(replica: &Replica) -> Option<ReplicaPhase> {
 }
 
 fn pause(failed: &Replica, now: Timestamp) -> Duration {
-    let since = failed.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY)).map(|c| c.last_transition_time.0);
+    let since =
+        failed.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY)).map(|c| c.last_transition_time.0);
     let waited = since.map_or(Duration::MAX, |since| now.duration_since(since).unsigned_abs());
     PAUSE_AFTER_FAILURE.saturating_sub(waited)
 }
@@ -110,9 +117,12 @@ fn free_names(observed: &Observed) -> impl Iterator<Item = String> + '_ {
 
 /// The ready host with the fewest replicas, those just planned included; ties go to the first name.
 fn place(observed: &Observed, planned: &[String]) -> Option<String> {
-    let ready = |h: &&Host| !h.spec.unschedulable && h.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY));
+    let ready = |h: &&Host| {
+        !h.spec.unschedulable && h.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY))
+    };
     let count = |name: &str| {
-        observed.all_replicas.iter().filter(|r| r.spec.host_name == name).count() + planned.iter().filter(|p| *p == name).count()
+        observed.all_replicas.iter().filter(|r| r.spec.host_name == name).count()
+            + planned.iter().filter(|p| *p == name).count()
     };
     observed.hosts.iter().filter(ready).map(ResourceExt::name_any).min_by_key(|name| (count(name), name.clone()))
 }

@@ -28,20 +28,30 @@ pub async fn run(context: RunContext) {
     let every = move || revisions.state().into_iter().collect::<Vec<_>>();
     let for_hosts = every.clone();
     let of_service = move |service: Service| {
-        let own = every().into_iter().filter(|r| r.spec.service == service.name_any() && r.namespace() == service.namespace());
+        let own = every()
+            .into_iter()
+            .filter(|r| r.spec.service == service.name_any() && r.namespace() == service.namespace());
         own.map(|r| ObjectRef::from_obj(&*r)).collect::<Vec<_>>()
     };
     let stream = controller
         .owns(Api::<Replica>::all(client.clone()), all())
         .watches(Api::<Service>::all(client.clone()), all(), of_service)
-        .watches(Api::<Host>::all(client), all(), move |_| for_hosts().iter().map(|r| ObjectRef::from_obj(&**r)).collect::<Vec<_>>())
-        .run(reconcile, |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())), Arc::new(context));
+        .watches(Api::<Host>::all(client), all(), move |_| {
+            for_hosts().iter().map(|r| ObjectRef::from_obj(&**r)).collect::<Vec<_>>()
+        })
+        .run(
+            reconcile,
+            |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())),
+            Arc::new(context),
+        );
     drive(stream.boxed()).await;
 }
 
 async fn reconcile(revision: Arc<Revision>, context: Arc<RunContext>) -> Result<Action> {
     let namespace = revision.namespace().unwrap_or_default();
-    let Some(observed) = observe(&context, &namespace, &revision.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(observed) = observe(&context, &namespace, &revision.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     // Idle time is counted in fractions of seconds; what is written is in whole ones.
     let now = (context.base.clock)();
     let decision = decision(&observed, context.settings.scale_to_zero_after, now);
@@ -58,7 +68,8 @@ async fn reconcile(revision: Arc<Revision>, context: Arc<RunContext>) -> Result<
 }
 
 async fn carry_out(context: &RunContext, observed: &Observed, step: Step) -> Result<()> {
-    let api = Api::<Replica>::namespaced(context.base.client.clone(), &observed.revision.namespace().unwrap_or_default());
+    let api =
+        Api::<Replica>::namespaced(context.base.client.clone(), &observed.revision.namespace().unwrap_or_default());
     match step {
         Step::Create(name, spec) => create_or_adopt(&api, &replica(&observed.revision, &name, *spec)).await,
         Step::Delete(name) => match observed.replicas.iter().find(|r| r.name_any() == name) {

@@ -43,13 +43,16 @@ fn ready(observed: &Observed, status: &RevisionStatus) -> Verdict {
     if observed.replicas.iter().any(is_ready) {
         return Verdict::yes("Ready", "the container accepted connections on its port");
     }
-    let failed = observed.replicas.iter().filter_map(|r| r.status.as_ref()).find(|s| s.phase == Some(ReplicaPhase::Failed));
+    let failed =
+        observed.replicas.iter().filter_map(|r| r.status.as_ref()).find(|s| s.phase == Some(ReplicaPhase::Failed));
     match failed.and_then(|s| conditions::get(&s.conditions, READY)) {
         Some(why) => Verdict::no(&why.reason, why.message.clone()),
         None if !observed.newest => Verdict::no("Superseded", "a newer revision exists and this one was never ready"),
         // A restart after a failure is still the failure, until it succeeds.
         None => match conditions::get(&status.conditions, READY).filter(|c| c.status == "False") {
-            Some(before) if before.reason.starts_with("Container") => Verdict::no(&before.reason, before.message.clone()),
+            Some(before) if before.reason.starts_with("Container") => {
+                Verdict::no(&before.reason, before.message.clone())
+            }
             _ => Verdict::unknown("Deploying", "the first replica is being started"),
         },
     }

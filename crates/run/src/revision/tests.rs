@@ -27,20 +27,26 @@ fn condition(status: &str, reason: &str) -> Value {
 
 fn observed(status: Value, replicas: Vec<Replica>) -> Observed {
     Observed {
-        revision: of(json!({"apiVersion": "run.evroclabs.net/v1alpha1", "kind": "Revision", "metadata": {"name": "hello-00001", "namespace": "demo"},
-            "spec": {"service": "hello", "serviceGeneration": 1, "container": {"image": "registry.x/demo/hello:v1", "ports": [{"containerPort": 9000}]}}, "status": status})),
+        revision: of(
+            json!({"apiVersion": "run.evroclabs.net/v1alpha1", "kind": "Revision", "metadata": {"name": "hello-00001", "namespace": "demo"},
+            "spec": {"service": "hello", "serviceGeneration": 1, "container": {"image": "registry.x/demo/hello:v1", "ports": [{"containerPort": 9000}]}}, "status": status}),
+        ),
         newest: true,
         image: Ok(("demo/hello".into(), "sha256:1".into())),
         all_replicas: replicas.clone(),
         replicas,
-        hosts: vec![of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {}, "status": {"conditions": [condition("True", "Ready")]}}))],
+        hosts: vec![of(
+            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {}, "status": {"conditions": [condition("True", "Ready")]}}),
+        )],
     }
 }
 
 fn replica(name: &str, phase: &str, ready: &str) -> Replica {
-    of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Replica", "metadata": {"name": name, "namespace": "demo"}, "spec": {
+    of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Replica", "metadata": {"name": name, "namespace": "demo"}, "spec": {
         "hostName": "h", "epoch": 1, "service": "hello", "revision": "hello-00001", "repository": "demo/hello", "digest": "sha256:1", "port": 9000,
-        "memoryBytes": 1, "cpuMillis": 1}, "status": {"phase": phase, "conditions": [condition(ready, "ContainerFailed")]}}))
+        "memoryBytes": 1, "cpuMillis": 1}, "status": {"phase": phase, "conditions": [condition(ready, "ContainerFailed")]}}),
+    )
 }
 
 fn steps(observed: &Observed, now: Timestamp) -> Vec<Step> {
@@ -54,7 +60,10 @@ fn proven(requests: i32, last: i64) -> Value {
 #[test]
 fn a_new_revision_gets_one_replica_with_the_containers_port() {
     let [Step::Create(name, spec)] = &steps(&observed(json!({}), vec![]), at(0))[..] else { panic!("other steps") };
-    assert_eq!((name.as_str(), spec.port, spec.digest.as_str(), spec.repository.as_str()), ("hello-00001-0", 9000, "sha256:1", "demo/hello"));
+    assert_eq!(
+        (name.as_str(), spec.port, spec.digest.as_str(), spec.repository.as_str()),
+        ("hello-00001-0", 9000, "sha256:1", "demo/hello")
+    );
 }
 
 #[test]
@@ -96,6 +105,9 @@ fn an_image_that_may_not_run_starts_nothing() {
 
 #[test]
 fn surplus_replicas_go_and_those_that_answer_stay() {
-    let many = observed(proven(1, 0), vec![replica("hello-00001-0", "Starting", "False"), replica("hello-00001-1", "Running", "True")]);
+    let many = observed(
+        proven(1, 0),
+        vec![replica("hello-00001-0", "Starting", "False"), replica("hello-00001-1", "Running", "True")],
+    );
     assert_eq!(steps(&many, at(0)), vec![Step::Delete("hello-00001-0".into())]);
 }

@@ -19,7 +19,11 @@ pub async fn run(context: RunContext) {
     let client = context.base.client.clone();
     let stream = Controller::new(Api::<Service>::all(client.clone()), watcher::Config::default())
         .owns(Api::<Revision>::all(client), watcher::Config::default())
-        .run(reconcile, |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())), Arc::new(context));
+        .run(
+            reconcile,
+            |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())),
+            Arc::new(context),
+        );
     drive(stream.boxed()).await;
 }
 

@@ -36,7 +36,8 @@ pub fn status(service: &Service, revisions: &[Revision], settings: &Settings, no
     ready.sort_by_key(|r| r.spec.service_generation);
     let serving = ready.last().map(|r| r.name_any());
     let port = if settings.https_port == 443 { String::new() } else { format!(":{}", settings.https_port) };
-    status.url = Some(format!("https://{}{port}/", host_name(service, &settings.domain)).trim_end_matches('/').to_owned());
+    status.url =
+        Some(format!("https://{}{port}/", host_name(service, &settings.domain)).trim_end_matches('/').to_owned());
     status.observed_generation = service.metadata.generation;
     status.latest_created_revision_name = Some(newest.clone());
     status.latest_ready_revision_name = serving.clone();
