@@ -17,6 +17,8 @@ pub mod connect;
 mod core_kinds;
 mod discovery;
 pub mod error;
+mod expiry;
+pub mod flow;
 mod gc;
 pub mod health;
 pub mod kind;

@@ -49,8 +49,8 @@ pub struct CachedObject {
     pub finalizers: Box<[Box<str>]>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub is_deleting: bool,
-    /// What field selectors look at: names, and the selectable fields where they stand in the object.
-    pub fields: Value,
+    /// The selectable fields where they stand in the object; `None` if the kind has none.
+    pub fields: Option<Box<Value>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -87,10 +87,9 @@ impl CachedObject {
     ) -> Result<Self, serde_json::Error> {
         let Head { metadata } = serde_json::from_slice(stored)?;
         let selectable = &registered.kind.selectable_fields;
-        let fields = if selectable.is_empty() {
-            names_only(&key)
-        } else {
-            project(&serde_json::from_slice(stored)?, &key, selectable)
+        let fields = match selectable.is_empty() {
+            true => None,
+            false => Some(Box::new(project(&serde_json::from_slice(stored)?, &key, selectable))),
         };
         Ok(CachedObject {
             wire: encoding::at_revision(stored, revision),
@@ -103,6 +102,14 @@ impl CachedObject {
             fields,
             key,
         })
+    }
+
+    /// What field selectors look at: names, and the selectable fields.
+    pub fn with_fields<T>(&self, look: impl FnOnce(&Value) -> T) -> T {
+        match &self.fields {
+            Some(fields) => look(fields),
+            None => look(&names_only(&self.key)),
+        }
     }
 
     /// The object, parsed; with its `resourceVersion`.

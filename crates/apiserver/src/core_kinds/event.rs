@@ -1,11 +1,15 @@
 //! Events: `v1` stores, `events.k8s.io/v1` shows the same objects under other names of their fields.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::{column, micro_time, object, object_reference, schema, string};
 use crate::kind::{PrinterColumn, ResourceKind, SharedStorage};
+
+/// How long an event is kept after its last change, as in Kubernetes.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 
 fn columns(message: &str, object_kind: &str, object_name: &str, last: &str) -> Vec<PrinterColumn> {
     vec![
@@ -72,6 +76,7 @@ pub(super) fn core() -> ResourceKind {
     .to_vec();
     kind.has_generation = false;
     kind.prepare = Some(Arc::new(|event, _| fill_times(event)));
+    kind.lifetime = Some(LIFETIME);
     kind
 }
 

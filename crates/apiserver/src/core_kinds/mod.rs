@@ -15,7 +15,7 @@ use crate::kind::{PrinterColumn, ResourceKind};
 
 /// All of them.
 pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {
-    vec![
+    let mut kinds = vec![
         namespace::namespace(),
         config::config_map(),
         config::secret(),
@@ -25,7 +25,11 @@ pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {
         review::self_subject_access_review(authorizer.clone()),
         review::self_subject_rules_review(authorizer),
         review::self_subject_review(),
-    ]
+    ];
+    for kind in &mut kinds {
+        kind.is_typed = true;
+    }
+    kinds
 }
 
 fn string(description: &str) -> Value {

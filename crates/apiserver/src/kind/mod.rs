@@ -5,6 +5,7 @@ mod crd;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -161,6 +162,10 @@ pub struct ResourceKind {
     pub shared_storage: Option<SharedStorage>,
     /// `metadata.generation` is kept: true for kinds from definitions, false for most core kinds.
     pub has_generation: bool,
+    /// Clients know the kind as a Go type of Kubernetes' own: they send strategic merge patches for it.
+    pub is_typed: bool,
+    /// Objects are deleted so long after they were last written: for events, which nobody else cleans up.
+    pub lifetime: Option<Duration>,
 }
 
 impl ResourceKind {
@@ -187,6 +192,8 @@ impl ResourceKind {
             answer: None,
             shared_storage: None,
             has_generation: true,
+            is_typed: false,
+            lifetime: None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Bodies of requests: their size, their type, their fields.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -13,11 +15,21 @@ use crate::schema::decode::{DecodeError, decode_strict};
 /// Kubernetes' limit on the body of a request.
 pub const BODY_LIMIT: usize = 3 << 20;
 
+/// A client that needs longer for 3 MiB holds a place for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Reads a body of at most [`BODY_LIMIT`].
 ///
 /// # Errors
-/// 413 beyond it, 400 if the connection fails.
-pub async fn read(mut body: RequestBody) -> Result<Bytes, ApiError> {
+/// 413 beyond it, 408 if it takes too long, 400 if the connection fails.
+pub async fn read(body: RequestBody) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await {
+        Ok(read) => read,
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body of the request did not arrive in time")),
+    }
+}
+
+async fn read_all(mut body: RequestBody) -> Result<Bytes, ApiError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::bad_request(format!("reading the body failed: {error}")))?;

@@ -15,11 +15,12 @@ use crate::authz::{Authorize, GroupAuthorizer};
 use crate::cache::Cache;
 use crate::connect::Connect;
 use crate::discovery::Documents;
+use crate::flow::{Flow, FlowLimits};
 use crate::health::HealthCheck;
 use crate::kind::{CrdError, ResourceKind};
 use crate::mount::Mount;
 use crate::registry::{RegisterError, Registry};
-use crate::{core_kinds, gc, namespaces};
+use crate::{core_kinds, expiry, gc, namespaces};
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]
@@ -61,6 +62,7 @@ pub struct Builder {
     audit: Arc<dyn AuditSink>,
     mounts: Vec<Mount>,
     checks: Vec<Arc<dyn HealthCheck>>,
+    flow: FlowLimits,
     controllers: bool,
     core_kinds: bool,
 }
@@ -76,6 +78,7 @@ impl Builder {
             audit: Arc::new(NoAudit),
             mounts: Vec::new(),
             checks: Vec::new(),
+            flow: FlowLimits::default(),
             controllers: true,
             core_kinds: true,
         }
@@ -101,7 +104,7 @@ impl Builder {
     /// # Errors
     /// If a file cannot be read or a definition cannot be used.
     pub fn crd_dir(mut self, dir: &Path) -> Result<Self, BuildError> {
-        for definition in super::super::kind::definitions_in(dir)? {
+        for definition in crate::kind::definitions_in(dir)? {
             self = self.crd(&definition)?;
         }
         Ok(self)
@@ -149,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// How many requests of one caller run and wait.
+    #[must_use]
+    pub fn flow_limits(mut self, limits: FlowLimits) -> Self {
+        self.flow = limits;
+        self
+    }
+
     /// Leaves garbage collection and the life-cycle of namespaces out.
     #[must_use]
     pub fn without_controllers(mut self) -> Self {
@@ -189,11 +199,13 @@ impl Builder {
                 audit: self.audit,
                 mounts: self.mounts,
                 checks: self.checks,
+                flow: Flow::new(self.flow),
                 stopping: CancellationToken::new(),
             }),
         };
         if self.controllers {
             gc::start(&server);
+            expiry::start(&server);
             namespaces::start(&server);
         }
         Ok(server)

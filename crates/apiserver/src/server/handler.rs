@@ -134,6 +134,8 @@ async fn answer(
         return Err(ApiError::forbidden(named, "impersonation is not supported by this server"));
     }
     authorize(server, &identity, &info, &query, trail).await?;
+    // Given back when the answer begins: watches and streams do not hold it.
+    let _place = server.shared.flow.enter(&identity).await?;
     if info.is_resource {
         verbs::dispatch(server, identity, info, query, request).await
     } else {

@@ -17,6 +17,7 @@ use crate::authn::{Authenticate, Identity};
 use crate::authz::Authorize;
 use crate::cache::Cache;
 use crate::discovery::Documents;
+use crate::flow::Flow;
 use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::registry::Registry;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) authorizer: Arc<dyn Authorize>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) documents: Documents,
+    pub(crate) flow: Flow,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
     /// Cancelled when the server shall end: watches then end their streams.

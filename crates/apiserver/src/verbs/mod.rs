@@ -10,6 +10,7 @@ mod patch;
 mod read;
 mod scale;
 mod selection;
+mod strategic;
 mod strategy;
 mod submit;
 mod update;

@@ -1,4 +1,4 @@
-//! `patch`: JSON patch, merge patch and server-side apply. Strategic merge patches are for typed kinds only: 415.
+//! `patch`: JSON patch, merge patch and server-side apply; strategic merge patches for typed kinds only, else 415.
 
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::create::{self, Tracking, admit_fields, check_namespace, check_type, writer};
 use super::submit::Live;
 use super::update::{self, Wanted, check_name, check_revision};
-use super::{Call, strategy};
+use super::{Call, strategic, strategy};
 use crate::apply::{self, ApplyError};
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Cause, Named};
@@ -38,6 +38,7 @@ pub(super) async fn patch(call: &mut Call) -> Result<Response<ResponseBody>, Api
     match content::media_type(&call.headers).as_str() {
         "application/json-patch+json" => change(call, |object, body| Ok(patches::apply_json_patch(object, body)?)).await,
         "application/merge-patch+json" => change(call, |object, body| Ok(patches::apply_merge_patch(object, body)?)).await,
+        "application/strategic-merge-patch+json" if call.registered.kind.is_typed => change(call, strategic::apply).await,
         "application/apply-patch+yaml" => server_side_apply(call).await,
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }

@@ -46,6 +46,6 @@ impl Selection {
         (self.namespace.is_empty() || object.key.namespace() == self.namespace)
             && self.name.as_ref().is_none_or(|name| object.key.name() == name)
             && self.labels.as_ref().is_none_or(|labels| labels.matches(object.labels.as_ref()))
-            && self.fields.as_ref().is_none_or(|fields| fields.matches(&object.fields))
+            && self.fields.as_ref().is_none_or(|fields| object.with_fields(|it| fields.matches(it)))
     }
 }

@@ -29,6 +29,9 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// So long before the timeout a last bookmark is sent.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
+/// After the timeout, for a client to take what was sent.
+const SLACK: Duration = Duration::from_secs(30);
+
 /// What a watcher needs.
 pub(super) struct Watcher {
     pub(super) kind: Arc<KindCache>,
@@ -64,8 +67,8 @@ impl Watcher {
     ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
         let (sender, receiver) = mpsc::channel(PIECES);
         tokio::spawn(async move {
-            // An error says that the client has gone.
-            let _ = self.run(first, timeout, &sender).await;
+            // An error says that the client has gone; one that is there but takes nothing is not waited for for ever.
+            let _ = tokio::time::timeout(timeout + SLACK, self.run(first, timeout, &sender)).await;
         });
         ReceiverStream::new(receiver)
     }

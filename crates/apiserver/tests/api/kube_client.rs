@@ -60,6 +60,8 @@ async fn typed_requests_work_in_process() {
     assert!(matches!(error, kube::Error::Api(status) if status.is_already_exists()));
     let deleted = api.delete("a", &DeleteParams::default()).await.unwrap();
     assert!(deleted.is_right());
+    // Brings the cache, which is what revision 0 asks for, up to the deletion.
+    assert!(api.list(&ListParams::default()).await.unwrap().items.is_empty());
     let events = api.watch(&WatchParams::default().timeout(1), "0").await.unwrap();
     assert_eq!(events.count().await, 0);
 }

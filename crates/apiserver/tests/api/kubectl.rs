@@ -115,6 +115,11 @@ async fn replace_create_and_server_side_apply_work() {
         .await;
     assert_eq!(kubectl.run("get disk a -o jsonpath={.spec.sizeGb}").await, "9");
     kubectl.run("create configmap settings --from-literal=k=v").await;
+    kubectl.run("label configmap settings a=b").await;
+    let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\ndata: {k: v, l: w}\n";
+    kubectl.run_with("apply -f -", settings).await;
+    kubectl.run_with("apply -f -", &settings.replace(", l: w", "")).await;
+    assert_eq!(kubectl.run("get configmap applied -o jsonpath={.data}").await, "{\"k\":\"v\"}");
     kubectl.run("create secret generic key --from-literal=k=v").await;
     assert_eq!(kubectl.run("get secret key -o jsonpath={.data.k}").await, "dg==");
     assert!(kubectl.run("auth whoami").await.contains("admin"));

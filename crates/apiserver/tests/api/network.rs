@@ -1,6 +1,15 @@
 //! Over TLS: certificates, streams, upgrades, the end.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use evroc_apiserver::body::ResponseBody;
+use evroc_apiserver::{ApiError, Connect, ConnectRequest, body};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::support::network::NetworkServer;
+use crate::support::{DISKS, TestServer, disk};
 use kube::api::{Api, ListParams};
 
 type Namespace = k8s_openapi::api::core::v1::Namespace;
@@ -42,4 +51,58 @@ async fn stopping_ends_watches_and_returns() {
     assert!(ended.await.is_ok(), "the watch ends");
     let stopped = tokio::time::timeout(std::time::Duration::from_secs(15), network.serving).await;
     stopped.expect("the server returns").unwrap().unwrap();
+}
+
+/// Takes the connection over and sends back what comes, in upper case.
+struct Shout;
+
+#[async_trait]
+impl Connect for Shout {
+    async fn connect(&self, mut request: ConnectRequest) -> Result<http::Response<ResponseBody>, ApiError> {
+        assert_eq!((request.namespace.as_str(), request.name.as_str(), request.identity.user.as_str()), ("demo", "a", "admin"));
+        assert_eq!(request.object["spec"]["sizeGb"], 5);
+        if !request.request.headers().contains_key("upgrade") {
+            return Ok(http::Response::new(body::full(format!("rest: {:?}", request.rest))));
+        }
+        let upgrade = hyper::upgrade::on(&mut request.request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgrade.await.unwrap());
+            let mut buffer = [0; 16];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                stream.write_all(&buffer[..count].to_ascii_uppercase()).await.unwrap();
+            }
+        });
+        let response = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "shout");
+        Ok(response.body(body::empty()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn streams_take_the_connection_over() {
+    let server = TestServer::start_with(|it| it.connect("disks.test.example", "shout", Arc::new(Shout))).await;
+    let admin = server.admin();
+    admin.make_namespace("demo").await;
+    admin.create(DISKS, &disk("a", 5)).await;
+    assert_eq!(admin.get(&format!("{DISKS}/none/shout")).await.0, 404);
+    assert_eq!(admin.get(&format!("{DISKS}/a/shout/more/of/it")).await.1, "rest: \"more/of/it\"");
+    let (code, _) = server.client("bob", &[]).get(&format!("{DISKS}/a/shout")).await;
+    assert_eq!(code, 403);
+    let (_, list) = admin.get("/apis/test.example/v1").await;
+    assert!(list["resources"].as_array().unwrap().iter().any(|it| it["name"] == "disks/shout"));
+
+    let network = NetworkServer::over(server).await;
+    let mut sender = network.http1("admin", &["evroc:operators"]).await;
+    let request = http::Request::get(format!("{DISKS}/a/shout"))
+        .header("host", "localhost")
+        .header("connection", "upgrade")
+        .header("upgrade", "shout")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 101);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HELLO");
 }
