@@ -5,11 +5,13 @@
 //! <root>/layers/<diff id>/      one unpacked layer, never changed after it got its name
 //! <root>/tmp/                   what is being made; emptied at start
 //! ```
-//! A name in `images` or `layers` exists only when all of it is on disk, so whatever was interrupted is in `tmp`.
+//! A name in `images` or `layers` exists only when all of it is on disk, so whatever was interrupted is in `tmp`. The root is closed to
+//! everybody else: a layer may hold a program that is root's and sets the user id, which is harmless in a container only.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -170,6 +172,8 @@ pub struct ImageStore {
 impl ImageStore {
     /// Opens the store below `root` (made if needed) and removes what an interrupted start left.
     pub fn open(root: &Path, fetch: Arc<dyn ImageFetch>) -> Result<Self, ImageError> {
+        fs::create_dir_all(root).map_err(disk("create folder", root))?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(disk("close folder", root))?;
         let temporary = root.join("tmp");
         match fs::remove_dir_all(&temporary) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

@@ -64,6 +64,7 @@ async fn layers_of_every_compression_are_unpacked_once_and_shared() {
     assert_eq!(fs::read_to_string(one.layers[2].join("base")).unwrap(), "1");
     assert_eq!(one.layers[2], two.layers[1]);
     assert_eq!(registry.layer_fetches.load(Ordering::Relaxed), 4, "each layer once");
+    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
     assert!(names(&folder.path().join("tmp")).is_empty());
 
     // A second start needs no network, and removes what an interrupted one left.

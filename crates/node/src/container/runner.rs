@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,6 +171,9 @@ impl ContainerRunner {
         ] {
             fs::create_dir_all(&path).map_err(file("create folder", &path))?;
         }
+        // What tenants put into their images is not for the host's other users.
+        let bundles = config.run_dir.join("bundles");
+        fs::set_permissions(&bundles, fs::Permissions::from_mode(0o700)).map_err(file("close folder", &bundles))?;
         let runtime = Runtime::new(&config.runtime, &config.run_dir.join("runc"));
         Ok(Self { config: Arc::new(config), cgroups: Cgroups::discover()?, runtime, dialer })
     }

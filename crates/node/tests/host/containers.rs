@@ -218,7 +218,11 @@ async fn a_container_sees_its_port_and_nothing_else() {
     for mount in section(&answer, "mounts").lines().filter(|line| !line.contains(" /dev/pts ")) {
         assert!(mount.contains("nosuid") || mount.contains(" ro,"), "{mount}");
     }
-    assert!(host.log("a").contains(" stdout F serving\n"));
+    eventually("the output is in the log", async || {
+        let log = host.log("a");
+        if log.contains(" stdout F serving\n") { Ok(()) } else { Err(log) }
+    })
+    .await;
 
     let exit = container.stop(15, Duration::from_secs(10)).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.oom), (Some(0), None, false));
