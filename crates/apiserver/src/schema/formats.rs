@@ -1,8 +1,25 @@
 //! The string formats that Kubernetes validates in custom resources; any other format passes.
 
+use super::Type;
 use regex::Regex;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
+
+/// The format if it is one that values of this type are checked against, else empty.
+pub(super) fn supported(kind: Option<Type>, format: &str) -> &str {
+    const TEXT: [&str; 26] = [
+        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5",
+        "isbn", "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration",
+        "datetime", "k8sshortname", "k8slongname",
+    ];
+    let is_supported = match kind {
+        None | Some(Type::String) => TEXT.contains(&format.replace('-', "").as_str()),
+        Some(Type::Integer) => matches!(format, "int32" | "int64"),
+        Some(Type::Number) => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    if is_supported { format } else { "" }
+}
 
 pub(super) fn is_valid(format: &str, text: &str) -> bool {
     match format.replace('-', "").as_str() {

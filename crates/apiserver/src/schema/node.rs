@@ -126,7 +126,10 @@ impl Node {
 /// What a value is checked against, beside its type and structure.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
+    /// As written.
     pub format: String,
+    /// The same, if values are checked against it.
+    pub checked_format: String,
     pub allowed: Vec<Value>,
     pub minimum: Option<f64>,
     pub exclusive_minimum: bool,
@@ -233,6 +236,7 @@ fn compile_node(schema: &Value, path: &str, depth: usize) -> Result<Node, Schema
         }
     }
     compile_checks(map, &mut node.checks, path, depth)?;
+    node.checks.checked_format = super::formats::supported(kind, &node.checks.format).to_string();
     node.rules = super::cel::compile_rules(map.get("x-kubernetes-validations"), path)?;
     let mut children = node.properties.values().chain(node.items.as_deref()).chain(node.additional.as_deref());
     node.has_embedded = children.any(|n| n.embedded || n.has_embedded);
