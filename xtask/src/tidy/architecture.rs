@@ -13,7 +13,7 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in repo.packages.iter().filter(|package| package.dir.starts_with("crates/")) {
         let short = package.short();
-        let named = [format!("{short}/"), format!("`{short}`"), format!("evroc-{short}")];
+        let named = [format!("{short}/"), format!("`{short}`"), format!("`crates/{short}`"), format!("evroc-{short}")];
         if !named.iter().any(|name| map.contains(name.as_str())) {
             findings
                 .push(Finding::error(MAP, format!("{} is not on the map; add a line on what it is for", package.dir)));
