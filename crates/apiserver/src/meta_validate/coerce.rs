@@ -3,13 +3,22 @@
 use crate::schema::UnknownField;
 use serde_json::{Map, Value};
 
-/// `metadata` of a wrong form: HTTP 400.
+/// `metadata` of a wrong form: HTTP 400. The text is Kubernetes' own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("json: cannot unmarshal {found} into Go struct field ObjectMeta.{field} of type {expected}")]
-pub struct MetadataError {
-    found: &'static str,
-    field: String,
-    expected: &'static str,
+pub enum MetadataError {
+    /// A value of a wrong type.
+    #[error("json: cannot unmarshal {found} into Go struct field ObjectMeta.{field} of type {expected}")]
+    Type {
+        /// The JSON type found.
+        found: &'static str,
+        /// The field, below `metadata`.
+        field: String,
+        /// The type wanted.
+        expected: &'static str,
+    },
+    /// A text that is not a time.
+    #[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0:?} as \"2006\"")]
+    Time(String),
 }
 
 #[derive(Clone, Copy)]
@@ -87,7 +96,9 @@ fn mismatch(field: &str, value: &Value, expected: &'static str) -> MetadataError
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    MetadataError { found, field: field.to_string(), expected }
+    // Go names the field, not the entry of the list or map.
+    let field = field.strip_prefix("metadata.").unwrap_or(field).split('[').next().unwrap_or_default();
+    MetadataError::Type { found, field: field.to_string(), expected }
 }
 
 fn fields(
@@ -131,7 +142,10 @@ fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Vec<UnknownFi
     match form {
         Form::Any => {}
         Form::Text if value.is_string() => {}
-        Form::Text => return Err(mismatch(path, value, "string")),
+        Form::Text => {
+            let expected = if path.ends_with(".uid") { "types.UID" } else { "string" };
+            return Err(mismatch(path, value, expected));
+        }
         Form::Bool if value.is_boolean() => {}
         Form::Bool => return Err(mismatch(path, value, "bool")),
         Form::Integer if value.is_i64() || value.is_u64() => {}
@@ -139,7 +153,7 @@ fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Vec<UnknownFi
         Form::Time => {
             let Some(text) = value.as_str() else { return Err(mismatch(path, value, "v1.Time")) };
             if text.parse::<jiff::Timestamp>().is_err() {
-                return Err(mismatch(path, value, "v1.Time"));
+                return Err(MetadataError::Time(text.to_string()));
             }
         }
         Form::Texts => match value.as_array_mut() {
@@ -156,10 +170,10 @@ fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Vec<UnknownFi
         Form::TextMap => match value.as_object_mut() {
             None => return Err(mismatch(path, value, "map[string]string")),
             Some(map) => {
-                for (key, item) in map.iter_mut() {
+                for item in map.values_mut() {
                     null_to_empty(item);
                     if !item.is_string() {
-                        return Err(mismatch(&format!("{path}.{key}"), item, "string"));
+                        return Err(mismatch(path, item, "string"));
                     }
                 }
             }

@@ -46,8 +46,12 @@ fn text<'a>(meta: &'a Map<String, Value>, key: &str) -> &'a str {
 fn on_create(meta: &Map<String, Value>, namespaced: bool, errors: &mut Vec<FieldError>) {
     let base = text(meta, "generateName");
     if !base.is_empty() {
-        // A prefix may end in a dash: what follows makes it a name.
-        let probe = base.strip_suffix('-').map_or_else(|| base.to_string(), |b| format!("{b}a"));
+        // A prefix may end in a dash: what follows makes it a name. Kubernetes does not look at the character before.
+        let mut kept = base.chars();
+        let probe = match (kept.next_back(), kept.next_back()) {
+            (Some('-'), Some(_)) => format!("{}a", kept.as_str()),
+            _ => base.to_string(),
+        };
         for problem in names::dns1123_subdomain(&probe) {
             errors.push(FieldError::invalid("metadata.generateName", Value::from(base), problem));
         }
@@ -247,8 +251,7 @@ pub fn validate_manager(manager: &str, path: &str) -> Vec<FieldError> {
             detail: format!("may not be more than {MAX_MANAGER_LENGTH} bytes"),
         });
     }
-    if let Some((i, _)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
-        let _ = i;
+    if manager.chars().any(char::is_control) {
         let detail = "should only contain printable characters";
         errors.push(FieldError::invalid(path, Value::from(manager), detail));
     }

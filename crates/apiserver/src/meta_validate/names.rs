@@ -4,8 +4,13 @@
 pub(super) const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
+/// Kubernetes counts bytes everywhere, and says so in some places only.
 fn max_length(max: usize) -> String {
     format!("must be no more than {max} bytes")
+}
+
+fn max_characters(max: usize) -> String {
+    format!("must be no more than {max} characters")
 }
 
 fn is_alnum(c: char) -> bool {
@@ -23,7 +28,7 @@ fn is_label(text: &str) -> bool {
 pub fn dns1123_label(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > LABEL_MAX {
-        out.push(max_length(LABEL_MAX));
+        out.push(max_characters(LABEL_MAX));
     }
     if !is_label(text) {
         // A name that would do if it had no dots gets a hint.
@@ -44,7 +49,7 @@ fn is_subdomain(text: &str) -> bool {
 pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > SUBDOMAIN_MAX {
-        out.push(max_length(SUBDOMAIN_MAX));
+        out.push(max_characters(SUBDOMAIN_MAX));
     }
     if !is_subdomain(text) {
         out.push("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')".to_string());
@@ -56,7 +61,7 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
 pub fn dns1035_label(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > LABEL_MAX {
-        out.push(max_length(LABEL_MAX));
+        out.push(max_characters(LABEL_MAX));
     }
     if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
         out.push("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')".to_string());
@@ -83,7 +88,8 @@ pub fn label_key(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 out.push("prefix part must be non-empty".to_string());
             } else {
-                out.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+                let bytes = |m: String| m.replace(&max_characters(SUBDOMAIN_MAX), &max_length(SUBDOMAIN_MAX));
+                out.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {}", bytes(m))));
             }
             *name
         }

@@ -68,6 +68,6 @@ fn metadata_is_brought_into_form() {
     let mut wrong = json!({"metadata":{"labels":{"a":1}}});
     assert_eq!(
         coerce_metadata(&mut wrong).unwrap_err().to_string(),
-        "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string"
+        "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"
     );
 }
