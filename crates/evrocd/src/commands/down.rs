@@ -12,8 +12,8 @@ use crate::process;
 use crate::supervisor::protocol::{Reply, Request};
 use crate::supervisor::{client, drain_without_supervisor, takeover};
 
-/// How long a supervisor gets to end after its last word.
-const LAST_WORD: Duration = Duration::from_secs(10);
+/// How long a supervisor gets to answer at all, and to end after its last word. One that is starting may first have to end another's roles.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Stops the instance.
 pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
@@ -27,8 +27,7 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let timeout = Duration::from_secs(arguments.timeout);
-    let asked = ask_supervisor(&record, timeout)?;
-    let lock = wait_for_lock(instance)?;
+    let (lock, asked) = ask_until_free(instance, &record, timeout)?;
     let problem = match asked {
         Some(problem) => problem,
         None => stop_what_is_left(&record, timeout)?,
@@ -71,15 +70,24 @@ fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<
     }
 }
 
-fn wait_for_lock(instance: &InstanceName) -> anyhow::Result<InstanceLock> {
-    let deadline = Instant::now() + LAST_WORD;
+/// Asks the supervisor, if there is one, and waits until the instance is free. A supervisor that is just starting does not answer yet: it
+/// is asked again until it does.
+fn ask_until_free(
+    instance: &InstanceName,
+    record: &InstanceRecord,
+    timeout: Duration,
+) -> anyhow::Result<(InstanceLock, Option<Option<String>>)> {
+    let deadline = Instant::now() + ANSWER;
+    let mut asked = None;
     loop {
+        asked = ask_supervisor(record, timeout)?.or(asked);
         match InstanceLock::acquire(instance) {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) => return Ok((lock, asked)),
             Err(LockError::Held(_)) if Instant::now() < deadline => super::up::pause(Duration::from_millis(50)),
             Err(LockError::Held(_)) => {
                 bail!(
-                    "instance {instance} has a supervisor that does not answer; end it first (its pid is in `evrocd status -o json` or the instance's record)"
+                    "instance {instance} has a supervisor that does not answer; end it first (its pid is in {})",
+                    InstanceRecord::path(instance).display()
                 )
             }
             Err(error) => return Err(error.into()),

@@ -92,6 +92,14 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
             );
         }
     }
+    let state_root = status.state_dir.parent();
+    if let Some(wanted) = arguments.state_dir_root.as_deref().filter(|wanted| Some(*wanted) != state_root) {
+        bail!(
+            "--state-dir-root {}: instance {instance} keeps its state in {}; leave the flag out",
+            wanted.display(),
+            status.state_dir.display()
+        );
+    }
     if let Some(wanted) = arguments.domain.as_ref().filter(|wanted| **wanted != status.domain) {
         bail!(
             "--domain {wanted}: instance {instance} is running with {}; stop it first with `evrocd down --instance {instance}`",

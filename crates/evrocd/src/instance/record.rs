@@ -194,6 +194,17 @@ impl InstanceRecord {
         files::write_atomic(&path, &bytes, 0o644, None)
     }
 
+    /// Removes what interrupted writes of this record left. The caller holds the instance's lock: nobody writes it now.
+    pub fn remove_leftovers(instance: &InstanceName) -> Result<(), FileError> {
+        let prefix = format!("{}{instance}.json-", files::TEMPORARY_PREFIX);
+        for entry in std::fs::read_dir(INSTANCES_DIR).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                std::fs::remove_file(entry.path()).map_err(|source| FileError::new("remove", &entry.path(), source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where this instance's files are.
     pub fn layout(&self) -> Layout {
         Layout { state: self.state_root.join(&self.instance), run: Path::new("/run").join(&self.instance) }

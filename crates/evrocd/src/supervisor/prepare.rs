@@ -83,6 +83,7 @@ pub async fn prepare(
         Some(lock) => lock,
         None => InstanceLock::acquire(instance)?,
     };
+    InstanceRecord::remove_leftovers(instance)?;
     let boot_id = boot_id().context("cannot read the boot id")?;
     let mut record = load_or_create(instance, options)?;
     let layout = record.layout();
@@ -133,13 +134,14 @@ pub async fn prepare(
             record.user_files.push(files);
         }
         // The cloud works without; the user is told what to repair.
-        Err(error) => progress.note(format!("warning: {error}")),
+        Err(error) => progress.note(format!("warning: {:#}", anyhow::Error::from(error))),
     }
     let hosts = crate::hosts_block::HostsFile::system();
     let block = if record.hosts_block { hosts.ensure(instance, &record.domain) } else { hosts.remove(instance) };
     if let Err(error) = block {
+        let error = anyhow::Error::from(error);
         progress.note(format!(
-            "warning: {error}; names like api.{} work in curl and browsers only, or use --no-hosts-block",
+            "warning: {error:#}; names like api.{} work in curl and browsers only, or use --no-hosts-block",
             record.domain
         ));
     }

@@ -74,7 +74,7 @@ impl Instance {
     /// `evrocd up --detach` on any free ports, without a block in /etc/hosts.
     pub fn start(&self, more: &[&str]) -> String {
         let mut arguments = vec!["up", "--detach", "--no-hosts-block"];
-        if !self.record_path().exists() {
+        if !self.has_record() {
             arguments.extend(["--api-port", "0", "--https-port", "0"]);
         }
         arguments.extend(more);
@@ -87,6 +87,11 @@ impl Instance {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{error}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
         })
+    }
+
+    /// Whether the machine knows the instance.
+    pub fn has_record(&self) -> bool {
+        self.record_path().exists()
     }
 
     /// The instance's record.
@@ -217,13 +222,12 @@ fn processes() -> Vec<(i32, String)> {
 /// Everything on the machine that carries the instance's name.
 pub fn leftovers(name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for path in [
-        format!("/var/lib/{name}"),
-        format!("/run/{name}"),
-        format!("/var/lib/evroc-instances/{name}.json"),
-        format!("/var/lib/evroc-instances/{name}.lock"),
-    ] {
+    for path in [format!("/var/lib/{name}"), format!("/run/{name}")] {
         found.extend(Path::new(&path).exists().then_some(path));
+    }
+    for entry in std::fs::read_dir("/var/lib/evroc-instances").into_iter().flatten().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        found.extend(file.contains(name).then_some(file));
     }
     let named = processes().into_iter().filter(|(_, line)| line.contains(name));
     found.extend(named.map(|(pid, line)| format!("process {pid}: {line}")));

@@ -210,3 +210,45 @@ fn after_a_reboot_pids_of_before_mean_nothing() {
     stranger.kill().unwrap();
     stranger.wait().unwrap();
 }
+
+/// A file system of its own, so that it can be full.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mount = ["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "none"];
+        assert!(std::process::Command::new("mount").args(mount).arg(disk.0.path()).status().unwrap().success());
+        disk
+    }
+
+    fn grow(&self, size: &str) {
+        let mount = ["-o", &format!("remount,size={size}")];
+        assert!(std::process::Command::new("mount").args(mount).arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_next_start_finishes() {
+    let disk = SmallDisk::new("1m");
+    let instance = Instance::new();
+    let root = disk.0.path().display().to_string();
+    let up = ["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0", "--state-dir-root", &root];
+    let text = instance.must_fail(&up);
+    assert!(text.contains("No space left on device") && text.contains(&root), "{text}");
+    assert_eq!(instance.status()["state"], "stopped");
+    disk.grow("2g");
+    instance.must(&up);
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+    let text = instance.must_fail(&["up", "--detach", "--state-dir-root", "/somewhere/else"]);
+    assert!(text.contains("keeps its state in"), "{text}");
+    // The file system goes after the instance.
+    drop(instance);
+    drop(disk);
+}

@@ -125,3 +125,14 @@ fn down_works_with_and_without_a_supervisor() {
     assert!(nothing.must(&["down", "--purge"]).contains("there is no instance"));
     assert_eq!(nothing.run(Path::new(EVROCD), &["status"]).status.code(), Some(3));
 }
+
+#[test]
+fn a_down_during_a_start_waits_for_it_and_stops_it() {
+    let instance = Instance::new();
+    let mut parent = instance.spawn(&["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"]);
+    eventually("the record is there", || instance.has_record().then_some(()));
+    instance.must(&["down"]);
+    parent.wait().unwrap();
+    assert_eq!(instance.status()["state"], "stopped");
+    assert_eq!(instance.supervisors(), Vec::<i32>::new());
+}

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fixture::Instance;
+use crate::fixture::{EVROCD, Instance};
 
 /// A user without any rights.
 const NOBODY: u32 = 65534;
@@ -97,4 +97,44 @@ fn a_users_files_belong_to_the_user() {
     std::os::unix::fs::symlink(target.path(), home.path().join("link")).unwrap();
     assert!(!write(&home.path().join("link")).status.success());
     assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
+}
+
+/// `sudo evrocd up`: kubeconfig and key belong to who called sudo, and go again with the purge. The user database is one of the test's own,
+/// seen in a mount namespace of its own.
+#[test]
+fn who_calls_sudo_gets_the_files() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    const CALLER: u32 = 54_321;
+    let instance = Instance::new();
+    let home = tempfile::tempdir().unwrap();
+    chown(home.path(), Some(CALLER), Some(CALLER)).unwrap();
+    let passwd = home.path().join("passwd");
+    let entry = format!("root:x:0:0::/root:/bin/sh\ncaller:x:{CALLER}:{CALLER}::{}:/bin/sh\n", home.path().display());
+    std::fs::write(&passwd, entry).unwrap();
+    let as_caller = |line: &str| {
+        let script = format!(
+            "mount --bind {} /etc/passwd && exec {EVROCD} {line} --instance {}",
+            passwd.display(),
+            instance.name
+        );
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .env("SUDO_UID", CALLER.to_string())
+            .env("SUDO_GID", CALLER.to_string())
+            .env("HOME", "/root")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{line}: {text}");
+        text
+    };
+    let text = as_caller("up --detach --no-hosts-block --api-port 0 --https-port 0");
+    let folder = home.path().join(".evroc").join(&instance.name);
+    assert!(text.contains(&format!("export KUBECONFIG={}/kubeconfig", folder.display())), "{text}");
+    for name in ["", "kubeconfig", "id_ed25519", "id_ed25519.pub"] {
+        let found = std::fs::metadata(folder.join(name)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (CALLER, CALLER), "{name}");
+    }
+    as_caller("down --purge");
+    assert!(!home.path().join(".evroc").exists());
 }
