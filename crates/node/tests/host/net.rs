@@ -151,7 +151,13 @@ impl Guest {
         for option in options {
             message.opts_mut().insert(option.clone());
         }
-        let socket = self.netns.run(|| UdpSocket::bind("0.0.0.0:68").unwrap()).unwrap();
+        // A child of another test that is between fork and exec may have a copy of the last socket.
+        let socket = loop {
+            match self.netns.run(|| UdpSocket::bind("0.0.0.0:68")).unwrap() {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::yield_now(),
+                other => break other.unwrap(),
+            }
+        };
         // Without an address yet, a broadcast needs a route.
         let _ = ip_batch(&self.netns, "route add 255.255.255.255/32 dev eth0\n");
         socket.set_broadcast(true).unwrap();

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
@@ -38,6 +39,11 @@ use crate::shim::boot_id;
 
 use self::config::Record;
 pub use self::config::{NetworkConfig, PortSpec, VpcSpec};
+
+/// How long a tap may be busy that should be free: a hypervisor that is ending, or a child of ours between fork and exec, which has a
+/// copy of every descriptor for a moment.
+const BUSY_DEADLINE: Duration = Duration::from_millis(500);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A failed change of the host's network.
 #[derive(Debug, thiserror::Error)]
@@ -144,11 +150,17 @@ impl HostNetwork {
             return Err(unknown());
         }
         let link = self.names.tap(machine_uid);
-        let name = link.clone();
-        let fd = blocking(move || {
-            netns.run(|| tap::create(&name))?.map_err(|source| NetworkError::Tap { link: name.clone(), source })
-        })
-        .await?;
+        let deadline = tokio::time::Instant::now() + BUSY_DEADLINE;
+        let fd = loop {
+            let (netns, name) = (netns.clone(), link.clone());
+            let created = blocking(move || Ok(netns.run(|| tap::create(&name))?)).await?;
+            match created {
+                Err(source) if is_busy(&source) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                other => break other.map_err(|source| NetworkError::Tap { link, source })?,
+            }
+        };
         // The tap is down: now the namespace is made right with it, and it comes up last.
         self.converge(&mut vpcs, record).await?;
         Ok(fd)
@@ -333,6 +345,10 @@ impl HostNetwork {
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter(|name| name.starts_with(&self.names.netns_prefix())).collect()
     }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
 }
 
 async fn blocking<T: Send + 'static>(
