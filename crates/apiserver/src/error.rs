@@ -41,6 +41,8 @@ pub struct ApiError {
     pub causes: Vec<Cause>,
     /// When to try again; 0 for not at all.
     pub retry_after_seconds: u32,
+    /// Sent as warning headers beside the refusal.
+    pub warnings: Vec<String>,
 }
 
 /// The names that messages speak of.
@@ -73,6 +75,7 @@ impl ApiError {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: 0,
+            warnings: Vec::new(),
         }
     }
 
@@ -261,7 +264,7 @@ impl ApiError {
         if self.retry_after_seconds > 0 {
             details.insert("retryAfterSeconds".into(), json!(self.retry_after_seconds));
         }
-        if !details.is_empty() || self.code == StatusCode::NOT_FOUND {
+        if !details.is_empty() || matches!(self.code, StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY) {
             status["details"] = Value::Object(details);
         }
         status["code"] = json!(self.code.as_u16());

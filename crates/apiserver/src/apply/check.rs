@@ -57,7 +57,8 @@ fn visit(value: &Value, ty: Ty<'_>, duplicates: Duplicates, path: &mut Vec<Step>
             for (i, item) in items.iter().enumerate() {
                 let step = if shape.is_atomic() { Ok(None) } else { shape.step(item).map(Some) };
                 match step {
-                    Err(problem) => errors.push(at(path, format!("element {i}: {problem}"))),
+                    // As in the original, what follows in this list is not looked at.
+                    Err(problem) => return errors.push(at(path, format!("element {i}: {problem}"))),
                     Ok(step) => {
                         if let Some(step) = &step
                             && !seen.insert(step.clone())

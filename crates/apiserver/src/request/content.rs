@@ -88,7 +88,11 @@ pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
 /// 400 for what cannot be read.
 pub fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: the body is not UTF-8"))?;
-    serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
+    let value: Value = serde_saphyr::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+    // By way of JSON, as in Kubernetes: numbers then have the form that they have there.
+    let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    Ok(decode_json(&json)?.0)
 }
 
 /// How a body is shown in a message: at most 30 bytes, as text if it is an object, else in hexadecimal.

@@ -50,6 +50,7 @@ pub(crate) fn value(code: StatusCode, value: &Value, encoding: Encoding) -> Resu
 /// A refusal.
 pub(crate) fn error(error: &ApiError) -> Response<ResponseBody> {
     let mut response = json(error.code, &error.to_status());
+    add_warnings(response.headers_mut(), &error.warnings);
     if error.retry_after_seconds > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after_seconds));
     }

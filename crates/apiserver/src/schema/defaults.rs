@@ -36,7 +36,7 @@ fn drop_nulls(value: &mut Value, node: &Node) {
     }
 }
 
-fn fill(value: &mut Value, node: &Node) {
+pub(super) fn fill(value: &mut Value, node: &Node) {
     match value {
         Value::Object(map) => {
             for (name, child) in &node.properties {

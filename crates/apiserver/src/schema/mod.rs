@@ -97,6 +97,11 @@ impl Model {
         defaults::default(object, &self.root);
     }
 
+    /// Fills in the defaults of the schema after server-side apply, where a null that is not allowed stays and is refused.
+    pub fn default_applied(&self, object: &mut Value) {
+        defaults::fill(object, &self.root);
+    }
+
     /// Checks an object, on update also against its predecessor: all errors at once, in Kubernetes' order.
     /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -121,3 +126,6 @@ impl Model {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod proptests;

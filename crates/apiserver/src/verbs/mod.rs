@@ -135,7 +135,11 @@ pub(crate) async fn dispatch(
         warnings: Vec::new(),
         now: Timestamp::now(),
     };
-    let mut response = route(&mut call).await?;
+    let mut response = match route(&mut call).await {
+        Ok(response) => response,
+        // What is warned of is told also with a refusal.
+        Err(error) => return Err(ApiError { warnings: call.warnings, ..error }),
+    };
     respond::add_warnings(response.headers_mut(), &call.warnings);
     if call.info.verb == "get" || call.info.verb == "list" {
         response = respond::compress(&call.headers, response);

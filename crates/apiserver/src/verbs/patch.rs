@@ -131,7 +131,7 @@ fn merge(call: &Call, live: Option<&Live>, applied: &Value) -> Result<Wanted, Ap
     let mut object = merged.map_err(|error| refused(call, error))?;
     check_namespace(call, &mut object)?;
     call.registered.model.prune(&mut object);
-    call.registered.model.default(&mut object);
+    call.registered.model.default_applied(&mut object);
     Ok(Wanted { object, is_tracked: true })
 }
 

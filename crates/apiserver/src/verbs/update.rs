@@ -32,11 +32,12 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     check_name(call, &object)?;
     check_namespace(call, &mut object)?;
     let is_conditional = !strategy::metadata_text(&object, "resourceVersion").is_empty();
-    if !is_conditional && call.registered.kind.has_generation {
-        let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), "must be specified for an update");
-        return Err(ApiError::invalid(call.named(&call.info.name), &[error]));
-    }
     let wire = change(call, |call, live| {
+        if !is_conditional && call.registered.kind.has_generation {
+            let detail = "must be specified for an update";
+            let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), detail);
+            return Err(ApiError::invalid(call.named(&call.info.name), &[error]));
+        }
         check_revision(call, &object, live)?;
         check_uid(call, &object, live)?;
         Ok(Wanted { object: object.clone(), is_tracked: false })
@@ -94,9 +95,10 @@ pub(super) async fn change(
 ) -> Result<Bytes, ApiError> {
     call.shared().cache.catch_up().await?;
     let key = call.key();
+    let warnings = call.warnings.len();
     for _ in 0..ATTEMPTS {
         let live = submit::load(call, &key).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
-        call.warnings.clear();
+        call.warnings.truncate(warnings);
         let wanted = make(call, &live)?;
         if let Some(wire) = attempt(call, &live, wanted).await? {
             return Ok(wire);
