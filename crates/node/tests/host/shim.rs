@@ -438,3 +438,13 @@ async fn running_out_of_memory_is_told() {
     assert_eq!((exit.signal, exit.oom), (Some(9), true));
     assert_eq!(exit.reason, "ran out of memory (ended by signal 9 (SIGKILL))");
 }
+
+#[tokio::test]
+async fn a_shim_whose_folder_was_removed_ends_with_its_workload() {
+    let shims = Shims::new();
+    let shim = shims.start(&shims.spec("gone", &["/bin/sleep", "1000"])).await;
+    let (own, child) = (open(shim.record().shim), open(shim.record().child));
+    std::fs::remove_dir_all(shims.dir("gone")).unwrap();
+    child.signal(rustix::process::Signal::KILL).unwrap();
+    tokio::time::timeout(Duration::from_secs(20), own.wait()).await.expect("the shim ends").unwrap();
+}

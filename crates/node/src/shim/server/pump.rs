@@ -447,6 +447,8 @@ impl<'a> Pump<'a> {
                 }
                 Some(exit)
             }
+            // Whoever removed the folder wants no record; those who wait are still told.
+            Err(_) if !self.dir.exists() => Some(exit),
             Err(error) => {
                 eprintln!("write exit.json: {error}; removing rotated logs and trying again");
                 for number in 1..self.spec.log.max_files {
