@@ -4,6 +4,33 @@
 //! (may they), then a verb of `verbs` or a document of `discovery`; [`audit`] records the outcome. Reads are answered
 //! from `cache`, which one watch of the whole store feeds; writes are transactions of the store (`storage`).
 //!
+//! ```no_run
+//! # async fn example(store: std::sync::Arc<dyn evroc_store::Store>, tls: std::sync::Arc<rustls::ServerConfig>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use evroc_apiserver::authz::GroupAuthorizer;
+//! use evroc_apiserver::{ApiServer, Identity, ServeOptions};
+//!
+//! let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
+//! let server = ApiServer::builder(store)
+//!     .crd_dir("definitions".as_ref())?
+//!     .authorizer(Arc::new(GroupAuthorizer { unlimited }))
+//!     .start()
+//!     .await?;
+//! // In process: the identity stands in the service.
+//! let client: kube::Client = server.client_as(Identity::controller("compute"), "demo");
+//! // On the network: the identity comes from the client's certificate.
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:6443").await?;
+//! let stop = tokio_util::sync::CancellationToken::new();
+//! server.serve(vec![listener], tls, ServeOptions::default(), stop).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Where it differs from Kubernetes' own server for custom resources, on purpose: unknown paths are answered with a
+//! `Status` and not with a text; a failed JSON patch says which operation failed; a create with a name in the path is
+//! refused (405), since the name that was authorised is not the one that would be made; identities cannot be
+//! impersonated; what belongs to an owner that is gone is deleted, and namespaces exist.
+//!
 //! Invariants: only this crate touches the store; an object is encoded once, whoever reads it; decisions are made on the
 //! normalised request only; controllers of this crate (`gc`, `namespaces`) write through the API like everybody else.
 

@@ -88,22 +88,30 @@ pub(super) async fn run(cache: Weak<Cache>, mut stream: WatchStream) {
             tracing::info!("store is closed, cache stops");
             return;
         }
-        tracing::warn!(%error, "following the store failed, loading everything again");
+        tracing::warn!(%error, "following the store was interrupted");
         stream = loop {
-            let started = match load(&cache).await {
-                Ok(revision) => follow(&cache, revision).await,
-                Err(error) => Err(error),
-            };
-            match started {
+            match resume(&cache).await {
                 Ok(stream) => break stream,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "loading the cache failed");
+                    tracing::warn!(%error, "following the store failed");
                     tokio::time::sleep(RETRY).await;
                 }
             }
         };
         cache.healthy.send_replace(true);
+    }
+}
+
+/// Goes on where the cache is; if the store has forgotten what came after that, everything is loaded again, and watches
+/// that run are told to begin anew.
+async fn resume(cache: &Cache) -> Result<WatchStream, StoreError> {
+    match follow(cache, cache.revision().into()).await {
+        Err(StoreError::Compacted { .. }) => {
+            let revision = load(cache).await?;
+            follow(cache, revision).await
+        }
+        resumed => resumed,
     }
 }
 

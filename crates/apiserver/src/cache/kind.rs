@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::change::Change;
 use super::object::CachedObject;
-use crate::storage::encoding;
 use crate::storage::keys::ObjectKey;
 
 /// Changes kept per kind for watches that resume and lists that continue. Fewer would expire slow clients under load;
@@ -16,81 +15,6 @@ use crate::storage::keys::ObjectKey;
 const HISTORY_CHANGES: usize = 10_000;
 /// Bytes of replaced objects kept per kind, for the same reasons.
 const HISTORY_BYTES: usize = 16 << 20;
-
-/// How a change looks to a watcher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventType {
-    /// It has come to exist, or to be selected.
-    Added,
-    /// It has changed.
-    Modified,
-    /// It is gone, or no longer selected.
-    Deleted,
-}
-
-impl EventType {
-    /// As on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventType::Added => "ADDED",
-            EventType::Modified => "MODIFIED",
-            EventType::Deleted => "DELETED",
-        }
-    }
-}
-
-/// One change of one object. Its encodings are made once and shared by all watchers.
-#[derive(Debug)]
-pub struct Change {
-    /// The revision that made it.
-    pub revision: u64,
-    /// The object before; `None` if it did not exist.
-    pub previous: Option<Arc<CachedObject>>,
-    /// The object after; `None` if it is gone.
-    pub current: Option<Arc<CachedObject>>,
-    lines: [OnceLock<Bytes>; 3],
-}
-
-impl Change {
-    fn new(revision: u64, previous: Option<Arc<CachedObject>>, current: Option<Arc<CachedObject>>) -> Self {
-        Change { revision, previous, current, lines: Default::default() }
-    }
-
-    /// Which object: the new state, or the last one.
-    pub fn subject(&self) -> Option<&Arc<CachedObject>> {
-        self.current.as_ref().or(self.previous.as_ref())
-    }
-
-    /// The object as an event of that type shows it: a deletion shows the last state at the revision of the deletion.
-    pub fn object(&self, event: EventType) -> Bytes {
-        match (event, &self.current, &self.previous) {
-            (EventType::Deleted, _, Some(previous)) => encoding::at_revision(&previous.wire, self.revision),
-            (_, Some(current), _) => current.wire.clone(),
-            (_, None, Some(previous)) => encoding::at_revision(&previous.wire, self.revision),
-            (_, None, None) => Bytes::new(),
-        }
-    }
-
-    /// The whole line of a watch.
-    pub fn line(&self, event: EventType) -> Bytes {
-        self.lines[event as usize].get_or_init(|| event_line(event.as_str(), &self.object(event))).clone()
-    }
-
-    fn weight(&self) -> usize {
-        self.previous.as_ref().map_or(0, |previous| previous.wire.len()) + 256
-    }
-}
-
-/// `{"type":…,"object":…}` and a line feed.
-pub fn event_line(event: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + event.len() + 24);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(event.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out.into()
-}
 
 /// The history does not reach back that far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

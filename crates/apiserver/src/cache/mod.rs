@@ -4,6 +4,7 @@
 //! see every acknowledged write asks the store for its revision and waits until the cache has reached it. Writers read
 //! the cache too: what they saw is compared again by the store when they write.
 
+pub mod change;
 mod feed;
 pub mod kind;
 pub mod object;
@@ -17,7 +18,8 @@ use evroc_store::Store;
 use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 
-use self::kind::{Change, KindCache};
+use self::change::Change;
+use self::kind::KindCache;
 use self::relations::Relations;
 use crate::registry::{GroupResource, Registered, Registry};
 

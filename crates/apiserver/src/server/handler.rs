@@ -1,7 +1,9 @@
 //! One request from arrival to answer: who, what, may they, do it, record it.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -56,7 +58,10 @@ pub(super) async fn handle(
         (None, None) => "unknown".to_owned(),
     };
     let mut trail = Trail::default();
-    let mut response = match answer(server, identity, &peer, query, request, &mut trail).await {
+    let answering = AssertUnwindSafe(answer(server, identity, &peer, query, request, &mut trail)).catch_unwind().await;
+    // A fault of the server in one request does not end the connection of others.
+    let answered = answering.unwrap_or_else(|_| Err(ApiError::internal("the server failed at this request")));
+    let mut response = match answered {
         Ok(response) => response,
         Err(error) => {
             if trail.reason.is_empty() {

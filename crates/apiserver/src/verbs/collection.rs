@@ -24,13 +24,13 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
         .map_err(|_| ApiError::internal("the newest state is not cached"))?;
     let mut deleted: Vec<Value> = Vec::with_capacity(page.items.len());
     for item in &page.items {
-        let object = match delete::delete_object(call, &item.key, &options).await {
-            Ok(Deleted::Gone(object)) => object,
-            Ok(Deleted::Waiting(wire)) => shape::from_stored(&call.registered, serde_json::from_slice(&wire).unwrap_or_default()),
+        match delete::delete_object(call, &item.key, &options).await {
+            Ok(Deleted::Gone(_) | Deleted::Waiting(_)) => {}
             Err(error) if error.reason == "NotFound" => continue,
             Err(error) => return Err(error),
-        };
-        deleted.push(object);
+        }
+        // As it was found, also if it waits for its finalizers now.
+        deleted.push(shape::from_stored(&call.registered, item.parse()));
     }
     let list = json!({
         "apiVersion": call.registered.api_version,

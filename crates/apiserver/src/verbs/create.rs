@@ -185,8 +185,12 @@ async fn try_create(
     let key = call.key_of(&name);
     cache.catch_up().await?;
     loop {
-        if cache.kind(&registered.storage).get(key.as_str()).is_some() {
-            return Err(ApiError::already_exists(call.named(&name)));
+        if let Some(there) = cache.kind(&registered.storage).get(key.as_str()) {
+            let mut error = ApiError::already_exists(call.named(&name));
+            if there.is_deleting {
+                error.message = format!("object is being deleted: {}", error.message);
+            }
+            return Err(error);
         }
         let namespace = submit::namespace_guard(call, &name)?;
         match submit::submit(call, &key, None, Some(&object), namespace).await? {

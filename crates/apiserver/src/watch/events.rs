@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::cache::kind::{Change, EventType, event_line};
+use crate::cache::change::{Change, EventType, event_line};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;

@@ -14,7 +14,8 @@ use super::events::Encoder;
 use super::too_old;
 use crate::body::BoxError;
 use crate::cache::Cache;
-use crate::cache::kind::{Change, EventType, KindCache};
+use crate::cache::change::{Change, EventType};
+use crate::cache::kind::KindCache;
 use crate::cache::object::CachedObject;
 use crate::verbs::Selection;
 
