@@ -25,7 +25,8 @@ impl Cloud {
     /// Chooses a name and makes the user's folders; nothing is started.
     pub fn prepare() -> Result<Cloud> {
         let instance = names::random();
-        let folder = std::env::temp_dir().join(&instance);
+        // The user's folder is not the instance's: its purge need not remove it.
+        let folder = std::env::temp_dir().join(format!("{instance}-user"));
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let terminal = Terminal::open(&instance, &names::repository(), &folder)?;
         Ok(Cloud { terminal, folder, purged: false })

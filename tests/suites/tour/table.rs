@@ -57,7 +57,7 @@ pub fn steps() -> Vec<Step> {
         step(M5, s(70),  Line("kubectl wait service/hello --for=condition=Ready --timeout=1m", start::anything)),
         step(M5, s(30),  Line("curl -sS --cacert $EVROC_CA $(kubectl get service hello -o jsonpath={.status.url})/", run::greets)),
         step(M5, s(120), Look("after idling no process of the container runs", run::idles_to_zero)),
-        step(M5, s(30),  Line("curl -sS --cacert $EVROC_CA $(kubectl get service hello -o jsonpath={.status.url})/again", run::greets)),
+        step(M5, s(30),  Line("curl -sS --cacert $EVROC_CA $(kubectl get service hello -o jsonpath={.status.url})/?again", run::greets)),
         step(M5, s(20),  Line("evroc run logs hello", run::logs_show_the_requests)),
         step(M5, s(240), Look("500 requests across zero and back see no status but 200", run::five_hundred_requests)),
         step(M5, s(60),  Look("a container that would be root is refused by its user", inputs::root_container)),
@@ -76,6 +76,6 @@ pub fn steps() -> Vec<Step> {
 
         // The same once more, and worse.
         step(M6, s(480), Look("the tour holds again, with each process killed at every line", kills::every_process_at_every_line)),
-        step(M6, s(90),  Look("after all that `evrocd down --purge` leaves nothing", stop::purge_leaves_nothing)),
+        step(M6, s(90),  Look("after all that `evrocd down --purge` leaves nothing", kills::purge_leaves_nothing)),
     ]
 }

@@ -57,7 +57,15 @@ pub fn every_process_at_every_line(tour: &mut Tour) -> Result<()> {
     tour.shell("kubectl delete -f examples/ --timeout=90s")?;
     tour.shell(&format!("make -C {clone} stop"))?;
     stop::nothing_runs(tour)?;
-    tour.shell(&make_run).map(drop)
+    tour.shell(&make_run)?;
+    tour.notes.insert("killed", String::new());
+    Ok(())
+}
+
+/// The purge after all the kills.
+pub fn purge_leaves_nothing(tour: &mut Tour) -> Result<()> {
+    ensure!(tour.notes.contains_key("killed"), "the tour with the kills did not come to its end");
+    stop::purge_leaves_nothing(tour)
 }
 
 /// The first start is interrupted as soon as it has made something; the next one finishes it.
