@@ -274,7 +274,7 @@ fn compile_checks(
     checks.required = strings(map.get("required"));
     if let Some(pattern) = map.get("pattern").and_then(Value::as_str).filter(|p| !p.is_empty()) {
         let regex = super::pattern::compile(pattern).map_err(|source| SchemaError::Pattern {
-            path: path.to_string(),
+            path: shown(path),
             pattern: pattern.to_string(),
             source: Box::new(source),
         })?;
@@ -303,9 +303,11 @@ fn strings(value: Option<&Value>) -> Vec<String> {
         .collect()
 }
 
+/// A place in the schema as errors name it.
+pub(super) fn shown(path: &str) -> String {
+    if path.is_empty() { "the root".to_string() } else { path.to_string() }
+}
+
 fn problem(path: &str, problem: &str) -> SchemaError {
-    SchemaError::NotStructural {
-        path: if path.is_empty() { "the root".to_string() } else { path.to_string() },
-        problem: problem.to_string(),
-    }
+    SchemaError::NotStructural { path: shown(path), problem: problem.to_string() }
 }

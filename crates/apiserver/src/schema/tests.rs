@@ -134,6 +134,9 @@ fn rules_run_with_kubernetes_wording() {
         (json!([{"rule":"self.when > timestamp('2020-01-01T00:00:00Z')"}]), json!({"when":"2019-01-01T00:00:00Z"}), None, &[r#"spec: Invalid value: failed rule: self.when > timestamp('2020-01-01T00:00:00Z')"#]),
         (json!([{"rule":"self.__namespace__ == 'a' && self.a__dash__b == 'b'"}]), json!({"namespace":"a","a-b":"b"}), None, &[]),
         (json!([{"rule":"self.m['x-y'] == '1'"}]), json!({"m":{"x-y":"1"}}), None, &[]),
+        (json!([{"rule":"self.name.size() == 2 && size(self.name) == 2"}]), json!({"name":"éé"}), None, &[]),
+        (json!([{"rule":"self.?name.orValue('z') == 'z' && self.?max.orValue(1) == 1 && !self.?min.hasValue()"}]), json!({}), None, &[]),
+        (json!([{"rule":"type(self.min) == int && dyn(self.min) == 1 && int('1') == 1"}]), json!({"min":1}), None, &[]),
         (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"a"}), None, &[]),
         (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"b"}), Some(json!({"name":"a"})), &[r#"spec: Invalid value: name is immutable"#]),
         (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), None, &[r#"spec: Invalid value: failed rule: oldSelf.hasValue() || self.name == 'first'"#]),
@@ -169,6 +172,10 @@ fn bad_schemas_are_refused_with_the_place() {
     }
     let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.a =="}]});
     assert!(matches!(Model::compile(&rule), Err(SchemaError::Rule { .. })));
+    let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.l.all(i, v, v > i)"}]});
+    assert_eq!(Model::compile(&rule).unwrap_err().to_string(), r#"schema at the root: rule "self.l.all(i, v, v > i)" cannot be compiled: all in this form is not supported"#);
+    let nullable = json!({"type":"object","properties":{"a":{"type":"string","nullable":true}},"x-kubernetes-validations":[{"rule":"!has(self.a)"}]});
+    assert!(model(nullable).validate(&json!({"a":null}), None).is_empty());
 }
 
 #[test]

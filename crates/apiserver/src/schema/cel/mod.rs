@@ -4,21 +4,25 @@
 //! `1`); a transition rule (one that uses `oldSelf`) runs only where an old value can be told, which in lists means list-type
 //! map; errors without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
 
+mod expression;
+mod value;
+
 use super::{FieldError, ListType, MapType, Node, Reason, SchemaError, Type};
-use kube_cel::KubeCelExt;
-use kube_cel::cel::objects::{Key, OptionalValue};
-use kube_cel::cel::{Context, Program, Value as CelValue};
+use expression::{BASE, parse};
+use kube_cel::cel::Value as CelValue;
+use kube_cel::cel::objects::OptionalValue;
+use kube_cel::cel::parser::Expression;
 use serde_json::Value;
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use value::to_cel;
 
 /// A compiled rule.
 #[derive(Debug)]
 pub(super) struct Rule {
-    program: Program,
+    expression: Expression,
     text: String,
     message: String,
-    message_program: Option<Program>,
+    message_expression: Option<Expression>,
     reason: Option<Reason>,
     field_path: String,
     uses_old: bool,
@@ -28,31 +32,25 @@ pub(super) struct Rule {
 /// Longer evaluated messages are ignored, as in Kubernetes.
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 
-struct Base(Context<'static>);
-
-static BASE: LazyLock<Base> = LazyLock::new(|| Base(Context::default().with_all()));
-static TIMESTAMP: LazyLock<Option<Program>> = LazyLock::new(|| Program::compile("timestamp(text)").ok());
-static DURATION: LazyLock<Option<Program>> = LazyLock::new(|| Program::compile("duration(text)").ok());
-
 pub(super) fn compile_rules(rules: Option<&Value>, path: &str) -> Result<Vec<Rule>, SchemaError> {
     let mut out = Vec::new();
     for rule in rules.and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim().to_string();
         let source = text("rule");
         let compile = |source: &str| {
-            Program::compile(source).map_err(|error| SchemaError::Rule {
-                path: path.to_string(),
+            parse(source).map_err(|error| SchemaError::Rule {
+                path: super::node::shown(path),
                 rule: source.to_string(),
-                problem: error.to_string(),
+                problem: error,
             })
         };
         let message_source = text("messageExpression");
-        let program = compile(&source)?;
+        let expression = compile(&source)?;
         out.push(Rule {
-            uses_old: program.references().has_variable("oldSelf"),
-            program,
+            uses_old: expression.references().has_variable("oldSelf"),
+            expression,
             message: text("message"),
-            message_program: if message_source.is_empty() { None } else { Some(compile(&message_source)?) },
+            message_expression: if message_source.is_empty() { None } else { Some(compile(&message_source)?) },
             reason: match text("reason").as_str() {
                 "FieldValueForbidden" => Some(Reason::Forbidden),
                 "FieldValueRequired" => Some(Reason::Required),
@@ -159,7 +157,7 @@ fn evaluate(
 ) {
     let shown = if path.is_empty() { "<nil>" } else { path };
     let type_name = Value::from(typed.kind.map_or("", Type::as_str));
-    let mut context = BASE.0.new_inner_scope();
+    let mut context = BASE.new_inner_scope();
     context.add_variable_from_value("self", to_cel(value, typed));
     let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
 
@@ -175,7 +173,7 @@ fn evaluate(
             context.add_variable_from_value("oldSelf", old.clone());
         }
         let spoken = if rule.message.is_empty() { &rule.text } else { &rule.message };
-        let problem = match rule.program.execute(&context) {
+        let problem = match context.resolve(&rule.expression) {
             Ok(CelValue::Bool(true)) => continue,
             Ok(CelValue::Bool(false)) => None,
             Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
@@ -188,7 +186,7 @@ fn evaluate(
         if !rule.uses_old && ratchet.unchanged(value) {
             continue;
         }
-        let message = rule.message_program.as_ref().and_then(|program| match program.execute(&context) {
+        let message = rule.message_expression.as_ref().and_then(|e| match context.resolve(e) {
             Ok(CelValue::String(text)) => usable_message(&text),
             _ => None,
         });
@@ -228,82 +226,4 @@ fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
         DivisionByZero(_) => "division by zero".to_string(),
         other => other.to_string(),
     }
-}
-
-fn string(text: &str) -> CelValue {
-    CelValue::String(Arc::new(text.to_string()))
-}
-
-/// A JSON value as CEL sees it through the schema.
-fn to_cel(value: &Value, node: &Node) -> CelValue {
-    match value {
-        Value::Null => CelValue::Null,
-        Value::Bool(b) => CelValue::Bool(*b),
-        Value::Number(n) => match node.kind {
-            Some(Type::Number) => CelValue::Float(n.as_f64().unwrap_or_default()),
-            Some(Type::Integer) => CelValue::Int(n.as_i64().unwrap_or(n.as_f64().unwrap_or_default() as i64)),
-            _ => match n.as_i64() {
-                Some(int) => CelValue::Int(int),
-                None => CelValue::Float(n.as_f64().unwrap_or_default()),
-            },
-        },
-        Value::String(text) => string_to_cel(text, node),
-        Value::Array(items) => {
-            let anything = Node::default();
-            let child = node.items.as_deref().unwrap_or(&anything);
-            CelValue::List(Arc::new(items.iter().map(|item| to_cel(item, child)).collect()))
-        }
-        Value::Object(entries) => {
-            let anything = Node::default();
-            // Keys of a map are data; names of fields are escaped.
-            let is_map = node.additional.is_some() || (node.properties.is_empty() && node.kind.is_none());
-            let mut map: HashMap<Key, CelValue> = HashMap::with_capacity(entries.len());
-            for (name, entry) in entries {
-                let child = node.properties.get(name).or(node.additional.as_deref());
-                if child.is_none() && node.kind.is_some() && !node.properties.is_empty() && !node.embedded {
-                    // Kept but unknown fields are not visible to rules.
-                    continue;
-                }
-                let key = if is_map { name.clone() } else { escape(name) };
-                map.insert(Key::String(Arc::new(key)), to_cel(entry, child.unwrap_or(&anything)));
-            }
-            CelValue::Map(kube_cel::cel::objects::Map { map: Arc::new(map) })
-        }
-    }
-}
-
-fn string_to_cel(text: &str, node: &Node) -> CelValue {
-    let convert = |program: &LazyLock<Option<Program>>| {
-        let mut context = BASE.0.new_inner_scope();
-        context.add_variable_from_value("text", string(text));
-        program.as_ref().and_then(|p| p.execute(&context).ok())
-    };
-    let converted = match node.checks.format.as_str() {
-        "date-time" | "datetime" => convert(&TIMESTAMP),
-        "date" => {
-            let mut context = BASE.0.new_inner_scope();
-            context.add_variable_from_value("text", string(&format!("{text}T00:00:00Z")));
-            TIMESTAMP.as_ref().and_then(|p| p.execute(&context).ok())
-        }
-        "duration" => convert(&DURATION),
-        "byte" => {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.decode(text).ok().map(|b| CelValue::Bytes(Arc::new(b)))
-        }
-        _ => None,
-    };
-    converted.unwrap_or_else(|| string(text))
-}
-
-const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void", "while",
-];
-
-/// Kubernetes' escaping of field names that are not CEL identifiers.
-fn escape(name: &str) -> String {
-    if RESERVED.contains(&name) {
-        return format!("__{name}__");
-    }
-    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
 }
