@@ -21,6 +21,12 @@ const DENIED: &[(&str, &[&str], &str)] = &[
 /// What only some may depend on. Tests count too, so that no suite looks behind the API.
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("evroc-store", &["evroc-apiserver", "evroc-testkit", "evrocd"], "only the API server reads or writes the store"),
+    (
+        "evroc-apiserver",
+        &["evroc-control", "evroc-testkit", "evrocd"],
+        "everything but the process that serves the API is a client of it",
+    ),
+    ("evroc-control", &["evroc-testkit", "evrocd"], "it is the control role: its parts are used alone, or all of it"),
     ("evroc-node", &["evrocd"], "control talks to hosts through objects, never by calling a host"),
     ("evroc-vmm", &["evroc-node", "evrocd"], "only the host agent drives hypervisors"),
     // The gateway takes descriptors of connections from the host agent, over a socket; it makes no other system call.

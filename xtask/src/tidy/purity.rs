@@ -25,6 +25,7 @@ const RULES: &[Rule] = &[
             "crates/network",
             "crates/run",
             "crates/controller",
+            "crates/control",
             "crates/registry",
             "crates/gateway",
         ],
@@ -41,7 +42,7 @@ const RULES: &[Rule] = &[
         reason: "only node, vmm and the supervisor start processes, mount or open netlink",
     },
     Rule {
-        dirs: &["crates/compute", "crates/network", "crates/run", "crates/controller"],
+        dirs: &["crates/compute", "crates/network", "crates/run", "crates/controller", "crates/control"],
         words: &["std::fs", "tokio::fs"],
         reason: "it has no files: state is in the API, and what it needs at start is handed to it",
     },
