@@ -1,6 +1,6 @@
 //! Subresources that are streams: a WebSocket whose binary frames are the bytes.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine;
 use futures::{SinkExt, StreamExt};
 use http::{Request, StatusCode, header};
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::config::Cloud;
 
@@ -45,53 +46,79 @@ fn nonce() -> [u8; 16] {
     (time ^ (u128::from(std::process::id()) << 96)).to_be_bytes()
 }
 
-/// Copies both ways until one side ends or `escape` is typed. Says whether the far side ended.
+/// How a joined stream ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The user typed the escape.
+    Escaped,
+    /// The far side ended it, with these words.
+    Far(String),
+}
+
+/// Copies both ways until one side ends or `escape` is typed. The end of `input` is passed on as the end of that direction
+/// alone (an empty frame), but for a console, which has none.
 pub async fn join(
     stream: Stream,
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
     escape: Option<u8>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<End> {
     let (mut to, mut from) = stream.split();
-    let mut buffer = vec![0u8; 16 * 1024];
-    let mut typing = true;
-    loop {
-        tokio::select! {
-            read = input.read(&mut buffer), if typing => {
-                let typed = &buffer[..read?];
-                let end = escape.and_then(|escape| typed.iter().position(|b| *b == escape));
-                let typed = end.map_or(typed, |end| &typed[..end]);
-                if !typed.is_empty() {
-                    to.send(Message::binary(typed.to_vec())).await?;
-                }
-                if end.is_some() {
-                    // Closing is a courtesy; the user has already left.
-                    let _ = to.close().await;
-                    return Ok(false);
-                }
-                if typed.is_empty() {
-                    typing = false;
-                    if escape.is_none() {
-                        to.send(Message::Close(None)).await?;
-                    }
-                }
+    let typed = async {
+        let mut buffer = vec![0u8; 16 * 1024];
+        loop {
+            let count = input.read(&mut buffer).await.map_err(Some)?;
+            let typed = &buffer[..count];
+            let end = escape.and_then(|escape| typed.iter().position(|b| *b == escape));
+            let bytes = end.map_or(typed, |end| &typed[..end]);
+            if !bytes.is_empty() {
+                to.send(Message::binary(bytes.to_vec())).await.map_err(|_| None)?;
             }
-            message = from.next() => match message {
+            if end.is_some() {
+                // Closing is a courtesy; the user has already left.
+                let _ = to.close().await;
+                return Ok::<(), Option<std::io::Error>>(());
+            }
+            if count == 0 {
+                if escape.is_none() {
+                    to.send(Message::binary(Vec::new())).await.map_err(|_| None)?;
+                }
+                // What is still to come is wanted.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let shown = async {
+        loop {
+            match from.next().await {
                 Some(Ok(Message::Binary(bytes))) => {
                     output.write_all(&bytes).await?;
                     output.flush().await?;
                 }
-                Some(Ok(Message::Text(text))) => output.write_all(text.as_bytes()).await?,
                 Some(Ok(Message::Close(frame))) => {
-                    if let Some(frame) = frame.filter(|f| !f.reason.is_empty()) {
-                        bail!("{}", frame.reason);
-                    }
-                    return Ok(true);
+                    let frame = frame.map(|frame| (frame.code, frame.reason.to_string()));
+                    return match frame {
+                        None => Ok(End::Far(String::new())),
+                        Some((CloseCode::Normal, reason)) => Ok(End::Far(reason)),
+                        Some((_, reason)) => Err(anyhow!("{reason}")),
+                    };
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error).context("the stream broke"),
-                None => return Ok(true),
-            },
+                Some(Err(error)) => {
+                    return Err(error).context("the stream broke, the cloud may be restarting: try again");
+                }
+                None => return Err(anyhow!("the stream broke, the cloud may be restarting: try again")),
+            }
         }
+    };
+    tokio::pin!(shown);
+    tokio::select! {
+        left = typed => match left {
+            Ok(()) => Ok(End::Escaped),
+            Err(Some(error)) => Err(error).context("cannot read the input"),
+            // The other direction tells why.
+            Err(None) => shown.await,
+        },
+        ended = &mut shown => ended,
     }
 }

@@ -16,7 +16,6 @@ mod process;
 mod roles;
 mod status;
 mod supervisor;
-#[allow(dead_code)]
 mod tunnel;
 
 use std::process::ExitCode;

@@ -191,16 +191,16 @@ impl Tunnels {
         self.duplex(host, format!("/v1/machines/{machine_uid}/console"), None).await
     }
 
-    /// What a replica wrote: the last `tail_lines` of it, and with `follow` what comes.
-    pub async fn replica_log(
+    /// What the replicas of a service wrote on this host: the last `tail_lines` of it, and with `follow` what comes.
+    pub async fn service_log(
         &self,
         host: &str,
-        replica_uid: &str,
+        (namespace, service): (&str, &str),
         follow: bool,
         tail_lines: Option<u64>,
     ) -> Result<Incoming, TunnelError> {
         let tail = tail_lines.map(|lines| format!("&tailLines={lines}")).unwrap_or_default();
-        self.get(host, format!("/v1/replicas/{replica_uid}/log?follow={follow}{tail}")).await
+        self.get(host, format!("/v1/services/{namespace}/{service}/log?follow={follow}{tail}")).await
     }
 
     /// The end of what a machine wrote to its serial console.

@@ -37,8 +37,8 @@ impl TunnelHandler for FakeHost {
         self.dial_machine(uid, 22).await
     }
 
-    async fn replica_log(&self, uid: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
-        let text = format!("{uid} {options:?}\n");
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
+        let text = format!("{namespace}/{service} {options:?}\n");
         let first = futures::stream::iter([Ok(Bytes::from(text))]);
         if options.follow { Ok(Box::pin(first.chain(futures::stream::pending()))) } else { Ok(Box::pin(first)) }
     }
@@ -110,12 +110,12 @@ async fn a_large_transfer_is_complete_while_another_stream_is_stuck() {
 #[tokio::test]
 async fn logs_and_refusals() {
     let (tunnels, _tasks) = tunnel();
-    let log = tunnels.replica_log("h1", "r1", false, Some(7)).await.unwrap();
+    let log = tunnels.service_log("h1", ("demo", "r1"), false, Some(7)).await.unwrap();
     let text = log.collect().await.unwrap().to_bytes();
-    assert_eq!(text, "r1 LogOptions { follow: false, tail_lines: Some(7) }\n");
-    let mut following = tunnels.replica_log("h1", "r1", true, None).await.unwrap();
+    assert_eq!(text, "demo/r1 LogOptions { follow: false, tail_lines: Some(7) }\n");
+    let mut following = tunnels.service_log("h1", ("demo", "r1"), true, None).await.unwrap();
     let first = following.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(first, "r1 LogOptions { follow: true, tail_lines: None }\n");
+    assert_eq!(first, "demo/r1 LogOptions { follow: true, tail_lines: None }\n");
     let bytes = tunnels.serial_log("h1", "m1", 5).await.unwrap().collect().await.unwrap().to_bytes();
     assert_eq!(bytes, "xxxxx");
 

@@ -167,8 +167,9 @@ async fn console(cloud: &Cloud, wait: Wait) -> anyhow::Result<()> {
     let raw = terminal::Raw::enter()?;
     let ended = websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), Some(ESCAPE)).await;
     drop(raw);
-    if ended? {
-        eprintln!("\nThe console was closed: the VM stopped or was restarted.");
+    match ended? {
+        websocket::End::Escaped => eprintln!("\nLeft the console of {}.", wait.name),
+        websocket::End::Far(why) => eprintln!("\nThe console was closed: {why}."),
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use evroc_node::agent::host::Accelerator;
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
+use evroc_node::agent::streams::Streams;
 use evroc_node::agent::volume::Volumes;
 use evroc_node::agent::{self, Draining};
 use evroc_node::container::fetch::RegistryClient;
@@ -21,6 +22,7 @@ use evroc_node::machine::{MachineRunner, RunnerConfig as MachineConfig};
 use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::shim::{ShimLauncher, User};
+use evroc_node::tunnel::{TunnelConfig, keep_connected};
 use evroc_node::volume::VolumeStore;
 use evroc_vmm::probe::{Kind, Payload, Probe};
 use evroc_vmm::{ImageTool, Qemu};
@@ -129,8 +131,15 @@ impl Node {
         network.uplink = uplink(&config.uplink)?;
         let network = HostNetwork::resume(network, dialer.clone()).await?;
         let (accelerator, probed) = watch::channel(None);
-        let (machines, machines_ended) =
-            Machines::new(base.clone(), config.host_name.clone(), state, runner, network.clone(), probed, draining.clone())?;
+        let (machines, machines_ended) = Machines::new(
+            base.clone(),
+            config.host_name.clone(),
+            state,
+            runner,
+            network.clone(),
+            probed,
+            draining.clone(),
+        )?;
         let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), store: volumes });
         Ok(Self {
             config: config.clone(),
@@ -150,7 +159,10 @@ impl Node {
 
     /// The agent's work; ends only when it is aborted.
     async fn serve(self) {
-        let (Some(replicas_ended), Some(machines_ended)) = (take(&self.replicas_ended), take(&self.machines_ended)) else { return };
+        let (Some(replicas_ended), Some(machines_ended)) = (take(&self.replicas_ended), take(&self.machines_ended))
+        else {
+            return;
+        };
         let context = self.volumes.base.clone();
         let host = agent::host::run(
             context.clone(),
@@ -167,7 +179,7 @@ impl Node {
                 agent::volume::run(self.volumes.clone()),
             )
         };
-        tokio::join!(host, self.dial(), self.probe(), agents);
+        tokio::join!(host, self.dial(), self.streams(), self.probe(), agents);
     }
 
     /// What is looked at once, as soon as the API answers: which images there are, and what is here that should not be.
@@ -192,6 +204,18 @@ impl Node {
         match DialServer::bind(&socket, &self.netns, self.config.edge_uid, self.dialer.clone()) {
             Ok(server) => server.run().await,
             Err(error) => tracing::error!(%error, "no service can be reached: dial.sock cannot be opened"),
+        }
+    }
+
+    /// Consoles, connections and logs, through the tunnel that control asks through.
+    async fn streams(&self) {
+        let config = || {
+            let (api, host) = (self.config.api_url().parse()?, self.config.host_name.clone());
+            anyhow::Ok(TunnelConfig { api, host, tls: Arc::new(api::tls(&self.config)?) })
+        };
+        match config() {
+            Ok(config) => keep_connected(config, Streams::new(self.machines.clone(), self.replicas.clone())).await,
+            Err(error) => tracing::error!(error = format!("{error:#}"), "no console, ssh or log: no tunnel can be opened"),
         }
     }
 

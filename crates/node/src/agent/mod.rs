@@ -5,9 +5,11 @@
 
 pub mod host;
 pub mod image;
+mod log_cursor;
 pub mod machine;
 pub mod replica;
 pub mod service_log;
+pub mod streams;
 pub mod volume;
 
 use std::sync::Arc;

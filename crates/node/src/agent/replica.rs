@@ -68,6 +68,23 @@ impl Replicas {
         (Arc::new(Self { base, host, runner, images, logs, draining, watched: Mutex::default(), ended }), Ended(stream))
     }
 
+    /// What streams need: where containers are, what is kept of those that are gone, and who tells which there are.
+    pub(super) fn runner(&self) -> &ContainerRunner {
+        &self.runner
+    }
+
+    pub(super) fn logs(&self) -> &ServiceLogs {
+        &self.logs
+    }
+
+    pub(super) fn client(&self) -> kube::Client {
+        self.base.client.clone()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
     fn api(&self, replica: &Replica) -> Api<Replica> {
         Api::namespaced(self.base.client.clone(), &replica.namespace().unwrap_or_default())
     }

@@ -3,6 +3,7 @@
 //! A replica's log goes with it; what it wrote is kept as `<logs>/<namespace>/<service>/<replica>-<uid>.log`, the newest
 //! few of each service, so that a service at zero still tells what its containers wrote.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use std::path::{Path, PathBuf};
 use evroc_api::infra::Replica;
 use kube::ResourceExt;
 
+use super::log_cursor::LogCursor;
 use crate::shim::{parse_cri_line, tail};
 
 /// Kept of one replica.
-const KEPT_BYTES: u64 = 1 << 20;
+pub(super) const KEPT_BYTES: u64 = 1 << 20;
 /// Kept replicas of one service.
 const KEPT_REPLICAS: usize = 10;
 
@@ -72,25 +74,118 @@ impl ServiceLogs {
         Ok(found)
     }
 
-    /// What a service's replicas wrote, oldest first: kept logs, then those of the shims' folders given.
-    pub fn read(&self, namespace: &str, service: &str, running: &[PathBuf]) -> io::Result<Vec<u8>> {
-        let mut entries: Vec<Vec<u8>> = vec![];
+    /// The kept log of each replica, oldest first: uid and entries.
+    fn kept(&self, namespace: &str, service: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let mut found = vec![];
         for file in kept(&self.of_service(namespace, service))? {
-            entries.push(fs::read(file)?);
-        }
-        for shim in running {
-            match tail(shim, KEPT_BYTES) {
-                Ok(text) => entries.push(text),
+            match fs::read(&file) {
+                Ok(entries) => found.push((uid_of(&file), entries)),
+                // Newer ones took its place.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut lines: Vec<&[u8]> =
-            entries.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty()).collect();
-        // Times come first in a line and are all of the same form, so this is the order of writing across replicas.
-        lines.sort_by_key(|line| line.split(|b| *b == b' ').next().map(<[u8]>::to_vec));
-        Ok(lines.into_iter().flat_map(|line| plain(line)).collect())
+        Ok(found)
     }
+}
+
+/// A reader of what all replicas of a service write, those that are gone and those to come.
+pub struct Following {
+    logs: ServiceLogs,
+    namespace: String,
+    service: String,
+    /// Replicas that exist, by uid.
+    replicas: BTreeMap<String, Followed>,
+    /// Replicas of which nothing more is to be told: they are gone.
+    told: HashSet<String>,
+    is_begun: bool,
+}
+
+struct Followed {
+    cursor: LogCursor,
+    is_gone: bool,
+}
+
+impl Following {
+    /// Nothing is followed yet; the first [`Self::read`] tells what is kept of replicas that are gone.
+    pub fn new(logs: ServiceLogs, namespace: &str, service: &str) -> Self {
+        let (namespace, service) = (namespace.to_owned(), service.to_owned());
+        Self { logs, namespace, service, replicas: BTreeMap::new(), told: HashSet::new(), is_begun: false }
+    }
+
+    /// Follows a replica, from the last `bytes` that it wrote on. One that is followed already goes on.
+    pub fn begin(&mut self, uid: String, shim: PathBuf, bytes: u64) {
+        if !self.told.contains(&uid) {
+            let new = || Followed { cursor: LogCursor::new(shim, bytes), is_gone: false };
+            self.replicas.entry(uid).or_insert_with(new);
+        }
+    }
+
+    /// A replica is gone: what it wrote last is still told.
+    pub fn end(&mut self, uid: &str) {
+        if let Some(followed) = self.replicas.get_mut(uid) {
+            followed.is_gone = true;
+        }
+    }
+
+    /// All replicas but those named are gone.
+    pub fn end_others(&mut self, is_there: impl Fn(&str) -> bool) {
+        for (uid, followed) in &mut self.replicas {
+            followed.is_gone |= !is_there(uid);
+        }
+    }
+
+    /// What was written since the last time, as the containers wrote it, in the order of writing.
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut entries = vec![];
+        let mut missed = HashSet::new();
+        for (uid, followed) in &mut self.replicas {
+            entries.push(followed.cursor.read()?);
+            if !followed.cursor.is_begun() && (followed.is_gone || !self.is_begun) {
+                // It came and went between two looks, or its container was removed just now.
+                missed.insert(uid.clone());
+            }
+        }
+        if !self.is_begun || !missed.is_empty() {
+            for (uid, kept) in self.logs.kept(&self.namespace, &self.service)? {
+                if missed.contains(&uid) || (!self.is_begun && !self.replicas.contains_key(&uid)) {
+                    entries.push(kept);
+                    self.told.insert(uid);
+                }
+            }
+            self.is_begun = true;
+        }
+        self.told.extend(self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone()));
+        let told = &self.told;
+        self.replicas.retain(|uid, _| !told.contains(uid));
+        Ok(merge(&entries))
+    }
+}
+
+/// Entries of several logs, as the containers wrote them, in the order of writing.
+fn merge(logs: &[Vec<u8>]) -> Vec<u8> {
+    let lines = logs.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty());
+    let mut lines: Vec<&[u8]> = lines.collect();
+    // Times come first in a line and are all of the same form, so this is the order of writing across replicas.
+    lines.sort_by_key(|line| line.split(|b| *b == b' ').next().map(<[u8]>::to_vec));
+    lines.into_iter().flat_map(plain).collect()
+}
+
+/// The last `count` lines of `text`.
+pub fn lines_from_end(text: &[u8], count: u64) -> &[u8] {
+    let without_end = text.strip_suffix(b"\n").unwrap_or(text);
+    let Some(last) = count.checked_sub(1) else { return &[] };
+    let ends = without_end.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(place, _)| place + 1);
+    let begin = usize::try_from(last).ok().and_then(|last| ends.into_iter().nth(last));
+    &text[begin.unwrap_or(0)..]
+}
+
+/// The replica of a kept file.
+fn uid_of(file: &Path) -> String {
+    let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // `<name>-<uid>`, and a uid has four dashes of its own.
+    let start = name.rmatch_indices('-').nth(4).map_or(0, |(place, _)| place + 1);
+    name[start..].to_owned()
 }
 
 /// An entry as the container wrote it.
@@ -136,9 +231,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn replica(name: &str) -> Replica {
+    const UID_A: &str = "11111111-1111-4111-8111-111111111111";
+    const UID_B: &str = "22222222-2222-4222-8222-222222222222";
+
+    fn replica(name: &str, uid: &str) -> Replica {
         serde_json::from_value(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Replica",
-            "metadata": {"name": name, "namespace": "demo", "uid": name}, "spec": {"hostName": "h", "epoch": 1, "service": "hello",
+            "metadata": {"name": name, "namespace": "demo", "uid": uid}, "spec": {"hostName": "h", "epoch": 1, "service": "hello",
             "revision": "r", "repository": "r", "digest": "d", "port": 1, "memoryBytes": 1, "cpuMillis": 1}}))
         .unwrap()
     }
@@ -150,16 +248,26 @@ mod tests {
         let shim = folder.path().join("shim");
         fs::create_dir(&shim).unwrap();
         fs::write(shim.join("log"), "2026-01-01T00:00:02.000000000Z stdout F second\n").unwrap();
-        logs.keep(&replica("a"), &shim).unwrap();
+        logs.keep(&replica("a", UID_A), &shim).unwrap();
         fs::write(
             shim.join("log"),
             "2026-01-01T00:00:01.000000000Z stdout P fir\n2026-01-01T00:00:01.100000000Z stdout F st\n",
         )
         .unwrap();
-        assert_eq!(logs.read("demo", "hello", &[shim]).unwrap(), b"first\nsecond\n");
+        let read = || {
+            let mut following = Following::new(logs.clone(), "demo", "hello");
+            following.begin(UID_B.into(), shim.clone(), KEPT_BYTES);
+            String::from_utf8(following.read().unwrap()).unwrap()
+        };
+        assert_eq!(read(), "first\nsecond\n");
+        // Kept, and its shim not yet removed: told once.
+        logs.keep(&replica("b", UID_B), &shim).unwrap();
+        assert_eq!(read(), "first\nsecond\n");
+        fs::remove_dir_all(&shim).unwrap();
+        assert_eq!(read(), "first\nsecond\n", "gone here, not yet gone from the API");
         assert_eq!(logs.services().unwrap(), [("demo".to_owned(), "hello".to_owned())]);
         logs.forget("demo", "hello").unwrap();
-        assert_eq!(logs.read("demo", "hello", &[]).unwrap(), b"");
+        assert_eq!(Following::new(logs, "demo", "hello").read().unwrap(), b"");
     }
 
     #[test]
@@ -168,8 +276,56 @@ mod tests {
         let logs = ServiceLogs::new(folder.path().join("logs"));
         fs::write(folder.path().join("log"), "x\n").unwrap();
         for n in 0..KEPT_REPLICAS + 3 {
-            logs.keep(&replica(&format!("r{n}")), folder.path()).unwrap();
+            logs.keep(&replica("r", &format!("u{n}")), folder.path()).unwrap();
         }
         assert_eq!(kept(&logs.of_service("demo", "hello")).unwrap().len(), KEPT_REPLICAS);
+    }
+
+    #[test]
+    fn replicas_that_come_and_go_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = ServiceLogs::new(folder.path().join("logs"));
+        let write = |shim: &str, second: u8, text: &str| {
+            let shim = folder.path().join(shim);
+            fs::create_dir_all(&shim).unwrap();
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(shim.join("log")).unwrap();
+            writeln!(file, "2026-01-01T00:00:{second:02}.000000000Z stdout F {text}").unwrap();
+            shim
+        };
+        let mut following = Following::new(logs.clone(), "demo", "hello");
+        let read = |following: &mut Following| String::from_utf8(following.read().unwrap()).unwrap();
+        let a = write("a", 1, "one");
+        following.begin(UID_A.into(), a.clone(), KEPT_BYTES);
+        assert_eq!(read(&mut following), "one\n");
+        write("a", 2, "two");
+        following.begin(UID_A.into(), a.clone(), KEPT_BYTES);
+        assert_eq!(read(&mut following), "two\n");
+        write("a", 3, "three");
+        logs.keep(&replica("a", UID_A), &a).unwrap();
+        fs::remove_dir_all(&a).unwrap();
+        following.end(UID_A);
+        assert_eq!(read(&mut following), "three\n", "its last words");
+
+        // One that nobody saw while it ran.
+        let b = folder.path().join("b");
+        following.begin(UID_B.into(), b.clone(), KEPT_BYTES);
+        assert_eq!(read(&mut following), "");
+        write("b", 4, "four");
+        logs.keep(&replica("b", UID_B), &b).unwrap();
+        fs::remove_dir_all(&b).unwrap();
+        following.end_others(|_| false);
+        assert_eq!(read(&mut following), "four\n");
+        following.begin(UID_B.into(), b, KEPT_BYTES);
+        assert_eq!(read(&mut following), "");
+    }
+
+    #[test]
+    fn the_last_lines() {
+        assert_eq!(lines_from_end(b"a\nb\nc\n", 2), b"b\nc\n");
+        assert_eq!(lines_from_end(b"a\nb\nc\n", 1), b"c\n");
+        assert_eq!(lines_from_end(b"a\nb\nc\n", 9), b"a\nb\nc\n");
+        assert_eq!(lines_from_end(b"a\nb", 1), b"b");
+        assert_eq!(lines_from_end(b"a\n", 0), b"");
+        assert_eq!(lines_from_end(b"", 3), b"");
     }
 }

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `POST /v1/dial`, `X-Evroc-Target: machine/<uid>:<port>` | both bodies are the connection's two directions |
 //! | `POST /v1/machines/<uid>/console` | the same for the serial console |
-//! | `GET /v1/replicas/<uid>/log?follow=true&tailLines=N` | text; goes on when followed |
+//! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | what all its replicas here wrote; goes on when followed |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
 //!
 //! A refusal is a status with `{"message": …}`. The other half is `tunnel` in `evrocd`.
@@ -62,7 +62,7 @@ impl Refusal {
     }
 }
 
-/// Which part of a replica's log is wanted.
+/// Which part of a service's log is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogOptions {
     /// Go on with what comes.
@@ -78,8 +78,8 @@ pub trait TunnelHandler: Send + Sync + 'static {
     async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal>;
     /// The serial console of a machine; the first bytes are its last output.
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
-    /// What a replica wrote.
-    async fn replica_log(&self, uid: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
+    /// What the replicas of a service wrote on this host, also those that are gone.
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
     /// The end of what a machine wrote to its serial console.
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
 }

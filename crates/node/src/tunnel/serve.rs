@@ -67,12 +67,12 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
             let console = handler.console(checked(uid)?).await?;
             Ok(join(request, console))
         }
-        (&Method::GET, ["v1", "replicas", uid, "log"]) => {
+        (&Method::GET, ["v1", "services", namespace, service, "log"]) => {
             let options = LogOptions {
                 follow: parameter(&request, "follow") == Some("true"),
                 tail_lines: number(&request, "tailLines")?,
             };
-            Ok(stream(handler.replica_log(checked(uid)?, options).await?))
+            Ok(stream(handler.service_log(checked(namespace)?, checked(service)?, options).await?))
         }
         (&Method::GET, ["v1", "machines", uid, "serial-log"]) => {
             let tail_bytes = number(&request, "tailBytes")?.unwrap_or(u64::MAX);
@@ -93,10 +93,11 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), Refusal> {
     Ok((checked(uid)?.to_owned(), port))
 }
 
-/// A uid becomes part of paths.
-fn checked(uid: &str) -> Result<&str, Refusal> {
-    let is_plain = !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_plain { Ok(uid) } else { Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{uid:?} is not a uid"))) }
+/// Uids and names become parts of paths.
+fn checked(word: &str) -> Result<&str, Refusal> {
+    let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let refusal = || Refusal::new(StatusCode::BAD_REQUEST, format!("{word:?} is neither a uid nor a name"));
+    if is_plain { Ok(word) } else { Err(refusal()) }
 }
 
 fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {

@@ -1,0 +1,210 @@
+//! What control asks through the tunnel: connections into guests, serial consoles, logs.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use evroc_api::infra::Replica;
+use evroc_api::run::SERVICE_LABEL;
+use evroc_controller::chain;
+use futures::StreamExt;
+use http::StatusCode;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::machine::Machines;
+use super::replica::Replicas;
+use super::service_log::{Following, KEPT_BYTES, lines_from_end};
+use crate::machine::Found;
+use crate::shim::tail;
+use crate::tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
+
+/// A guest on the same host answers in milliseconds; one that is just busy booting under emulation may take seconds. Longer
+/// would only hide that nothing is there.
+const CONNECT: Duration = Duration::from_secs(10);
+/// What a console shows first: enough for a screen, so that a prompt that was printed before is seen.
+const REPLAY: usize = 4 << 10;
+/// How often logs that are followed are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Pieces of a log that wait for a slow reader.
+const WAITING: usize = 16;
+
+/// Answers control with what runs on this host.
+pub struct Streams {
+    machines: Arc<Machines>,
+    replicas: Arc<Replicas>,
+}
+
+impl Streams {
+    /// Streams to these.
+    pub fn new(machines: Arc<Machines>, replicas: Arc<Replicas>) -> Arc<Self> {
+        Arc::new(Self { machines, replicas })
+    }
+
+    async fn running(&self, uid: &str) -> Result<crate::machine::Machine, Refusal> {
+        match self.machines.runner().observe(uid).await {
+            Ok(Found::Running(machine)) => Ok(machine),
+            Ok(Found::Ended(exit)) => Err(Refusal::new(
+                StatusCode::CONFLICT,
+                format!("the guest does not run: its hypervisor {}", exit.reason),
+            )),
+            Ok(Found::Absent) => Err(Refusal::new(StatusCode::CONFLICT, "the guest has not been started yet")),
+            Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))),
+        }
+    }
+}
+
+#[async_trait]
+impl TunnelHandler for Streams {
+    async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal> {
+        self.running(uid).await?;
+        let late = || {
+            let message = format!("the guest did not answer on port {port} within {} s", CONNECT.as_secs());
+            Refusal::new(StatusCode::GATEWAY_TIMEOUT, message)
+        };
+        match tokio::time::timeout(CONNECT, self.machines.connect(uid, port)).await {
+            Ok(Ok(stream)) => {
+                // A key stroke is a packet; waiting for more would be felt.
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+            Ok(Err(error)) => Err(unreachable(&error, port)),
+            Err(_) => Err(late()),
+        }
+    }
+
+    async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal> {
+        let console = self.running(uid).await?.console(REPLAY).await;
+        let console = console.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, chain(&error)))?;
+        Ok(Box::new(console))
+    }
+
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
+        let api = Api::<Replica>::namespaced(self.replicas.client(), namespace);
+        let own = format!("spec.hostName={}", self.replicas.host());
+        let label = format!("{SERVICE_LABEL}={service}");
+        let listed = api.list(&ListParams::default().fields(&own).labels(&label)).await;
+        let listed = listed.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error)))?;
+
+        let mut following = Following::new(self.replicas.logs().clone(), namespace, service);
+        for replica in &listed.items {
+            self.begin(&mut following, replica);
+        }
+        let (following, text) = look(following).await.map_err(|error| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the logs cannot be read: {error}"))
+        })?;
+        let text = Bytes::from(options.tail_lines.map_or(text.clone(), |lines| lines_from_end(&text, lines).to_vec()));
+        let first = futures::stream::iter((!text.is_empty()).then_some(Ok(text)));
+        if !options.follow {
+            return Ok(Box::pin(first));
+        }
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let changes = watcher(api, watcher::Config::default().fields(&own).labels(&label));
+        tokio::spawn(follow(following, changes, self.replicas.clone(), sender));
+        Ok(Box::pin(first.chain(ReceiverStream::new(receiver))))
+    }
+
+    async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
+        let folder = self.machines.runner().shim_dir(uid);
+        let read = tokio::task::spawn_blocking(move || tail(&folder, tail_bytes)).await;
+        match read.map_err(io::Error::other).and_then(|read| read) {
+            Ok(bytes) => Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))]))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Refusal::new(StatusCode::CONFLICT, "the guest has not been started yet: it has written nothing"))
+            }
+            Err(error) => {
+                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the serial log cannot be read: {error}")))
+            }
+        }
+    }
+}
+
+impl Streams {
+    fn begin(&self, following: &mut Following, replica: &Replica) {
+        let uid = replica.uid().unwrap_or_default();
+        let folder = self.replicas.runner().shim_dir(&uid);
+        following.begin(uid, folder, KEPT_BYTES);
+    }
+}
+
+/// What a failed connection means to the user.
+fn unreachable(error: &io::Error, port: u16) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            format!("the guest refused the connection: nothing listens on its port {port}"),
+        ),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::TimedOut => Refusal::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the guest does not answer on the network: it may still be booting, or has not taken its address by DHCP",
+        ),
+        io::ErrorKind::NotFound => Refusal::new(StatusCode::CONFLICT, error.to_string()),
+        _ => Refusal::new(StatusCode::BAD_GATEWAY, format!("the guest's port {port} cannot be reached: {error}")),
+    }
+}
+
+/// Reads what is new; files are read where that may take time.
+async fn look(mut following: Following) -> io::Result<(Following, Vec<u8>)> {
+    let read = tokio::task::spawn_blocking(move || following.read().map(|text| (following, text))).await;
+    read.map_err(io::Error::other)?
+}
+
+/// Sends what the replicas of a service write, of those that come as well, until nobody listens.
+async fn follow(
+    mut following: Following,
+    changes: impl futures::Stream<Item = watcher::Result<Event<Replica>>>,
+    replicas: Arc<Replicas>,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut changes = std::pin::pin!(changes);
+    let mut listed = HashSet::new();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = sender.closed() => return,
+            change = changes.next() => {
+                let folder = |uid: &str| replicas.runner().shim_dir(uid);
+                match change {
+                    Some(Ok(Event::Apply(replica))) => {
+                        let uid = replica.uid().unwrap_or_default();
+                        following.begin(uid.clone(), folder(&uid), KEPT_BYTES);
+                    }
+                    Some(Ok(Event::Delete(replica))) => following.end(&replica.uid().unwrap_or_default()),
+                    Some(Ok(Event::Init)) => listed.clear(),
+                    Some(Ok(Event::InitApply(replica))) => {
+                        let uid = replica.uid().unwrap_or_default();
+                        following.begin(uid.clone(), folder(&uid), KEPT_BYTES);
+                        listed.insert(uid);
+                    }
+                    Some(Ok(Event::InitDone)) => following.end_others(|uid| listed.contains(uid)),
+                    // Control restarts: what is known is followed, and the next try tells what changed.
+                    Some(Err(error)) => {
+                        tracing::debug!(error = chain(&error), "replicas cannot be watched, trying again");
+                        tokio::time::sleep(LOOK).await;
+                    }
+                    None => return,
+                }
+            }
+            _ = looks.tick() => match look(following).await {
+                Ok((again, text)) => {
+                    following = again;
+                    if !text.is_empty() && sender.send(Ok(text.into())).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // Nobody to tell it to is as good as told.
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            },
+        }
+    }
+}
