@@ -19,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
     require_root("down")?;
     let instance = &arguments.instance.instance;
-    let Some(record) = InstanceRecord::load(instance)? else {
+    let Some(record) = record_of(instance)? else {
         if arguments.purge {
             purge::without_record(instance)?;
         }
@@ -67,6 +67,26 @@ fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<
         (Some(outcome), _) => Ok(Some(outcome)),
         // It died while it was asked: then it is as if there had been none.
         (None, _) => Ok(None),
+    }
+}
+
+/// The instance's record; a start that is under way may not have written it yet.
+fn record_of(instance: &InstanceName) -> anyhow::Result<Option<InstanceRecord>> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        if let Some(record) = InstanceRecord::load(instance)? {
+            return Ok(Some(record));
+        }
+        match InstanceLock::acquire(instance) {
+            Err(LockError::Held(_)) if Instant::now() < deadline => super::up::pause(Duration::from_millis(50)),
+            Ok(lock) if !InstanceRecord::path(instance).exists() => {
+                // Made by the look itself, or left by a start that got no further.
+                lock.remove()?;
+                return Ok(None);
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

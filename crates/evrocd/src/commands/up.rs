@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -31,23 +31,32 @@ pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
             Some(fd) => Progress::Pipe(File::from(fd)),
             None => Progress::Silent,
         };
-        return run(arguments, true, progress);
+        return run(arguments, None, true, progress);
     }
     // A supervisor that replaced itself in the foreground comes here with its own lock held: it is not "already running".
-    let is_reload = std::env::var_os("EVROC_RELOAD_LOCK").is_some();
+    let is_reload = std::env::var_os(supervisor::LOCK).is_some();
     if !is_reload && let Some(status) = running(instance)?.filter(|status| status.state == "running") {
         return already_running(arguments, instance, status);
     }
     require_root("up")?;
-    if !is_reload && let Some(status) = wait_for_another_start(instance)? {
-        return already_running(arguments, instance, status);
+    if is_reload {
+        return run(arguments, None, false, Progress::Terminal);
     }
-    if arguments.detach { detach(arguments, instance) } else { run(arguments, false, Progress::Terminal) }
+    match wait_for_another_start(instance)? {
+        Turn::Runs(status) => already_running(arguments, instance, status),
+        Turn::Ours(lock) if arguments.detach => detach(arguments, instance, lock),
+        Turn::Ours(lock) => run(arguments, Some(lock), false, Progress::Terminal),
+    }
 }
 
-fn run(arguments: &UpArgs, is_detached: bool, progress: Progress) -> anyhow::Result<ExitCode> {
+fn run(
+    arguments: &UpArgs,
+    lock: Option<InstanceLock>,
+    is_detached: bool,
+    progress: Progress,
+) -> anyhow::Result<ExitCode> {
     let options = arguments.options();
-    supervisor::run(Start { instance: arguments.instance.instance.clone(), options, is_detached, progress })
+    supervisor::run(Start { instance: arguments.instance.instance.clone(), options, lock, is_detached, progress })
 }
 
 /// The status of a supervisor that answers.
@@ -58,13 +67,21 @@ fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> 
     }
 }
 
+/// What a start finds when it is its turn.
+enum Turn {
+    /// A supervisor runs.
+    Runs(SupervisorStatus),
+    /// None runs, and none can start beside us.
+    Ours(InstanceLock),
+}
+
 /// Somebody may be starting or stopping the instance at this moment: waits until it either runs or is free.
-fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> {
+fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
     let deadline = Instant::now() + OTHER_START;
     let mut is_first = true;
     loop {
         match InstanceLock::acquire(instance) {
-            Ok(_) => return Ok(None),
+            Ok(lock) => return Ok(Turn::Ours(lock)),
             Err(LockError::File(error)) => return Err(error.into()),
             Err(held @ LockError::Held(_)) if Instant::now() > deadline => {
                 return Err(held).context("it does not get ready");
@@ -72,7 +89,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Option<Supe
             Err(LockError::Held(_)) => {}
         }
         if let Some(status) = running(instance)?.filter(|status| status.state == "running") {
-            return Ok(Some(status));
+            return Ok(Turn::Runs(status));
         }
         if std::mem::take(&mut is_first) {
             println!("instance {instance} is being started or stopped by another supervisor: waiting for that");
@@ -144,9 +161,9 @@ fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
     bail!("the new program is not ready after {} s: see {}", RELOAD.as_secs(), layout.log("supervisor").display())
 }
 
-/// Starts the supervisor in a session of its own and waits for its first word that matters.
+/// Starts the supervisor in a session of its own, which inherits the instance's lock, and waits for its first word that matters.
 #[allow(unsafe_code)]
-fn detach(arguments: &UpArgs, instance: &InstanceName) -> anyhow::Result<ExitCode> {
+fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> anyhow::Result<ExitCode> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("evrocd").args(["up", "--detached-child", "--instance", instance.as_str()]);
@@ -171,21 +188,22 @@ fn detach(arguments: &UpArgs, instance: &InstanceName) -> anyhow::Result<ExitCod
         None => {}
     }
     command.env(PROGRESS, write.as_raw_fd().to_string());
+    command.env(supervisor::LOCK, lock.as_fd().as_raw_fd().to_string());
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
-    let passed = write.as_raw_fd();
+    let passed = [write.as_raw_fd(), lock.as_fd().as_raw_fd()];
     // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(move || {
             // What a shell or make left open must not be held open by a process that stays.
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            if libc::setsid() < 0 || libc::fcntl(passed, libc::F_SETFD, 0) < 0 {
+            if libc::setsid() < 0 || passed.iter().any(|fd| libc::fcntl(*fd, libc::F_SETFD, 0) < 0) {
                 return Err(std::io::Error::last_os_error());
             }
             Ok(())
         });
     }
     let mut child = command.spawn().context("cannot start the background process")?;
-    drop(write);
+    drop((write, lock));
     let result = follow(read, instance);
     if result.is_err() {
         // It stops what it started before it says that it failed.

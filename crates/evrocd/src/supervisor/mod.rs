@@ -47,6 +47,7 @@ use crate::roles::{Command, Report, Role, RoleConfig, RoleMode};
 pub use prepare::UpOptions;
 pub use progress::Progress;
 use protocol::{Reply, Request, RoleStatus, SupervisorStatus};
+pub use reload::LOCK;
 use role::{RoleSlot, Started};
 
 /// How often a role may die at the first start before the start is given up.
@@ -74,6 +75,8 @@ pub struct Start {
     pub instance: InstanceName,
     /// Options of `up`.
     pub options: UpOptions,
+    /// The instance's lock, if it is held already.
+    pub lock: Option<InstanceLock>,
     /// Whether there is no terminal.
     pub is_detached: bool,
     /// Who is told how it goes.
@@ -86,8 +89,9 @@ pub fn run(start: Start) -> anyhow::Result<ExitCode> {
     let log = SupervisorLog::init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        let Start { instance, options, is_detached, mut progress } = start;
-        let inherited = reload::inherited()?;
+        let Start { instance, options, lock, is_detached, mut progress } = start;
+        let mut inherited = reload::inherited(&instance)?;
+        inherited.lock = lock.or(inherited.lock);
         let result = match prepare::prepare(&instance, &options, inherited, &log, &mut progress).await {
             Ok(prepared) => {
                 if is_detached {

@@ -1,7 +1,6 @@
 //! From options to a state in which roles can be started. Every step is safe to repeat: an interrupted start is finished by the next one.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -49,7 +48,7 @@ pub struct Inherited {
     /// HTTPS sockets.
     pub https: Vec<TcpListener>,
     /// The instance's lock.
-    pub lock: Option<File>,
+    pub lock: Option<InstanceLock>,
 }
 
 /// Everything that the supervisor's loop needs.
@@ -79,7 +78,7 @@ pub async fn prepare(
     log: &SupervisorLog,
     progress: &mut Progress,
 ) -> anyhow::Result<Prepared> {
-    let lock = match inherited.lock.and_then(|file| InstanceLock::inherited(instance, file)) {
+    let lock = match inherited.lock {
         Some(lock) => lock,
         None => InstanceLock::acquire(instance)?,
     };

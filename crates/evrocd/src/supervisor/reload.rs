@@ -10,12 +10,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::prepare::Inherited;
-use crate::instance::{InstanceLock, InstanceRecord};
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord};
 use crate::roles::inherited as descriptors;
 
 const API: &str = "EVROC_RELOAD_API";
 const HTTPS: &str = "EVROC_RELOAD_HTTPS";
-const LOCK: &str = "EVROC_RELOAD_LOCK";
+/// Variable with the number of the lock's descriptor, where a supervisor does not have to take the lock itself.
+pub const LOCK: &str = "EVROC_LOCK";
 
 /// Becomes the program in the state folder. Returns only when that failed, with everything as it was.
 pub fn replace_self(
@@ -51,13 +52,16 @@ fn close_on_exec(fds: &[BorrowedFd<'_>], yes: bool) -> io::Result<()> {
 }
 
 /// What the program before this one left open for us.
-pub fn inherited() -> anyhow::Result<Inherited> {
+pub fn inherited(instance: &InstanceName) -> anyhow::Result<Inherited> {
     let sockets = |variable| -> anyhow::Result<Vec<TcpListener>> {
         Ok(descriptors(variable)?.into_iter().map(TcpListener::from).collect())
     };
     Ok(Inherited {
         api: sockets(API)?,
         https: sockets(HTTPS)?,
-        lock: descriptors(LOCK)?.into_iter().next().map(|fd: OwnedFd| File::from(fd)),
+        lock: descriptors(LOCK)?
+            .into_iter()
+            .next()
+            .and_then(|fd: OwnedFd| InstanceLock::inherited(instance, File::from(fd))),
     })
 }

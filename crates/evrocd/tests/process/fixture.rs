@@ -49,7 +49,8 @@ impl Instance {
         self.command(Path::new(EVROCD), arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+    /// A subcommand, ready to start.
+    pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).args(["--instance", &self.name]).env("HOME", self.home.path());
         command.env_remove("SUDO_UID").env_remove("SUDO_GID");
@@ -195,10 +196,20 @@ pub fn pause_for(time: Duration) {
     let _ = receiver.recv_timeout(time);
 }
 
-/// Sends a signal.
+/// Sends a signal to a process, or to a process group by its negative number.
 pub fn signal(pid: i32, name: &str) {
-    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
-    assert!(status.success(), "kill -{name} {pid}");
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+    let signal = match name {
+        "KILL" => Signal::KILL,
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "HUP" => Signal::HUP,
+        other => panic!("no signal {other}"),
+    };
+    let target = Pid::from_raw(pid.abs()).unwrap();
+    let result = if pid < 0 { kill_process_group(target, signal) } else { kill_process(target, signal) };
+    // A process that has just ended is what most callers want.
+    assert!(matches!(result, Ok(()) | Err(rustix::io::Errno::SRCH)), "SIG{name} to {pid}: {result:?}");
 }
 
 /// Whether a process lives (a zombie does not).

@@ -252,3 +252,40 @@ fn a_full_disk_is_named_and_the_next_start_finishes() {
     drop(instance);
     drop(disk);
 }
+
+/// In containers /etc/hosts is a mount point: it cannot be replaced, so it is written in place.
+#[test]
+fn a_mounted_hosts_file_is_written_in_place() {
+    let instance = Instance::new();
+    let hosts = instance.home.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let domain = format!("{}.localhost", instance.name);
+    let inside = |line: &str| {
+        let script = format!("mount --bind {} /etc/hosts && exec {EVROCD} {line}", hosts.display());
+        instance.run(Path::new("unshare"), &["--mount", "sh", "-c", &script, "sh"])
+    };
+    let name = &instance.name;
+    let output = inside(&format!("up --detach --instance {name} --api-port 0 --https-port 0 --domain {domain}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(&hosts).unwrap();
+    assert!(text.starts_with("127.0.0.1 localhost\n") && text.contains(&format!("::1 api.{domain}")), "{text}");
+    assert!(
+        !std::fs::read_to_string("/etc/hosts").unwrap().contains(name.as_str()),
+        "the machine's own file is untouched"
+    );
+    let output = inside(&format!("down --purge --instance {name}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&hosts).unwrap(), "127.0.0.1 localhost\n");
+}
+
+#[test]
+fn two_starts_at_once_make_one_cloud() {
+    let instance = Instance::new();
+    let up = ["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"];
+    let mut starts: Vec<_> = (0..3).map(|_| instance.spawn(&up)).collect();
+    for start in &mut starts {
+        assert!(start.wait().unwrap().success());
+    }
+    assert_eq!(instance.supervisors().len(), 1);
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+}

@@ -1,7 +1,9 @@
 //! The death, the replacement and the end of the supervisor.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::client::{Knocker, ask_api};
 use crate::fixture::{EVROCD, Instance, eventually, lives, signal};
@@ -135,4 +137,23 @@ fn a_down_during_a_start_waits_for_it_and_stops_it() {
     parent.wait().unwrap();
     assert_eq!(instance.status()["state"], "stopped");
     assert_eq!(instance.supervisors(), Vec::<i32>::new());
+}
+
+/// Ctrl-C at the terminal reaches the whole foreground process group; roles and shims are not in it.
+#[test]
+fn ctrl_c_stops_a_supervisor_in_the_foreground_and_no_guest() {
+    let instance = Instance::new();
+    let mut command =
+        instance.command(Path::new(EVROCD), &["up", "--no-hosts-block", "--api-port", "0", "--https-port", "0"]);
+    let mut foreground = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(foreground.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("evroc is running")));
+    let sleeper = Sleeper::start(&instance);
+    let roles = instance.all_ready_but(&[]);
+    signal(-i32::try_from(foreground.id()).unwrap(), "INT");
+    assert!(foreground.wait().unwrap().success());
+    assert!(lines.any(|line| line.unwrap().contains("guests and containers go on")));
+    assert!(roles.values().all(|pid| !lives(*pid)));
+    sleeper.goes_on("Ctrl-C");
+    assert_eq!(sleeper.end()["code"], 7);
 }
