@@ -31,7 +31,9 @@ async fn main() {
     let server = ApiServer::builder(store)
         .crd_dir(crds.as_ref())
         .unwrap()
-        .authorizer(Arc::new(GroupAuthorizer { unlimited: vec!["evroc:operators".into(), "system:controllers".into()] }))
+        .authorizer(Arc::new(GroupAuthorizer {
+            unlimited: vec!["evroc:operators".into(), "system:controllers".into()],
+        }))
         .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).unwrap()))
         .start()
         .await

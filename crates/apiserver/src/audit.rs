@@ -98,7 +98,8 @@ fn write_lines(file: File, records: &std::sync::mpsc::Receiver<AuditRecord>) {
     while let Ok(first) = records.recv() {
         // As many as wait, then one write.
         for record in std::iter::once(first).chain(records.try_iter()) {
-            let written = serde_json::to_writer(&mut out, &record).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
+            let written =
+                serde_json::to_writer(&mut out, &record).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
             if let Err(error) = written {
                 tracing::error!(%error, "audit record cannot be written");
             }

@@ -1,5 +1,7 @@
 //! Refusals as Kubernetes words them: `metav1.Status` with code, reason, message and details.
 
+use std::ops::{Deref, DerefMut};
+
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,10 +21,28 @@ pub struct Cause {
     pub field: String,
 }
 
-/// A refusal, sent to clients as a `Status`.
+/// A refusal, sent to clients as a `Status`. Small, since every result carries one; see [`Refusal`] for what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{message}")]
-pub struct ApiError {
+#[error("{}", .0.message)]
+pub struct ApiError(Box<Refusal>);
+
+impl Deref for ApiError {
+    type Target = Refusal;
+
+    fn deref(&self) -> &Refusal {
+        &self.0
+    }
+}
+
+impl DerefMut for ApiError {
+    fn deref_mut(&mut self) -> &mut Refusal {
+        &mut self.0
+    }
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
     /// The HTTP status.
     pub code: StatusCode,
     /// Kubernetes' reason, for example `NotFound`.
@@ -65,7 +85,7 @@ impl Named<'_> {
 impl ApiError {
     /// A refusal without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        ApiError {
+        ApiError(Box::new(Refusal {
             code,
             reason,
             message: message.into(),
@@ -76,7 +96,7 @@ impl ApiError {
             causes: Vec::new(),
             retry_after_seconds: 0,
             warnings: Vec::new(),
-        }
+        }))
     }
 
     fn about(mut self, named: Named<'_>) -> Self {
@@ -219,11 +239,7 @@ impl ApiError {
 
     /// 500.
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", format!("Internal error occurred: {message}"))
     }
 
     /// 503.

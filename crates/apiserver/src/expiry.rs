@@ -102,15 +102,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path()).await.unwrap());
         let authorizer = Arc::new(GroupAuthorizer { unlimited: vec!["system:controllers".into()] });
-        let server =
-            ApiServer::builder(store).authorizer(authorizer).without_controllers().start().await.unwrap();
+        let server = ApiServer::builder(store).authorizer(authorizer).without_controllers().start().await.unwrap();
         let service = server.service_as(Identity::controller("test"));
         let post = async |path: &str, body: serde_json::Value| {
             let (code, answer) = send(&service, Method::POST, path, "application/json", &body).await.unwrap();
             assert_eq!(code, 201, "{answer}");
         };
         let path = "/api/v1/namespaces/demo/events";
-        post("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}})).await;
+        post("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}))
+            .await;
         post(path, json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "old"}})).await;
         server.shared.cache.catch_up().await.unwrap();
         let kinds = server.shared.registry.stored().filter(|it| it.kind.lifetime.is_some()).cloned().collect();

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use evroc_store::{Batch, Change as StoreChange, KeyRange, RangeRequest, Revision, StoreError, WatchRequest, WatchStream};
+use evroc_store::{
+    Batch, Change as StoreChange, KeyRange, RangeRequest, Revision, StoreError, WatchRequest, WatchStream,
+};
 use futures::StreamExt;
 
 use super::object::CachedObject;
@@ -17,6 +19,9 @@ use crate::storage::keys::{self, Entry, ObjectKey};
 const LOAD_PAGE: usize = 2_000;
 /// Between attempts to follow a store that fails.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// What one key holds after a change.
+type KeyChange = (ObjectKey, Option<Arc<CachedObject>>);
 
 /// Reads everything as of one revision, which it returns.
 pub(super) async fn load(cache: &Cache) -> Result<Revision, StoreError> {
@@ -117,7 +122,7 @@ async fn resume(cache: &Cache) -> Result<WatchStream, StoreError> {
 
 fn apply(cache: &Cache, batch: &Batch) {
     let revision = batch.revision.0;
-    let mut changes: HashMap<GroupResource, Vec<(ObjectKey, Option<Arc<CachedObject>>)>> = HashMap::new();
+    let mut changes: HashMap<GroupResource, Vec<KeyChange>> = HashMap::new();
     for event in batch.events.iter() {
         match keys::parse(event.key()) {
             Entry::Object { group, resource, key } => {
@@ -182,6 +187,7 @@ fn decode(cache: &Cache, storage: &GroupResource, key: &str, revision: u64, valu
 }
 
 fn decode_claim(revision: u64, value: &[u8]) -> Option<HeldClaim> {
-    let holder = serde_json::from_slice(value).inspect_err(|error| tracing::error!(%error, "stored claim cannot be read"));
+    let holder =
+        serde_json::from_slice(value).inspect_err(|error| tracing::error!(%error, "stored claim cannot be read"));
     Some(HeldClaim { revision, holder: holder.ok()? })
 }

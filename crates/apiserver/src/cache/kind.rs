@@ -154,7 +154,8 @@ impl KindCache {
     pub fn finalizers_in(&self, namespace: &str) -> BTreeMap<String, usize> {
         let (start, end) = bounds(namespace, None);
         let mut counts = BTreeMap::new();
-        for object in self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object) {
+        for object in self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object)
+        {
             for finalizer in object.finalizers.iter().filter(|_| object.is_deleting) {
                 *counts.entry(finalizer.to_string()).or_default() += 1;
             }

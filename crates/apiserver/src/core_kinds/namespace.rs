@@ -1,9 +1,12 @@
 //! Namespaces: tenants' boundaries, for operators only.
 
-use serde_json::json;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use super::{age, column, object, schema, string};
 use crate::kind::{ResourceKind, Scope, Subresources};
+use crate::schema::FieldError;
 
 pub(super) fn namespace() -> ResourceKind {
     let condition = object(
@@ -40,5 +43,16 @@ pub(super) fn namespace() -> ResourceKind {
     kind.columns = vec![column("Status", "string", ".status.phase", 0), age()];
     kind.selectable_fields = vec![".status.phase".into()];
     kind.has_generation = false;
+    kind.validate = Some(Arc::new(|object, _| label_name(object)));
     kind
+}
+
+/// Names of namespaces are labels of host names: no dots, at most 63 characters.
+fn label_name(object: &Value) -> Vec<FieldError> {
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    if name.len() <= 63 && !name.contains('.') {
+        return Vec::new();
+    }
+    let detail = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?') and at most 63 characters";
+    vec![FieldError::invalid("metadata.name", name.into(), detail)]
 }

@@ -77,7 +77,9 @@ struct MayI(Arc<dyn Authorize>);
 impl Answer for MayI {
     async fn answer(&self, question: Question) -> Result<Value, ApiError> {
         let mut object = question.object;
-        let text = |attributes: &Value, field: &str| attributes.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |attributes: &Value, field: &str| {
+            attributes.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
         let resource = object.pointer("/spec/resourceAttributes").filter(|it| it.is_object());
         let path = object.pointer("/spec/nonResourceAttributes").filter(|it| it.is_object());
         let attributes = match (resource, path) {
@@ -126,12 +128,14 @@ impl Answer for WhatMayI {
         };
         let is_unlimited = self.0.authorize(&question.identity, &everything).await == Decision::Allow;
         let (rules, paths) = if is_unlimited {
-            (json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]), json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]))
+            (
+                json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]),
+                json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]),
+            )
         } else {
             (json!([]), json!([]))
         };
-        object["status"] =
-            json!({"resourceRules": rules, "nonResourceRules": paths, "incomplete": !is_unlimited});
+        object["status"] = json!({"resourceRules": rules, "nonResourceRules": paths, "incomplete": !is_unlimited});
         Ok(object)
     }
 }

@@ -29,7 +29,9 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         }
         match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
             (None, _, _) => return Ok(Form::Plain),
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => return Ok(Form::Aggregated("v2")),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
+                return Ok(Form::Aggregated("v2"));
+            }
             (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
                 return Ok(Form::Aggregated("v2beta1"));
             }
@@ -59,8 +61,7 @@ fn answer(
         Form::Aggregated(version) => {
             let bytes = serde_json::to_vec(&aggregated(version)).unwrap_or_default();
             let tag = format!("\"{}\"", openapi::hash(&bytes));
-            let media_type =
-                format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+            let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
             let media_type = HeaderValue::from_str(&media_type).map_err(ApiError::internal)?;
             let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|it| it.as_bytes() == tag.as_bytes());
             let mut response = if is_known {
@@ -107,7 +108,8 @@ fn document(registry: &Registry, form: &str, takes: impl Fn(&str) -> bool) -> Va
 
 fn resource(registered: &Registered) -> Value {
     let kind = &registered.kind;
-    let response_kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let response_kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let own = response_kind(&kind.group, &kind.version, &kind.kind);
     let mut resource = json!({
         "resource": kind.plural,
@@ -125,7 +127,8 @@ fn resource(registered: &Registered) -> Value {
     let subresources: Vec<Value> = plain::subresources(registered)
         .into_iter()
         .map(|sub| {
-            let kind = sub.kind.map_or_else(|| own.clone(), |(group, version, kind)| response_kind(group, version, kind));
+            let kind =
+                sub.kind.map_or_else(|| own.clone(), |(group, version, kind)| response_kind(group, version, kind));
             json!({"subresource": sub.name, "responseKind": kind, "verbs": sub.verbs})
         })
         .collect();

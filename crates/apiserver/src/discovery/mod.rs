@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 use crate::registry::Registry;
-use crate::request::RequestInfo;
+use crate::request::{Query, RequestInfo};
 use crate::respond;
 use crate::server::Shared;
 
@@ -36,6 +36,7 @@ pub(crate) fn answer(
     shared: &Shared,
     info: &RequestInfo,
     method: &Method,
+    query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let documents = &shared.documents;
@@ -59,7 +60,7 @@ pub(crate) fn answer(
         ["api", version] => plain::resources(registry, "", version)?,
         ["apis", group] => plain::group(registry, group)?,
         ["apis", group, version] => plain::resources(registry, group, version)?,
-        ["openapi", rest @ ..] => documents.open_api.answer(registry, rest, headers)?,
+        ["openapi", rest @ ..] => documents.open_api.answer(registry, rest, query.text("hash"), headers)?,
         _ => return Err(ApiError::no_such_path()),
     };
     Ok(respond::compress(headers, response))
@@ -67,11 +68,15 @@ pub(crate) fn answer(
 
 /// `/version`.
 fn version() -> serde_json::Value {
-    let platform = format!("{}/{}", std::env::consts::OS, match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    });
+    let platform = format!(
+        "{}/{}",
+        std::env::consts::OS,
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+    );
     json!({
         "major": "1",
         "minor": MINOR,

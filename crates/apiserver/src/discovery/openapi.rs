@@ -21,8 +21,7 @@ const V2_PROTO: [&str; 3] = [
     "application/com.github.googleapis.gnostic.openapiv2+protobuf",
 ];
 /// The same for v3.
-const V3_PROTO: [&str; 2] =
-    [openapi::V3_PROTO, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"];
+const V3_PROTO: [&str; 2] = [openapi::V3_PROTO, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"];
 
 struct Document {
     json: Bytes,
@@ -59,6 +58,7 @@ impl Cached {
         &self,
         registry: &Registry,
         path: &[&str],
+        hash: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Response<ResponseBody>, ApiError> {
         match path {
@@ -69,8 +69,19 @@ impl Cached {
                 Ok(respond::json(StatusCode::OK, &openapi::v3_index(&sorted(documents))))
             }
             ["v3", rest @ ..] => {
-                let document = self.v3(registry).get(&rest.join("/")).ok_or_else(ApiError::no_such_path)?;
-                serve(document, headers, &V3_PROTO)
+                let path = rest.join("/");
+                let document = self.v3(registry).get(&path).ok_or_else(ApiError::no_such_path)?;
+                match hash {
+                    None => serve(document, headers, &V3_PROTO),
+                    Some(hash) if hash == document.hash => {
+                        let mut response = serve(document, headers, &V3_PROTO)?;
+                        // What the address names by its hash never changes: clients need not ask again.
+                        let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
+                        response.headers_mut().insert(header::CACHE_CONTROL, for_good);
+                        Ok(response)
+                    }
+                    Some(_) => moved(&format!("/openapi/v3/{path}?hash={}", document.hash)),
+                }
             }
             _ => Err(ApiError::no_such_path()),
         }
@@ -91,13 +102,23 @@ impl Cached {
                 for version in versions {
                     let kinds: Vec<KindInfo<'_>> = registry.of_version(group, version).map(|it| info(it)).collect();
                     let document = openapi::v3_document(TITLE, env!("CARGO_PKG_VERSION"), &kinds);
-                    let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+                    let path =
+                        if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
                     documents.insert(path, make(&document, openapi::v3_protobuf(&document)));
                 }
             }
             documents
         })
     }
+}
+
+fn moved(address: &str) -> Result<Response<ResponseBody>, ApiError> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let address = HeaderValue::from_str(address).map_err(ApiError::internal)?;
+    response.headers_mut().insert(header::LOCATION, address);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 fn sorted(mut documents: Vec<(String, String)>) -> Vec<(String, String)> {

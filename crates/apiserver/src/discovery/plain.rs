@@ -45,8 +45,12 @@ pub(super) fn subresources(registered: &Registered) -> Vec<Subresource<'_>> {
 
 /// `/api`.
 pub(super) fn core_versions(registry: &Registry) -> Value {
-    let versions: Vec<&str> =
-        registry.groups().into_iter().filter(|(group, _)| group.is_empty()).flat_map(|(_, versions)| versions).collect();
+    let versions: Vec<&str> = registry
+        .groups()
+        .into_iter()
+        .filter(|(group, _)| group.is_empty())
+        .flat_map(|(_, versions)| versions)
+        .collect();
     json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": []})
 }
 

@@ -14,23 +14,11 @@ pub(super) const ORPHAN: &str = "orphan";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Deletes an object; in the foreground if it has dependents of its own that matter.
-    Delete {
-        place: Place,
-        uid: String,
-        is_foreground: bool,
-    },
+    Delete { place: Place, uid: String, is_foreground: bool },
     /// Takes references to these uids away.
-    RemoveOwners {
-        place: Place,
-        uid: String,
-        owners: Vec<String>,
-    },
+    RemoveOwners { place: Place, uid: String, owners: Vec<String> },
     /// Takes a finalizer away.
-    RemoveFinalizer {
-        place: Place,
-        uid: String,
-        finalizer: &'static str,
-    },
+    RemoveFinalizer { place: Place, uid: String, finalizer: &'static str },
 }
 
 /// Whether the collector has something to do before the object can go.

@@ -34,7 +34,8 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// Starts it; it ends with the server.
 pub(crate) fn start(server: &ApiServer) {
-    let actor = act::Actor::new(server.service_as(Identity::controller("garbage-collector")), server.shared.registry.clone());
+    let actor =
+        act::Actor::new(server.service_as(Identity::controller("garbage-collector")), server.shared.registry.clone());
     let collector = Collector { cache: server.shared.cache.clone(), actor: Arc::new(actor), queue: Queue::default() };
     let stopping = server.shared.stopping.clone();
     tokio::spawn(async move {
@@ -152,7 +153,9 @@ impl Collector {
     fn look_at_everything(&mut self) {
         let cache = self.cache.clone();
         for (registered, kind) in cache.kinds() {
-            for object in kind.select(|it| !it.owners.is_empty() || (it.is_deleting && decide::has_collector_finalizer(it))) {
+            for object in
+                kind.select(|it| !it.owners.is_empty() || (it.is_deleting && decide::has_collector_finalizer(it)))
+            {
                 self.queue.push(Place { storage: registered.storage.clone(), key: object.key.clone() });
             }
         }

@@ -101,11 +101,12 @@ impl ResourceKind {
     /// # Errors
     /// If the definition is malformed or does not serve exactly one version.
     pub fn from_crd(definition: &Value) -> Result<Self, CrdError> {
-        let Definition { metadata, spec } =
-            serde_json::from_value(definition.clone()).map_err(CrdError::Malformed)?;
+        let Definition { metadata, spec } = serde_json::from_value(definition.clone()).map_err(CrdError::Malformed)?;
         let mut served = spec.versions.into_iter().filter(|version| version.served);
-        let version =
-            served.next().filter(|version| version.storage).ok_or_else(|| CrdError::NoVersion(metadata.name.clone()))?;
+        let version = served
+            .next()
+            .filter(|version| version.storage)
+            .ok_or_else(|| CrdError::NoVersion(metadata.name.clone()))?;
         if served.next().is_some() {
             return Err(CrdError::SeveralVersions(metadata.name));
         }

@@ -67,7 +67,9 @@ impl Controller {
                         terminating.remove(&name);
                     }
                     Ok(false) => {}
-                    Err(problem) => tracing::warn!(%problem, namespace = %name, "emptying a namespace failed, will try again"),
+                    Err(problem) => {
+                        tracing::warn!(%problem, namespace = %name, "emptying a namespace failed, will try again")
+                    }
                 }
             }
             tokio::select! {
@@ -157,7 +159,13 @@ impl Controller {
         expect(code, &answer, &[StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT])
     }
 
-    async fn request(&self, method: Method, name: &str, subresource: &str, body: &Value) -> Result<(StatusCode, Value), String> {
+    async fn request(
+        &self,
+        method: Method,
+        name: &str,
+        subresource: &str,
+        body: &Value,
+    ) -> Result<(StatusCode, Value), String> {
         let path = path_of(&self.namespaces, "", name, subresource);
         send(&self.service, method, &path, "application/json", body).await
     }

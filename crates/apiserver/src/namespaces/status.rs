@@ -58,10 +58,8 @@ fn condition(
 ) -> Value {
     let status = if is_true { "True" } else { "False" };
     let before = old.and_then(Value::as_array).into_iter().flatten().find(|it| it["type"] == name);
-    let since = before
-        .filter(|it| it["status"] == status)
-        .and_then(|it| it["lastTransitionTime"].as_str())
-        .unwrap_or(now);
+    let since =
+        before.filter(|it| it["status"] == status).and_then(|it| it["lastTransitionTime"].as_str()).unwrap_or(now);
     json!({
         "type": name,
         "status": status,

@@ -25,7 +25,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn read(body: RequestBody) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await {
         Ok(read) => read,
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body of the request did not arrive in time")),
+        Err(_) => {
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body of the request did not arrive in time"))
+        }
     }
 }
 
@@ -88,8 +90,8 @@ pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
 /// 400 for what cannot be read.
 pub fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: the body is not UTF-8"))?;
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+    let value: Value =
+        serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
     // By way of JSON, as in Kubernetes: numbers then have the form that they have there.
     let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     Ok(decode_json(&json)?.0)

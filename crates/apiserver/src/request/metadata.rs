@@ -92,7 +92,13 @@ fn admit_fields(
     Ok(())
 }
 
-fn admit_value(value: &mut Value, kind: &Type, path: &str, go_name: &str, unknown: &mut Vec<String>) -> Result<(), String> {
+fn admit_value(
+    value: &mut Value,
+    kind: &Type,
+    path: &str,
+    go_name: &str,
+    unknown: &mut Vec<String>,
+) -> Result<(), String> {
     let expect = |is_right: bool, value: &Value, go_type: &str| {
         if is_right { Ok(()) } else { Err(mismatch(value, go_name, go_type)) }
     };
@@ -103,9 +109,9 @@ fn admit_value(value: &mut Value, kind: &Type, path: &str, go_name: &str, unknow
         Int => expect(value.is_i64() || value.is_u64(), value, "int64"),
         Time => match value.as_str() {
             Some(text) if text.parse::<jiff::Timestamp>().is_ok() => Ok(()),
-            Some(text) => Err(format!(
-                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as a time"
-            )),
+            Some(text) => {
+                Err(format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as a time"))
+            }
             None => Err(mismatch(value, go_name, "string")),
         },
         TextMap => {

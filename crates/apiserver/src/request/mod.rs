@@ -67,7 +67,9 @@ impl RequestInfo {
         info.is_resource = true;
         let (namespace, object) = match resource_parts.as_slice() {
             // A namespace is an object itself, with subresources of its own.
-            ["namespaces", name, subresource @ ("status" | "finalize")] => (*name, vec!["namespaces", name, subresource]),
+            ["namespaces", name, subresource @ ("status" | "finalize")] => {
+                (*name, vec!["namespaces", name, subresource])
+            }
             ["namespaces", name] => (*name, vec!["namespaces", name]),
             ["namespaces", namespace, rest @ ..] => (*namespace, rest.to_vec()),
             rest => ("", rest.to_vec()),

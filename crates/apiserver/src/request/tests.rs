@@ -34,7 +34,8 @@ fn verbs_and_names_are_read_from_paths() {
 
 #[test]
 fn documents_are_no_resources() {
-    for path in ["/", "/api", "/api/v1", "/apis", "/apis/x.io", "/apis/x.io/v1", "/openapi/v3/apis/x.io/v1", "/version"] {
+    for path in ["/", "/api", "/api/v1", "/apis", "/apis/x.io", "/apis/x.io/v1", "/openapi/v3/apis/x.io/v1", "/version"]
+    {
         assert!(!parse(Method::GET, path).is_resource, "{path}");
     }
 }

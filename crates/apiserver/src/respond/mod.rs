@@ -61,7 +61,8 @@ pub(crate) fn error(error: &ApiError) -> Response<ResponseBody> {
 pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> ApiError {
     let suffix = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !info.is_resource {
-        let message = format!("forbidden: User {:?} cannot {} path {:?}{suffix}", identity.user, info.verb, info.path());
+        let message =
+            format!("forbidden: User {:?} cannot {} path {:?}{suffix}", identity.user, info.verb, info.path());
         return ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message);
     }
     let resource = if info.subresource.is_empty() {

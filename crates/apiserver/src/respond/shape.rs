@@ -98,7 +98,8 @@ pub(crate) fn list(
     objects: &[Value],
 ) -> Result<Response<ResponseBody>, ApiError> {
     let mut metadata = metadata.clone();
-    if accepted.shape != Shape::Object && metadata["continue"] == ""
+    if accepted.shape != Shape::Object
+        && metadata["continue"] == ""
         && let Some(map) = metadata.as_object_mut()
     {
         map.shift_remove("continue");

@@ -178,8 +178,7 @@ impl Builder {
     /// # Errors
     /// If a kind cannot be served or the store cannot be read.
     pub async fn start(self) -> Result<ApiServer, BuildError> {
-        let mut kinds =
-            if self.core_kinds { core_kinds::all(self.authorizer.clone()) } else { Vec::new() };
+        let mut kinds = if self.core_kinds { core_kinds::all(self.authorizer.clone()) } else { Vec::new() };
         kinds.extend(self.kinds);
         for (name, subresource, handler) in self.connect {
             let kind = kinds.iter_mut().find(|kind| kind.qualified_plural() == name);

@@ -76,10 +76,7 @@ pub(super) async fn handle(
     if let Ok(value) = HeaderValue::from_str(&audit_id) {
         response.headers_mut().insert("audit-id", value);
     }
-    response
-        .headers_mut()
-        .entry(http::header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let Trail { identity, info, reason } = trail;
     let code = response.status().as_u16();
     server.shared.audit.record(AuditRecord {
@@ -144,7 +141,7 @@ async fn answer(
     if info.is_resource {
         verbs::dispatch(server, identity, info, query, request).await
     } else {
-        discovery::answer(&server.shared, &info, request.method(), request.headers())
+        discovery::answer(&server.shared, &info, request.method(), &query, request.headers())
     }
 }
 

@@ -32,6 +32,13 @@ pub(super) async fn connect(
     let named = Named { group: &kind.group, resource: &kind.plural, name: &info.name };
     let object = cache.kind(&registered.storage).get(key.as_str()).ok_or_else(|| ApiError::not_found(named))?;
     handler
-        .connect(ConnectRequest { identity, namespace, name: info.name, object: object.parse(), rest: info.rest, request })
+        .connect(ConnectRequest {
+            identity,
+            namespace,
+            name: info.name,
+            object: object.parse(),
+            rest: info.rest,
+            request,
+        })
         .await
 }

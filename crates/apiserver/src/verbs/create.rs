@@ -96,11 +96,8 @@ pub(super) fn check_type(call: &Call, object: &Value) -> Result<(), ApiError> {
     }
     if kind != registered.kind.kind {
         let expected = format!("must be {}", registered.kind.kind);
-        let named = Named {
-            group: &registered.kind.group,
-            resource: kind,
-            name: strategy::metadata_text(object, "name"),
-        };
+        let named =
+            Named { group: &registered.kind.group, resource: kind, name: strategy::metadata_text(object, "name") };
         return Err(ApiError::invalid(named, &[FieldError::invalid("kind", kind.into(), expected)]));
     }
     Ok(())
@@ -223,8 +220,7 @@ pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiEr
         return Err(ApiError::invalid(call.named_kind(strategy::metadata_text(&object, "name")), &errors));
     }
     let answer = call.registered.kind.answer.clone().ok_or_else(ApiError::no_such_path)?;
-    let question =
-        Question { identity: call.identity.clone(), namespace: call.info.namespace.clone(), object };
+    let question = Question { identity: call.identity.clone(), namespace: call.info.namespace.clone(), object };
     let answered = answer.answer(question).await?;
     shape::value(&call.registered, call.accepted, &call.query, StatusCode::CREATED, &answered)
 }

@@ -31,7 +31,8 @@ pub(super) async fn delete(call: &Call) -> Result<Response<ResponseBody>, ApiErr
         Deleted::Waiting(wire) => shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire),
         Deleted::Gone(object) => {
             let kind = &call.registered.kind;
-            let mut details = json!({"name": call.info.name, "kind": kind.plural, "uid": strategy::metadata_text(&object, "uid")});
+            let mut details =
+                json!({"name": call.info.name, "kind": kind.plural, "uid": strategy::metadata_text(&object, "uid")});
             if !kind.group.is_empty() {
                 details["group"] = json!(kind.group);
             }
@@ -74,7 +75,9 @@ fn check_preconditions(call: &Call, key: &ObjectKey, options: &DeleteOptions, li
     let revision = live.revision.to_string();
     let why = match (&options.uid, &options.revision) {
         (Some(wanted), _) if wanted != uid => {
-            format!("the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated")
+            format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+            )
         }
         (_, Some(wanted)) if *wanted != revision => format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"

@@ -57,7 +57,11 @@ impl Call {
 
     /// An object of this kind in the namespace of the path.
     pub(crate) fn key_of(&self, name: &str) -> ObjectKey {
-        if self.registered.kind.is_namespaced() { ObjectKey::new(&self.info.namespace, name) } else { ObjectKey::new("", name) }
+        if self.registered.kind.is_namespaced() {
+            ObjectKey::new(&self.info.namespace, name)
+        } else {
+            ObjectKey::new("", name)
+        }
     }
 
     /// Names for messages about an object of this kind.
@@ -106,7 +110,11 @@ pub(crate) async fn dispatch(
         registry.find(&info.group, &info.version, &info.resource).cloned().ok_or_else(ApiError::no_such_path)?;
     let across_namespaces = info.namespace.is_empty() && matches!(info.verb, "list" | "watch" | "deletecollection");
     let is_scope_right = match registered.kind.is_namespaced() {
-        true => !info.namespace.is_empty() || (across_namespaces && info.verb != "deletecollection") || registered.kind.answer.is_some(),
+        true => {
+            !info.namespace.is_empty()
+                || (across_namespaces && info.verb != "deletecollection")
+                || registered.kind.answer.is_some()
+        }
         false => info.namespace.is_empty() || registered.is_namespace(),
     };
     if !is_scope_right {
@@ -138,7 +146,10 @@ pub(crate) async fn dispatch(
     let mut response = match route(&mut call).await {
         Ok(response) => response,
         // What is warned of is told also with a refusal.
-        Err(error) => return Err(ApiError { warnings: call.warnings, ..error }),
+        Err(mut error) => {
+            error.warnings = call.warnings;
+            return Err(error);
+        }
     };
     respond::add_warnings(response.headers_mut(), &call.warnings);
     if call.info.verb == "get" || call.info.verb == "list" {
@@ -192,6 +203,6 @@ fn not_supported(call: &Call) -> ApiError {
     ApiError::verb_not_supported(call.named(""), call.info.verb)
 }
 
+pub(crate) use read::revision_parameter;
 /// The selection of a list or watch request.
 pub(crate) use selection::Selection;
-pub(crate) use read::revision_parameter;

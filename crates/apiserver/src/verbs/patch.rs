@@ -26,9 +26,7 @@ impl From<PatchError> for ApiError {
             PatchError::TooLarge(message) => {
                 ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
             }
-            PatchError::Unprocessable(message) => {
-                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
-            }
+            PatchError::Unprocessable(message) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message),
         }
     }
 }
@@ -36,9 +34,15 @@ impl From<PatchError> for ApiError {
 /// Changes an object.
 pub(super) async fn patch(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     match content::media_type(&call.headers).as_str() {
-        "application/json-patch+json" => change(call, |object, body| Ok(patches::apply_json_patch(object, body)?)).await,
-        "application/merge-patch+json" => change(call, |object, body| Ok(patches::apply_merge_patch(object, body)?)).await,
-        "application/strategic-merge-patch+json" if call.registered.kind.is_typed => change(call, strategic::apply).await,
+        "application/json-patch+json" => {
+            change(call, |object, body| Ok(patches::apply_json_patch(object, body)?)).await
+        }
+        "application/merge-patch+json" => {
+            change(call, |object, body| Ok(patches::apply_merge_patch(object, body)?)).await
+        }
+        "application/strategic-merge-patch+json" if call.registered.kind.is_typed => {
+            change(call, strategic::apply).await
+        }
         "application/apply-patch+yaml" => server_side_apply(call).await,
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
@@ -140,7 +144,8 @@ fn refused(call: &Call, error: ApplyError) -> ApiError {
     match &error {
         ApplyError::Conflicts(_) => {
             let mut refusal = ApiError::new(StatusCode::CONFLICT, "Conflict", message);
-            let text = |cause: &Value, field: &str| cause.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text =
+                |cause: &Value, field: &str| cause.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
             refusal.causes = error
                 .causes()
                 .as_array()

@@ -48,7 +48,9 @@ impl From<StoreError> for ApiError {
 }
 
 fn expired_list() -> ApiError {
-    ApiError::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
+    ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+    )
 }
 
 /// A `resourceVersion` parameter.
@@ -179,7 +181,8 @@ async fn older_page(
 ) -> Result<Page, ApiError> {
     let registered = &call.registered;
     let prefix = keys::prefix(&registered.storage);
-    let base = if selection.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", selection.namespace) };
+    let base =
+        if selection.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", selection.namespace) };
     let mut range = KeyRange::prefix(base);
     if let Some(after) = after {
         range = range.after(format!("{prefix}{after}").as_bytes());
@@ -224,7 +227,7 @@ fn plain_list(registered: &Registered, metadata: &Value, items: Vec<Arc<CachedOb
     let mut pieces = Pieces { head: Some(head), items: items.into_iter(), is_first: true, is_done: false };
     if total <= PIECE_BYTES {
         let mut whole = BytesMut::with_capacity(total + 256);
-        while let Some(piece) = pieces.next() {
+        for piece in pieces.by_ref() {
             whole.put(piece);
         }
         return respond::json_bytes(StatusCode::OK, whole.freeze());

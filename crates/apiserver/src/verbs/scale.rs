@@ -37,7 +37,11 @@ async fn write(call: &mut Call, paths: &ScalePaths) -> Result<Response<ResponseB
             match content::media_type(&call.headers).as_str() {
                 "application/json-patch+json" => patch::apply_json_patch(&current, &call.body)?,
                 "application/merge-patch+json" => patch::apply_merge_patch(&current, &call.body)?,
-                _ => return Err(ApiError::unsupported_media_type("application/json-patch+json, application/merge-patch+json")),
+                _ => {
+                    return Err(ApiError::unsupported_media_type(
+                        "application/json-patch+json, application/merge-patch+json",
+                    ));
+                }
             }
         } else {
             content::decode_object(&call.headers, &call.body)?.0
@@ -53,8 +57,7 @@ fn from_scale(call: &Call, live: &Live, scale: &Value, paths: &ScalePaths) -> Re
     check_revision(call, scale, live)?;
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
-        let error =
-            FieldError::invalid(&paths.spec_replicas_path, json!(replicas), "should be a non-negative integer");
+        let error = FieldError::invalid(&paths.spec_replicas_path, json!(replicas), "should be a non-negative integer");
         return Err(ApiError::invalid(call.named_kind(&call.info.name), &[error]));
     }
     let mut object = live.object.clone();

@@ -44,7 +44,11 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn merge_maps(mut current: Map<String, Value>, mut patch: Map<String, Value>, path: &str) -> Result<Map<String, Value>, ApiError> {
+fn merge_maps(
+    mut current: Map<String, Value>,
+    mut patch: Map<String, Value>,
+    path: &str,
+) -> Result<Map<String, Value>, ApiError> {
     match patch.shift_remove("$patch").as_ref().and_then(Value::as_str) {
         None => {}
         Some("replace") => return Ok(patch),
@@ -179,7 +183,10 @@ mod tests {
     #[test]
     fn directives_replace_and_delete_maps() {
         let object = json!({"data": {"a": "1", "b": "2"}});
-        assert_eq!(patched(object.clone(), json!({"data": {"$patch": "replace", "c": "3"}})), json!({"data": {"c": "3"}}));
+        assert_eq!(
+            patched(object.clone(), json!({"data": {"$patch": "replace", "c": "3"}})),
+            json!({"data": {"c": "3"}})
+        );
         assert_eq!(patched(object.clone(), json!({"data": {"$patch": "delete"}})), json!({"data": {}}));
         assert_eq!(patched(object.clone(), json!({"data": {"$retainKeys": ["b"]}})), json!({"data": {"b": "2"}}));
         assert!(apply(&object, b"{\"data\": {\"$patch\": \"frob\"}}").is_err());

@@ -10,9 +10,9 @@ use crate::kind::{ClaimKey, ClaimRefusal};
 use crate::meta_validate;
 use crate::registry::GroupResource;
 use crate::schema::FieldError;
+use crate::storage::encoding;
 use crate::storage::keys::{self, ObjectKey};
 use crate::storage::write::{self, Holder, Outcome, Write, WriteError};
-use crate::storage::encoding;
 
 /// The stored state that a write replaces.
 pub(super) struct Live {

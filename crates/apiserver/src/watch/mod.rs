@@ -73,7 +73,11 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         Err(error) => {
             let line = encoder.error(&error);
             let only = futures::stream::iter([Ok(line)]);
-            return Ok(respond::with_type(StatusCode::OK, HeaderValue::from_static("application/json"), body::stream(only)));
+            return Ok(respond::with_type(
+                StatusCode::OK,
+                HeaderValue::from_static("application/json"),
+                body::stream(only),
+            ));
         }
     };
     let timeout = match query.number("timeoutSeconds")? {

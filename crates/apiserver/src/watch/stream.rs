@@ -89,7 +89,11 @@ impl Watcher {
         send(out, &mut piece).await?;
         let mut bookmarks = interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
         bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let last_bookmark = tokio::time::sleep_until(if timeout > LAST_BOOKMARK { deadline - LAST_BOOKMARK } else { deadline + timeout });
+        let last_bookmark = tokio::time::sleep_until(if timeout > LAST_BOOKMARK {
+            deadline - LAST_BOOKMARK
+        } else {
+            deadline + timeout
+        });
         tokio::pin!(last_bookmark);
         let mut had_last = false;
         let stopping = self.stopping.clone();

@@ -49,7 +49,10 @@ async fn what_nobody_allows_is_denied_in_kubernetes_words() {
     assert_eq!(code, 403);
     assert_eq!(bob.get("/apis").await.0, 200, "discovery is for everybody who is somebody");
     let (code, refused) = bob.get("/metrics").await;
-    assert_eq!((code.as_u16(), refused["message"].as_str().unwrap()), (403, "forbidden: User \"bob\" cannot get path \"/metrics\""));
+    assert_eq!(
+        (code.as_u16(), refused["message"].as_str().unwrap()),
+        (403, "forbidden: User \"bob\" cannot get path \"/metrics\"")
+    );
 }
 
 #[tokio::test]

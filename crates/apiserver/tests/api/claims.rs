@@ -56,7 +56,8 @@ async fn a_claim_has_one_holder_until_it_is_released() {
     // What was refused has taken nothing.
     admin.create(HOLDERS, &holder("three", &["/c"])).await;
     // A change takes and releases in one step.
-    let (code, changed) = admin.merge(&format!("{HOLDERS}/one"), &json!({"spec": {"mounts": [{"path": "/a"}, {"path": "/d"}]}})).await;
+    let (code, changed) =
+        admin.merge(&format!("{HOLDERS}/one"), &json!({"spec": {"mounts": [{"path": "/a"}, {"path": "/d"}]}})).await;
     assert_eq!(code, 200, "{changed}");
     admin.create(HOLDERS, &holder("two", &["/b"])).await;
     assert_eq!(admin.post(HOLDERS, &holder("four", &["/d"])).await.0, 422);

@@ -21,8 +21,7 @@ async fn secrets_fold_texts_into_bytes() {
 async fn immutable_config_stays_as_it_is() {
     let (_server, admin) = TestServer::with_demo().await;
     let path = "/api/v1/namespaces/demo/configmaps";
-    let config =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v"}, "immutable": true});
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v"}, "immutable": true});
     admin.create(path, &config).await;
     let (code, refused) = admin.merge(&format!("{path}/c"), &json!({"data": {"k": "w"}})).await;
     assert_eq!(code, 422, "{refused}");

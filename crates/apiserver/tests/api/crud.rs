@@ -156,8 +156,16 @@ async fn finalizers_hold_a_deletion_up() {
     assert_eq!(waiting["kind"], "Disk", "the object is answered while it waits");
     assert!(waiting["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(waiting["metadata"]["generation"], 2);
+    let (code, refused) = admin.post(DISKS, &disk("a", 6)).await;
+    assert_eq!(
+        (code.as_u16(), refused["message"].as_str().unwrap()),
+        (409, "object is being deleted: disks.test.example \"a\" already exists")
+    );
     let (_, again) = admin.delete(&format!("{DISKS}/a")).await;
-    assert_eq!(again["metadata"]["resourceVersion"], waiting["metadata"]["resourceVersion"], "a second one changes nothing");
+    assert_eq!(
+        again["metadata"]["resourceVersion"], waiting["metadata"]["resourceVersion"],
+        "a second one changes nothing"
+    );
     let (code, released) = admin.merge(&format!("{DISKS}/a"), &json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(code, 200, "{released}");
     assert_eq!(admin.get(&format!("{DISKS}/a")).await.0, 404);
@@ -191,7 +199,9 @@ async fn invalid_objects_are_refused_with_every_cause() {
     let fields: Vec<&str> =
         refused["details"]["causes"].as_array().unwrap().iter().map(|it| it["field"].as_str().unwrap()).collect();
     assert!(fields.contains(&"spec.sizeGb") && fields.contains(&"spec.class"), "{refused}");
-    let (code, refused) = admin.post(DISKS, &json!({"apiVersion": "test.example/v1", "kind": "Disk", "metadata": {"name": "Not A Name"}})).await;
+    let (code, refused) = admin
+        .post(DISKS, &json!({"apiVersion": "test.example/v1", "kind": "Disk", "metadata": {"name": "Not A Name"}}))
+        .await;
     assert_eq!(code, 422, "{refused}");
 }
 
@@ -222,7 +232,8 @@ async fn unknown_fields_are_dropped_reported_or_refused() {
     assert_eq!(response.headers()["warning"], "299 - \"unknown field \\\"spec.colour\\\"\"");
     let (_, stored) = admin.get(&format!("{DISKS}/a")).await;
     assert_eq!(at(&stored, "/spec/colour"), &Value::Null);
-    let twice = r#"{"apiVersion":"test.example/v1","kind":"Disk","metadata":{"name":"b"},"spec":{"sizeGb":1,"sizeGb":2}}"#;
+    let twice =
+        r#"{"apiVersion":"test.example/v1","kind":"Disk","metadata":{"name":"b"},"spec":{"sizeGb":1,"sizeGb":2}}"#;
     let (code, refused) = admin.send(http::Method::POST, &strict, "application/json", twice).await;
     assert_eq!(code, 400, "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("duplicate field \"spec.sizeGb\""), "{refused}");

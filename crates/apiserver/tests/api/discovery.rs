@@ -15,7 +15,10 @@ async fn plain_discovery_names_groups_kinds_and_subresources() {
     let (_, list) = admin.get("/apis/test.example/v1").await;
     let resource = |name: &str| list["resources"].as_array().unwrap().iter().find(|it| it["name"] == name).cloned();
     let disks = resource("disks").unwrap();
-    assert_eq!((&disks["kind"], &disks["namespaced"], &disks["shortNames"]), (&json!("Disk"), &json!(true), &json!(["dk"])));
+    assert_eq!(
+        (&disks["kind"], &disks["namespaced"], &disks["shortNames"]),
+        (&json!("Disk"), &json!(true), &json!(["dk"]))
+    );
     assert_eq!(disks["categories"], json!(["all"]));
     assert!(resource("disks/status").is_some());
     assert_eq!(resource("disks/scale").unwrap()["group"], "autoscaling");
@@ -60,6 +63,12 @@ async fn schemas_are_published_with_their_hash() {
     assert!(address.starts_with("/openapi/v3/apis/test.example/v1?hash="), "{address}");
     let (code, document) = admin.get(address).await;
     assert_eq!((code.as_u16(), document["openapi"].as_str().unwrap()), (200, "3.0.0"));
+    let request = http::Request::get(address).body(Default::default()).unwrap();
+    let response = admin.respond(request).await;
+    assert!(response.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+    let request = http::Request::get("/openapi/v3/apis/test.example/v1?hash=OLD").body(Default::default()).unwrap();
+    let response = admin.respond(request).await;
+    assert_eq!((response.status().as_u16(), response.headers()["location"].to_str().unwrap()), (301, address));
     let (code, document) = admin.get("/openapi/v2").await;
     assert_eq!((code.as_u16(), document["swagger"].as_str().unwrap()), (200, "2.0"));
     let request = http::Request::get("/openapi/v2").body(Default::default()).unwrap();

@@ -47,8 +47,7 @@ async fn typed_requests_work_in_process() {
     let api = disks(&client);
     let made = api.create(&PostParams::default(), &disk("a", 5)).await.unwrap();
     assert_eq!(made.data["spec"]["class"], "standard");
-    let patched =
-        api.patch("a", &PatchParams::default(), &Patch::Merge(json!({"spec": {"sizeGb": 6}}))).await.unwrap();
+    let patched = api.patch("a", &PatchParams::default(), &Patch::Merge(json!({"spec": {"sizeGb": 6}}))).await.unwrap();
     assert_eq!(patched.data["spec"]["sizeGb"], 6);
     let status = json!({"status": {"phase": "Ready"}});
     let status = api.patch_status("a", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
@@ -71,7 +70,11 @@ async fn a_reflector_follows_by_list_and_by_stream() {
     let (_server, client) = start().await;
     let api = disks(&client);
     api.create(&PostParams::default(), &disk("before", 1)).await.unwrap();
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists(), watcher::Config::default().page_size(1)] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+        watcher::Config::default().page_size(1),
+    ] {
         let writer = reflector::store::Writer::new(resource());
         let store = writer.as_reader();
         let stream = reflector::reflector(writer, watcher(api.clone(), config)).default_backoff().applied_objects();

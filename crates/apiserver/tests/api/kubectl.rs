@@ -93,12 +93,20 @@ async fn the_everyday_commands_work() {
     assert_eq!(kubectl.run("get disks --field-selector spec.class=standard -o name").await, "disk.test.example/a\n");
     kubectl.run("scale disk a --replicas=2").await;
     kubectl.run("patch disk a --type=merge --subresource=status -p {\"status\":{\"phase\":\"Ready\"}}").await;
-    assert_eq!(kubectl.run("wait disk/a --for=jsonpath={.status.phase}=Ready --timeout=5s").await, "disk.test.example/a condition met\n");
+    assert_eq!(
+        kubectl.run("wait disk/a --for=jsonpath={.status.phase}=Ready --timeout=5s").await,
+        "disk.test.example/a condition met\n"
+    );
     kubectl.run("patch disk a --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/sizeGb\",\"value\":8}]").await;
     let description = kubectl.run("describe disk a").await;
     assert!(description.contains("Size Gb:") && description.contains("Events:"), "{description}");
     assert!(kubectl.run("delete disk a").await.starts_with("disk.test.example \"a\" deleted"));
-    assert!(kubectl.refused("get disk a", "").await.contains("Error from server (NotFound): disks.test.example \"a\" not found"));
+    assert!(
+        kubectl
+            .refused("get disk a", "")
+            .await
+            .contains("Error from server (NotFound): disks.test.example \"a\" not found")
+    );
 }
 
 #[tokio::test]
@@ -108,10 +116,15 @@ async fn replace_create_and_server_side_apply_work() {
     kubectl.run_with("create -f -", DISK).await;
     kubectl.run_with("replace -f -", &DISK.replace("sizeGb: 5", "sizeGb: 7")).await;
     assert_eq!(kubectl.run("get disk a -o jsonpath={.spec.sizeGb}").await, "7");
-    let conflict = kubectl.refused("apply --server-side --field-manager=other -f -", &DISK.replace("sizeGb: 5", "sizeGb: 9")).await;
+    let conflict = kubectl
+        .refused("apply --server-side --field-manager=other -f -", &DISK.replace("sizeGb: 5", "sizeGb: 9"))
+        .await;
     assert!(conflict.contains("conflict with \"kubectl-replace\""), "{conflict}");
     kubectl
-        .run_with("apply --server-side --force-conflicts --field-manager=other -f -", &DISK.replace("sizeGb: 5", "sizeGb: 9"))
+        .run_with(
+            "apply --server-side --force-conflicts --field-manager=other -f -",
+            &DISK.replace("sizeGb: 5", "sizeGb: 9"),
+        )
         .await;
     assert_eq!(kubectl.run("get disk a -o jsonpath={.spec.sizeGb}").await, "9");
     kubectl.run("create configmap settings --from-literal=k=v").await;

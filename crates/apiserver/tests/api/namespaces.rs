@@ -16,6 +16,10 @@ async fn objects_need_a_namespace() {
     assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "demo");
     admin.create(DISKS, &disk("a", 1)).await;
+    for bad in ["a.b", "Capital", &"x".repeat(64)] {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": bad}});
+        assert_eq!(admin.post("/api/v1/namespaces", &body).await.0, 422, "{bad}");
+    }
 }
 
 #[tokio::test]
@@ -42,7 +46,9 @@ async fn a_terminating_namespace_says_on_whom_it_waits_and_takes_nothing_in() {
     admin.delete("/api/v1/namespaces/demo").await;
     let tells = |_, it: &Value| {
         it["status"]["conditions"].as_array().is_some_and(|conditions| {
-            conditions.iter().any(|it| it["message"].as_str().is_some_and(|it| it.contains("test.example/hold in 1 resource instances")))
+            conditions.iter().any(|it| {
+                it["message"].as_str().is_some_and(|it| it.contains("test.example/hold in 1 resource instances"))
+            })
         })
     };
     eventually(&admin, "/api/v1/namespaces/demo", "telling", tells).await;

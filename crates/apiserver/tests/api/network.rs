@@ -59,7 +59,10 @@ struct Shout;
 #[async_trait]
 impl Connect for Shout {
     async fn connect(&self, mut request: ConnectRequest) -> Result<http::Response<ResponseBody>, ApiError> {
-        assert_eq!((request.namespace.as_str(), request.name.as_str(), request.identity.user.as_str()), ("demo", "a", "admin"));
+        assert_eq!(
+            (request.namespace.as_str(), request.name.as_str(), request.identity.user.as_str()),
+            ("demo", "a", "admin")
+        );
         assert_eq!(request.object["spec"]["sizeGb"], 5);
         if !request.request.headers().contains_key("upgrade") {
             return Ok(http::Response::new(body::full(format!("rest: {:?}", request.rest))));

@@ -44,9 +44,8 @@ async fn concurrent_patches_all_count() {
 async fn a_patch_with_an_old_revision_is_refused() {
     let (_server, admin) = TestServer::with_demo().await;
     admin.create(DISKS, &disk("a", 5)).await;
-    let (code, refused) = admin
-        .merge(&format!("{DISKS}/a"), &json!({"metadata": {"resourceVersion": "1"}, "spec": {"sizeGb": 6}}))
-        .await;
+    let (code, refused) =
+        admin.merge(&format!("{DISKS}/a"), &json!({"metadata": {"resourceVersion": "1"}, "spec": {"sizeGb": 6}})).await;
     assert_eq!((code.as_u16(), &refused["reason"]), (409, &json!("Conflict")));
 }
 

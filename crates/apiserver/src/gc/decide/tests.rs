@@ -48,18 +48,18 @@ fn objects_live_as_long_as_one_owner_does() {
     use OwnerState::{Gone, There, WaitsForDependents};
     let two = [owner("a", false), owner("b", true)];
     let delete = |is_foreground| vec![Action::Delete { place: place("it"), uid: "it".into(), is_foreground }];
-    let without = |uid: &str| {
-        vec![Action::RemoveOwners { place: place("it"), uid: "it".into(), owners: vec![uid.into()] }]
-    };
-    let child = object("child", &[owner("it", true)], &[], false);
-    let table: [(&[OwnerState], &[Arc<CachedObject>], Vec<Action>); 7] = [
+    let without =
+        |uid: &str| vec![Action::RemoveOwners { place: place("it"), uid: "it".into(), owners: vec![uid.into()] }];
+    type Row<'a> = (&'a [OwnerState], &'a [Arc<CachedObject>], Vec<Action>);
+    let children = [object("child", &[owner("it", true)], &[], false)];
+    let table: [Row<'_>; 7] = [
         (&[There, There], &[], vec![]),
         (&[There, Gone], &[], without("b")),
         (&[There, WaitsForDependents], &[], without("b")),
         (&[Gone, Gone], &[], delete(false)),
-        (&[Gone, Gone], &[child.clone()], delete(false)),
+        (&[Gone, Gone], &children, delete(false)),
         (&[Gone, WaitsForDependents], &[], delete(false)),
-        (&[Gone, WaitsForDependents], &[child], delete(true)),
+        (&[Gone, WaitsForDependents], &children, delete(true)),
     ];
     for (states, dependents, expected) in table {
         assert_eq!(decide(&observed(object("it", &two, &[], false), states, dependents)), expected, "{states:?}");
@@ -71,8 +71,7 @@ fn owners_in_the_foreground_wait_for_those_that_block() {
     let it = object("it", &[], &[FOREGROUND], true);
     let blocking = object("a", &[owner("it", true)], &[], false);
     let other = object("b", &[owner("it", false)], &[], false);
-    let release =
-        vec![Action::RemoveFinalizer { place: place("it"), uid: "it".into(), finalizer: FOREGROUND }];
+    let release = vec![Action::RemoveFinalizer { place: place("it"), uid: "it".into(), finalizer: FOREGROUND }];
     assert_eq!(decide(&observed(it.clone(), &[], &[blocking, other.clone()])), vec![]);
     assert_eq!(decide(&observed(it.clone(), &[], &[other])), release);
     assert_eq!(decide(&observed(it, &[], &[])), release);

@@ -46,10 +46,8 @@ impl TestServer {
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
-        let builder = ApiServer::builder(store)
-            .authorizer(Arc::new(GroupAuthorizer { unlimited }))
-            .crd_dir(crd_dir())
-            .unwrap();
+        let builder =
+            ApiServer::builder(store).authorizer(Arc::new(GroupAuthorizer { unlimited })).crd_dir(crd_dir()).unwrap();
         let api = configure(builder).start().await.unwrap();
         TestServer { api, dir }
     }
@@ -90,7 +88,13 @@ impl Client {
         self.0.clone().oneshot(request).await.unwrap()
     }
 
-    pub async fn send(&self, method: Method, path: &str, media_type: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &str,
+        body: impl Into<Bytes>,
+    ) -> (StatusCode, Value) {
         let request = Request::builder()
             .method(method)
             .uri(path)

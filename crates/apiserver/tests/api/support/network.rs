@@ -38,8 +38,7 @@ impl NetworkServer {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let (api, tls, token) = (server.api.clone(), pki.server_config(), stop.clone());
-        let serving =
-            tokio::spawn(async move { api.serve(vec![listener], tls, ServeOptions::default(), token).await });
+        let serving = tokio::spawn(async move { api.serve(vec![listener], tls, ServeOptions::default(), token).await });
         NetworkServer { server, pki, address, stop, serving }
     }
 
