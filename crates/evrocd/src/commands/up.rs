@@ -43,7 +43,7 @@ pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
         return run(arguments, None, false, Progress::Terminal);
     }
     match wait_for_another_start(instance)? {
-        Turn::Runs(status) => already_running(arguments, instance, status),
+        Turn::Runs(status) => already_running(arguments, instance, *status),
         Turn::Ours(lock) if arguments.detach => detach(arguments, instance, lock),
         Turn::Ours(lock) => run(arguments, Some(lock), false, Progress::Terminal),
     }
@@ -70,7 +70,7 @@ fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> 
 /// What a start finds when it is its turn.
 enum Turn {
     /// A supervisor runs.
-    Runs(SupervisorStatus),
+    Runs(Box<SupervisorStatus>),
     /// None runs, and none can start beside us.
     Ours(InstanceLock),
 }
@@ -89,7 +89,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
             Err(LockError::Held(_)) => {}
         }
         if let Some(status) = running(instance)?.filter(|status| status.state == "running") {
-            return Ok(Turn::Runs(status));
+            return Ok(Turn::Runs(Box::new(status)));
         }
         if std::mem::take(&mut is_first) {
             println!("instance {instance} is being started or stopped by another supervisor: waiting for that");

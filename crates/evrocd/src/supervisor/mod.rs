@@ -26,14 +26,15 @@ mod reload;
 mod role;
 mod server;
 mod spawn;
+mod stop;
 pub mod takeover;
+mod upkeep;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use evroc_iam::files::Owner;
@@ -43,12 +44,13 @@ use crate::bootstrap;
 use crate::instance::{InstanceLock, InstanceName, InstanceRecord};
 use crate::logging::SupervisorLog;
 use crate::process::Ended;
-use crate::roles::{Command, Report, Role, RoleConfig, RoleMode};
+use crate::roles::{Report, Role, RoleConfig, RoleMode};
 pub use prepare::UpOptions;
 pub use progress::Progress;
-use protocol::{Reply, Request, RoleStatus, SupervisorStatus};
+use protocol::{Reply, Request};
 pub use reload::LOCK;
 use role::{RoleSlot, Started};
+pub use stop::drain_without_supervisor;
 
 /// How often a role may die at the first start before the start is given up.
 const DEATHS_AT_START: u32 = 5;
@@ -56,8 +58,6 @@ const DEATHS_AT_START: u32 = 5;
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
 /// How often log files are looked at.
 const LOG_CHECK: Duration = Duration::from_secs(10);
-/// What a node gets beyond the guests' own time to report that it has stopped them.
-const DRAIN_GRACE: Duration = Duration::from_secs(20);
 
 /// Something that happened.
 enum Event {
@@ -338,185 +338,6 @@ impl Supervisor {
         let ports = self.record.ports.context("no ports were chosen")?;
         Ok(role::config(&self.record, role, mode, (ports.api.port, ports.https.port), &self.boot_id))
     }
-
-    async fn stop(&mut self, stop: Stop) -> anyhow::Result<ExitCode> {
-        match stop {
-            Stop::Signal(name) => {
-                tracing::info!(signal = name, "stops; guests and containers go on");
-                self.end_roles().await;
-                if !self.is_detached {
-                    println!(
-                        "stopped; guests and containers go on: `evrocd up` takes them over, `evrocd down` stops them"
-                    );
-                }
-                Ok(ExitCode::SUCCESS)
-            }
-            Stop::RoleFails(role) => {
-                let last = self.roles[&role].last_exit.clone().unwrap_or_default();
-                self.end_roles().await;
-                let path = self.record.layout().log(role.name());
-                let tail = logs::tail(&path, 5).join("\n  ");
-                let message = format!(
-                    "role {role} does not start (tried {DEATHS_AT_START} times, last: {last}); the end of {}:\n  {tail}",
-                    path.display()
-                );
-                self.progress.failed(&message);
-                anyhow::bail!(message)
-            }
-            Stop::Down { timeout, reply } => {
-                self.state = "draining";
-                let drained = self.drain(timeout, &reply).await;
-                self.state = "stopping";
-                let _ = reply.send(Reply::Progress { message: "stopping the roles".into() }).await;
-                self.end_roles().await;
-                let _ = reply
-                    .send(match drained {
-                        Ok((stopped, killed)) => Reply::Done { message: drained_words(stopped, killed) },
-                        Err(message) => Reply::Error { message },
-                    })
-                    .await;
-                Ok(ExitCode::SUCCESS)
-            }
-        }
-    }
-
-    /// Asks the node to stop what runs and waits for its answer. A node that dies meanwhile is started again and asked again.
-    async fn drain(&mut self, timeout: Duration, reply: &mpsc::Sender<Reply>) -> Result<(u32, u32), String> {
-        let _ = reply.send(Reply::Progress { message: "stopping guests and containers".into() }).await;
-        let deadline = Instant::now() + timeout + DRAIN_GRACE;
-        let mut asked_generation = None;
-        loop {
-            if self.roles[&Role::Node].started.is_none() {
-                self.spawn(Role::Node);
-            }
-            if let Some(started) = &self.roles[&Role::Node].started
-                && asked_generation != Some(started.generation)
-            {
-                asked_generation = Some(started.generation);
-                let _ = started.commands.send(Command::Drain { timeout_seconds: timeout.as_secs() }).await;
-            }
-            let retry = Instant::now() + Duration::from_secs(1);
-            let event = tokio::select! {
-                event = self.events.recv() => event,
-                () = sleep_until(Some(deadline.min(retry))) => None,
-            };
-            if Instant::now() >= deadline {
-                return Err(format!(
-                    "node did not stop all guests and containers within {} s; they go on running: see {}",
-                    timeout.as_secs(),
-                    self.record.layout().log("node").display()
-                ));
-            }
-            match event {
-                Some(Event::Reported { role: Role::Node, report: Report::Drained { stopped, killed }, .. }) => {
-                    return Ok((stopped, killed));
-                }
-                Some(Event::Reported { role: Role::Node, report: Report::Progress { message }, .. }) => {
-                    let _ = reply.send(Reply::Progress { message }).await;
-                }
-                Some(Event::Reported { role, generation, report }) => self.note_report(role, generation, &report),
-                Some(Event::Exited { role, generation, ended }) => {
-                    self.note_exit(role, generation, ended);
-                }
-                Some(Event::Asked(asked)) => self.answer_while_stopping(asked).await,
-                None => {}
-            }
-        }
-    }
-
-    async fn answer_while_stopping(&self, asked: server::Asked) {
-        let reply = match asked.request {
-            Request::Status => Reply::Status(Box::new(self.status(asked.is_privileged))),
-            _ => Reply::Error { message: "the instance is being stopped".into() },
-        };
-        let _ = asked.reply.send(reply).await;
-    }
-
-    async fn end_roles(&mut self) {
-        self.state = "stopping";
-        for role in Role::ALL.into_iter().rev() {
-            let Some(slot) = self.roles.get_mut(&role) else { continue };
-            slot.next_start = None;
-            if let Some(started) = slot.started.take() {
-                takeover::end_process(&started.handle, role).await;
-                tracing::info!(%role, "role stopped");
-            }
-        }
-    }
-
-    fn status(&self, is_privileged: bool) -> SupervisorStatus {
-        let (api_port, https_port) = self.record.ports.map_or((0, 0), |ports| (ports.api.port, ports.https.port));
-        let roles = self.roles.iter().map(|(role, slot)| (role.name().to_owned(), slot.status())).collect();
-        let layout = self.record.layout();
-        SupervisorStatus {
-            instance: self.record.instance.clone(),
-            state: self.state.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            digest: self.digest.clone(),
-            pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            domain: self.record.domain.clone(),
-            api_port,
-            https_port,
-            hosts_block: self.record.hosts_block,
-            state_dir: layout.state.clone(),
-            roles,
-            accelerator: crate::status::accelerator(&layout),
-            workloads: is_privileged.then(|| crate::status::workloads(&layout, &self.boot_id)),
-        }
-    }
-
-    fn rotate_logs(&mut self, largest: u64) {
-        let layout = self.record.layout();
-        let root = Owner { uid: 0, gid: 0 };
-        let rotated = |name: &str, owner: Owner| -> Result<Option<File>, evroc_iam::files::FileError> {
-            if !logs::rotate(&layout.log(name), largest)? {
-                return Ok(None);
-            }
-            bootstrap::open_log(&layout, name, owner).map(Some)
-        };
-        match rotated("supervisor", root) {
-            Ok(Some(file)) => {
-                if self.is_detached {
-                    let _ = rustix::stdio::dup2_stdout(&file);
-                    let _ = rustix::stdio::dup2_stderr(&file);
-                }
-                self.log.reopen(file);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, cause = %error.source, "cannot rotate a log"),
-        }
-        for (role, slot) in &self.roles {
-            match rotated(role.name(), role::owner(&self.record, *role)) {
-                Ok(Some(_)) => {
-                    if let Some(started) = &slot.started {
-                        let _ = started.commands.try_send(Command::ReopenLog);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, cause = %error.source, "cannot rotate a log"),
-            }
-        }
-    }
-
-    async fn renew_certificates(&mut self) {
-        match bootstrap::ensure_certificates(&self.record, SystemTime::now()) {
-            Ok(certificates) => {
-                for note in certificates.notes {
-                    tracing::info!(note);
-                }
-                for role in Role::ALL.into_iter().filter(|role| certificates.changed.contains(&role.name())) {
-                    if let Some(started) = &self.roles[&role].started {
-                        // Its end is an ordinary event: it is started again at once, with the new files.
-                        let _ = started.handle.signal(rustix::process::Signal::TERM);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "cannot check the certificates")
-            }
-        }
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -524,49 +345,6 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn drained_words(stopped: u32, killed: u32) -> String {
-    match (stopped, killed) {
-        (0, 0) => "no guest or container ran".into(),
-        (stopped, 0) => format!("stopped {stopped} guests and containers"),
-        (stopped, killed) => {
-            format!("stopped {stopped} guests and containers; {killed} did not end in time and were killed")
-        }
-    }
-}
-
-/// Starts a node for nothing but stopping what runs; for `evrocd down` when no supervisor runs. The caller holds the instance's lock.
-pub async fn drain_without_supervisor(
-    record: &InstanceRecord,
-    boot_id: &str,
-    timeout: Duration,
-    mut on_progress: impl FnMut(&str),
-) -> anyhow::Result<String> {
-    let (queue, mut events) = mpsc::channel(64);
-    let config = role::config(record, Role::Node, RoleMode::DrainOnly, (0, 0), boot_id);
-    let started = role::start(record, Role::Node, &config, Vec::<(&'static str, Vec<_>)>::new(), &queue)?;
-    started.commands.send(Command::Drain { timeout_seconds: timeout.as_secs() }).await?;
-    let wait = async {
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Reported { report: Report::Drained { stopped, killed }, .. } => {
-                    return Ok(drained_words(stopped, killed));
-                }
-                Event::Reported { report: Report::Progress { message }, .. } => on_progress(&message),
-                Event::Exited { ended, .. } => anyhow::bail!(
-                    "node ended before it had stopped everything ({}); see {}",
-                    ended.map_or_else(|| "unknown".into(), |ended| ended.to_string()),
-                    record.layout().log("node").display()
-                ),
-                _ => {}
-            }
-        }
-        anyhow::bail!("node is gone")
-    };
-    let result = tokio::time::timeout(timeout + DRAIN_GRACE, wait).await;
-    takeover::end_process(&started.handle, Role::Node).await;
-    result.context("node did not stop all guests and containers in time")?
 }
 
 /// Descriptors that are passed on to a role, with the variable that tells their numbers.
@@ -577,22 +355,4 @@ fn link_pair() -> std::io::Result<(tokio::net::UnixStream, OwnedFd)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     Ok((tokio::net::UnixStream::from_std(ours)?, theirs.into()))
-}
-
-impl RoleSlot {
-    fn status(&self) -> RoleStatus {
-        let state = match (&self.started, self.next_start) {
-            (Some(started), _) if started.is_ready => "ready",
-            (Some(_), _) => "starting",
-            (None, Some(_)) => "waiting",
-            (None, None) => "stopped",
-        };
-        RoleStatus {
-            state: state.to_owned(),
-            pid: self.started.as_ref().map(|started| started.handle.id.pid),
-            uptime_seconds: self.started.as_ref().map_or(0, |started| started.at.elapsed().as_secs()),
-            restarts: self.restarts,
-            last_exit: self.last_exit.clone(),
-        }
-    }
 }
