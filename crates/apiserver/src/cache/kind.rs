@@ -293,3 +293,6 @@ fn as_bound(bound: &TextBound) -> Bound<&str> {
         Bound::Unbounded => Bound::Unbounded,
     }
 }
+
+#[cfg(test)]
+mod tests;
