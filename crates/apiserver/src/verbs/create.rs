@@ -32,7 +32,10 @@ mod rand_bytes {
 /// Reads the body as an object of the call's kind; unknown fields are gone and reported, defaults are filled in.
 pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, ApiError> {
     let kind = call.registered.kind.kind.clone();
-    let decoded = content::decode_object(&call.headers, &call.body).and_then(|(object, duplicates)| {
+    let decoded = content::decode_object(&call.headers, &call.body).and_then(|(mut object, duplicates)| {
+        if call.registered.kind.is_typed {
+            fill_type(call, &mut object);
+        }
         let has_kind = object.get("kind").and_then(Value::as_str).is_some_and(|it| !it.is_empty());
         match object.is_object() {
             true if has_kind => Ok((object, duplicates)),
@@ -54,6 +57,17 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
     check_type(call, &object)?;
     admit_fields(call, &mut object, &duplicates, options)?;
     Ok(object)
+}
+
+/// Clients that know a kind as a type may leave its name to the path.
+fn fill_type(call: &Call, object: &mut Value) {
+    let Some(map) = object.as_object_mut() else { return };
+    let kind = &call.registered.kind.kind;
+    for (field, text) in [("apiVersion", &call.registered.api_version), ("kind", kind)] {
+        if map.get(field).is_none_or(|it| it.is_null() || it == "") {
+            map.insert(field.to_owned(), text.clone().into());
+        }
+    }
 }
 
 /// Prunes and defaults; reports what was dropped.

@@ -27,6 +27,9 @@ async fn immutable_config_stays_as_it_is() {
     assert_eq!(code, 422, "{refused}");
     let (code, _) = admin.merge(&format!("{path}/c"), &json!({"metadata": {"labels": {"a": "b"}}})).await;
     assert_eq!(code, 200);
+    // Typed clients leave the type to the path.
+    let made = admin.create(path, &json!({"metadata": {"name": "d"}, "data": {"k": "v"}})).await;
+    assert_eq!((&made["kind"], &made["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
 }
 
 #[tokio::test]
