@@ -1,13 +1,11 @@
-//! Who may do what: the API server and the registry ask here, the tables of `evroc-iam` answer.
+//! Who may do what in the registry, and the keys and names that decide about it.
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine;
-use evroc_apiserver::authn::Identity as Caller;
-use evroc_apiserver::authz::{Attributes, Authorize, Decision};
 use evroc_iam::Identity;
-use evroc_iam::authz::{self, Request};
+use evroc_iam::authz;
 use evroc_iam::token::{TokenKey, TokenVerifier};
 use evroc_registry::{Action, Denied, Repository};
 use http::header;
@@ -26,38 +24,6 @@ pub struct Access {
     pub registry: String,
     /// The authority's certificate, as PEM.
     pub ca: String,
-}
-
-/// The API server's word for a caller, in the words of the rules.
-pub fn identity_of(caller: &Caller) -> Identity {
-    Identity {
-        name: caller.user.clone(),
-        groups: caller.groups.clone(),
-        uid: caller.uid.clone(),
-        extra: caller.extra.clone(),
-    }
-}
-
-#[async_trait]
-impl Authorize for Access {
-    async fn authorize(&self, caller: &Caller, asked: &Attributes) -> Decision {
-        let request = if asked.is_resource {
-            Request::Resource {
-                verb: &asked.verb,
-                group: &asked.group,
-                resource: &asked.resource,
-                subresource: &asked.subresource,
-                namespace: &asked.namespace,
-                name: &asked.name,
-            }
-        } else {
-            Request::Path { verb: &asked.verb, path: &asked.path }
-        };
-        match authz::decide(&identity_of(caller), &request) {
-            authz::Decision::Allowed { .. } => Decision::Allow,
-            authz::Decision::Denied { reason } => Decision::Deny { reason },
-        }
-    }
 }
 
 #[async_trait]

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use evroc_apiserver::error::ApiError;
 use evroc_apiserver::virtual_kind::{Answer, Question};
 use evroc_apiserver::{ResourceKind, Scope};
+use evroc_control::access::identity_of;
 use evroc_iam::authz::registry::AUDIENCE;
 use evroc_iam::token::Claims;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::access::{Access, identity_of};
+use super::access::Access;
 
 /// How long a credential is good for: a working day.
 const LIFE: Duration = Duration::from_secs(12 * 3600);

@@ -3,8 +3,7 @@
 mod access;
 mod credentials;
 mod images;
-mod kinds;
-mod seed;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,14 @@ use evroc_apiserver::authn::{Identity, Peer};
 use evroc_apiserver::mount::Mount;
 use evroc_apiserver::serve::ServeOptions;
 use evroc_apiserver::{ApiServer, audit::FileAudit};
+use evroc_control::access::Tables;
+use evroc_control::controllers::Controllers;
+use evroc_control::{kinds, seed};
 use evroc_iam::token::{TokenKey, TokenVerifier};
 use evroc_registry::Registry;
 use evroc_store::EmbeddedStore;
+use evroc_store::clock::SystemClock;
+use evroc_store::compaction::{Retention, compact_continuously};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -29,16 +33,20 @@ const COLLECT: (Duration, Duration) = (Duration::from_secs(3600), Duration::from
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let config = context.config.clone();
     let store = Arc::new(EmbeddedStore::open(config.role_dir.join("store")).await.context("cannot open the store")?);
+    tokio::spawn(compact_continuously(store.clone(), Arc::new(SystemClock::default()), Retention::default()));
     let registry = Registry::open(config.role_dir.join("registry")).await.context("cannot open the registry")?;
     let access = Arc::new(access(&config)?);
 
     let mut builder = ApiServer::builder(store.clone());
-    for kind in kinds::all(&access)? {
+    for kind in kinds::all().context("a definition of our own is not valid")? {
         builder = builder.kind(kind);
     }
     let router = registry.router(access.clone());
-    let server = builder
-        .authorizer(access.clone())
+    let streams = streams::Streams::new(context.stop.clone());
+    let server = streams
+        .register(builder)
+        .kind(credentials::kind(&access))
+        .authorizer(Arc::new(Tables))
         .audit(Arc::new(FileAudit::open(&config.role_dir.join("audit.jsonl")).context("cannot open the audit log")?))
         .mount(Mount::new("", "/v2", router))
         .start()
@@ -51,6 +59,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         tokio::spawn(async move { server.serve(listeners, tls, ServeOptions::default(), stop).await })
     };
     let client = |name: &str| server.client_as(Identity::controller(name), "default");
+    streams.begin(client("streams"));
     seed::ensure(client("seed")).await.context("cannot write what every cloud starts with")?;
     let controllers = controllers(&config, &registry, client);
     context.ready().await;
@@ -94,9 +103,8 @@ fn tls(config: &RoleConfig) -> anyhow::Result<Arc<rustls::ServerConfig>> {
 
 /// Runs all controllers; ends only if they do.
 async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&str) -> kube::Client) {
-    let context = |name: &str| evroc_controller::Context::new(client(name));
-    let run = evroc_run::RunContext {
-        base: context("run"),
+    let controllers = Controllers {
+        clock: Arc::new(k8s_openapi::jiff::Timestamp::now),
         settings: evroc_run::Settings {
             domain: config.domain.clone(),
             https_port: config.https_port,
@@ -104,12 +112,7 @@ async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&
         },
         images: Arc::new(images::RegistryImages(registry.clone())),
     };
-    tokio::join!(
-        evroc_compute::run(context("compute")),
-        evroc_network::run(context("iam")),
-        evroc_run::run(run),
-        collect(registry),
-    );
+    tokio::join!(controllers.run(client), collect(registry));
 }
 
 async fn collect(registry: &Registry) {

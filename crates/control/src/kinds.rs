@@ -2,24 +2,20 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use evroc_api::claims::Claim;
 use evroc_api::compute::VirtualMachineSpec;
 use evroc_api::run::ServiceSpec;
 use evroc_apiserver::schema::FieldError;
-use evroc_apiserver::{ClaimKey, ClaimRefusal, ResourceKind};
+use evroc_apiserver::{ClaimKey, ClaimRefusal, CrdError, ResourceKind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::access::Access;
-use super::credentials;
-
-/// All kinds but the core ones.
-pub fn all(access: &Arc<Access>) -> anyhow::Result<Vec<ResourceKind>> {
-    let mut kinds = vec![credentials::kind(access)];
+/// All kinds that have a definition.
+pub fn all() -> Result<Vec<ResourceKind>, CrdError> {
+    let mut kinds = Vec::new();
     for definition in evroc_api::definitions() {
-        let definition = serde_json::to_value(definition)?;
-        let mut kind = ResourceKind::from_crd(&definition).context("a definition of our own is not valid")?;
+        let definition = serde_json::to_value(definition).map_err(CrdError::Malformed)?;
+        let mut kind = ResourceKind::from_crd(&definition)?;
         match kind.qualified_plural().as_str() {
             "virtualmachines.compute.evroclabs.net" => {
                 kind.claims = Some(Arc::new(|object| {

@@ -1,0 +1,48 @@
+//! Who may do what in the API: the server asks, the tables of `evroc-iam` answer.
+
+use async_trait::async_trait;
+use evroc_apiserver::authn::Identity as Caller;
+use evroc_apiserver::authz::{Attributes, Authorize, Decision};
+use evroc_iam::Identity;
+use evroc_iam::authz::{self, Request};
+
+/// The tables.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tables;
+
+/// The API server's word for a caller, in the words of the tables.
+pub fn identity_of(caller: &Caller) -> Identity {
+    Identity {
+        name: caller.user.clone(),
+        groups: caller.groups.clone(),
+        uid: caller.uid.clone(),
+        extra: caller.extra.clone(),
+    }
+}
+
+/// An identity of the tables, in the API server's words.
+pub fn caller_of(identity: Identity) -> Caller {
+    Caller { user: identity.name, groups: identity.groups, uid: identity.uid, extra: identity.extra }
+}
+
+#[async_trait]
+impl Authorize for Tables {
+    async fn authorize(&self, caller: &Caller, asked: &Attributes) -> Decision {
+        let request = if asked.is_resource {
+            Request::Resource {
+                verb: &asked.verb,
+                group: &asked.group,
+                resource: &asked.resource,
+                subresource: &asked.subresource,
+                namespace: &asked.namespace,
+                name: &asked.name,
+            }
+        } else {
+            Request::Path { verb: &asked.verb, path: &asked.path }
+        };
+        match authz::decide(&identity_of(caller), &request) {
+            authz::Decision::Allowed { .. } => Decision::Allow,
+            authz::Decision::Denied { reason } => Decision::Deny { reason },
+        }
+    }
+}

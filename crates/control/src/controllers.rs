@@ -1,0 +1,28 @@
+//! All controllers, each with an identity of its own.
+
+use std::sync::Arc;
+
+use evroc_controller::{Clock, Context};
+use evroc_run::image::Images;
+use evroc_run::{RunContext, Settings};
+use kube::Client;
+
+/// What the controllers are given.
+#[derive(Clone)]
+pub struct Controllers {
+    /// The time.
+    pub clock: Clock,
+    /// The operator's choices for services.
+    pub settings: Settings,
+    /// The registry that images are resolved in.
+    pub images: Arc<dyn Images>,
+}
+
+impl Controllers {
+    /// Runs all controllers until the future is dropped; `client` makes the API client of the controller with that name.
+    pub async fn run(self, client: impl Fn(&str) -> Client) {
+        let context = |name: &str| Context { client: client(name), clock: self.clock.clone() };
+        let run = RunContext { base: context("run"), settings: self.settings.clone(), images: self.images.clone() };
+        tokio::join!(evroc_compute::run(context("compute")), evroc_network::run(context("iam")), evroc_run::run(run));
+    }
+}

@@ -1,0 +1,50 @@
+//! The registry, as far as controllers ask it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use evroc_run::image::{ImageError, ImageFacts, Images};
+
+/// What was pushed. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SimImages(Arc<Mutex<Pushed>>);
+
+#[derive(Debug, Default)]
+struct Pushed {
+    images: BTreeMap<String, ImageFacts>,
+    is_down: bool,
+}
+
+impl SimImages {
+    fn pushed(&self) -> MutexGuard<'_, Pushed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pushes `repository:tag` for linux/amd64 with this user; the digest follows from both.
+    pub fn push(&self, image: &str, user: &str) {
+        let facts =
+            ImageFacts { digest: format!("sha256:{image}-{user}"), user: user.into(), platform: "linux/amd64".into() };
+        self.pushed().images.insert(image.into(), facts);
+    }
+
+    /// Has the registry not answer, or answer again.
+    pub fn set_down(&self, is_down: bool) {
+        self.pushed().is_down = is_down;
+    }
+}
+
+#[async_trait]
+impl Images for SimImages {
+    async fn facts(&self, repository: &str, reference: &str) -> Result<ImageFacts, ImageError> {
+        let pushed = self.pushed();
+        if pushed.is_down {
+            return Err(ImageError::Unavailable("connection refused".into()));
+        }
+        pushed
+            .images
+            .get(&format!("{repository}:{reference}"))
+            .cloned()
+            .ok_or_else(|| ImageError::NotFound { repository: repository.into(), reference: reference.into() })
+    }
+}

@@ -1,0 +1,320 @@
+//! The platform: store, API server, controllers, hosts and a gateway in the process of a test.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evroc_api::conditions;
+use evroc_api::infra::Host;
+use evroc_apiserver::ApiServer;
+use evroc_apiserver::authn::Identity;
+use evroc_control::access::{Tables, caller_of};
+use evroc_control::controllers::Controllers;
+use evroc_control::{kinds, seed};
+use evroc_controller::Context;
+use evroc_iam::Identity as IamIdentity;
+use evroc_run::Settings;
+use evroc_store::EmbeddedStore;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::client::{ApiOf, describe};
+use crate::clock::TestClock;
+use crate::fault::{Fault, Faults, Faulty};
+use crate::gateway::SimGateway;
+use crate::host::{HostSize, SimHost};
+use crate::images::SimImages;
+use crate::objects::HasConditions;
+use crate::snapshot;
+use crate::wait::eventually;
+
+/// The resource group that tests work in, and its namespace.
+pub const GROUP: &str = "demo";
+/// The disk image that every host has.
+pub const IMAGE: &str = "tiny.1-0.1";
+/// The domain of services and registry.
+pub const DOMAIN: &str = "evroc.localhost";
+
+/// What a platform is to be like.
+pub struct Builder {
+    hosts: Vec<(String, String, HostSize)>,
+    fault: Option<Fault>,
+    idle: Duration,
+}
+
+impl Builder {
+    /// Another host, in a zone.
+    #[must_use]
+    pub fn host(mut self, name: &str, zone: &str, size: HostSize) -> Self {
+        self.hosts.push((name.into(), zone.into(), size));
+        self
+    }
+
+    /// One write of the controllers that goes wrong.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    /// How long a service keeps its last replica without requests.
+    #[must_use]
+    pub fn scale_to_zero_after(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Starts everything and waits until the resource group and the hosts are ready.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start(self) -> Platform {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(EmbeddedStore::open(dir.path().join("store")).await.expect("a store"));
+        let mut builder = ApiServer::builder(store.clone()).authorizer(Arc::new(Tables));
+        for kind in kinds::all().expect("the kinds") {
+            builder = builder.kind(kind);
+        }
+        let server = builder.start().await.expect("an API server");
+        let client = |identity: Identity| server.client_as(identity, GROUP);
+        seed::ensure(client(Identity::controller("seed"))).await.expect("the seed");
+
+        let (clock, images) = (TestClock::default(), SimImages::default());
+        let context = |identity: IamIdentity| Context { client: client(caller_of(identity)), clock: clock.as_clock() };
+        let mut hosts = self.hosts;
+        if hosts.is_empty() {
+            hosts.push(("host-1".into(), "a".into(), HostSize::default()));
+        }
+        let mut platform = Platform {
+            admin: client(caller_of(IamIdentity::operator())),
+            hosts: hosts
+                .iter()
+                .map(|(name, zone, size)| SimHost::start(name, zone, *size, context(IamIdentity::node(name))))
+                .collect(),
+            gateway: SimGateway::start(context(IamIdentity::edge())),
+            controllers: Controllers {
+                clock: clock.as_clock(),
+                settings: Settings { domain: DOMAIN.into(), https_port: 8443, scale_to_zero_after: self.idle },
+                images: Arc::new(images.clone()),
+            },
+            images,
+            clock,
+            faults: Faults::new(self.fault),
+            running: None,
+            server,
+            store,
+            _dir: dir,
+        };
+        platform.start_controllers();
+        for host in platform.hosts.iter().map(SimHost::name) {
+            let is_ready =
+                |h: &Host| h.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::READY));
+            platform.until::<Host>(host, "Ready", is_ready).await;
+        }
+        platform.until::<evroc_api::iam::ResourceGroup>(GROUP, "Ready", HasConditions::is_ready).await;
+        platform
+    }
+}
+
+/// A running platform. Dropping it ends everything.
+pub struct Platform {
+    admin: Client,
+    hosts: Vec<SimHost>,
+    gateway: SimGateway,
+    images: SimImages,
+    clock: TestClock,
+    controllers: Controllers,
+    faults: Faults,
+    running: Option<JoinHandle<()>>,
+    server: ApiServer,
+    store: Arc<EmbeddedStore>,
+    _dir: TempDir,
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.stop_controllers();
+        self.server.shut_down();
+    }
+}
+
+impl Platform {
+    /// A platform with one host of the default size.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Begins to describe a platform.
+    pub fn builder() -> Builder {
+        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15) }
+    }
+
+    /// The only host, or the first.
+    pub fn host(&self) -> &SimHost {
+        &self.hosts[0]
+    }
+
+    /// All hosts, in the order in which they were described.
+    pub fn hosts(&self) -> &[SimHost] {
+        &self.hosts
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &SimGateway {
+        &self.gateway
+    }
+
+    /// The registry.
+    pub fn images(&self) -> &SimImages {
+        &self.images
+    }
+
+    /// A client of somebody else, in the test's resource group.
+    pub fn client_as(&self, identity: IamIdentity) -> Client {
+        self.server.client_as(caller_of(identity), GROUP)
+    }
+
+    /// The operator's client for a kind.
+    pub fn api<K: ApiOf>(&self) -> Api<K> {
+        K::api(self.admin.clone())
+    }
+
+    /// Kills all controllers.
+    pub fn stop_controllers(&mut self) {
+        if let Some(task) = self.running.take() {
+            task.abort();
+        }
+    }
+
+    /// Starts all controllers; those that are killed by a fault are started again.
+    pub fn start_controllers(&mut self) {
+        let (server, faults, controllers) = (self.server.clone(), self.faults.clone(), self.controllers.clone());
+        self.running = Some(tokio::spawn(async move {
+            loop {
+                let client = |name: &str| {
+                    let inner = server.service_as(Identity::controller(name));
+                    Client::new(Faulty { inner, faults: faults.clone() }, GROUP)
+                };
+                tokio::select! {
+                    () = controllers.clone().run(client) => return,
+                    () = faults.killed() => {}
+                }
+            }
+        }));
+    }
+
+    /// The writes of the controllers so far: method and path.
+    pub fn writes(&self) -> Vec<String> {
+        self.faults.writes()
+    }
+
+    /// Moves the time forward, and has the controllers look at one object again: pauses are timed by the machine's clock, which
+    /// cannot be moved.
+    pub async fn advance<K: ApiOf>(&self, by: Duration, name: &str) {
+        self.clock.advance(by);
+        let time = self.clock.now().to_string();
+        self.patch::<K>(name, json!({"metadata": {"annotations": {"test.evroclabs.net/looked-at": time}}})).await;
+    }
+
+    /// Creates an object and expects success.
+    ///
+    /// # Panics
+    /// With the refusal.
+    pub async fn create<K: ApiOf>(&self, object: &K) -> K {
+        self.try_create(object).await.unwrap_or_else(|error| panic!("create {}: {error}", object.name_any()))
+    }
+
+    /// Creates an object.
+    pub async fn try_create<K: ApiOf>(&self, object: &K) -> kube::Result<K> {
+        self.api::<K>().create(&PostParams::default(), object).await
+    }
+
+    /// Changes an object by a merge patch and expects success.
+    ///
+    /// # Panics
+    /// With the refusal.
+    pub async fn patch<K: ApiOf>(&self, name: &str, patch: Value) -> K {
+        self.try_patch(name, patch).await.unwrap_or_else(|error| panic!("patch {name}: {error}"))
+    }
+
+    /// Changes an object by a merge patch.
+    pub async fn try_patch<K: ApiOf>(&self, name: &str, patch: Value) -> kube::Result<K> {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
+    }
+
+    /// Deletes an object; it may be some time until it is gone.
+    ///
+    /// # Panics
+    /// With the refusal.
+    pub async fn delete<K: ApiOf>(&self, name: &str) {
+        let deleted = self.api::<K>().delete(name, &DeleteParams::default()).await;
+        deleted.map(drop).unwrap_or_else(|error| panic!("delete {name}: {error}"));
+    }
+
+    /// Reads an object.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn get<K: ApiOf>(&self, name: &str) -> K {
+        self.api::<K>().get(name).await.unwrap_or_else(|error| panic!("get {name}: {error}"))
+    }
+
+    /// Waits until an object is so, and gives it.
+    ///
+    /// # Panics
+    /// With the object as it last was, if it is not so before the deadline.
+    pub async fn until<K: ApiOf>(&self, name: &str, what: &str, is_so: impl Fn(&K) -> bool) -> K {
+        let (api, is_so) = (self.api::<K>(), &is_so);
+        eventually(&format!("{} \"{name}\" {what}", K::kind(&())), || {
+            let api = api.clone();
+            async move {
+                match api.get(name).await {
+                    Ok(object) if is_so(&object) => Ok(object),
+                    Ok(object) => Err(describe(&object)),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until an object is gone.
+    ///
+    /// # Panics
+    /// With the object as it last was, if it is not gone before the deadline.
+    pub async fn gone<K: ApiOf>(&self, name: &str) {
+        let api = self.api::<K>();
+        eventually(&format!("{} \"{name}\" gone", K::kind(&())), || {
+            let api = api.clone();
+            async move { api.get_opt(name).await.map_err(|e| e.to_string())?.map_or(Ok(()), |o| Err(describe(&o))) }
+        })
+        .await;
+    }
+
+    /// Waits until nothing has been written for a while: all controllers have done all that they want to do.
+    ///
+    /// # Panics
+    /// With the last writes, if it does not come to rest: some controllers undo each other's work.
+    pub async fn at_rest(&self) {
+        /// Longer than any reaction takes, shorter than the pauses after which controllers look again by themselves.
+        const STILL: Duration = Duration::from_millis(400);
+        let mut seen = (0, tokio::time::Instant::now());
+        eventually("nothing is written any more", || {
+            let commits = self.store.stats().commits;
+            if commits != seen.0 {
+                seen = (commits, tokio::time::Instant::now());
+            }
+            let (still, last) = (seen.1.elapsed() >= STILL, self.writes());
+            async move { if still { Ok(()) } else { Err(last[last.len().saturating_sub(20)..].join("\n")) } }
+        })
+        .await;
+    }
+
+    /// All that there is, by kind and name, without what is new in every run.
+    pub async fn snapshot(&self) -> BTreeMap<String, Value> {
+        snapshot::take(&self.admin).await
+    }
+}
