@@ -1,48 +1,47 @@
-//! Objects to sets of fields: all fields of one, the differences of two.
+//! Objects to sets of fields: all fields of one, the differences of two. Both are made from the leaves up, so that what is
+//! equal costs nothing.
 
 use super::path::Step;
-use super::set::FieldSet;
+use super::set::{Entry, FieldSet};
 use super::types::{ListShape, MapShape, Shape, Ty};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+const LEAF: Entry = Entry { member: true, below: FieldSet::EMPTY };
 
 /// The fields that applying this object claims: leaves, list items, entries of maps, and empty or null values; not the structs
 /// around them.
 pub(super) fn fields_of(object: &Value, ty: Ty<'_>) -> FieldSet {
-    let mut out = FieldSet::default();
-    collect(object, ty, &mut Vec::new(), &mut out);
-    out
+    claimed(object, ty).below
 }
 
-fn collect(value: &Value, ty: Ty<'_>, path: &mut Vec<Step>, out: &mut FieldSet) {
+fn claimed(value: &Value, ty: Ty<'_>) -> Entry {
+    let mut below = FieldSet::EMPTY;
     match (ty.shape(value), value) {
-        (Shape::Scalar(_), _) => out.insert(path),
-        (Shape::List(shape), _) if shape.is_atomic() => out.insert(path),
-        (Shape::Map(shape), _) if shape.is_atomic() => out.insert(path),
+        (Shape::Scalar(_), _) => return LEAF,
+        (Shape::List(shape), _) if shape.is_atomic() => return LEAF,
+        (Shape::Map(shape), _) if shape.is_atomic() => return LEAF,
         (Shape::List(shape), Value::Array(items)) => {
             for (step, items) in grouped(shape, items) {
-                path.push(step);
                 // Of an item that occurs twice nobody knows which is which: only its presence is owned.
-                if let [item] = items.as_slice() {
-                    collect(item, shape.item(), path, out);
-                }
-                out.insert(path);
-                path.pop();
+                let below_item = match items.as_slice() {
+                    [item] => claimed(item, shape.item()).below,
+                    _ => FieldSet::EMPTY,
+                };
+                below.put(step, Entry { member: true, below: below_item });
             }
         }
         (Shape::Map(shape), Value::Object(map)) => {
-            for (name, entry) in map {
-                path.push(Step::field(name));
-                collect(entry, shape.field(name), path, out);
-                let is_empty = entry.is_null() || entry.as_object().is_some_and(Map::is_empty);
-                if is_empty || shape.declared(name).is_none() {
-                    out.insert(path);
-                }
-                path.pop();
+            for (name, value) in map {
+                let mut entry = claimed(value, shape.field(name));
+                let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                entry.member |= is_empty || shape.declared(name).is_none();
+                below.put(Step::field(name), entry);
             }
         }
         _ => {}
     }
+    Entry { member: false, below }
 }
 
 fn grouped<'v>(shape: ListShape<'_>, items: &'v [Value]) -> BTreeMap<Step, Vec<&'v Value>> {
@@ -56,7 +55,7 @@ fn grouped<'v>(shape: ListShape<'_>, items: &'v [Value]) -> BTreeMap<Step, Vec<&
 }
 
 /// What differs between two objects.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub added: FieldSet,
     pub modified: FieldSet,
@@ -65,121 +64,132 @@ pub(super) struct Comparison {
 
 impl Comparison {
     /// The same without these fields and everything below them.
-    pub(super) fn without(&self, ignored: &FieldSet) -> Comparison {
-        Comparison {
-            added: self.added.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            removed: self.removed.recursive_difference(ignored),
+    pub(super) fn without(mut self, ignored: &FieldSet) -> Comparison {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.remove_recursively(ignored);
         }
-    }
-
-    pub(super) fn changed(&self) -> FieldSet {
-        self.modified.union(&self.added)
+        self
     }
 }
 
 pub(super) fn compare(old: &Value, new: &Value, ty: Ty<'_>) -> Comparison {
-    let mut out = Comparison::default();
-    visit(Some(old), Some(new), ty, &mut Vec::new(), &mut out);
-    out
+    let difference = differ(Some(old), Some(new), ty);
+    Comparison { added: difference.added.below, modified: difference.modified.below, removed: difference.removed.below }
 }
 
-fn visit(old: Option<&Value>, new: Option<&Value>, ty: Ty<'_>, path: &mut Vec<Step>, out: &mut Comparison) {
-    let (old_shape, new_shape) = (old.map(|v| ty.shape(v)), new.map(|v| ty.shape(v)));
-    let leaf = match (old_shape, new_shape) {
-        (None, None) => return,
-        (Some(shape), None) | (None, Some(shape)) => by_shape(old, new, shape, path, out),
-        (Some(a), Some(b)) if same_kind(a, b) => by_shape(old, new, b, path, out),
-        (Some(a), Some(b)) => {
-            by_shape(old, new, a, path, out);
-            by_shape(old, new, b, path, out)
+/// What differs at and below one place.
+#[derive(Default)]
+struct Difference {
+    added: Entry,
+    modified: Entry,
+    removed: Entry,
+}
+
+impl Difference {
+    fn put(&mut self, step: Step, child: Difference) {
+        for (mine, theirs) in
+            [(&mut self.added, child.added), (&mut self.modified, child.modified), (&mut self.removed, child.removed)]
+        {
+            if !theirs.is_empty() {
+                mine.below.put(step.clone(), theirs);
+            }
         }
-    };
-    if !leaf {
-        if old.is_none() {
-            out.added.insert(path);
-        } else if new.is_none() {
-            out.removed.insert(path);
-        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 }
 
-fn same_kind(a: Shape<'_>, b: Shape<'_>) -> bool {
-    std::mem::discriminant(&a) == std::mem::discriminant(&b)
+fn differ(old: Option<&Value>, new: Option<&Value>, ty: Ty<'_>) -> Difference {
+    let mut out = Difference::default();
+    if old == new {
+        return out;
+    }
+    let (old_shape, new_shape) = (old.map(|v| ty.shape(v)), new.map(|v| ty.shape(v)));
+    let is_leaf = match (old_shape, new_shape) {
+        (None, None) => return out,
+        (Some(shape), None) | (None, Some(shape)) => by_shape(old, new, shape, &mut out),
+        (Some(a), Some(b)) if std::mem::discriminant(&a) == std::mem::discriminant(&b) => {
+            by_shape(old, new, b, &mut out)
+        }
+        (Some(a), Some(b)) => {
+            by_shape(old, new, a, &mut out);
+            by_shape(old, new, b, &mut out)
+        }
+    };
+    if !is_leaf {
+        out.added.member |= old.is_none();
+        out.removed.member |= new.is_none();
+    }
+    out
 }
 
 /// Returns whether it was treated as one leaf.
-fn by_shape(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, path: &mut Vec<Step>, out: &mut Comparison) -> bool {
+fn by_shape(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, out: &mut Difference) -> bool {
     match shape {
-        Shape::Scalar(_) => leaf(old, new, path, out),
+        Shape::Scalar(_) => leaf(old, new, out),
         Shape::List(shape) => {
             let (a, b) = (old.and_then(Value::as_array), new.and_then(Value::as_array));
             let both_empty = a.is_none_or(Vec::is_empty) && b.is_none_or(Vec::is_empty);
             if shape.is_atomic() || both_empty {
-                return leaf(old, new, path, out);
+                return leaf(old, new, out);
             }
-            lists(a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice), shape, path, out);
+            lists(a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice), shape, out);
             false
         }
         Shape::Map(shape) => {
             let (a, b) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
             let both_empty = a.is_none_or(Map::is_empty) && b.is_none_or(Map::is_empty);
             if shape.is_atomic() || both_empty {
-                return leaf(old, new, path, out);
+                return leaf(old, new, out);
             }
-            maps(a, b, shape, path, out);
+            maps(a, b, shape, out);
             false
         }
     }
 }
 
-fn leaf(old: Option<&Value>, new: Option<&Value>, path: &[Step], out: &mut Comparison) -> bool {
+fn leaf(old: Option<&Value>, new: Option<&Value>, out: &mut Difference) -> bool {
     match (old, new) {
-        (None, _) => out.added.insert(path),
-        (_, None) => out.removed.insert(path),
-        (Some(old), Some(new)) if old != new => out.modified.insert(path),
-        _ => {}
+        (None, _) => out.added.member = true,
+        (_, None) => out.removed.member = true,
+        (Some(old), Some(new)) => out.modified.member |= old != new,
     }
     true
 }
 
-fn lists(old: &[Value], new: &[Value], shape: ListShape<'_>, path: &mut Vec<Step>, out: &mut Comparison) {
+fn lists(old: &[Value], new: &[Value], shape: ListShape<'_>, out: &mut Difference) {
     let (old, new) = (grouped(shape, old), grouped(shape, new));
-    let none = Vec::new();
-    let steps: std::collections::BTreeSet<&Step> = old.keys().chain(new.keys()).collect();
+    let steps: BTreeSet<&Step> = old.keys().chain(new.keys()).collect();
     for step in steps {
-        let (a, b) = (old.get(step).unwrap_or(&none), new.get(step).unwrap_or(&none));
-        path.push(step.clone());
-        match (a.as_slice(), b.as_slice()) {
-            ([] | [_], [] | [_]) => visit(a.first().copied(), b.first().copied(), shape.item(), path, out),
+        let a = old.get(step).map_or(&[][..], Vec::as_slice);
+        let b = new.get(step).map_or(&[][..], Vec::as_slice);
+        let child = match (a, b) {
+            ([] | [_], [] | [_]) => differ(a.first().copied(), b.first().copied(), shape.item()),
             // Duplicates are compared as one.
-            (a, b) if a == b => {}
-            ([], _) => out.added.insert(path),
-            (_, []) => out.removed.insert(path),
-            _ => out.modified.insert(path),
-        }
-        path.pop();
+            (a, b) if a == b => continue,
+            ([], _) => Difference { added: LEAF, ..Difference::default() },
+            (_, []) => Difference { removed: LEAF, ..Difference::default() },
+            _ => Difference { modified: LEAF, ..Difference::default() },
+        };
+        out.put(step.clone(), child);
     }
 }
 
-fn maps(
-    old: Option<&Map<String, Value>>,
-    new: Option<&Map<String, Value>>,
-    shape: MapShape<'_>,
-    path: &mut Vec<Step>,
-    out: &mut Comparison,
-) {
-    let mut step = |name: &String, a: Option<&Value>, b: Option<&Value>| {
-        path.push(Step::field(name));
-        visit(a, b, shape.field(name), path, out);
-        path.pop();
+fn maps(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>, shape: MapShape<'_>, out: &mut Difference) {
+    let mut field = |name: &String, a: Option<&Value>, b: Option<&Value>| {
+        let child = differ(a, b, shape.field(name));
+        if !child.is_empty() {
+            out.put(Step::field(name), child);
+        }
     };
     for (name, value) in old.into_iter().flatten() {
-        step(name, Some(value), new.and_then(|m| m.get(name)));
+        field(name, Some(value), new.and_then(|m| m.get(name)));
     }
     for (name, value) in new.into_iter().flatten() {
         if old.is_none_or(|m| !m.contains_key(name)) {
-            step(name, None, Some(value));
+            field(name, None, Some(value));
         }
     }
 }

@@ -11,21 +11,24 @@ pub struct FieldSet {
     entries: BTreeMap<Step, Entry>,
 }
 
+/// What a set holds at and below one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Entry {
+pub(super) struct Entry {
     /// The field itself is in the set.
-    member: bool,
+    pub member: bool,
     /// What is in the set below it.
-    below: FieldSet,
+    pub below: FieldSet,
 }
 
 impl Entry {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         !self.member && self.below.is_empty()
     }
 }
 
 impl FieldSet {
+    pub(super) const EMPTY: FieldSet = FieldSet { entries: BTreeMap::new() };
+
     /// Adds a path; the empty one (the object itself) is nobody's.
     pub fn insert(&mut self, path: &[Step]) {
         let Some((first, rest)) = path.split_first() else { return };
@@ -34,6 +37,53 @@ impl FieldSet {
             entry.member = true;
         } else {
             entry.below.insert(rest);
+        }
+    }
+
+    /// Puts a whole entry in; an empty one is left out.
+    pub(super) fn put(&mut self, step: Step, entry: Entry) {
+        if !entry.is_empty() {
+            self.entries.insert(step, entry);
+        }
+    }
+
+    /// Takes out these fields and everything below them.
+    pub(super) fn remove_recursively(&mut self, other: &FieldSet) {
+        for (step, theirs) in &other.entries {
+            if theirs.member {
+                self.entries.remove(step);
+            } else if let Some(mine) = self.entries.get_mut(step) {
+                mine.below.remove_recursively(&theirs.below);
+                if mine.is_empty() {
+                    self.entries.remove(step);
+                }
+            }
+        }
+    }
+
+    /// Takes out these fields; what is below them stays.
+    pub(super) fn remove(&mut self, other: &FieldSet) {
+        for (step, theirs) in &other.entries {
+            if let Some(mine) = self.entries.get_mut(step) {
+                mine.member &= !theirs.member;
+                mine.below.remove(&theirs.below);
+                if mine.is_empty() {
+                    self.entries.remove(step);
+                }
+            }
+        }
+    }
+
+    /// Puts everything of another set in.
+    pub(super) fn extend(&mut self, other: FieldSet) {
+        if self.entries.is_empty() {
+            *self = other;
+            return;
+        }
+        for (step, entry) in other.entries {
+            let mine = self.entries.entry(step).or_default();
+            mine.member |= entry.member;
+            mine.below.extend(entry.below);
         }
     }
 
@@ -63,11 +113,7 @@ impl FieldSet {
     /// Everything in either.
     pub fn union(&self, other: &FieldSet) -> FieldSet {
         let mut out = self.clone();
-        for (step, entry) in &other.entries {
-            let mine = out.entries.entry(step.clone()).or_default();
-            mine.member |= entry.member;
-            mine.below = mine.below.union(&entry.below);
-        }
+        out.extend(other.clone());
         out
     }
 
@@ -88,21 +134,9 @@ impl FieldSet {
 
     /// What is here and not there. What is below a field that is there stays.
     pub fn difference(&self, other: &FieldSet) -> FieldSet {
-        self.filter(|step, entry| match other.entries.get(step) {
-            None => entry.clone(),
-            Some(theirs) => {
-                Entry { member: entry.member && !theirs.member, below: entry.below.difference(&theirs.below) }
-            }
-        })
-    }
-
-    /// What is neither there nor below a field that is there.
-    pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
-        self.filter(|step, entry| match other.entries.get(step) {
-            None => entry.clone(),
-            Some(theirs) if theirs.member => Entry::default(),
-            Some(theirs) => Entry { member: entry.member, below: entry.below.recursive_difference(&theirs.below) },
-        })
+        let mut out = self.clone();
+        out.remove(other);
+        out
     }
 
     /// Rebuilds the set: `visit` is given each step with whether it is a member and what is below it.
@@ -164,10 +198,8 @@ impl FieldSet {
                 continue;
             }
             let below = value.as_object()?;
-            let entry = Entry {
-                member: below.is_empty() || below.contains_key("."),
-                below: FieldSet::from_fields_v1(value)?,
-            };
+            let entry =
+                Entry { member: below.is_empty() || below.contains_key("."), below: FieldSet::from_fields_v1(value)? };
             if !entry.is_empty() {
                 out.entries.insert(Step::parse(key)?, entry);
             }

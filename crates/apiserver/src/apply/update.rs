@@ -17,7 +17,15 @@ static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
         set.insert(&[Step::field(name)]);
     }
     for name in [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
     ] {
         set.insert(&[Step::field("metadata"), Step::field(name)]);
     }
@@ -41,16 +49,16 @@ pub(super) fn reset_fields(subresource: &str, has_status: bool) -> FieldSet {
 /// Takes from all other managers what changed or went away; without `force` that is a conflict where it changed.
 fn displace(
     managers: &mut Managers,
-    comparison: &Comparison,
+    changed: &FieldSet,
+    removed: &FieldSet,
     writer: Option<&ManagerId>,
     force: bool,
 ) -> Result<(), Vec<Conflict>> {
-    let changed = comparison.changed();
     let others = |id: &ManagerId| Some(id) != writer;
     if !force {
         let mut conflicts = Vec::new();
         for (id, owned) in managers.iter().filter(|(id, _)| others(id)) {
-            let paths = owned.fields.intersection(&changed).paths();
+            let paths = owned.fields.intersection(changed).paths();
             conflicts.extend(paths.into_iter().map(|path| Conflict { id: id.clone(), path }));
         }
         if !conflicts.is_empty() {
@@ -58,7 +66,8 @@ fn displace(
         }
     }
     for (_, owned) in managers.iter_mut().filter(|(id, _)| others(id)) {
-        owned.fields = owned.fields.difference(&owned.fields.intersection(&changed)).difference(&comparison.removed);
+        owned.fields.remove(changed);
+        owned.fields.remove(removed);
     }
     managers.retain(|_, owned| !owned.fields.is_empty());
     Ok(())
@@ -66,7 +75,7 @@ fn displace(
 
 fn drop_unowned(managers: &mut Managers) {
     for owned in managers.values_mut() {
-        owned.fields = owned.fields.difference(&UNOWNED);
+        owned.fields.remove(&UNOWNED);
     }
     managers.retain(|_, owned| !owned.fields.is_empty());
 }
@@ -81,18 +90,20 @@ pub(super) fn update(
     ignored: &FieldSet,
     now: &str,
 ) {
-    let comparison = compare(live, new, ty).without(ignored);
+    let Comparison { added, modified, removed } = compare(live, new, ty).without(ignored);
+    let mut taken = modified;
+    taken.extend(added);
     // The writer's own entry loses changed fields like any other and is given them back below: so the time moves only
     // if something changed.
-    let _ = displace(managers, &comparison, None, true);
-    let taken = comparison.changed().recursive_difference(ignored).difference(&UNOWNED);
+    let _ = displace(managers, &taken, &removed, None, true);
+    taken.remove(&UNOWNED);
     if !taken.is_empty() {
         let owned = managers.entry(writer.clone()).or_insert_with(|| Owned {
             fields: FieldSet::default(),
             api_version: writer.api_version.clone(),
             time: None,
         });
-        owned.fields = owned.fields.union(&taken);
+        owned.fields.extend(taken);
         owned.time = Some(now.to_string());
     }
     drop_unowned(managers);
@@ -117,16 +128,18 @@ impl Apply<'_> {
     ) -> Result<Option<Value>, Vec<Conflict>> {
         let merged = merge(live, applied, self.ty);
         let last = managers.get(&self.writer).cloned();
-        let fields = fields_of(applied, self.ty).recursive_difference(&self.ignored);
+        let mut fields = fields_of(applied, self.ty);
+        fields.remove_recursively(&self.ignored);
         let time = last.as_ref().and_then(|l| l.time.clone());
-        managers
-            .insert(self.writer.clone(), Owned { fields, api_version: self.api_version.to_string(), time });
+        managers.insert(self.writer.clone(), Owned { fields, api_version: self.api_version.to_string(), time });
         let new = match last.filter(|l| !l.fields.is_empty()) {
             Some(last) => self.without_abandoned(&merged, &last.fields, managers),
             None => merged,
         };
-        let comparison = compare(live, &new, self.ty).without(&self.ignored);
-        displace(managers, &comparison, Some(&self.writer), force)?;
+        let Comparison { added, modified, removed } = compare(live, &new, self.ty).without(&self.ignored);
+        let mut changed = modified;
+        changed.extend(added);
+        displace(managers, &changed, &removed, Some(&self.writer), force)?;
         drop_unowned(managers);
         let changed = *live != new;
         // A new manager whose apply changes nothing has no time, as in Kubernetes.

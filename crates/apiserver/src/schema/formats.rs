@@ -8,9 +8,32 @@ use std::sync::LazyLock;
 /// The format if it is one that values of this type are checked against, else empty.
 pub(super) fn supported(kind: Option<Type>, format: &str) -> &str {
     const TEXT: [&str; 26] = [
-        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5",
-        "isbn", "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration",
-        "datetime", "k8sshortname", "k8slongname",
+        "bsonobjectid",
+        "uri",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "mac",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "byte",
+        "password",
+        "date",
+        "duration",
+        "datetime",
+        "k8sshortname",
+        "k8slongname",
     ];
     let is_supported = match kind {
         None | Some(Type::String) => TEXT.contains(&format.replace('-', "").as_str()),
@@ -37,7 +60,7 @@ pub(super) fn is_valid(format: &str, text: &str) -> bool {
         "uuid3" => UUID.is_match(text) && version_digit(text) == Some('3'),
         "uuid4" => UUID.is_match(text) && version_digit(text) == Some('4') && variant_fits(text),
         "uuid5" => UUID.is_match(text) && version_digit(text) == Some('5') && variant_fits(text),
-        "byte" => BASE64.is_match(text) && text.len() % 4 == 0,
+        "byte" => BASE64.is_match(text) && text.len().is_multiple_of(4),
         "bsonobjectid" => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
         "hexcolor" => HEX_COLOUR.is_match(text),
         "rgbcolor" => RGB_COLOUR.is_match(text),
@@ -105,10 +128,8 @@ fn is_duration(text: &str) -> bool {
 fn is_uri(text: &str) -> bool {
     let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
     let bytes = text.as_bytes();
-    let escapes_fit = bytes
-        .iter()
-        .enumerate()
-        .all(|(i, b)| *b != b'%' || (hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))));
+    let escapes_fit =
+        bytes.iter().enumerate().all(|(i, b)| *b != b'%' || (hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))));
     if text.is_empty() || !escapes_fit || text.chars().any(|c| c.is_control() || c == ' ') {
         return false;
     }
@@ -155,9 +176,8 @@ fn is_email(text: &str) -> bool {
 /// One label with at most one dash, behind its first character; or labels with dots and a last one of letters only.
 fn is_hostname(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || (!c.is_ascii() && !c.is_whitespace() && !c.is_control());
-    let label = |label: &str| {
-        label.starts_with(fits) && label.ends_with(fits) && label.chars().all(|c| fits(c) || c == '-')
-    };
+    let label =
+        |label: &str| label.starts_with(fits) && label.ends_with(fits) && label.chars().all(|c| fits(c) || c == '-');
     if text.len() > 255 || text.split('.').any(|label| label.len() > 63) {
         return false;
     }
@@ -180,9 +200,7 @@ fn is_cidr(text: &str) -> bool {
         Ok(std::net::IpAddr::V6(_)) => 128,
         Err(_) => return false,
     };
-    !prefix.is_empty()
-        && prefix.bytes().all(|b| b.is_ascii_digit())
-        && prefix.parse::<u32>().is_ok_and(|p| p <= bits)
+    !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.parse::<u32>().is_ok_and(|p| p <= bits)
 }
 
 fn is_mac(text: &str) -> bool {
@@ -232,7 +250,15 @@ fn is_credit_card(text: &str) -> bool {
             .iter()
             .rev()
             .enumerate()
-            .map(|(i, d)| if i % 2 == 0 { *d } else if *d > 4 { 2 * d - 9 } else { 2 * d })
+            .map(|(i, d)| {
+                if i % 2 == 0 {
+                    *d
+                } else if *d > 4 {
+                    2 * d - 9
+                } else {
+                    2 * d
+                }
+            })
             .sum::<u32>()
             % 10
             == 0
