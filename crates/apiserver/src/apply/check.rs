@@ -20,7 +20,10 @@ pub(super) fn check(object: &Value, ty: Ty<'_>, duplicates: Duplicates) -> Resul
     match errors.as_slice() {
         [] => Ok(()),
         [one] => Err(one.clone()),
-        many => Err(std::iter::once("errors:".to_string()).chain(many.iter().map(|e| format!("  {e}"))).collect::<Vec<_>>().join("\n")),
+        many => Err(std::iter::once("errors:".to_string())
+            .chain(many.iter().map(|e| format!("  {e}")))
+            .collect::<Vec<_>>()
+            .join("\n")),
     }
 }
 

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use serde_json::Map;
 
 fn model() -> Model {
-    let item = json!({"type":"object","properties":{"name":{"type":"string"},"v":{"type":"string"},"w":{"type":"string"}}});
+    let item =
+        json!({"type":"object","properties":{"name":{"type":"string"},"v":{"type":"string"},"w":{"type":"string"}}});
     Model::compile(&json!({"type":"object","properties":{"spec":{"type":"object","properties":{
         "a":{"type":"string"},"b":{"type":"string"},
         "struct":{"type":"object","properties":{"x":{"type":"string"},"y":{"type":"string"}}},

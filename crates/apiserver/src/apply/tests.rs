@@ -36,7 +36,13 @@ fn object(spec: Value) -> Value {
     json!({"apiVersion":VERSION,"kind":"K","metadata":{"name":"o","namespace":"n"},"spec":spec})
 }
 
-fn apply(live: Option<&Value>, spec: Value, manager: &'static str, now: &'static str, force: bool) -> Result<Value, ApplyError> {
+fn apply(
+    live: Option<&Value>,
+    spec: Value,
+    manager: &'static str,
+    now: &'static str,
+    force: bool,
+) -> Result<Value, ApplyError> {
     server_side_apply(&model(), live, &object(spec), force, &writer(manager, now))
 }
 
@@ -48,25 +54,48 @@ fn update(live: Option<&Value>, spec: Value, manager: &'static str, now: &'stati
 
 /// `manager operation fieldsV1.spec`, one line an entry.
 fn owners(object: &Value) -> Vec<String> {
-    object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten()
-        .map(|e| format!("{} {} {}", e["manager"].as_str().unwrap(), e["operation"].as_str().unwrap(), e["fieldsV1"]["f:spec"])).collect()
+    object
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|e| {
+            format!(
+                "{} {} {}",
+                e["manager"].as_str().unwrap(),
+                e["operation"].as_str().unwrap(),
+                e["fieldsV1"]["f:spec"]
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn a_create_owns_what_it_sets_with_the_structs_around() {
-    let created = update(None, json!({"a":"1","struct":{"x":"1"},"map":{"k":"v"},"list":[{"name":"n","value":"v"}],"set":["s"],"atomic":["t"]}), "kubectl-create", T1);
+    let created = update(
+        None,
+        json!({"a":"1","struct":{"x":"1"},"map":{"k":"v"},"list":[{"name":"n","value":"v"}],"set":["s"],"atomic":["t"]}),
+        "kubectl-create",
+        T1,
+    );
     let entry = &created["metadata"]["managedFields"][0];
-    assert_eq!(*entry, json!({"manager":"kubectl-create","operation":"Update","apiVersion":VERSION,"time":T1,"fieldsType":"FieldsV1","fieldsV1":
+    assert_eq!(
+        *entry,
+        json!({"manager":"kubectl-create","operation":"Update","apiVersion":VERSION,"time":T1,"fieldsType":"FieldsV1","fieldsV1":
         {"f:spec":{".":{},"f:a":{},"f:atomic":{},"f:list":{".":{},"k:{\"name\":\"n\"}":{".":{},"f:name":{},"f:value":{}}},"f:map":{".":{},"f:k":{}},
-            "f:set":{".":{},"v:\"s\"":{}},"f:struct":{".":{},"f:x":{}}}}}));
+            "f:set":{".":{},"v:\"s\"":{}},"f:struct":{".":{},"f:x":{}}}}})
+    );
 }
 
 #[test]
 fn an_apply_owns_leaves_items_and_entries() {
     let applied = apply(None, json!({"a":"1","struct":{"x":"1"},"map":{"k":"v"},"list":[{"name":"n","value":"v"}],"set":["s"],"atomic":["t"],"free":{"q":{"r":[1]}}}), "m", T1, false).unwrap();
-    assert_eq!(applied["metadata"]["managedFields"][0], json!({"manager":"m","operation":"Apply","apiVersion":VERSION,"time":T1,"fieldsType":"FieldsV1","fieldsV1":
+    assert_eq!(
+        applied["metadata"]["managedFields"][0],
+        json!({"manager":"m","operation":"Apply","apiVersion":VERSION,"time":T1,"fieldsType":"FieldsV1","fieldsV1":
         {"f:spec":{"f:a":{},"f:atomic":{},"f:free":{"f:q":{".":{},"f:r":{}}},"f:list":{"k:{\"name\":\"n\"}":{".":{},"f:name":{},"f:value":{}}},"f:map":{"f:k":{}},
-            "f:set":{"v:\"s\"":{}},"f:struct":{"f:x":{}}}}}));
+            "f:set":{"v:\"s\"":{}},"f:struct":{"f:x":{}}}}})
+    );
 }
 
 #[test]
@@ -74,13 +103,26 @@ fn conflicts_name_every_manager_and_field() {
     let live = update(None, json!({"a":"1","b":"1","list":[{"name":"n","value":"v"}]}), "kubectl-edit", T1);
     let error = apply(Some(&live), json!({"a":"2"}), "m", T2, false).unwrap_err();
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"kubectl-edit\" using g/v1: .spec.a");
-    assert_eq!(error.causes(), json!([{"reason":"FieldManagerConflict","message":"conflict with \"kubectl-edit\" using g/v1","field":".spec.a"}]));
+    assert_eq!(
+        error.causes(),
+        json!([{"reason":"FieldManagerConflict","message":"conflict with \"kubectl-edit\" using g/v1","field":".spec.a"}])
+    );
     let other = apply(Some(&live), json!({"b":"1"}), "other", T2, false).unwrap();
-    let error = apply(Some(&other), json!({"a":"2","b":"2","list":[{"name":"n","value":"w"}]}), "m", T2, false).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 4 conflicts: conflicts with \"kubectl-edit\" using g/v1:\n- .spec.a\n- .spec.b\n- .spec.list[name=\"n\"].value\nconflicts with \"other\":\n- .spec.b");
+    let error =
+        apply(Some(&other), json!({"a":"2","b":"2","list":[{"name":"n","value":"w"}]}), "m", T2, false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 4 conflicts: conflicts with \"kubectl-edit\" using g/v1:\n- .spec.a\n- .spec.b\n- .spec.list[name=\"n\"].value\nconflicts with \"other\":\n- .spec.b"
+    );
     let forced = apply(Some(&other), json!({"a":"2","b":"2"}), "m", T3, true).unwrap();
     assert_eq!(forced["spec"]["a"], "2");
-    assert_eq!(owners(&forced), [r#"m Apply {"f:a":{},"f:b":{}}"#, r#"kubectl-edit Update {".":{},"f:list":{".":{},"k:{\"name\":\"n\"}":{".":{},"f:name":{},"f:value":{}}}}"#]);
+    assert_eq!(
+        owners(&forced),
+        [
+            r#"m Apply {"f:a":{},"f:b":{}}"#,
+            r#"kubectl-edit Update {".":{},"f:list":{".":{},"k:{\"name\":\"n\"}":{".":{},"f:name":{},"f:value":{}}}}"#
+        ]
+    );
 }
 
 #[test]
@@ -105,7 +147,11 @@ fn what_is_no_longer_applied_is_removed() {
         (json!({"a":"1","map":{"k":"1","l":"1"}}), json!({"a":"1","map":{"k":"1"}}), json!({"a":"1","map":{"k":"1"}})),
         (json!({"a":"1","map":{"k":"1"}}), json!({"a":"1"}), json!({"a":"1"})),
         (json!({"set":["a","b","c"]}), json!({"set":["a","c"]}), json!({"set":["a","c"]})),
-        (json!({"list":[{"name":"a"},{"name":"b","value":"1"}]}), json!({"list":[{"name":"b"}]}), json!({"list":[{"name":"b"}]})),
+        (
+            json!({"list":[{"name":"a"},{"name":"b","value":"1"}]}),
+            json!({"list":[{"name":"b"}]}),
+            json!({"list":[{"name":"b"}]}),
+        ),
         (json!({"atomic":["a","b"]}), json!({"atomic":["b"]}), json!({"atomic":["b"]})),
         (json!({"atomicMap":{"a":"1"}}), json!({"atomicMap":{"b":"1"}}), json!({"atomicMap":{"b":"1"}})),
         (json!({"free":{"a":{"b":1,"c":2}}}), json!({"free":{"a":{"c":2}}}), json!({"free":{"a":{"c":2}}})),
@@ -118,10 +164,18 @@ fn what_is_no_longer_applied_is_removed() {
 
 #[test]
 fn lists_merge_by_key_and_keep_the_applied_order() {
-    let live = update(None, json!({"list":[{"name":"a","value":"1"},{"name":"b"},{"name":"c"}],"set":["x","y"],"ports":[{"port":80,"protocol":"UDP"}]}), "u", T1);
+    let live = update(
+        None,
+        json!({"list":[{"name":"a","value":"1"},{"name":"b"},{"name":"c"}],"set":["x","y"],"ports":[{"port":80,"protocol":"UDP"}]}),
+        "u",
+        T1,
+    );
     let new = apply(Some(&live), json!({"list":[{"name":"c"},{"name":"d"},{"name":"a","other":"2"}],"set":["z","x"],"ports":[{"port":80,"name":"web"}]}), "m", T2, false).unwrap();
-    assert_eq!(new["spec"]["list"], json!([{"name":"b"},{"name":"c"},{"name":"d"},{"name":"a","value":"1","other":"2"}]));
-    assert_eq!(new["spec"]["set"], json!(["z","x","y"]));
+    assert_eq!(
+        new["spec"]["list"],
+        json!([{"name":"b"},{"name":"c"},{"name":"d"},{"name":"a","value":"1","other":"2"}])
+    );
+    assert_eq!(new["spec"]["set"], json!(["z", "x", "y"]));
     assert_eq!(new["spec"]["ports"], json!([{"port":80,"protocol":"UDP"},{"port":80,"name":"web"}]));
 }
 
@@ -163,8 +217,11 @@ fn status_belongs_to_its_endpoint() {
     reset_unwritable(Some(&live), &mut merged, "status", true);
     assert_eq!(merged["spec"], json!({"a":"1"}));
     assert_eq!(merged["status"], json!({"phase":"Running"}));
-    assert_eq!(merged["metadata"]["managedFields"][0], json!({"manager":"controller","operation":"Apply","apiVersion":VERSION,"time":T2,"fieldsType":"FieldsV1",
-        "fieldsV1":{"f:status":{"f:phase":{}}},"subresource":"status"}));
+    assert_eq!(
+        merged["metadata"]["managedFields"][0],
+        json!({"manager":"controller","operation":"Apply","apiVersion":VERSION,"time":T2,"fieldsType":"FieldsV1",
+        "fieldsV1":{"f:status":{"f:phase":{}}},"subresource":"status"})
+    );
 }
 
 #[test]
@@ -177,7 +234,10 @@ fn managed_fields_can_be_dropped_and_are_rebuilt_on_apply() {
     let same = update(Some(&new), json!({"a":"2"}), "u", T2);
     assert_eq!(same["metadata"].get("managedFields"), None);
     let error = apply(Some(&same), json!({"a":"3"}), "m", T3, false).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using g/v1: .spec.a");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using g/v1: .spec.a"
+    );
     let applied = apply(Some(&same), json!({"a":"2"}), "m", T3, false).unwrap();
     assert_eq!(owners(&applied), [r#"m Apply {"f:a":{}}"#, r#"before-first-apply Update {".":{},"f:a":{}}"#]);
     // Nonsense in a request does not fail it: what is stored counts.
@@ -194,24 +254,45 @@ fn kubectl_comes_from_client_side_apply_without_conflict() {
     live["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": last});
     track_update(&model(), None, &mut live, &writer("kubectl-client-side-apply", T1));
     let error = apply(Some(&live), json!({"a":"3","b":"3"}), "kubectl", T2, false).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using g/v1: .spec.b");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using g/v1: .spec.b"
+    );
     let migrated = apply(Some(&live), json!({"a":"3"}), "kubectl", T2, false).unwrap();
     assert_eq!(migrated["spec"]["a"], "3");
-    assert_eq!(migrated["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"],
-        json!("{\"apiVersion\":\"g/v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"o\",\"namespace\":\"n\"},\"spec\":{\"a\":\"3\"}}\n"));
+    assert_eq!(
+        migrated["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"],
+        json!(
+            "{\"apiVersion\":\"g/v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"o\",\"namespace\":\"n\"},\"spec\":{\"a\":\"3\"}}\n"
+        )
+    );
     assert!(apply(Some(&live), json!({"a":"3"}), "else", T2, false).is_err());
 }
 
 #[test]
 fn wrong_requests_have_kubernetes_words() {
     let live = update(None, json!({"a":"1"}), "u", T1);
-    let refused = |applied: Value| server_side_apply(&model(), Some(&live), &applied, false, &writer("m", T2)).unwrap_err().to_string();
-    assert_eq!(refused(object(json!({"zz":1}))), "failed to create typed patch object (n/o; g/v1, Kind=K): .spec.zz: field not declared in schema");
-    assert_eq!(refused(object(json!({"n":"x"}))), "failed to create typed patch object (n/o; g/v1, Kind=K): .spec.n: expected numeric (int or float), got string");
-    assert!(refused(object(json!({"list":[{"name":"a"},{"name":"a"}]}))).ends_with(".spec.list: duplicate entries for key [name=\"a\"]"));
+    let refused = |applied: Value| {
+        server_side_apply(&model(), Some(&live), &applied, false, &writer("m", T2)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(object(json!({"zz":1}))),
+        "failed to create typed patch object (n/o; g/v1, Kind=K): .spec.zz: field not declared in schema"
+    );
+    assert_eq!(
+        refused(object(json!({"n":"x"}))),
+        "failed to create typed patch object (n/o; g/v1, Kind=K): .spec.n: expected numeric (int or float), got string"
+    );
+    assert!(
+        refused(object(json!({"list":[{"name":"a"},{"name":"a"}]})))
+            .ends_with(".spec.list: duplicate entries for key [name=\"a\"]")
+    );
     let mut version = object(json!({}));
     version["apiVersion"] = json!("g/v2");
-    assert_eq!(refused(version), "Incorrect version specified in apply patch. Specified patch version: g/v2, expected: g/v1");
+    assert_eq!(
+        refused(version),
+        "Incorrect version specified in apply patch. Specified patch version: g/v2, expected: g/v1"
+    );
     let mut managed = object(json!({}));
     managed["metadata"]["managedFields"] = json!([]);
     assert_eq!(refused(managed), "metadata.managedFields must be nil");
@@ -224,10 +305,16 @@ fn many_updaters_are_folded() {
         let mut new = live.clone();
         new["spec"]["map"][format!("k{i}")] = json!("v");
         let (name, now) = (format!("u{i}"), format!("2026-01-01T00:00:{i:02}Z"));
-        track_update(&model(), Some(&live), &mut new, &Writer { manager: &name, subresource: "", api_version: VERSION, has_status: true, now: &now });
+        track_update(
+            &model(),
+            Some(&live),
+            &mut new,
+            &Writer { manager: &name, subresource: "", api_version: VERSION, has_status: true, now: &now },
+        );
         live = new;
     }
-    let names: Vec<_> = live["metadata"]["managedFields"].as_array().unwrap().iter().map(|e| e["manager"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        live["metadata"]["managedFields"].as_array().unwrap().iter().map(|e| e["manager"].as_str().unwrap()).collect();
     assert_eq!(names, ["ancient-changes", "u6", "u7", "u8", "u9", "u10", "u11", "u12", "u13", "u14"]);
 }
 
@@ -238,8 +325,11 @@ fn metadata_is_owned_but_identity_is_not() {
     new["metadata"]["finalizers"] = json!(["a/b"]);
     new["metadata"]["ownerReferences"] = json!([{"apiVersion":"v1","kind":"X","name":"y","uid":"u-1"}]);
     track_update(&model(), None, &mut new, &writer("u", T1));
-    assert_eq!(new["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:metadata":{
-        "f:finalizers":{".":{},"v:\"a/b\"":{}},"f:labels":{".":{},"f:app.kubernetes.io/name":{}},"f:ownerReferences":{".":{},"k:{\"uid\":\"u-1\"}":{}}},"f:spec":{}}));
+    assert_eq!(
+        new["metadata"]["managedFields"][0]["fieldsV1"],
+        json!({"f:metadata":{
+        "f:finalizers":{".":{},"v:\"a/b\"":{}},"f:labels":{".":{},"f:app.kubernetes.io/name":{}},"f:ownerReferences":{".":{},"k:{\"uid\":\"u-1\"}":{}}},"f:spec":{}})
+    );
 }
 
 #[test]

@@ -32,7 +32,12 @@ fn create_follows_kubernetes() {
     }
     let two = json!([{"apiVersion":"v1","kind":"K","name":"a","uid":"u","controller":true},{"apiVersion":"v1","kind":"K","name":"b","uid":"v","controller":true}]);
     let got = lines(json!({"metadata":{"name":"a","ownerReferences":two}}), None, false);
-    assert!(got[0].ends_with("Only one reference can have Controller set to true. Found \"true\" in references for K/a and K/b"), "{got:?}");
+    assert!(
+        got[0].ends_with(
+            "Only one reference can have Controller set to true. Found \"true\" in references for K/a and K/b"
+        ),
+        "{got:?}"
+    );
 }
 
 #[test]
@@ -44,12 +49,15 @@ fn update_follows_kubernetes() {
     new["metadata"]["uid"] = json!("v");
     new["metadata"]["generation"] = json!(1);
     new["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-    assert_eq!(lines(new, Some(old), false), [
-        "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"x/z\"}",
-        "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
-        "metadata.generation: Invalid value: 1: must not be decremented",
-        "metadata.uid: Invalid value: \"v\": field is immutable",
-    ]);
+    assert_eq!(
+        lines(new, Some(old), false),
+        [
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"x/z\"}",
+            "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
+            "metadata.generation: Invalid value: 1: must not be decremented",
+            "metadata.uid: Invalid value: \"v\": field is immutable",
+        ]
+    );
 }
 
 #[test]

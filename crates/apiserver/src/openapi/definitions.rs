@@ -179,11 +179,8 @@ fn with_type_meta(properties: &mut Map<String, Value>, metadata: &str, help: &st
 fn extensions(map: &mut Map<String, Value>, info: &KindInfo<'_>, kind: &str) {
     map.insert("x-kubernetes-group-version-kind".into(), json!([info.gvk(kind)]));
     if !info.selectable.is_empty() {
-        let fields: Vec<Value> = info
-            .selectable
-            .iter()
-            .map(|path| json!({"fieldPath": path.strip_prefix('.').unwrap_or(path)}))
-            .collect();
+        let fields: Vec<Value> =
+            info.selectable.iter().map(|path| json!({"fieldPath": path.strip_prefix('.').unwrap_or(path)})).collect();
         map.insert("x-kubernetes-selectable-fields".into(), Value::Array(fields));
     }
 }
@@ -203,7 +200,9 @@ fn embed(schema: &mut Value, dialect: Dialect) {
         object(schema).insert("anyOf".into(), json!([{"type": "integer"}, {"type": "string"}]));
         return;
     }
-    if !flag("x-kubernetes-embedded-resource") || (dialect == Dialect::V2 && flag("x-kubernetes-preserve-unknown-fields")) {
+    if !flag("x-kubernetes-embedded-resource")
+        || (dialect == Dialect::V2 && flag("x-kubernetes-preserve-unknown-fields"))
+    {
         return;
     }
     let map = object(schema);

@@ -66,15 +66,31 @@ const RESOURCE_VERSION: Parameter = parameter(
     "resourceVersion sets a constraint on what resource versions a request may be served from. See https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions for details. Defaults to unset.",
 );
 const LIST: [Parameter; 10] = [
-    parameter("allowWatchBookmarks", "boolean", "Asks for watch events of type BOOKMARK; they may be sent at any time."),
+    parameter(
+        "allowWatchBookmarks",
+        "boolean",
+        "Asks for watch events of type BOOKMARK; they may be sent at any time.",
+    ),
     parameter(
         "continue",
         "string",
         "The continue option should be set when retrieving more results from the server: the token of the page before. An expired token is answered with 410 ResourceExpired.",
     ),
-    parameter("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields. Defaults to everything."),
-    parameter("labelSelector", "string", "A selector to restrict the list of returned objects by their labels. Defaults to everything."),
-    parameter("limit", "integer", "The maximum number of responses to return for a list call. If there are more, the answer has a continue token."),
+    parameter(
+        "fieldSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their fields. Defaults to everything.",
+    ),
+    parameter(
+        "labelSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their labels. Defaults to everything.",
+    ),
+    parameter(
+        "limit",
+        "integer",
+        "The maximum number of responses to return for a list call. If there are more, the answer has a continue token.",
+    ),
     RESOURCE_VERSION,
     parameter(
         "resourceVersionMatch",
@@ -86,14 +102,34 @@ const LIST: [Parameter; 10] = [
         "boolean",
         "A watch with this begins with synthetic events for the objects that exist, ended by a bookmark with the annotation k8s.io/initial-events-end.",
     ),
-    parameter("timeoutSeconds", "integer", "Timeout for the list or watch call: it ends after this time, active or not."),
-    parameter("watch", "boolean", "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications."),
+    parameter(
+        "timeoutSeconds",
+        "integer",
+        "Timeout for the list or watch call: it ends after this time, active or not.",
+    ),
+    parameter(
+        "watch",
+        "boolean",
+        "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications.",
+    ),
 ];
 const DELETE: [Parameter; 4] = [
     DRY_RUN,
-    parameter("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted. Zero means at once."),
-    parameter("orphanDependents", "boolean", "Deprecated: use propagationPolicy. Whether dependent objects are orphaned."),
-    parameter("propagationPolicy", "string", "Whether and how dependent objects are collected: 'Orphan', 'Background' or 'Foreground'."),
+    parameter(
+        "gracePeriodSeconds",
+        "integer",
+        "The duration in seconds before the object should be deleted. Zero means at once.",
+    ),
+    parameter(
+        "orphanDependents",
+        "boolean",
+        "Deprecated: use propagationPolicy. Whether dependent objects are orphaned.",
+    ),
+    parameter(
+        "propagationPolicy",
+        "string",
+        "Whether and how dependent objects are collected: 'Orphan', 'Background' or 'Foreground'.",
+    ),
 ];
 const WRITE: [Parameter; 3] = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
 const PATCH: [Parameter; 4] = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];

@@ -8,8 +8,18 @@ fn schema() -> Value {
 }
 
 fn info(schema: &Value) -> KindInfo<'_> {
-    KindInfo { group: "compute.evroclabs.net", version: "v1alpha1", kind: "VirtualMachine", list_kind: "VirtualMachineList", plural: "virtualmachines",
-        singular: "virtualmachine", namespaced: true, schema, has_status: true, selectable: vec![".spec.size"] }
+    KindInfo {
+        group: "compute.evroclabs.net",
+        version: "v1alpha1",
+        kind: "VirtualMachine",
+        list_kind: "VirtualMachineList",
+        plural: "virtualmachines",
+        singular: "virtualmachine",
+        namespaced: true,
+        schema,
+        has_status: true,
+        selectable: vec![".spec.size"],
+    }
 }
 
 fn assert_references_resolve(document: &Value) {
@@ -34,20 +44,30 @@ fn v3_has_paths_operations_and_schemas() {
     let document = v3_document("evroc", "v1", &[info(&schema)]);
     assert_references_resolve(&document);
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths, [
-        "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines",
-        "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}",
-        "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}/status",
-        "/apis/compute.evroclabs.net/v1alpha1/virtualmachines",
-    ]);
+    assert_eq!(
+        paths,
+        [
+            "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines",
+            "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}",
+            "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}/status",
+            "/apis/compute.evroclabs.net/v1alpha1/virtualmachines",
+        ]
+    );
     let item = &document["paths"]["/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}"];
     assert_eq!(item["patch"]["operationId"], "patchComputeEvroclabsNetV1alpha1NamespacedVirtualMachine");
     assert_eq!(item["patch"]["x-kubernetes-action"], "patch");
-    assert_eq!(item["patch"]["x-kubernetes-group-version-kind"], json!({"group":"compute.evroclabs.net","version":"v1alpha1","kind":"VirtualMachine"}));
-    let names: Vec<&str> = item["patch"]["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        item["patch"]["x-kubernetes-group-version-kind"],
+        json!({"group":"compute.evroclabs.net","version":"v1alpha1","kind":"VirtualMachine"})
+    );
+    let names: Vec<&str> =
+        item["patch"]["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
     let machine = &document["components"]["schemas"]["net.evroclabs.compute.v1alpha1.VirtualMachine"];
-    assert_eq!(machine["properties"]["metadata"]["allOf"], json!([{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}]));
+    assert_eq!(
+        machine["properties"]["metadata"]["allOf"],
+        json!([{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}])
+    );
     assert_eq!(machine["x-kubernetes-selectable-fields"], json!([{"fieldPath":"spec.size"}]));
     assert_eq!(machine["properties"]["spec"]["properties"]["port"]["anyOf"][0]["type"], "integer");
     let meta = &document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
@@ -59,7 +79,8 @@ fn v2_says_only_what_kubectl_understands() {
     let schema = schema();
     let document = v2_document("evroc", "v1", &[info(&schema)]);
     assert_references_resolve(&document);
-    let spec = &document["definitions"]["net.evroclabs.compute.v1alpha1.VirtualMachine"]["properties"]["spec"]["properties"];
+    let spec =
+        &document["definitions"]["net.evroclabs.compute.v1alpha1.VirtualMachine"]["properties"]["spec"]["properties"];
     assert_eq!(spec["maybe"], json!({}));
     assert_eq!(spec["any"], json!({"x-kubernetes-preserve-unknown-fields":true}));
     assert_eq!(spec["port"], json!({"x-kubernetes-int-or-string":true}));
@@ -68,8 +89,20 @@ fn v2_says_only_what_kubectl_understands() {
 
 #[test]
 fn core_kinds_have_core_paths() {
-    let schema = json!({"type":"object","properties":{"data":{"type":"object","additionalProperties":{"type":"string"}}}});
-    let info = KindInfo { group: "", version: "v1", kind: "ConfigMap", list_kind: "ConfigMapList", plural: "configmaps", singular: "configmap", namespaced: true, has_status: false, selectable: vec![], schema: &schema };
+    let schema =
+        json!({"type":"object","properties":{"data":{"type":"object","additionalProperties":{"type":"string"}}}});
+    let info = KindInfo {
+        group: "",
+        version: "v1",
+        kind: "ConfigMap",
+        list_kind: "ConfigMapList",
+        plural: "configmaps",
+        singular: "configmap",
+        namespaced: true,
+        has_status: false,
+        selectable: vec![],
+        schema: &schema,
+    };
     let document = v3_document("evroc", "v1", &[info]);
     assert_eq!(document["paths"]["/api/v1/configmaps"]["get"]["operationId"], "listCoreV1ConfigMapForAllNamespaces");
     assert!(document["components"]["schemas"]["io.k8s.api.core.v1.ConfigMap"].is_object());
@@ -115,7 +148,9 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
 fn descend(bytes: &[u8], path: &[u64]) -> Vec<Vec<u8>> {
     match path.split_first() {
         None => vec![bytes.to_vec()],
-        Some((first, rest)) => fields(bytes).into_iter().filter(|(n, _)| n == first).flat_map(|(_, b)| descend(&b, rest)).collect(),
+        Some((first, rest)) => {
+            fields(bytes).into_iter().filter(|(n, _)| n == first).flat_map(|(_, b)| descend(&b, rest)).collect()
+        }
     }
 }
 

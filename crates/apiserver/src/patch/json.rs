@@ -45,8 +45,9 @@ pub(super) fn apply(doc: &mut Value, operation: &Value) -> Result<(), String> {
         "replace" => {
             let path = field("path")?;
             let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
-            let target = get_mut(parent, &key)
-                .ok_or_else(|| format!("replace operation does not apply: doc is missing key: {path}: missing value"))?;
+            let target = get_mut(parent, &key).ok_or_else(|| {
+                format!("replace operation does not apply: doc is missing key: {path}: missing value")
+            })?;
             *target = value();
             Ok(())
         }
@@ -60,8 +61,9 @@ pub(super) fn apply(doc: &mut Value, operation: &Value) -> Result<(), String> {
         "copy" => {
             let (from, path) = (field("from")?, field("path")?);
             let (parent, key) = locate(doc, from).ok_or_else(|| missing("copy", from))?;
-            let copied =
-                get_mut(parent, &key).cloned().ok_or_else(|| format!("error in copy for from: '{from}': missing value"))?;
+            let copied = get_mut(parent, &key)
+                .cloned()
+                .ok_or_else(|| format!("error in copy for from: '{from}': missing value"))?;
             let (parent, key) = locate(doc, path).ok_or_else(|| missing("copy", path))?;
             add(parent, &key, copied).map_err(|e| format!("error while adding value during copy: {e}"))
         }

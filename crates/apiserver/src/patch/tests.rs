@@ -24,7 +24,11 @@ fn json_patch_follows_the_rfc_and_kubernetes() {
         (json!({"a":1}), json!([{"op":"test","path":"/a","value":1}]), Some(json!({"a":1}))),
         (json!({"a":1}), json!([{"op":"test","path":"/a","value":2},{"op":"remove","path":"/a"}]), None),
         (json!({"a":1}), json!([{"op":"test","path":"/b","value":null}]), Some(json!({"a":1}))),
-        (json!({"a/b":{"c~d":1}}), json!([{"op":"replace","path":"/a~1b/c~0d","value":2}]), Some(json!({"a/b":{"c~d":2}}))),
+        (
+            json!({"a/b":{"c~d":1}}),
+            json!([{"op":"replace","path":"/a~1b/c~0d","value":2}]),
+            Some(json!({"a/b":{"c~d":2}})),
+        ),
         (json!({}), json!([{"op":"add","path":"/a/b","value":2}]), None),
     ] {
         match (patched(object.clone(), patch.clone()), want) {
@@ -39,18 +43,27 @@ fn json_patch_follows_the_rfc_and_kubernetes() {
 fn errors_have_kubernetes_words() {
     let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op":"test","path":"/a","value":1})).collect();
     let error = patched(json!({"a":1}), Value::Array(many)).unwrap_err();
-    assert_eq!(error, PatchError::TooLarge("The allowed maximum operations in a JSON patch is 10000, got 10001".into()));
+    assert_eq!(
+        error,
+        PatchError::TooLarge("The allowed maximum operations in a JSON patch is 10000, got 10001".into())
+    );
     assert_eq!(patched(json!({}), json!([{"op":"remove","path":"/a"}])).unwrap_err().to_string(), UNPROCESSABLE);
     for (operation, want) in [
         (json!({"op":"jump","path":"/a"}), r#"invalid operation {"op":"jump","path":"/a"}: unsupported operation"#),
-        (json!({"op":"add","path":"/a"}), r#"invalid operation {"op":"add","path":"/a"}: failed to decode 'value': operation, missing value field: missing value"#),
+        (
+            json!({"op":"add","path":"/a"}),
+            r#"invalid operation {"op":"add","path":"/a"}: failed to decode 'value': operation, missing value field: missing value"#,
+        ),
     ] {
         assert_eq!(patched(json!({}), json!([operation])).unwrap_err(), PatchError::BadRequest(want.into()));
     }
     assert!(matches!(apply_json_patch(&json!({}), b"{}"), Err(PatchError::BadRequest(_))));
     assert!(matches!(apply_json_patch(&json!({}), b"nonsense"), Err(PatchError::BadRequest(_))));
     assert!(matches!(apply_merge_patch(&json!({}), b"[]"), Err(PatchError::BadRequest(_))));
-    assert_eq!(json_patch_problems(br#"[{"op":"test","op":"test","x":1}]"#), ["json patch duplicate field \"[0].op\"", "json patch unknown field \"[0].x\""]);
+    assert_eq!(
+        json_patch_problems(br#"[{"op":"test","op":"test","x":1}]"#),
+        ["json patch duplicate field \"[0].op\"", "json patch unknown field \"[0].x\""]
+    );
     assert_eq!(merge_patch_problems(br#"{"a":{"b":1,"b":2}}"#), ["duplicate field \"a.b\""]);
 }
 
@@ -79,11 +92,17 @@ fn a_no_op_is_told_from_a_change() {
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[a-c]{0,2}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::vec(("[a-c]", inner), 0..4).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            prop::collection::vec(("[a-c]", inner), 0..4)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
         ]
     })
 }

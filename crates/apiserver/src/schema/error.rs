@@ -75,10 +75,7 @@ impl Reason {
     }
 
     fn shows_value(self) -> bool {
-        !matches!(
-            self,
-            Reason::Required | Reason::Forbidden | Reason::TooLong | Reason::TooShort | Reason::Internal
-        )
+        !matches!(self, Reason::Required | Reason::Forbidden | Reason::TooLong | Reason::TooShort | Reason::Internal)
     }
 }
 
@@ -124,11 +121,7 @@ impl FieldError {
     /// A value outside the list of supported ones (given as they are to be shown, unquoted).
     pub fn not_supported<S: AsRef<str>>(path: impl Into<String>, value: Value, supported: &[S]) -> Self {
         let quoted: Vec<String> = supported.iter().map(|s| go_quote(s.as_ref())).collect();
-        let detail = if quoted.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", quoted.join(", "))
-        };
+        let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
         Self { path: path.into(), reason: Reason::NotSupported, value: Some(value), detail }
     }
 

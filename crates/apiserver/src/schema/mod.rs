@@ -61,8 +61,7 @@ pub struct UnknownField {
     pub path: String,
 }
 
-const RULES_NOT_CHECKED: &str =
-    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+const RULES_NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 /// A compiled schema of one kind at one version.
 #[derive(Debug)]

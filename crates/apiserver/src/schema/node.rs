@@ -281,9 +281,7 @@ fn compile_checks(
         checks.pattern = Some(regex);
         checks.pattern_text = pattern.to_string();
     }
-    for (key, nodes) in
-        [("allOf", &mut checks.all_of), ("anyOf", &mut checks.any_of), ("oneOf", &mut checks.one_of)]
-    {
+    for (key, nodes) in [("allOf", &mut checks.all_of), ("anyOf", &mut checks.any_of), ("oneOf", &mut checks.one_of)] {
         for (i, schema) in map.get(key).and_then(Value::as_array).into_iter().flatten().enumerate() {
             nodes.push(compile_node(schema, &format!("{path}.{key}[{i}]"), depth + 1)?);
         }
@@ -295,12 +293,7 @@ fn compile_checks(
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|v| v.as_str().map(str::to_string))
-        .collect()
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
 }
 
 /// A place in the schema as errors name it.

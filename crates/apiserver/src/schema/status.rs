@@ -28,10 +28,7 @@ pub fn aggregate(errors: &[FieldError]) -> String {
 
 /// `details.causes` for the errors.
 pub fn causes(errors: &[FieldError]) -> Value {
-    errors
-        .iter()
-        .map(|e| json!({"reason": e.reason.as_str(), "message": e.body(), "field": e.path}))
-        .collect()
+    errors.iter().map(|e| json!({"reason": e.reason.as_str(), "message": e.body(), "field": e.path})).collect()
 }
 
 /// The whole `Status` object (HTTP 422, reason `Invalid`).

@@ -19,46 +19,165 @@ fn lines(errors: Vec<FieldError>) -> Vec<String> {
 #[test]
 fn values_are_checked_with_kubernetes_words() {
     let cases: Vec<(Value, Value, &[&str])> = vec![
-        (json!({"type":"integer"}), json!("a"), &[r#"spec.x: Invalid value: "string": spec.x in body must be of type integer: "string""#]),
-        (json!({"type":"integer"}), json!(1.5), &[r#"spec.x: Invalid value: "number": spec.x in body must be of type integer: "number""#, r#"<nil>: Invalid value: "": Checked value must be of type integer (default format) in spec.x"#]),
+        (
+            json!({"type":"integer"}),
+            json!("a"),
+            &[r#"spec.x: Invalid value: "string": spec.x in body must be of type integer: "string""#],
+        ),
+        (
+            json!({"type":"integer"}),
+            json!(1.5),
+            &[
+                r#"spec.x: Invalid value: "number": spec.x in body must be of type integer: "number""#,
+                r#"<nil>: Invalid value: "": Checked value must be of type integer (default format) in spec.x"#,
+            ],
+        ),
         (json!({"type":"integer"}), json!(1.0), &[]),
         (json!({"type":"number"}), json!(1), &[]),
-        (json!({"type":"string"}), json!(null), &[r#"spec.x: Invalid value: "null": spec.x in body must be of type string: "null""#]),
+        (
+            json!({"type":"string"}),
+            json!(null),
+            &[r#"spec.x: Invalid value: "null": spec.x in body must be of type string: "null""#],
+        ),
         (json!({"type":"string","nullable":true}), json!(null), &[]),
         (json!({"x-kubernetes-int-or-string":true}), json!("5"), &[]),
         (json!({"x-kubernetes-int-or-string":true}), json!(5), &[]),
-        (json!({"x-kubernetes-int-or-string":true}), json!(true), &[r#"spec.x: Invalid value: "boolean": spec.x in body must be of type integer,string: "boolean""#]),
-        (json!({"type":"integer","minimum":1}), json!(0), &["spec.x: Invalid value: 0: spec.x in body should be greater than or equal to 1"]),
-        (json!({"type":"integer","minimum":1,"exclusiveMinimum":true}), json!(1), &["spec.x: Invalid value: 1: spec.x in body should be greater than 1"]),
-        (json!({"type":"number","maximum":1.5}), json!(2.25), &["spec.x: Invalid value: 2.25: spec.x in body should be less than or equal to 1.5"]),
-        (json!({"type":"integer","multipleOf":3}), json!(7), &["spec.x: Invalid value: 7: spec.x in body should be a multiple of 3"]),
+        (
+            json!({"x-kubernetes-int-or-string":true}),
+            json!(true),
+            &[r#"spec.x: Invalid value: "boolean": spec.x in body must be of type integer,string: "boolean""#],
+        ),
+        (
+            json!({"type":"integer","minimum":1}),
+            json!(0),
+            &["spec.x: Invalid value: 0: spec.x in body should be greater than or equal to 1"],
+        ),
+        (
+            json!({"type":"integer","minimum":1,"exclusiveMinimum":true}),
+            json!(1),
+            &["spec.x: Invalid value: 1: spec.x in body should be greater than 1"],
+        ),
+        (
+            json!({"type":"number","maximum":1.5}),
+            json!(2.25),
+            &["spec.x: Invalid value: 2.25: spec.x in body should be less than or equal to 1.5"],
+        ),
+        (
+            json!({"type":"integer","multipleOf":3}),
+            json!(7),
+            &["spec.x: Invalid value: 7: spec.x in body should be a multiple of 3"],
+        ),
         (json!({"type":"string","maxLength":2}), json!("äöü"), &["spec.x: Too long: may not be more than 2 bytes"]),
         (json!({"type":"string","maxLength":3}), json!("äöü"), &[]),
-        (json!({"type":"string","minLength":2}), json!("a"), &[r#"spec.x: Invalid value: "a": spec.x in body should be at least 2 chars long"#]),
-        (json!({"type":"string","pattern":"^a+$"}), json!("b"), &[r#"spec.x: Invalid value: "b": spec.x in body should match '^a+$'"#]),
-        (json!({"type":"string","enum":["a","b"]}), json!("c"), &[r#"spec.x: Unsupported value: "c": supported values: "a", "b""#]),
-        (json!({"type":"integer","enum":[1,2]}), json!(3), &[r#"spec.x: Unsupported value: 3: supported values: "1", "2""#]),
-        (json!({"type":"number","maximum":1.5}), json!(2), &["spec.x: Invalid value: 2: spec.x in body should be less than or equal to 1"]),
-        (json!({"type":"integer","format":"int32"}), json!(3000000000u64), &[r#"<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.x"#]),
-        (json!({"type":"object","x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true}), json!({"kind":"x"}), &["spec.x.apiVersion: Required value"]),
-        (json!({"type":"array","items":{"type":"integer"},"minItems":1}), json!([]), &["spec.x: Invalid value: 0: spec.x in body should have at least 1 items"]),
-        (json!({"type":"array","items":{"type":"integer"},"maxItems":1}), json!([1,2]), &["spec.x: Too many: 2: must have at most 1 item"]),
-        (json!({"type":"array","items":{"type":"integer"}}), json!([1,"a"]), &[r#"spec.x[1]: Invalid value: "string": spec.x[1] in body must be of type integer: "string""#]),
-        (json!({"type":"object","properties":{"a":{"type":"string"}},"required":["a","b"]}), json!({}), &["spec.x.a: Required value", "spec.x.b: Required value"]),
-        (json!({"type":"object","additionalProperties":{"type":"integer"},"maxProperties":1}), json!({"a":1,"b":2}), &["spec.x: Too many: 2: must have at most 1 item"]),
-        (json!({"type":"object","additionalProperties":{"type":"integer"}}), json!({"a":"b"}), &[r#"spec.x.a: Invalid value: "string": spec.x.a in body must be of type integer: "string""#]),
-        (json!({"type":"string","format":"date-time"}), json!("yesterday"), &[r#"spec.x: Invalid value: "yesterday": spec.x in body must be of type date-time: "yesterday""#]),
+        (
+            json!({"type":"string","minLength":2}),
+            json!("a"),
+            &[r#"spec.x: Invalid value: "a": spec.x in body should be at least 2 chars long"#],
+        ),
+        (
+            json!({"type":"string","pattern":"^a+$"}),
+            json!("b"),
+            &[r#"spec.x: Invalid value: "b": spec.x in body should match '^a+$'"#],
+        ),
+        (
+            json!({"type":"string","enum":["a","b"]}),
+            json!("c"),
+            &[r#"spec.x: Unsupported value: "c": supported values: "a", "b""#],
+        ),
+        (
+            json!({"type":"integer","enum":[1,2]}),
+            json!(3),
+            &[r#"spec.x: Unsupported value: 3: supported values: "1", "2""#],
+        ),
+        (
+            json!({"type":"number","maximum":1.5}),
+            json!(2),
+            &["spec.x: Invalid value: 2: spec.x in body should be less than or equal to 1"],
+        ),
+        (
+            json!({"type":"integer","format":"int32"}),
+            json!(3000000000u64),
+            &[r#"<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.x"#],
+        ),
+        (
+            json!({"type":"object","x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true}),
+            json!({"kind":"x"}),
+            &["spec.x.apiVersion: Required value"],
+        ),
+        (
+            json!({"type":"array","items":{"type":"integer"},"minItems":1}),
+            json!([]),
+            &["spec.x: Invalid value: 0: spec.x in body should have at least 1 items"],
+        ),
+        (
+            json!({"type":"array","items":{"type":"integer"},"maxItems":1}),
+            json!([1, 2]),
+            &["spec.x: Too many: 2: must have at most 1 item"],
+        ),
+        (
+            json!({"type":"array","items":{"type":"integer"}}),
+            json!([1, "a"]),
+            &[r#"spec.x[1]: Invalid value: "string": spec.x[1] in body must be of type integer: "string""#],
+        ),
+        (
+            json!({"type":"object","properties":{"a":{"type":"string"}},"required":["a","b"]}),
+            json!({}),
+            &["spec.x.a: Required value", "spec.x.b: Required value"],
+        ),
+        (
+            json!({"type":"object","additionalProperties":{"type":"integer"},"maxProperties":1}),
+            json!({"a":1,"b":2}),
+            &["spec.x: Too many: 2: must have at most 1 item"],
+        ),
+        (
+            json!({"type":"object","additionalProperties":{"type":"integer"}}),
+            json!({"a":"b"}),
+            &[r#"spec.x.a: Invalid value: "string": spec.x.a in body must be of type integer: "string""#],
+        ),
+        (
+            json!({"type":"string","format":"date-time"}),
+            json!("yesterday"),
+            &[r#"spec.x: Invalid value: "yesterday": spec.x in body must be of type date-time: "yesterday""#],
+        ),
         (json!({"type":"string","format":"quantum"}), json!("yesterday"), &[]),
-        (json!({"type":"object","properties":{"a":{"type":"string"},"b":{"type":"string"}},"oneOf":[{"required":["a"]},{"required":["b"]}]}), json!({"a":"","b":""}),
-            &[r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#]),
-        (json!({"type":"object","properties":{"a":{"type":"string"},"b":{"type":"string"}},"oneOf":[{"required":["a"]},{"required":["b"]}]}), json!({}),
-            &[r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found none valid"#, "spec.x.a: Required value"]),
-        (json!({"type":"integer","anyOf":[{"minimum":5},{"maximum":1}]}), json!(3),
-            &[r#"<nil>: Invalid value: "": "spec.x" must validate at least one schema (anyOf)"#, "spec.x: Invalid value: 3: spec.x in body should be greater than or equal to 5"]),
-        (json!({"type":"integer","not":{"enum":[3]}}), json!(3), &[r#"<nil>: Invalid value: "": "spec.x" must not validate the schema (not)"#]),
-        (json!({"type":"array","x-kubernetes-list-type":"set","items":{"type":"string"}}), json!(["a","b","a","a"]), &[r#"spec.x[2]: Duplicate value: "a""#]),
-        (json!({"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["n"],"items":{"type":"object","properties":{"n":{"type":"string"}}}}),
-            json!([{"n":"a"},{"n":"a"}]), &[r#"spec.x[1]: Duplicate value: {"n":"a"}"#]),
+        (
+            json!({"type":"object","properties":{"a":{"type":"string"},"b":{"type":"string"}},"oneOf":[{"required":["a"]},{"required":["b"]}]}),
+            json!({"a":"","b":""}),
+            &[
+                r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+            ],
+        ),
+        (
+            json!({"type":"object","properties":{"a":{"type":"string"},"b":{"type":"string"}},"oneOf":[{"required":["a"]},{"required":["b"]}]}),
+            json!({}),
+            &[
+                r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found none valid"#,
+                "spec.x.a: Required value",
+            ],
+        ),
+        (
+            json!({"type":"integer","anyOf":[{"minimum":5},{"maximum":1}]}),
+            json!(3),
+            &[
+                r#"<nil>: Invalid value: "": "spec.x" must validate at least one schema (anyOf)"#,
+                "spec.x: Invalid value: 3: spec.x in body should be greater than or equal to 5",
+            ],
+        ),
+        (
+            json!({"type":"integer","not":{"enum":[3]}}),
+            json!(3),
+            &[r#"<nil>: Invalid value: "": "spec.x" must not validate the schema (not)"#],
+        ),
+        (
+            json!({"type":"array","x-kubernetes-list-type":"set","items":{"type":"string"}}),
+            json!(["a", "b", "a", "a"]),
+            &[r#"spec.x[2]: Duplicate value: "a""#],
+        ),
+        (
+            json!({"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["n"],"items":{"type":"object","properties":{"n":{"type":"string"}}}}),
+            json!([{"n":"a"},{"n":"a"}]),
+            &[r#"spec.x[1]: Duplicate value: {"n":"a"}"#],
+        ),
     ];
     for (schema, value, want) in cases {
         let got = lines(spec(json!({"x": schema})).validate(&json!({"spec": {"x": value}}), None));
@@ -89,10 +208,16 @@ fn pruning_follows_kubernetes() {
         "a":"x","b":"y","free":{"any":{"thing":1},"strict":{"k":"1","z":2}},"map":{"m":{"k":"1","z":2}},
         "list":[{"k":"1"},{"z":1}],"tpl":{"apiVersion":"v1","kind":"X","metadata":{"name":"t"},"spec":{"q":1},"other":1},"iors":5}});
     let paths: Vec<_> = model.prune(&mut object).into_iter().map(|u| u.path).collect();
-    assert_eq!(paths, ["spec.b", "spec.free.strict.z", "spec.list[1].z", "spec.map.m.z", "spec.tpl.other", "spec.tpl.spec.q", "zz"]);
-    assert_eq!(object, json!({"apiVersion":"g/v1","kind":"K","metadata":{"name":"n","labels":{"a":"b"}},"spec":{
+    assert_eq!(
+        paths,
+        ["spec.b", "spec.free.strict.z", "spec.list[1].z", "spec.map.m.z", "spec.tpl.other", "spec.tpl.spec.q", "zz"]
+    );
+    assert_eq!(
+        object,
+        json!({"apiVersion":"g/v1","kind":"K","metadata":{"name":"n","labels":{"a":"b"}},"spec":{
         "a":"x","free":{"any":{"thing":1},"strict":{"k":"1"}},"map":{"m":{"k":"1"}},
-        "list":[{"k":"1"},{}],"tpl":{"apiVersion":"v1","kind":"X","metadata":{"name":"t"},"spec":{}},"iors":5}}));
+        "list":[{"k":"1"},{}],"tpl":{"apiVersion":"v1","kind":"X","metadata":{"name":"t"},"spec":{}},"iors":5}})
+    );
     assert!(model.prune(&mut object).is_empty());
 }
 
@@ -109,7 +234,10 @@ fn defaults_follow_kubernetes() {
     }));
     let mut object = json!({"spec":{"a":null,"n":null,"gone":null,"l":[{}, {"p":"UDP"}],"m":{"x":null,"y":"1"}}});
     model.default(&mut object);
-    assert_eq!(object, json!({"spec":{"a":"A","n":null,"o":{"deep":7},"l":[{"p":"TCP"},{"p":"UDP"}],"m":{"x":"D","y":"1"}}}));
+    assert_eq!(
+        object,
+        json!({"spec":{"a":"A","n":null,"o":{"deep":7},"l":[{"p":"TCP"},{"p":"UDP"}],"m":{"x":"D","y":"1"}}})
+    );
 }
 
 fn with_rules(rules: Value) -> Model {
@@ -125,27 +253,93 @@ fn with_rules(rules: Value) -> Model {
 #[test]
 fn rules_run_with_kubernetes_wording() {
     let cases: Vec<(Value, Value, Option<Value>, &[&str])> = vec![
-        (json!([{"rule":"self.min <= self.max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: failed rule: self.min <= self.max"#]),
-        (json!([{"rule":"self.min <= self.max","message":"min must not exceed max"}]), json!({"min":2,"max":1}), None, &[r#"spec: Invalid value: min must not exceed max"#]),
-        (json!([{"rule":"self.min <= self.max"}]), json!({"min":1}), None, &[r#"spec: Invalid value: "object": no such key: max evaluating rule: self.min <= self.max"#]),
-        (json!([{"rule":"!has(self.max) || self.min <= self.max","fieldPath":".max","reason":"FieldValueForbidden","message":"no"}]), json!({"min":2,"max":1}), None, &["spec.max: Forbidden: no"]),
-        (json!([{"rule":"false","messageExpression":"'min is ' + string(self.min)"}]), json!({"min":2}), None, &[r#"spec: Invalid value: min is 2"#]),
+        (
+            json!([{"rule":"self.min <= self.max"}]),
+            json!({"min":2,"max":1}),
+            None,
+            &[r#"spec: Invalid value: failed rule: self.min <= self.max"#],
+        ),
+        (
+            json!([{"rule":"self.min <= self.max","message":"min must not exceed max"}]),
+            json!({"min":2,"max":1}),
+            None,
+            &[r#"spec: Invalid value: min must not exceed max"#],
+        ),
+        (
+            json!([{"rule":"self.min <= self.max"}]),
+            json!({"min":1}),
+            None,
+            &[r#"spec: Invalid value: "object": no such key: max evaluating rule: self.min <= self.max"#],
+        ),
+        (
+            json!([{"rule":"!has(self.max) || self.min <= self.max","fieldPath":".max","reason":"FieldValueForbidden","message":"no"}]),
+            json!({"min":2,"max":1}),
+            None,
+            &["spec.max: Forbidden: no"],
+        ),
+        (
+            json!([{"rule":"false","messageExpression":"'min is ' + string(self.min)"}]),
+            json!({"min":2}),
+            None,
+            &[r#"spec: Invalid value: min is 2"#],
+        ),
         (json!([{"rule":"self.ratio == 1.0"}]), json!({"ratio":1}), None, &[]),
-        (json!([{"rule":"self.when > timestamp('2020-01-01T00:00:00Z')"}]), json!({"when":"2019-01-01T00:00:00Z"}), None, &[r#"spec: Invalid value: failed rule: self.when > timestamp('2020-01-01T00:00:00Z')"#]),
-        (json!([{"rule":"self.__namespace__ == 'a' && self.a__dash__b == 'b'"}]), json!({"namespace":"a","a-b":"b"}), None, &[]),
+        (
+            json!([{"rule":"self.when > timestamp('2020-01-01T00:00:00Z')"}]),
+            json!({"when":"2019-01-01T00:00:00Z"}),
+            None,
+            &[r#"spec: Invalid value: failed rule: self.when > timestamp('2020-01-01T00:00:00Z')"#],
+        ),
+        (
+            json!([{"rule":"self.__namespace__ == 'a' && self.a__dash__b == 'b'"}]),
+            json!({"namespace":"a","a-b":"b"}),
+            None,
+            &[],
+        ),
         (json!([{"rule":"self.m['x-y'] == '1'"}]), json!({"m":{"x-y":"1"}}), None, &[]),
         (json!([{"rule":"self.name.size() == 2 && size(self.name) == 2"}]), json!({"name":"éé"}), None, &[]),
-        (json!([{"rule":"self.?name.orValue('z') == 'z' && self.?max.orValue(1) == 1 && !self.?min.hasValue()"}]), json!({}), None, &[]),
+        (
+            json!([{"rule":"self.?name.orValue('z') == 'z' && self.?max.orValue(1) == 1 && !self.?min.hasValue()"}]),
+            json!({}),
+            None,
+            &[],
+        ),
         (json!([{"rule":"type(self.min) == int && dyn(self.min) == 1 && int('1') == 1"}]), json!({"min":1}), None, &[]),
         (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"a"}), None, &[]),
-        (json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]), json!({"name":"b"}), Some(json!({"name":"a"})), &[r#"spec: Invalid value: name is immutable"#]),
-        (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), None, &[r#"spec: Invalid value: failed rule: oldSelf.hasValue() || self.name == 'first'"#]),
-        (json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]), json!({"name":"b"}), Some(json!({})), &[]),
-        (json!([]), json!({"l":[{"k":"1","v":"a"},{"k":"0","v":"n"}]}), Some(json!({"l":[{"k":"0","v":"n"},{"k":"1","v":"b"}]})), &[r#"spec.l[0].v: Invalid value: "a": v is immutable"#]),
+        (
+            json!([{"rule":"self.name == oldSelf.name","message":"name is immutable"}]),
+            json!({"name":"b"}),
+            Some(json!({"name":"a"})),
+            &[r#"spec: Invalid value: name is immutable"#],
+        ),
+        (
+            json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]),
+            json!({"name":"b"}),
+            None,
+            &[r#"spec: Invalid value: failed rule: oldSelf.hasValue() || self.name == 'first'"#],
+        ),
+        (
+            json!([{"rule":"oldSelf.hasValue() || self.name == 'first'","optionalOldSelf":true}]),
+            json!({"name":"b"}),
+            Some(json!({})),
+            &[],
+        ),
+        (
+            json!([]),
+            json!({"l":[{"k":"1","v":"a"},{"k":"0","v":"n"}]}),
+            Some(json!({"l":[{"k":"0","v":"n"},{"k":"1","v":"b"}]})),
+            &[r#"spec.l[0].v: Invalid value: "a": v is immutable"#],
+        ),
         (json!([{"rule":"false","message":"never"}]), json!({"name":"a"}), Some(json!({"name":"a"})), &[]),
-        (json!([{"rule":"false","message":"never"}]), json!({"name":5}), None, &[
-            r#"spec.name: Invalid value: "integer": spec.name in body must be of type string: "integer""#,
-            "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"]),
+        (
+            json!([{"rule":"false","message":"never"}]),
+            json!({"name":5}),
+            None,
+            &[
+                r#"spec.name: Invalid value: "integer": spec.name in body must be of type string: "integer""#,
+                "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+            ],
+        ),
     ];
     for (rules, value, old, want) in cases {
         let old = old.map(|o| json!({"spec": o}));
@@ -163,17 +357,32 @@ fn a_model_can_be_shared_between_threads() {
 #[test]
 fn bad_schemas_are_refused_with_the_place() {
     for (schema, want) in [
-        (json!({"type":"object","properties":{"a":{"type":"text"}}}), r#"schema at .properties[a]: type "text" is not known"#),
-        (json!({"type":"object","properties":{"a":{"$ref":"x"}}}), "schema at .properties[a]: $ref is not allowed in a structural schema"),
-        (json!({"type":"object","properties":{"a":{"type":"string","pattern":"("}}}), r#"schema at .properties[a]: pattern "(" cannot be compiled"#),
-        (json!({"type":"object","properties":{"a":{"type":"array","x-kubernetes-list-type":"map"}}}), "schema at .properties[a]: x-kubernetes-list-map-keys must name the keys of a list of type map"),
+        (
+            json!({"type":"object","properties":{"a":{"type":"text"}}}),
+            r#"schema at .properties[a]: type "text" is not known"#,
+        ),
+        (
+            json!({"type":"object","properties":{"a":{"$ref":"x"}}}),
+            "schema at .properties[a]: $ref is not allowed in a structural schema",
+        ),
+        (
+            json!({"type":"object","properties":{"a":{"type":"string","pattern":"("}}}),
+            r#"schema at .properties[a]: pattern "(" cannot be compiled"#,
+        ),
+        (
+            json!({"type":"object","properties":{"a":{"type":"array","x-kubernetes-list-type":"map"}}}),
+            "schema at .properties[a]: x-kubernetes-list-map-keys must name the keys of a list of type map",
+        ),
     ] {
         assert_eq!(Model::compile(&schema).unwrap_err().to_string(), want);
     }
     let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.a =="}]});
     assert!(matches!(Model::compile(&rule), Err(SchemaError::Rule { .. })));
     let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.l.all(i, v, v > i)"}]});
-    assert_eq!(Model::compile(&rule).unwrap_err().to_string(), r#"schema at the root: rule "self.l.all(i, v, v > i)" cannot be compiled: all in this form is not supported"#);
+    assert_eq!(
+        Model::compile(&rule).unwrap_err().to_string(),
+        r#"schema at the root: rule "self.l.all(i, v, v > i)" cannot be compiled: all in this form is not supported"#
+    );
     let nullable = json!({"type":"object","properties":{"a":{"type":"string","nullable":true}},"x-kubernetes-validations":[{"rule":"!has(self.a)"}]});
     assert!(model(nullable).validate(&json!({"a":null}), None).is_empty());
 }
@@ -186,5 +395,8 @@ fn status_is_kubernetes_own() {
         status["message"],
         r#"VirtualMachine.compute.evroclabs.net "x" is invalid: [spec.a: Required value, spec.b: Invalid value: 1: no]"#
     );
-    assert_eq!(status["details"]["causes"][1], json!({"reason":"FieldValueInvalid","message":"Invalid value: 1: no","field":"spec.b"}));
+    assert_eq!(
+        status["details"]["causes"][1],
+        json!({"reason":"FieldValueInvalid","message":"Invalid value: 1: no","field":"spec.b"})
+    );
 }

@@ -336,9 +336,8 @@ fn alternatives(value: &Value, old: Option<&Value>, checks: &Checks, path: &str,
     if !checks.one_of.is_empty() {
         let mut outcomes = run(&checks.one_of);
         let valid = outcomes.iter().filter(|o| o.errors.is_empty()).count();
-        let text = |found: String| {
-            composite(format!("{} must validate one and only one schema (oneOf). {found}", quoted()))
-        };
+        let text =
+            |found: String| composite(format!("{} must validate one and only one schema (oneOf). {found}", quoted()));
         match valid {
             0 => {
                 out.errors.push(text("Found none valid".to_string()));

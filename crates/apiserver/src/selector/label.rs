@@ -162,9 +162,8 @@ impl Parser {
         loop {
             match self.peek() {
                 (Token::Word | Token::Not, _) => {
-                    let requirement = self
-                        .requirement()
-                        .map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
+                    let requirement =
+                        self.requirement().map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
                     out.push(requirement);
                     match self.take() {
                         (Token::End, _) => return Ok(out),

@@ -52,9 +52,8 @@ pub(super) fn tokens(text: &str) -> Vec<(Token, String)> {
         } else if SPECIAL.contains(c) {
             i = special(&chars, i, &mut out);
         } else {
-            let end = (i..chars.len())
-                .find(|j| is_space(chars[*j]) || SPECIAL.contains(chars[*j]))
-                .unwrap_or(chars.len());
+            let end =
+                (i..chars.len()).find(|j| is_space(chars[*j]) || SPECIAL.contains(chars[*j])).unwrap_or(chars.len());
             let word: String = chars[i..end].iter().collect();
             let token = match word.as_str() {
                 "in" => Token::In,

@@ -10,12 +10,35 @@ fn labels(value: Value) -> Map<String, Value> {
 fn label_selectors_match_as_in_kubernetes() {
     let object = labels(json!({"foo": "bar", "baz": "blah", "n": "5", "empty": ""}));
     for (text, want) in [
-        ("", true), ("foo", true), ("!foo", false), ("! foo", false), ("nope", false), ("!nope", true),
-        ("foo=bar", true), ("foo==bar", true), ("foo = bar", true), ("foo!=bar", false), ("nope!=bar", true),
-        ("foo in (bar,baz)", true), ("foo in (x)", false), ("foo notin (x,y)", true), ("nope notin (x)", true),
-        ("foo=bar,baz=blah", true), ("foo=bar,baz=x", false), ("n>4", true), ("n>5", false), ("n<6", true), ("foo>1", false),
-        ("empty=", true), ("empty", true), ("empty in (,a)", true), ("empty in ()", true), ("empty in (,,)", true), ("foo in (,)", false),
-        ("in in (in)", false), ("foo=in", false),
+        ("", true),
+        ("foo", true),
+        ("!foo", false),
+        ("! foo", false),
+        ("nope", false),
+        ("!nope", true),
+        ("foo=bar", true),
+        ("foo==bar", true),
+        ("foo = bar", true),
+        ("foo!=bar", false),
+        ("nope!=bar", true),
+        ("foo in (bar,baz)", true),
+        ("foo in (x)", false),
+        ("foo notin (x,y)", true),
+        ("nope notin (x)", true),
+        ("foo=bar,baz=blah", true),
+        ("foo=bar,baz=x", false),
+        ("n>4", true),
+        ("n>5", false),
+        ("n<6", true),
+        ("foo>1", false),
+        ("empty=", true),
+        ("empty", true),
+        ("empty in (,a)", true),
+        ("empty in ()", true),
+        ("empty in (,,)", true),
+        ("foo in (,)", false),
+        ("in in (in)", false),
+        ("foo=in", false),
     ] {
         let selector = LabelSelector::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert_eq!(selector.matches(Some(&object)), want, "{text}");
@@ -34,14 +57,23 @@ fn label_selector_errors_are_kubernetes_own() {
         ("=b", "found '=', expected: !, identifier, or 'end of string'"),
         ("a==!b", "unable to parse requirement: found '!', expected: identifier"),
         ("!=b", "found '!=', expected: !, identifier, or 'end of string'"),
-        ("a>b", "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer"),
+        (
+            "a>b",
+            "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
     ] {
         assert_eq!(LabelSelector::parse(text).unwrap_err().to_string(), want, "{text}");
     }
     let error = LabelSelector::parse("a/b/c=d").unwrap_err().to_string();
-    assert!(error.starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must"), "{error}");
+    assert!(
+        error.starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must"),
+        "{error}"
+    );
     let error = LabelSelector::parse("a=-b").unwrap_err().to_string();
-    assert!(error.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be"), "{error}");
+    assert!(
+        error.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -49,9 +81,17 @@ fn field_selectors_match_as_in_kubernetes() {
     let object = json!({"metadata":{"name":"a","namespace":"n"},"spec":{"running":true,"size":3,"zone":"z"}});
     let selectable = [".spec.running", ".spec.size", ".spec.zone", ".spec.gone"];
     for (text, want) in [
-        ("", true), ("metadata.name=a", true), ("metadata.name==b", false), ("metadata.name!=b,metadata.namespace=n", true),
-        ("spec.running=true", true), ("spec.running=false", false), ("spec.size=3", true), ("spec.zone!=z", false), ("spec.gone=", true),
-        (r"spec.zone!=a\,b\=c", true), ("metadata.name=a,", true),
+        ("", true),
+        ("metadata.name=a", true),
+        ("metadata.name==b", false),
+        ("metadata.name!=b,metadata.namespace=n", true),
+        ("spec.running=true", true),
+        ("spec.running=false", false),
+        ("spec.size=3", true),
+        ("spec.zone!=z", false),
+        ("spec.gone=", true),
+        (r"spec.zone!=a\,b\=c", true),
+        ("metadata.name=a,", true),
     ] {
         let selector = FieldSelector::parse(text, true, &selectable).unwrap();
         assert_eq!(selector.matches(&object), want, "{text}");
@@ -77,7 +117,8 @@ fn requirement() -> impl Strategy<Value = String> {
         key.prop_map(|k| k),
         key.prop_map(|k| format!("!{k}")),
         (key, prop::collection::vec("[A-Za-z0-9]{1,4}", 0..4)).prop_map(|(k, v)| format!("{k} in ({})", v.join(","))),
-        (key, prop::collection::vec("[A-Za-z0-9]{1,4}", 0..4)).prop_map(|(k, v)| format!("{k} notin ({})", v.join(","))),
+        (key, prop::collection::vec("[A-Za-z0-9]{1,4}", 0..4))
+            .prop_map(|(k, v)| format!("{k} notin ({})", v.join(","))),
         (key, any::<i16>()).prop_map(|(k, n)| format!("{k}>{}", i32::from(n).unsigned_abs())),
     ]
 }

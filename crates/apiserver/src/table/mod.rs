@@ -100,8 +100,8 @@ impl Columns {
             if !matches!(text("type"), "integer" | "number" | "string" | "boolean" | "date") {
                 return Err(problem("the type must be integer, number, string, boolean or date"));
             }
-            let path = JsonPath::parse(text("jsonPath"))
-                .map_err(|source| ColumnError::Path { name: name.clone(), source })?;
+            let path =
+                JsonPath::parse(text("jsonPath")).map_err(|source| ColumnError::Path { name: name.clone(), source })?;
             let description = match text("description") {
                 "" => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
                 given => given.to_string(),

@@ -9,7 +9,16 @@ use std::sync::{Arc, LazyLock};
 
 /// Macros of newer CEL that the library does not have. A rule that uses one is refused with its schema, not when it runs.
 const MISSING: [&str; 10] = [
-    "sortBy", "bind", "transformList", "transformMap", "transformMapEntry", "existsOne", "all", "exists", "exists_one", "map",
+    "sortBy",
+    "bind",
+    "transformList",
+    "transformMap",
+    "transformMapEntry",
+    "existsOne",
+    "all",
+    "exists",
+    "exists_one",
+    "map",
 ];
 
 /// Kubernetes' functions, with what the library lacks or does otherwise: lengths count characters, `type` and `dyn`.
