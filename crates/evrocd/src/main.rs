@@ -3,6 +3,14 @@
 //! `evrocd up` is the supervisor ([`supervisor`]); it starts the roles ([`roles`]) as processes of this same program. The shim is handed to
 //! the node crate before anything else happens in the process.
 
+/// Prints a line. Whoever read it may be gone (`evrocd up | head`): that must stop neither a start nor a stop.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout().lock(), $($words)*);
+    }};
+}
+
 mod bootstrap;
 mod cli;
 mod commands;
@@ -33,7 +41,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => commands::doctor(&arguments),
         Command::Image(cli::ImageCommand::Import { instance, dir }) => commands::import(&instance.instance, &dir),
         Command::Version => {
-            println!("evrocd {}", env!("CARGO_PKG_VERSION"));
+            say!("evrocd {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
         Command::Control(arguments) => role(Role::Control, &arguments),

@@ -23,7 +23,7 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         if arguments.purge {
             purge::without_record(instance)?;
         }
-        println!("there is no instance {instance}");
+        say!("there is no instance {instance}");
         return Ok(ExitCode::SUCCESS);
     };
     let timeout = Duration::from_secs(arguments.timeout);
@@ -36,13 +36,13 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         // Read again: the supervisor wrote to it.
         let record = InstanceRecord::load(instance)?.unwrap_or(record);
         purge::purge(&record, lock)?;
-        println!("instance {instance} and its state are removed");
+        say!("instance {instance} and its state are removed");
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(problem) = problem {
         bail!(problem);
     }
-    println!("instance {instance} is stopped; `evrocd up` starts it again");
+    say!("instance {instance} is stopped; `evrocd up` starts it again");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,9 +55,9 @@ fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<
     let mut outcome = None;
     let request = Request::Down { timeout_seconds: timeout.as_secs() };
     let result = client::ask(&socket, &request, |reply| match reply {
-        Reply::Progress { message } => println!("{message}"),
+        Reply::Progress { message } => say!("{message}"),
         Reply::Done { message } => {
-            println!("{message}");
+            say!("{message}");
             outcome = Some(None);
         }
         Reply::Error { message } => outcome = Some(Some(message)),
@@ -124,22 +124,21 @@ fn stop_what_is_left(record: &InstanceRecord, timeout: Duration) -> anyhow::Resu
         .filter(|workload| workload.state == "running")
         .count();
     if left.is_empty() && running == 0 {
-        println!("nothing of it was running");
+        say!("nothing of it was running");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if !left.is_empty() {
-            println!("ending {} roles that a dead supervisor left", left.len());
+            say!("ending {} roles that a dead supervisor left", left.len());
             takeover::end(&left).await;
         }
         if running == 0 {
             return Ok(None);
         }
-        println!("stopping {running} guests and containers");
-        let drained = drain_without_supervisor(record, &boot_id, timeout, |message| println!("{message}")).await;
+        let drained = drain_without_supervisor(record, &boot_id, timeout, |message| say!("{message}")).await;
         match drained.context("cannot stop all guests and containers") {
             Ok(words) => {
-                println!("{words}");
+                say!("{words}");
                 Ok(None)
             }
             Err(error) => Ok(Some(format!("{error:#}"))),

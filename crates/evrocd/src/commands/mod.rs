@@ -20,14 +20,14 @@ pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     let instance = &arguments.instance.instance;
     let Some(overview) = crate::status::gather(instance)? else {
         match arguments.output {
-            Output::Json => println!("{}", serde_json::json!({"instance": instance.as_str(), "state": "absent"})),
-            Output::Text => println!("there is no instance {instance}; `evrocd up --detach` makes one"),
+            Output::Json => say!("{}", serde_json::json!({"instance": instance.as_str(), "state": "absent"})),
+            Output::Text => say!("there is no instance {instance}; `evrocd up --detach` makes one"),
         }
         return Ok(ExitCode::from(3));
     };
     match arguments.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&overview)?),
-        Output::Text => print!("{}", crate::status::text(&overview)),
+        Output::Json => say!("{}", serde_json::to_string_pretty(&overview)?),
+        Output::Text => say!("{}", crate::status::text(&overview).trim_end()),
     }
     let all_ready = overview.supervisor.as_ref().map(|status| status.roles.values().all(|role| role.state == "ready"));
     Ok(ExitCode::from(match all_ready {
@@ -41,8 +41,8 @@ pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
 pub fn doctor(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let findings = crate::doctor::examine(&arguments.state_dir_root);
     match arguments.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
-        Output::Text => print!("{}", crate::doctor::text(&findings)),
+        Output::Json => say!("{}", serde_json::to_string_pretty(&findings)?),
+        Output::Text => say!("{}", crate::doctor::text(&findings).trim_end()),
     }
     let has_failure = findings.iter().any(|finding| finding.level == crate::doctor::Level::Failure);
     Ok(if has_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -64,9 +64,9 @@ pub fn import(instance: &InstanceName, dir: &Path) -> anyhow::Result<ExitCode> {
     }
     let notes = crate::image::import_all(&images, dir)?;
     if notes.is_empty() {
-        println!("nothing to do: every image in {} is there already", dir.display());
+        say!("nothing to do: every image in {} is there already", dir.display());
     }
-    notes.iter().for_each(|note| println!("{note}"));
+    notes.iter().for_each(|note| say!("{note}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -92,7 +92,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
             return Ok(Turn::Runs(Box::new(status)));
         }
         if std::mem::take(&mut is_first) {
-            println!("instance {instance} is being started or stopped by another supervisor: waiting for that");
+            say!("instance {instance} is being started or stopped by another supervisor: waiting for that");
         }
         pause(Duration::from_millis(50));
     }
@@ -125,11 +125,11 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
     }
     let own = bootstrap::digest_of_self()?;
     if status.state == "running" && own != status.digest && rustix::process::geteuid().is_root() {
-        println!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);
+        say!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);
         return hand_over(instance, &own);
     }
-    println!("instance {instance} is already running (state {})", status.state);
-    print!("{}", crate::status::summary(&status));
+    say!("instance {instance} is already running (state {})", status.state);
+    say!("{}", crate::status::summary(&status).trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,7 +153,7 @@ fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
             && status.digest == own
             && status.state == "running"
         {
-            print!("{}", crate::status::summary(&status));
+            say!("{}", crate::status::summary(&status).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         pause(Duration::from_millis(100));
@@ -215,9 +215,9 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
 fn follow(read: OwnedFd, instance: &InstanceName) -> anyhow::Result<ExitCode> {
     for line in BufReader::new(File::from(read)).lines() {
         match serde_json::from_str(&line?) {
-            Ok(StartLine::Note { message }) => println!("{message}"),
+            Ok(StartLine::Note { message }) => say!("{message}"),
             Ok(StartLine::Ready(status)) => {
-                print!("{}", crate::status::summary(&status));
+                say!("{}", crate::status::summary(&status).trim_end());
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(StartLine::Failed { message }) => bail!(message),

@@ -21,7 +21,7 @@ impl Progress {
         let message = message.into();
         tracing::info!(note = message);
         match self {
-            Self::Terminal => println!("{message}"),
+            Self::Terminal => say!("{message}"),
             Self::Pipe(_) => self.send(&StartLine::Note { message }),
             Self::Silent => {}
         }
@@ -30,7 +30,7 @@ impl Progress {
     /// All roles are ready. Nobody is told anything after this.
     pub fn ready(&mut self, status: SupervisorStatus) {
         if matches!(self, Self::Terminal) {
-            print!("{}", crate::status::summary(&status));
+            say!("{}", crate::status::summary(&status).trim_end());
         }
         self.send(&StartLine::Ready(Box::new(status)));
         *self = Self::Silent;

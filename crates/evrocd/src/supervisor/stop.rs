@@ -22,9 +22,7 @@ impl Supervisor {
                 tracing::info!(signal = name, "stops; guests and containers go on");
                 self.end_roles().await;
                 if !self.is_detached {
-                    println!(
-                        "stopped; guests and containers go on: `evrocd up` takes them over, `evrocd down` stops them"
-                    );
+                    say!("stopped; guests and containers go on: `evrocd up` takes them over, `evrocd down` stops them");
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -59,7 +57,6 @@ impl Supervisor {
 
     /// Asks the node to stop what runs and waits for its answer. A node that dies meanwhile is started again and asked again.
     async fn drain(&mut self, timeout: Duration, reply: &mpsc::Sender<Reply>) -> Result<(u32, u32), String> {
-        let _ = reply.send(Reply::Progress { message: "stopping guests and containers".into() }).await;
         let deadline = Instant::now() + timeout + DRAIN_GRACE;
         let mut asked_generation = None;
         loop {

@@ -289,3 +289,18 @@ fn two_starts_at_once_make_one_cloud() {
     assert_eq!(instance.supervisors().len(), 1);
     assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
 }
+
+/// `evrocd up --detach | head -1`, and the same for the end.
+#[test]
+fn a_reader_that_goes_away_stops_nothing() {
+    use std::process::Stdio;
+    let instance = Instance::new();
+    for arguments in
+        [&["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"][..], &["down", "--purge"]]
+    {
+        let mut child = instance.command(Path::new(EVROCD), arguments).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait().unwrap().success(), "{arguments:?}");
+        assert_eq!(instance.has_record(), arguments[0] == "up");
+    }
+}
