@@ -50,6 +50,6 @@ fn problems<S: DeserializeOwned>(object: &Value, check: fn(&S) -> Vec<(String, S
 
 /// The value at `spec.a[0].b`.
 fn value_at(object: &Value, path: &str) -> Value {
-    let pointer = format!("/{}", path.replace('.', "/").replace('[', "/").replace(']', ""));
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
     object.pointer(&pointer).cloned().unwrap_or(Value::Null)
 }

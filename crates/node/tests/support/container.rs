@@ -16,7 +16,9 @@ fn main() {
                 all.push(vec![1_u8; 1 << 20]);
             }
         }
-        "sleep" => std::thread::sleep(std::time::Duration::from_secs(1000)),
+        "sleep" => loop {
+            std::thread::park();
+        },
         other => panic!("unknown mode {other:?}"),
     }
 }
