@@ -8,6 +8,7 @@
 
 mod checks;
 mod cloud;
+mod fresh;
 mod milestone;
 mod readme;
 mod step;

@@ -31,7 +31,7 @@ const LINES: &[(&str, &str)] = &[
         "curl -sSf -m 30 --cacert $EVROC_CA $(kubectl get service hello -o jsonpath={.status.url})/",
         "Hello from evroc Run",
     ),
-    ("evroc run logs hello", "listening"),
+    ("evroc run logs hello", "on port 8080"),
     ("evrocd status", "node"),
 ];
 
