@@ -53,8 +53,6 @@ pub struct Overview {
 pub struct Urls {
     /// For kubectl.
     pub api: String,
-    /// Console.
-    pub console: String,
     /// Registry, as it stands in image names.
     pub registry: String,
     /// Pattern of services' addresses.
@@ -84,7 +82,6 @@ pub fn urls(domain: &str, api_port: u16, https_port: u16) -> Urls {
     let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
     Urls {
         api: format!("https://127.0.0.1:{api_port}"),
-        console: format!("https://console.{domain}{port}"),
         registry: format!("registry.{domain}{port}"),
         services: format!("https://svc-….{domain}{port}"),
     }
@@ -104,7 +101,6 @@ pub fn summary(status: &SupervisorStatus) -> String {
     format!(
         "evroc is running (instance {instance}, evrocd {version})
   API        {api}
-  Console    {console}
   Registry   {registry}
   Services   {services}
   Authority  {state}/pki/ca.crt
@@ -117,7 +113,6 @@ Next:
         instance = status.instance,
         version = status.version,
         api = urls.api,
-        console = urls.console,
         registry = urls.registry,
         services = urls.services,
         state = status.state_dir.display(),
@@ -267,7 +262,6 @@ pub fn text(overview: &Overview) -> String {
     }
     if let Some(urls) = &overview.urls {
         let _ = writeln!(line, "  API        {}", urls.api);
-        let _ = writeln!(line, "  Console    {}", urls.console);
         let _ = writeln!(line, "  Registry   {}", urls.registry);
         let _ = writeln!(line, "  Services   {}", urls.services);
     }
@@ -364,7 +358,6 @@ mod tests {
 
     #[test]
     fn addresses_carry_a_port_only_where_it_is_needed() {
-        assert_eq!(urls("evroc.localhost", 6443, 443).console, "https://console.evroc.localhost");
         let other = urls("evroc.localhost", 16443, 8443);
         assert_eq!(
             (other.api.as_str(), other.registry.as_str()),

@@ -215,7 +215,9 @@ impl Node {
         };
         match config() {
             Ok(config) => keep_connected(config, Streams::new(self.machines.clone(), self.replicas.clone())).await,
-            Err(error) => tracing::error!(error = format!("{error:#}"), "no console, ssh or log: no tunnel can be opened"),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "no console, ssh or log: no tunnel can be opened")
+            }
         }
     }
 
