@@ -91,3 +91,66 @@ async fn an_owner_that_does_not_exist_or_lives_elsewhere_is_none() {
     eventually_gone(&admin, &format!("{DISKS}/last")).await;
     assert_eq!(admin.get(&format!("{DISKS}/of-a-pod")).await.0, 200);
 }
+
+/// A small generator of numbers, so that a failure can be repeated from its seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[tokio::test]
+async fn in_random_families_those_survive_who_have_a_living_owner() {
+    const COUNT: u64 = 30;
+    for seed in 1..=4 {
+        let mut numbers = Numbers(seed);
+        let (_server, admin) = TestServer::with_demo().await;
+        let mut made: Vec<Value> = Vec::new();
+        let mut owners: Vec<Vec<usize>> = Vec::new();
+        for number in 0..COUNT {
+            let mut wanted = disk(&format!("d{number}"), 1);
+            let mut chosen: Vec<usize> = Vec::new();
+            for _ in 0..numbers.below(3).min(number) {
+                let owner = numbers.below(number) as usize;
+                if !chosen.contains(&owner) {
+                    chosen.push(owner);
+                }
+            }
+            let references: Vec<Value> = chosen
+                .iter()
+                .map(|owner| owned("x", &made[*owner], numbers.below(2) == 0)["metadata"]["ownerReferences"][0].clone())
+                .collect();
+            wanted["metadata"]["ownerReferences"] = json!(references);
+            made.push(admin.create(DISKS, &wanted).await);
+            owners.push(chosen);
+        }
+        let mut is_alive = vec![true; COUNT as usize];
+        for _ in 0..5 {
+            let number = numbers.below(COUNT) as usize;
+            is_alive[number] = false;
+            let policy = ["Background", "Foreground"][numbers.below(2) as usize];
+            let body = json!({"propagationPolicy": policy}).to_string();
+            let path = format!("{DISKS}/d{number}");
+            let (code, answer) = admin.send(http::Method::DELETE, &path, "application/json", body).await;
+            assert!(code == 200 || code == 404, "{answer}");
+        }
+        // Owners come before those they own, so one pass finds who is left.
+        for number in 0..COUNT as usize {
+            let orphaned = !owners[number].is_empty() && owners[number].iter().all(|owner| !is_alive[*owner]);
+            is_alive[number] &= !orphaned;
+        }
+        let expected: Vec<String> = (0..COUNT as usize).filter(|it| is_alive[*it]).map(|it| format!("d{it}")).collect();
+        let list = eventually(&admin, DISKS, "down to who has a living owner", |_, list| {
+            let mut left: Vec<String> = crate::support::names(list).into_iter().map(str::to_owned).collect();
+            left.sort_by_key(|name| name[1..].parse::<u64>().unwrap());
+            left == expected
+        })
+        .await;
+        for object in list["items"].as_array().unwrap() {
+            assert!(object["metadata"].get("deletionTimestamp").is_none(), "seed {seed}: {object}");
+        }
+    }
+}

@@ -160,3 +160,25 @@ async fn a_watch_can_send_tables() {
     assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
     assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
 }
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_ended_and_holds_nobody_up() {
+    let (_server, admin) = TestServer::with_demo().await;
+    let mut slow = admin.watch(&format!("{DISKS}?watch=true")).await;
+    let mut quick = admin.watch(&format!("{DISKS}?watch=true")).await;
+    let mut wanted = disk("a", 1);
+    wanted["metadata"]["annotations"] = json!({"text": "x".repeat(200_000)});
+    admin.create(DISKS, &wanted).await;
+    assert_eq!(quick.brief().await, "ADDED a");
+    // More than the history holds.
+    for size in 2..120 {
+        admin.merge(&format!("{DISKS}/a"), &json!({"spec": {"sizeGb": size}})).await;
+        assert_eq!(quick.next().await.unwrap()["object"]["spec"]["sizeGb"], size);
+    }
+    let mut last = None;
+    while let Some(event) = slow.next().await {
+        last = Some(event);
+    }
+    let last = last.unwrap();
+    assert_eq!((&last["type"], &last["object"]["reason"]), (&json!("ERROR"), &json!("Expired")));
+}
