@@ -43,7 +43,7 @@ impl Terminal {
             ("HOME".to_owned(), home.display().to_string()),
             ("EVROC_INSTANCE".to_owned(), instance.to_owned()),
             // Any free port: a cloud from `make run` may have the usual ones.
-            ("EVROC_UP_FLAGS".to_owned(), "--api-port 0 --https-port 0".to_owned()),
+            ("EVROC_UP_FLAGS".to_owned(), "--api-port 0 --https-port 0 --uplink none".to_owned()),
             ("EVROC_EXAMPLES".to_owned(), here.join("examples").display().to_string()),
             ("TERM".to_owned(), "dumb".to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),

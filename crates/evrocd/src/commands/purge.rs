@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
-use evroc_iam::files;
+use evroc_node::net::uplink::restore_forwarding;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::bootstrap;
 use crate::hosts_block::HostsFile;
-use crate::instance::{InstanceLock, InstanceName, InstanceRecord, Layout, STATE_ROOT, all_records};
+use crate::instance::{InstanceLock, InstanceName, InstanceRecord, Layout, STATE_ROOT};
 use crate::process;
 
 /// Removes the instance.
@@ -28,7 +28,9 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     problems.note("unmount", unmount_below(&[&layout.state, &layout.run]));
     remove_network(&instance, &mut problems);
     remove_cgroups(&instance, &mut problems);
-    problems.note("restore forwarding", restore_forwarding(record, &layout));
+    // A node that stopped in order has done it already.
+    let forwarding = process::boot_id().and_then(|boot| restore_forwarding(&record.instance, &boot)).map_err(Into::into);
+    problems.note("restore forwarding", forwarding);
     for files in &record.user_files {
         problems.note("remove the user's files", bootstrap::remove_user_files(record, files).map_err(Into::into));
     }
@@ -60,30 +62,6 @@ pub fn without_record(instance: &InstanceName) -> anyhow::Result<()> {
     problems.finish()?;
     InstanceRecord::remove_leftovers(instance)?;
     Ok(lock.remove()?)
-}
-
-/// The host's setting as the node recorded it before it let the host forward packets; a node that stopped in order has put it back itself.
-/// Another instance that still needs forwarding inherits the older value.
-fn restore_forwarding(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()> {
-    #[derive(serde::Deserialize)]
-    struct Recorded {
-        ip_forward: String,
-        boot_id: String,
-    }
-    const NAME: &str = "node/ip_forward.json";
-    let Ok(bytes) = fs::read(layout.state.join(NAME)) else { return Ok(()) };
-    let Ok(recorded) = serde_json::from_slice::<Recorded>(&bytes) else { return Ok(()) };
-    if recorded.boot_id != process::boot_id()? {
-        return Ok(());
-    }
-    for other in all_records()?.iter().filter(|other| other.instance != record.instance) {
-        let path = other.layout().state.join(NAME);
-        if path.exists() {
-            return Ok(files::write_atomic(&path, &bytes, 0o640, None)?);
-        }
-    }
-    let path = "/proc/sys/net/ipv4/ip_forward";
-    fs::write(path, recorded.ip_forward).with_context(|| format!("cannot write {path}"))
 }
 
 #[derive(Default)]

@@ -94,11 +94,6 @@ impl RoleContext {
     pub async fn report(&self, report: Report) {
         let _ = self.reports.send(report).await;
     }
-
-    /// A handle for reporting from other tasks.
-    pub fn reporter(&self) -> mpsc::Sender<Report> {
-        self.reports.clone()
-    }
 }
 
 /// Runs a role until it ends; what `main` does for the hidden subcommands.

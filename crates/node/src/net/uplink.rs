@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::netns::{Netns, NetnsError};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// What was set before, and who needs it otherwise: gone with the host's restart, as the setting is.
+const FORWARDING: &str = "/run/evroc-forwarding";
+const BEFORE: &str = "before.json";
+const USER: &str = "user";
 
 /// Where packets of VPCs go that are for nobody in them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,32 +62,73 @@ pub fn slots(transit: Ipv4Net) -> u32 {
     1 << (31 - u32::from(transit.prefix_len()).min(31))
 }
 
-/// Lets the host forward packets, and records what was set before in `record`.
-pub fn allow_forwarding(record: &Path, boot_id: &str) -> io::Result<()> {
+/// Lets the host forward packets for `instance`. What was set before the first instance asked is kept until the last one is
+/// done: in `/run/evroc-forwarding/<network namespace>/before.json`, beside a file for each instance.
+pub fn allow_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
+    let (folder, _lock) = locked_folder()?;
+    let before = folder.join(BEFORE);
+    let known = fs::read(&before).ok().and_then(|bytes| serde_json::from_slice::<Recorded>(&bytes).ok());
     let now = fs::read_to_string(IP_FORWARD)?.trim().to_owned();
-    let known = fs::read(record).ok().and_then(|bytes| serde_json::from_slice::<Recorded>(&bytes).ok());
     // What is recorded is older than what we see, unless the host was restarted since.
     if known.is_none_or(|known| known.boot_id != boot_id) {
+        absent(fs::remove_dir_all(&folder))?;
+        fs::create_dir_all(&folder)?;
         let recorded = Recorded { ip_forward: now.clone(), boot_id: boot_id.to_owned() };
-        let temporary = record.with_extension("new");
+        let temporary = before.with_extension("new");
         fs::write(&temporary, serde_json::to_vec(&recorded)?)?;
-        fs::rename(&temporary, record)?;
+        fs::rename(&temporary, &before)?;
     }
+    fs::write(user(&folder, instance), b"")?;
     if now == "1" { Ok(()) } else { fs::write(IP_FORWARD, "1") }
 }
 
-/// Puts back what [`allow_forwarding`] recorded.
-pub fn restore_forwarding(record: &Path, boot_id: &str) -> io::Result<()> {
-    let bytes = match fs::read(record) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    if let Ok(recorded) = serde_json::from_slice::<Recorded>(&bytes)
+/// Whether [`allow_forwarding`] was called for `instance` and not taken back.
+pub fn uses_forwarding(instance: &str) -> io::Result<bool> {
+    Ok(user(&folder()?, instance).exists())
+}
+
+/// Takes [`allow_forwarding`] back; the last instance puts the host's own value back.
+pub fn restore_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
+    let (folder, _lock) = locked_folder()?;
+    absent(fs::remove_file(user(&folder, instance)))?;
+    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    if entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == USER)) {
+        return Ok(());
+    }
+    if let Ok(bytes) = fs::read(folder.join(BEFORE))
+        && let Ok(recorded) = serde_json::from_slice::<Recorded>(&bytes)
         && recorded.boot_id == boot_id
     {
         fs::write(IP_FORWARD, recorded.ip_forward)?;
     }
-    fs::remove_file(record)
+    fs::remove_dir_all(&folder)?;
+    // Another namespace's folder may be in it.
+    let _ = fs::remove_dir(FORWARDING);
+    Ok(())
+}
+
+fn user(folder: &Path, instance: &str) -> PathBuf {
+    folder.join(format!("{instance}.{USER}"))
+}
+
+/// The folder of the calling thread's network namespace.
+fn folder() -> io::Result<PathBuf> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    Ok(Path::new(FORWARDING).join(namespace.to_string()))
+}
+
+/// That folder, and the lock that keeps other instances out of it.
+fn locked_folder() -> io::Result<(PathBuf, fs::File)> {
+    let lock = fs::File::create(Path::new(FORWARDING).with_extension("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok((folder()?, lock))
+}
+
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -109,20 +155,22 @@ mod tests {
         let netns = Netns::ensure(&path).unwrap();
         netns
             .run(|| {
-                let record = folder.path().join("record.json");
                 let read = || fs::read_to_string(IP_FORWARD).unwrap().trim().to_owned();
                 // A new namespace takes its value from the first one.
                 fs::write(IP_FORWARD, "0").unwrap();
-                allow_forwarding(&record, "boot").unwrap();
-                allow_forwarding(&record, "boot").unwrap();
+                allow_forwarding("one", "boot").unwrap();
+                allow_forwarding("one", "boot").unwrap();
+                allow_forwarding("two", "boot").unwrap();
                 assert_eq!(read(), "1");
-                restore_forwarding(&record, "boot").unwrap();
+                restore_forwarding("one", "boot").unwrap();
+                assert_eq!(read(), "1", "another instance needs it");
+                assert!(!uses_forwarding("one").unwrap() && uses_forwarding("two").unwrap());
+                restore_forwarding("two", "boot").unwrap();
                 assert_eq!(read(), "0");
-                restore_forwarding(&record, "boot").unwrap();
-                allow_forwarding(&record, "boot").unwrap();
-                restore_forwarding(&record, "a later boot").unwrap();
+                restore_forwarding("two", "boot").unwrap();
+                allow_forwarding("one", "boot").unwrap();
+                restore_forwarding("one", "a later boot").unwrap();
                 assert_eq!(read(), "1", "what an earlier boot had is of no interest");
-                assert!(!record.exists());
             })
             .unwrap();
         Netns::remove(&path).unwrap();

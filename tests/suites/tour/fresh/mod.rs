@@ -33,7 +33,7 @@ pub fn readme_holds_and_leaves_nothing(tour: &mut Tour) -> Result<()> {
         "CLONE=$PWD /run/clone/tests/suites/tour/fresh/strays >/run/strays; cat /run/strays; [ ! -s /run/strays ]",
     );
     // The network is the host's, so names and ports have to be a test's; the variable is all that differs from a user's machine.
-    machine.env("EVROC_INSTANCE", names::random()).env("EVROC_UP_FLAGS", "--api-port 0 --https-port 0");
+    machine.env("EVROC_INSTANCE", names::random()).env("EVROC_UP_FLAGS", "--api-port 0 --https-port 0 --uplink none");
     let output = process::run(&mut machine, tour.left());
     let _ = std::fs::remove_dir_all(&folder);
     let output = output?;

@@ -33,7 +33,7 @@ use super::names::Names;
 use super::netns::{Netns, NetnsError};
 use super::rules::{host_table, remove_table};
 use super::tap;
-use super::uplink::{Uplink, allow_forwarding, restore_forwarding};
+use super::uplink::{Uplink, allow_forwarding, restore_forwarding, uses_forwarding};
 use crate::dial::Dialer;
 use crate::shim::boot_id;
 
@@ -228,11 +228,12 @@ impl HostNetwork {
     async fn restore_host(&self) -> Result<(), NetworkError> {
         let this = self.clone();
         blocking(move || {
-            let record = this.forwarding_record();
-            if record.exists() {
+            let failed = file("put back", Path::new("ip_forward"));
+            let instance = &this.config.instance;
+            if uses_forwarding(instance).map_err(&failed)? {
                 nft(&Netns::current()?, &remove_table(this.names.table()))?;
                 let boot = boot_id().map_err(file("read", Path::new("boot_id")))?;
-                restore_forwarding(&record, boot).map_err(file("put back what is recorded in", &record))?;
+                restore_forwarding(instance, boot).map_err(&failed)?;
             }
             Ok(())
         })
@@ -245,12 +246,11 @@ impl HostNetwork {
         }
         let this = self.clone();
         blocking(move || {
-            let record = this.forwarding_record();
             let boot = boot_id().map_err(file("read", Path::new("boot_id")))?;
             // Rules first: nothing is forwarded before they say what.
             let pattern = this.names.outer_uplink_pattern();
             nft(&Netns::current()?, &host_table(this.names.table(), &pattern, this.config.transit))?;
-            allow_forwarding(&record, boot).map_err(file("allow forwarding and record it in", &record))
+            allow_forwarding(&this.config.instance, boot).map_err(file("allow", Path::new("ip_forward")))
         })
         .await
     }
@@ -329,10 +329,6 @@ impl HostNetwork {
 
     fn record_path(&self, uid: &str) -> PathBuf {
         self.records().join(format!("{}.json", self.names.netns(uid)))
-    }
-
-    fn forwarding_record(&self) -> PathBuf {
-        self.config.state_dir.join("ip_forward.json")
     }
 
     fn netns_path(&self, uid: &str) -> PathBuf {
