@@ -29,7 +29,8 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     remove_network(&instance, &mut problems);
     remove_cgroups(&instance, &mut problems);
     // A node that stopped in order has done it already.
-    let forwarding = process::boot_id().and_then(|boot| restore_forwarding(&record.instance, &boot)).map_err(Into::into);
+    let forwarding =
+        process::boot_id().and_then(|boot| restore_forwarding(&record.instance, &boot)).map_err(Into::into);
     problems.note("restore forwarding", forwarding);
     for files in &record.user_files {
         problems.note("remove the user's files", bootstrap::remove_user_files(record, files).map_err(Into::into));
