@@ -4,6 +4,7 @@
 //! before it is sent, `test` is the whole of `make test`.
 
 mod check;
+mod endurance;
 mod leftovers;
 mod repo;
 mod stages;
@@ -43,6 +44,14 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Measurements: acknowledged writes of the store (a release build)
+    Bench,
+    /// The suites again and again until one fails or the time is over
+    Soak {
+        /// How long
+        #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+        minutes: u64,
+    },
     /// What the machine holds now, to be compared with later
     Leftovers {
         #[command(subcommand)]
@@ -70,6 +79,8 @@ fn main() -> ExitCode {
         Command::Tidy { warnings } => tidy::run(warnings),
         Command::Check => check::run(),
         Command::Test { stages, filter, list } => stages::run(&stages, filter.as_deref(), list),
+        Command::Bench => endurance::bench(),
+        Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {
             LeftoversCommand::Save { file } => leftovers::save(&file),
             LeftoversCommand::Compare { file } => leftovers::compare(&file),
