@@ -4,4 +4,5 @@
 //! what the product asks of them. They run one after the other: guests and containers share the machine's cores with the tests.
 
 mod byhand;
+mod sim;
 mod tour;

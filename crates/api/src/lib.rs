@@ -29,6 +29,8 @@ pub const NODE_FINALIZER: &str = "infra.evroclabs.net/node";
 pub const GATEWAY_FINALIZER: &str = "run.evroclabs.net/gateway";
 /// The finalizer that the compute controllers hold on virtual machines and disks.
 pub const COMPUTE_FINALIZER: &str = "compute.evroclabs.net/controller";
+/// The finalizer that holds a resource group until its namespace is gone.
+pub const GROUP_FINALIZER: &str = "iam.evroclabs.net/controller";
 
 /// Every kind, as a CustomResourceDefinition: what the API server registers and `xtask crds` writes.
 pub fn definitions() -> Vec<CustomResourceDefinition> {

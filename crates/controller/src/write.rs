@@ -34,8 +34,12 @@ where
     }
     new["status"] = status;
     let new: K = serde_json::from_value(new).map_err(json)?;
-    api.replace_status(&object.name_any(), &PostParams::default(), &new).await.map_err(api_error(operation))?;
-    Ok(true)
+    match api.replace_status(&object.name_any(), &PostParams::default(), &new).await {
+        Ok(_) => Ok(true),
+        // It went after it was read: the next look finds that out.
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(Error::Changed(operation)),
+        Err(error) => Err(api_error(operation)(error)),
+    }
 }
 
 /// Creates an object with a name that follows from its owner. One that is there already is adopted: a crash after an

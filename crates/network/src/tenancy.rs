@@ -1,13 +1,16 @@
 //! ResourceGroup -> Namespace, VirtualPrivateCloud, Subnet.
 //!
 //! The namespace has the group's name. What is missing is made again, what is there is left alone. A group that is deleted
-//! takes its namespace along, and the namespace empties itself.
+//! takes its namespace along and waits for it: the namespace empties itself, then both are gone.
+//! A namespace that belongs to something else is never taken over: that of a former group of the same name is waited for,
+//! one that is no group's is an error.
 //! Who writes what: this controller writes ResourceGroup.status, the namespace, the default VPC and subnet and their status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evroc_api::GROUP_FINALIZER;
 use evroc_api::compute::VirtualMachine;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::iam::{ResourceGroup, ResourceGroupStatus};
@@ -15,7 +18,10 @@ use evroc_api::networking::{
     CidrBlock, DEFAULT_NETWORK, DEFAULT_SUBNET_CIDR, NameRef, Subnet, SubnetSpec, SubnetStatus, VirtualPrivateCloud,
     VirtualPrivateCloudSpec, VirtualPrivateCloudStatus,
 };
-use evroc_controller::{Context, Result, api_error, create_or_adopt, drive, get, retry, write_status};
+use evroc_controller::{
+    Context, Result, add_finalizer, api_error, create_or_adopt, delete_if_present, drive, get, remove_finalizer, retry,
+    write_status,
+};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
@@ -27,6 +33,8 @@ use kube::{Resource, ResourceExt};
 
 /// The label on a namespace that names its resource group.
 pub const GROUP_LABEL: &str = "iam.evroclabs.net/resource-group";
+/// The reason of a group whose name is that of a namespace that is no group's.
+const NAMESPACE_TAKEN: &str = "NamespaceTaken";
 /// Addresses of the default subnet that virtual machines can have: 256 without network, gateway, system and broadcast.
 const USABLE_ADDRESSES: i64 = 252;
 
@@ -50,25 +58,60 @@ fn group_of(object: &impl Resource<DynamicType = ()>) -> Option<ObjectRef<Resour
 async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Context>) -> Result<Action> {
     let groups = Api::<ResourceGroup>::all(context.client.clone());
     let Some(group) = get(&groups, &group.name_any()).await? else { return Ok(Action::await_change()) };
-    if group.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+    let is_deleted = group.metadata.deletion_timestamp.is_some();
+    if !is_deleted && !group.finalizers().iter().any(|f| f == GROUP_FINALIZER) {
+        add_finalizer(&groups, &group, GROUP_FINALIZER).await?;
+        return Ok(Action::requeue(Duration::ZERO));
     }
     let name = group.name_any();
     let namespaces = Api::<Namespace>::all(context.client.clone());
-    let Some(namespace) = get(&namespaces, &name).await? else {
-        create_or_adopt(&namespaces, &namespace_of(&group)).await?;
-        return Ok(Action::requeue(Duration::ZERO));
+    let verdict = match (get(&namespaces, &name).await?, is_deleted) {
+        (None, false) => {
+            create_or_adopt(&namespaces, &namespace_of(&group)).await?;
+            return Ok(Action::requeue(Duration::ZERO));
+        }
+        (Some(namespace), is_deleted) if owner(&namespace) == group.uid().as_deref() => {
+            if is_deleted {
+                delete_if_present(&namespaces, &namespace).await?;
+            }
+            if is_deleted || namespace.metadata.deletion_timestamp.is_some() {
+                terminating(&namespace)
+            } else {
+                ensure_network(&context, &name).await?;
+                Verdict::yes("Ready", "the resource group can be used")
+            }
+        }
+        (_, true) => {
+            remove_finalizer(&groups, &group, GROUP_FINALIZER).await?;
+            return Ok(Action::await_change());
+        }
+        (Some(namespace), false) if owner(&namespace).is_some() => terminating(&namespace),
+        (Some(_), false) => Verdict::no(
+            NAMESPACE_TAKEN,
+            format!("namespace \"{name}\" exists and belongs to no resource group: choose another name for the resource group"),
+        ),
     };
-    let verdict = if namespace.metadata.deletion_timestamp.is_some() {
-        Verdict::no("NamespaceTerminating", format!("waits until namespace \"{name}\" has emptied itself"))
-    } else {
-        ensure_network(&context, &name).await?;
-        Verdict::yes("Ready", "the resource group can be used")
-    };
-    let mut status = ResourceGroupStatus { namespace: Some(name), ..group.status.clone().unwrap_or_default() };
+    let namespace = (verdict.reason != NAMESPACE_TAKEN).then_some(name);
+    let mut status = ResourceGroupStatus { namespace, ..group.status.clone().unwrap_or_default() };
     conditions::set(&mut status.conditions, READY, &verdict, group.metadata.generation, context.now());
     write_status(&groups, &group, &status).await?;
     Ok(if verdict.status == "True" { Action::await_change() } else { Action::requeue(Duration::from_secs(1)) })
+}
+
+/// The uid of the resource group, this or a former one, that a namespace belongs to.
+fn owner(namespace: &Namespace) -> Option<&str> {
+    let groups = namespace.owner_references().iter().find(|owner| owner.kind == ResourceGroup::kind(&()));
+    groups.map(|owner| owner.uid.as_str())
+}
+
+/// In the words of the namespace itself, which name what it waits for.
+fn terminating(namespace: &Namespace) -> Verdict {
+    let mut message = format!("waits until namespace \"{}\" has emptied itself", namespace.name_any());
+    let conditions = namespace.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    for remaining in conditions.filter(|c| c.status == "True" && c.type_ == "NamespaceContentRemaining") {
+        message.push_str(&format!(": {}", remaining.message.as_deref().unwrap_or_default()));
+    }
+    Verdict::no("NamespaceTerminating", message)
 }
 
 fn namespace_of(group: &ResourceGroup) -> Namespace {

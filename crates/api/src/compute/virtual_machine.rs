@@ -235,7 +235,54 @@ pub enum VirtualMachineStatusType {
     WaitingForVolumeBinding,
 }
 
+impl VirtualMachineStatusType {
+    /// Whether something of the VM may be on a host in this state: its Machine is there, or about to be.
+    pub fn is_on_a_host(self) -> bool {
+        use VirtualMachineStatusType as State;
+        match self {
+            State::Provisioning
+            | State::Starting
+            | State::Running
+            | State::Paused
+            | State::Stopping
+            | State::Terminating
+            | State::CrashLoopBackOff
+            | State::Migrating
+            | State::Unknown => true,
+            State::Creating
+            | State::ProvisioningFailed
+            | State::Deleting
+            | State::Stopped
+            | State::ErrorUnschedulable
+            | State::ErrImagePull
+            | State::ImagePullBackOff
+            | State::ErrorPvcNotFound
+            | State::DataVolumeError
+            | State::WaitingForVolumeBinding => false,
+        }
+    }
+}
+
 impl VirtualMachineSpec {
+    /// What cannot be changed from `old` while the VM is in this state. Field path and sentence.
+    pub fn changes_refused(&self, old: &Self, state: Option<VirtualMachineStatusType>) -> Vec<(String, String)> {
+        let Some(state) = state.filter(|state| state.is_on_a_host()) else { return vec![] };
+        let changes = [
+            ("spec.vmVirtualResourcesRef", self.vm_virtual_resources_ref != old.vm_virtual_resources_ref),
+            ("spec.diskRefs", self.disk_refs != old.disk_refs),
+            ("spec.placementGroup", self.placement_group != old.placement_group),
+            ("spec.placement", self.placement != old.placement),
+        ];
+        let refused = changes.into_iter().filter(|(_, changed)| *changed).map(|(field, _)| {
+            let sentence = format!(
+                "can be changed while the VM is stopped, found it {state:?}: set spec.running: false, wait until \
+                 status.virtualMachineStatus is Stopped, change it, and set spec.running: true"
+            );
+            (field.to_owned(), sentence)
+        });
+        refused.collect()
+    }
+
     /// The disk to boot from: the marked one, or the only one.
     pub fn boot_disk(&self) -> Option<&DiskRef> {
         self.disk_refs.iter().find(|d| d.boot_from == Some(true)).or(match self.disk_refs.as_slice() {

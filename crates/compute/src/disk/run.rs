@@ -27,18 +27,26 @@ pub async fn run(context: Context) {
     let disks = controller.store();
     let every_disk = move || disks.state().into_iter().map(|d| ObjectRef::from_obj(&*d)).collect::<Vec<_>>();
     let (for_images, for_hosts) = (every_disk.clone(), every_disk);
+    let disks = controller.store();
+    let of_vm = move |vm: VirtualMachine| disks_of(&vm, &disks.state());
     let stream = controller
         .owns(Api::<Volume>::all(client.clone()), all())
-        .watches(Api::<VirtualMachine>::all(client.clone()), all(), disks_of)
+        .watches(Api::<VirtualMachine>::all(client.clone()), all(), of_vm)
         .watches(Api::<DiskImage>::all(client.clone()), all(), move |_| for_images())
         .watches(Api::<Host>::all(client), all(), move |_| for_hosts())
         .run(reconcile, retry, Arc::new(context));
     drive(stream.boxed()).await;
 }
 
-fn disks_of(vm: VirtualMachine) -> Vec<ObjectRef<Disk>> {
+/// The disks that a VM names, and those that say that it uses them: it may have let one go.
+pub(super) fn disks_of(vm: &VirtualMachine, disks: &[Arc<Disk>]) -> Vec<ObjectRef<Disk>> {
+    let says_so = |disk: &Disk| {
+        disk.namespace() == vm.namespace()
+            && disk.status.iter().flat_map(|s| &s.disk_usage).any(|usage| usage.vm == vm.name_any())
+    };
     let namespace = vm.namespace().unwrap_or_default();
-    vm.spec.disk_refs.iter().map(|d| ObjectRef::new(&d.name).within(&namespace)).collect()
+    let named = vm.spec.disk_refs.iter().map(|d| ObjectRef::new(&d.name).within(&namespace));
+    named.chain(disks.iter().filter(|d| says_so(d)).map(|d| ObjectRef::from_obj(&**d))).collect()
 }
 
 async fn reconcile(disk: Arc<Disk>, context: Arc<Context>) -> Result<Action> {

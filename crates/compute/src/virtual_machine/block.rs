@@ -3,9 +3,11 @@
 use evroc_api::compute::VirtualMachineStatusType as State;
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra::Host;
+use evroc_api::networking::DEFAULT_NETWORK;
 use kube::ResourceExt;
 
-use super::observe::{Observed, ObservedDisk};
+use super::observe::{Observed, ObservedDisk, address};
+use super::plan::free_address;
 use crate::schedule::{Need, candidates, place_machine};
 
 /// Reasons of a disk that is on its way; every other reason is a failure.
@@ -47,6 +49,14 @@ pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
     let hosts = hosts_of_volumes(observed, hosts)?;
     let itself = observed.machine.as_ref().and_then(|m| m.uid()).unwrap_or_default();
     let host = place_machine(&hosts, &observed.machines, &itself, name, need).map_err(unschedulable)?;
+    if address(&observed.vm).is_none() && free_address(observed).is_none() {
+        let range = observed.subnet.as_ref().map(|s| s.spec.ipv4_cidr_block.block.clone()).unwrap_or_default();
+        let message = format!(
+            "subnet \"{DEFAULT_NETWORK}\" ({range}) has no free address: all are held by VMs of this resource group, stopped ones \
+             too; delete a VM that is not needed"
+        );
+        return Err(block(State::ErrorUnschedulable, message));
+    }
     Ok((host, need))
 }
 

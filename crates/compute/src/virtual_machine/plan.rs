@@ -12,8 +12,13 @@ use kube::ResourceExt;
 use super::block::host_or_block;
 use super::observe::{Observed, address};
 
-/// The shortest and the longest pause before a guest that ended is started again; it doubles with each restart.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The pause before a guest that ended is started again. Too low keeps a host busy with a guest that cannot run; too high
+/// keeps its user waiting.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same for a guest that ran for longer than [`LONG_LIFE`]: it is most likely rebooting or was shut down from within.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// How long a guest must have run for its end not to look like a failure to start.
+const LONG_LIFE: Duration = Duration::from_secs(600);
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,20 +90,21 @@ fn ended(observed: &Observed) -> bool {
     matches!(phase, Some(MachinePhase::Stopped | MachinePhase::Failed))
 }
 
-/// How long to wait before the next start: doubles with every one of the last starts that did not last.
+/// How long to wait before the next start.
 fn restart_pause(observed: &Observed, now: Timestamp) -> Duration {
     let Some(status) = observed.machine.as_ref().and_then(|m| m.status.as_ref()) else { return Duration::ZERO };
     let Some(since) = conditions::get(&status.conditions, READY).map(|c| c.last_transition_time.0) else {
         return Duration::ZERO;
     };
     let lived = status.started_at.as_ref().map_or(0, |started| since.as_second() - started.0.as_second());
-    let pause = if lived > 600 { BACK_OFF.0 } else { (BACK_OFF.0 * 10).min(BACK_OFF.1) };
+    let is_long = Duration::from_secs(lived.max(0).unsigned_abs()) > LONG_LIFE;
+    let pause = if is_long { SHORT_PAUSE } else { PAUSE };
     let waited = Duration::from_secs(now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs());
     pause.saturating_sub(waited)
 }
 
 /// The lowest address that no other virtual machine of the group has. Gateway .1 and system .2 are the platform's.
-fn free_address(observed: &Observed) -> Option<Ipv4Addr> {
+pub(super) fn free_address(observed: &Observed) -> Option<Ipv4Addr> {
     let (network, length) = subnet(observed)?;
     let first = u32::from(network);
     let last = first + (1u32 << (32 - u32::from(length))) - 2;

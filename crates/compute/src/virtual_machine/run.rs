@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evroc_api::COMPUTE_FINALIZER;
-use evroc_api::compute::{Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus};
+use evroc_api::compute::{
+    Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus, VirtualMachineStatusType as State,
+};
 use evroc_api::infra::{Host, Machine, MachineSpec};
-use evroc_api::networking::Subnet;
+use evroc_api::networking::{Subnet, VirtualPrivateCloud};
 use evroc_controller::{
     Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status,
 };
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -30,14 +32,26 @@ pub async fn run(context: Context) {
     let vms = controller.store();
     let every_vm = move || vms.state().into_iter().map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>();
     let (for_hosts, for_profiles, for_subnets) = (every_vm.clone(), every_vm.clone(), every_vm.clone());
+    let for_networks = every_vm.clone();
+    let vms = controller.store();
+    let unschedulable = move || {
+        let state = |vm: &VirtualMachine| vm.status.as_ref().and_then(|s| s.virtual_machine_status);
+        let vms = vms.state().into_iter().filter(|vm| state(vm) == Some(State::ErrorUnschedulable));
+        vms.map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>()
+    };
     let by_disk =
         move |disk: Disk| every_vm().into_iter().filter(move |vm| vm.namespace == disk.namespace()).collect::<Vec<_>>();
     let stream = controller
         .owns(Api::<Machine>::all(client.clone()), all())
+        // A machine that goes, in whatever resource group, may make room.
+        .watches(Api::<Machine>::all(client.clone()), all(), move |_| unschedulable())
         .watches(Api::<Disk>::all(client.clone()), all(), by_disk)
         .watches(Api::<Host>::all(client.clone()), all(), move |_| for_hosts())
         .watches(Api::<VMVirtualResources>::all(client.clone()), all(), move |_| for_profiles())
+        .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), move |_| for_networks())
         .watches(Api::<Subnet>::all(client), all(), move |_| for_subnets())
+        // One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
+        .with_config(controller::Config::default().concurrency(1))
         .run(reconcile, retry, Arc::new(context));
     drive(stream.boxed()).await;
 }

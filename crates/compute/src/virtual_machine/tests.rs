@@ -103,6 +103,7 @@ fn an_address_is_given_before_the_machine_is_made() {
     assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![Step::AssignAddress("10.0.0.4".parse().unwrap())]);
     observed.taken_addresses = (3..=254).map(|n| std::net::Ipv4Addr::new(10, 0, 0, n)).collect();
     assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![]);
+    assert_eq!(state(&observed), State::ErrorUnschedulable);
 }
 
 #[test]

@@ -146,7 +146,7 @@ static IAM_CONTROLLER: Role = Role {
     readable_paths: &[],
 };
 
-/// Garbage collection and emptying of namespaces: reads and deletes everything, changes metadata (finalizers, owner references).
+/// Garbage collection, emptying of namespaces, end of events: reads and deletes everything, changes metadata (finalizers, owner references).
 static COLLECTOR: Role = Role {
     name: "controller:collector",
     rules: &[Rule {
@@ -180,7 +180,7 @@ pub fn controller(name: &str) -> Option<&'static Role> {
         "network" | "vpc" | "subnet" => &NETWORK_CONTROLLER,
         "run" | "service" | "revision" | "autoscaler" => &RUN_CONTROLLER,
         "iam" | "organization" | "resourcegroup" => &IAM_CONTROLLER,
-        "garbage-collector" | "namespace" => &COLLECTOR,
+        "garbage-collector" | "namespaces" | "expiry" => &COLLECTOR,
         "seed" | "bootstrap" => &SEEDER,
         _ => return None,
     })

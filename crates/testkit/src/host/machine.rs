@@ -41,7 +41,7 @@ impl Agent {
             Some(MachinePhase::Starting | MachinePhase::Running) if self.behaviour.machines_never_run => Ok(()),
             Some(MachinePhase::Starting | MachinePhase::Running) => {
                 if !running {
-                    self.book().begin(machine, &uid);
+                    self.book().begin(machine, &uid, self.size.memory_gb << 30);
                 }
                 let verdict = Verdict::yes("Running", "the hypervisor runs the guest");
                 self.report_machine(machine, MachinePhase::Running, &verdict).await
@@ -88,13 +88,18 @@ impl Agent {
 
 impl Book {
     /// Notes a start, and what it must not share with what runs already.
-    fn begin(&mut self, machine: &Machine, uid: &str) {
+    fn begin(&mut self, machine: &Machine, uid: &str, memory_bytes: u64) {
         let namespace = machine.namespace().unwrap_or_default();
         let new = RunningMachine {
             name: machine.name_any(),
             volumes: machine.spec.volumes.iter().map(|v| format!("{namespace}/{}", v.name)).collect(),
             address: format!("{}/{}", machine.spec.network.vpc_uid, machine.spec.network.address),
+            memory_bytes: machine.spec.memory_bytes,
         };
+        let used: u64 = self.machines.values().map(|m| m.memory_bytes).sum();
+        if used + new.memory_bytes > memory_bytes {
+            self.violations.push(format!("{} does not fit: {used} of {memory_bytes} bytes are in use", new.name));
+        }
         for other in self.machines.values() {
             if let Some(volume) = new.volumes.iter().find(|v| other.volumes.contains(v)) {
                 self.violations.push(format!("{} and {} both have volume {volume}", other.name, new.name));

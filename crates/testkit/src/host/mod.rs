@@ -1,7 +1,7 @@
 //! A host without hardware: an agent that answers for guests, disks and containers that are not there.
 //!
 //! It speaks to the API as the real agent does, as `system:node:<name>`, one status write a step, so that everybody sees the
-//! states in between. It keeps book of what it runs: two machines on one volume, two with one address, or one thing run twice
+//! states in between. It keeps book of what it runs: two machines on one volume, two with one address, or more memory than there is
 //! are noted as [`SimHost::violations`], which every story expects to be empty.
 
 mod machine;
@@ -95,6 +95,7 @@ struct RunningMachine {
     name: String,
     volumes: Vec<String>,
     address: String,
+    memory_bytes: u64,
 }
 
 impl Drop for SimHost {

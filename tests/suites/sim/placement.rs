@@ -1,0 +1,197 @@
+//! Where things go, and what is said when they cannot.
+
+use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
+use evroc_api::infra::Machine;
+use evroc_testkit::objects::{HasConditions, address, disk, state, virtual_machine, virtual_machine_of};
+use evroc_testkit::{HostSize, IMAGE, Platform};
+use serde_json::json;
+
+use super::{all_is_well, running_vm};
+
+const SMALL: HostSize = HostSize { cpus: 2, memory_gb: 1, disk_gb: 50 };
+
+#[tokio::test]
+async fn without_memory_the_numbers_are_told_and_it_starts_when_another_goes() {
+    let platform = Platform::builder().host("host-1", "a", SMALL).start().await;
+    running_vm(&platform, "first").await;
+    running_vm(&platform, "second").await;
+    platform.create(&disk("third", IMAGE)).await;
+    platform.create(&virtual_machine("third", &["third"])).await;
+    let vm = platform
+        .until::<VirtualMachine>("third", "unschedulable", |vm| state(vm) == Some(State::ErrorUnschedulable))
+        .await;
+    for part in ["test.xs", "0.5 GB", "host-1 has 0.0 GB of 1.0 GB free"] {
+        assert!(vm.message().contains(part), "{part}: {}", vm.message());
+    }
+    assert_eq!(vm.reason(), "ErrorUnschedulable");
+    platform.delete::<VirtualMachine>("first").await;
+    platform.until::<VirtualMachine>("third", "Ready", HasConditions::is_ready).await;
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn a_profile_too_large_for_every_host_says_so() {
+    let platform = Platform::start().await;
+    platform.create(&disk("hello", IMAGE)).await;
+    platform.create(&virtual_machine_of("a1a.2xl", "hello", &["hello"])).await;
+    let vm = platform
+        .until::<VirtualMachine>("hello", "unschedulable", |vm| state(vm) == Some(State::ErrorUnschedulable))
+        .await;
+    assert!(vm.message().contains("32 vCPUs") && vm.message().contains("host-1 has 4 CPUs"), "{}", vm.message());
+    platform
+        .patch::<VirtualMachine>(
+            "hello",
+            json!({"spec": {"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}}}),
+        )
+        .await;
+    platform.until::<VirtualMachine>("hello", "Ready", HasConditions::is_ready).await;
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn an_unknown_profile_and_an_unknown_zone_are_named() {
+    let platform = Platform::start().await;
+    platform.create(&disk("hello", IMAGE)).await;
+    platform.create(&virtual_machine_of("huge.xxl", "hello", &["hello"])).await;
+    let vm =
+        platform.until::<VirtualMachine>("hello", "refused", |vm| state(vm) == Some(State::ProvisioningFailed)).await;
+    for part in ["spec.vmVirtualResourcesRef.vmVirtualResourcesRefName", "\"huge.xxl\""] {
+        assert!(vm.message().contains(part), "{part}: {}", vm.message());
+    }
+    let mut far = disk("far", IMAGE);
+    far.spec.placement = Some(evroc_testkit::objects::of(json!({"zone": "z"})));
+    platform.create(&far).await;
+    let far = platform.until::<Disk>("far", "refused", |d| d.message().contains("spec.placement.zone")).await;
+    assert!(far.message().contains("(a)") && far.message().contains("\"z\""), "{}", far.message());
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn a_vm_runs_where_its_disk_is() {
+    let platform =
+        Platform::builder().host("host-1", "a", SMALL).host("host-2", "b", HostSize::default()).start().await;
+    let mut near = disk("near", IMAGE);
+    near.spec.placement = Some(evroc_testkit::objects::of(json!({"zone": "a"})));
+    platform.create(&near).await;
+    platform.create(&virtual_machine("near", &["near"])).await;
+    let vm = platform.until::<VirtualMachine>("near", "Ready", HasConditions::is_ready).await;
+    assert_eq!(vm.status.unwrap().placement.unwrap().zone.as_deref(), Some("a"));
+    assert_eq!(platform.get::<Machine>("near").await.spec.host_name, "host-1");
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn disks_on_two_hosts_cannot_be_one_vms() {
+    let platform = Platform::builder()
+        .host("host-1", "a", HostSize::default())
+        .host("host-2", "b", HostSize::default())
+        .start()
+        .await;
+    for (name, zone) in [("one", "a"), ("two", "b"), ("three", "a")] {
+        let mut disk = disk(name, IMAGE);
+        disk.spec.placement = Some(evroc_testkit::objects::of(json!({"zone": zone})));
+        platform.create(&disk).await;
+    }
+    platform.create(&virtual_machine("hello", &["one", "two", "three"])).await;
+    let vm = platform
+        .until::<VirtualMachine>("hello", "unschedulable", |vm| state(vm) == Some(State::ErrorUnschedulable))
+        .await;
+    assert!(
+        vm.message().contains("\"one\" on host-1") && vm.message().contains("\"two\" on host-2"),
+        "{}",
+        vm.message()
+    );
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn the_last_address_goes_to_exactly_one() {
+    let platform = Platform::start().await;
+    // 10.0.0.0/29 as the group's network: .3 to .6 are for virtual machines.
+    platform
+        .patch::<evroc_api::networking::Subnet>("default", json!({"spec": {"ipv4CidrBlock": {"block": "10.0.0.0/29"}}}))
+        .await;
+    let names: Vec<String> = (0..6).map(|n| format!("vm-{n}")).collect();
+    for name in &names {
+        platform.create(&disk(name, IMAGE)).await;
+    }
+    let vms: Vec<VirtualMachine> = names.iter().map(|name| virtual_machine(name, &[name])).collect();
+    futures::future::join_all(vms.iter().map(|vm| platform.create(vm))).await;
+    let mut addresses = vec![];
+    let mut without = vec![];
+    for name in &names {
+        let vm = platform
+            .until::<VirtualMachine>(name, "running or without an address", |vm| {
+                vm.is_ready() || vm.message().contains("no free address")
+            })
+            .await;
+        match address(&vm) {
+            Some(address) => addresses.push(address),
+            None => without.push(name),
+        }
+    }
+    addresses.sort();
+    assert_eq!(addresses, ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
+    let vm = platform.get::<VirtualMachine>(without[0]).await;
+    assert!(vm.message().contains("10.0.0.0/29") && vm.message().contains("delete"), "{}", vm.message());
+    let holder = names.iter().find(|name| !without.contains(name)).unwrap();
+    platform.delete::<VirtualMachine>(holder).await;
+    platform.gone::<VirtualMachine>(holder).await;
+    let ready = futures::future::select_ok(without.iter().map(|name| {
+        Box::pin(async { Ok::<_, ()>(platform.until::<VirtualMachine>(name, "Ready", HasConditions::is_ready).await) })
+    }));
+    ready.await.unwrap();
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_ready_gets_nothing_new_and_keeps_what_it_has() {
+    let platform = Platform::start().await;
+    running_vm(&platform, "hello").await;
+    platform.host().set(|b| b.is_unready = true);
+    platform.create(&disk("late", IMAGE)).await;
+    let late = platform.until::<Disk>("late", "waiting", |d| d.message().contains("not ready")).await;
+    assert_eq!(late.reason(), "Pending");
+    assert!(platform.get::<VirtualMachine>("hello").await.is_ready());
+    platform.host().set(|b| b.is_unready = false);
+    platform.until::<Disk>("late", "Ready", HasConditions::is_ready).await;
+    all_is_well(&platform).await;
+    assert_eq!(platform.host().starts(), ["Machine/hello"]);
+}
+
+#[tokio::test]
+async fn the_last_memory_goes_to_exactly_one_and_a_vm_of_another_group_makes_room() {
+    let platform = Platform::builder().host("host-1", "a", SMALL).start().await;
+    let other: evroc_api::iam::ResourceGroup =
+        evroc_testkit::objects::of(json!({"apiVersion": "iam.evroclabs.net/v1alpha1",
+        "kind": "ResourceGroup", "metadata": {"name": "other"}, "spec": {"organization": "local"}}));
+    platform.create(&other).await;
+    platform.until::<evroc_api::iam::ResourceGroup>("other", "Ready", HasConditions::is_ready).await;
+    let client = platform.client_as(evroc_iam::Identity::operator());
+    let (disks, vms) = (
+        kube::Api::<Disk>::namespaced(client.clone(), "other"),
+        kube::Api::<VirtualMachine>::namespaced(client, "other"),
+    );
+    let create = kube::api::PostParams::default();
+    disks.create(&create, &disk("theirs", IMAGE)).await.unwrap();
+    vms.create(&create, &virtual_machine("theirs", &["theirs"])).await.unwrap();
+    evroc_testkit::eventually("their VM runs", || async {
+        vms.get("theirs").await.map_err(|e| e.to_string()).and_then(|vm| vm.is_ready().then_some(()).ok_or("no".into()))
+    })
+    .await;
+    for name in ["one", "two", "three"] {
+        platform.create(&disk(name, IMAGE)).await;
+        platform.until::<Disk>(name, "Ready", HasConditions::is_ready).await;
+    }
+    let ours: Vec<VirtualMachine> = ["one", "two", "three"].iter().map(|name| virtual_machine(name, &[name])).collect();
+    futures::future::join_all(ours.iter().map(|vm| platform.create(vm))).await;
+    platform.at_rest().await;
+    assert_eq!(platform.host().machines().len(), 2, "1 GB for machines of 0.5 GB");
+    vms.delete("theirs", &kube::api::DeleteParams::default()).await.unwrap();
+    evroc_testkit::eventually("another of ours runs", || async {
+        let running = platform.host().machines();
+        if running.len() == 2 && !running.contains(&"theirs".to_owned()) { Ok(()) } else { Err(format!("{running:?}")) }
+    })
+    .await;
+    all_is_well(&platform).await;
+}
