@@ -38,6 +38,9 @@ const LINES: &[(&str, &str)] = &[
 /// How long a line may take in all, retyped as often as needed: a guest that starts anew is in it.
 const PATIENCE: Duration = Duration::from_secs(75);
 
+/// How often each has to be found and killed, so that the test cannot pass by finding nobody.
+const LEAST_KILLS: usize = 2;
+
 /// Starts the cloud again and does what the module's header says.
 pub fn every_process_at_every_line(tour: &mut Tour) -> Result<()> {
     let clone = tour.cloud.terminal.clone.display().to_string();
@@ -45,13 +48,18 @@ pub fn every_process_at_every_line(tour: &mut Tour) -> Result<()> {
     begin_killing_the_start(tour, &make_run)?;
     tour.shell("eval \"$(scripts/env)\"")?;
     let ports = record(tour)?["ports"].clone();
+    let mut kills = vec![0; VICTIMS.len()];
     for (number, (line, expected)) in LINES.iter().enumerate() {
         for (turn, victim) in VICTIMS.iter().enumerate() {
             // Moments spread over the first half second, other ones for each pair, the same with every run.
             let moment = Duration::from_millis(((number * 7 + turn * 3) % 11) as u64 * 50);
-            with_a_kill(tour, line, expected, victim, moment)
+            let killed = with_a_kill(tour, line, expected, victim, moment)
                 .with_context(|| format!("`{line}` while {victim} is killed"))?;
+            kills[turn] += usize::from(killed);
         }
+    }
+    for (victim, kills) in VICTIMS.iter().zip(kills) {
+        ensure!(kills >= LEAST_KILLS, "{victim} was there to be killed {kills} times, expected {LEAST_KILLS} at least");
     }
     ensure!(record(tour)?["ports"] == ports, "the ports have changed");
     tour.shell("kubectl delete -f examples/ --timeout=90s")?;
@@ -82,9 +90,10 @@ fn begin_killing_the_start(tour: &Tour, make_run: &str) -> Result<()> {
     tour.shell(make_run).context("the start after an interrupted one").map(drop)
 }
 
-fn with_a_kill(tour: &Tour, line: &str, expected: &str, victim: &str, moment: Duration) -> Result<()> {
+/// Types the line and kills the victim under it; false when there is no such process now.
+fn with_a_kill(tour: &Tour, line: &str, expected: &str, victim: &str, moment: Duration) -> Result<bool> {
     // A shim that is not there (the service sleeps, the VM does not exist yet) cannot be killed.
-    let Some(pid) = pid_of(tour, victim)? else { return Ok(()) };
+    let Some(pid) = pid_of(tour, victim)? else { return Ok(false) };
     let mut running = tour.cloud.terminal.begin_line(line)?;
     eventually(moment, || running.ended());
     kill(tour, pid)?;
@@ -105,7 +114,8 @@ fn with_a_kill(tour: &Tour, line: &str, expected: &str, victim: &str, moment: Du
             ensure!(alive(pid), "{role} is not back");
         }
         Ok(())
-    })
+    })?;
+    Ok(true)
 }
 
 fn pid_of(tour: &Tour, victim: &str) -> Result<Option<u32>> {
