@@ -1,6 +1,6 @@
 //! Subresources that are streams: a WebSocket whose binary frames are the bytes.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use base64::Engine;
 use futures::{SinkExt, StreamExt};
 use http::{Request, StatusCode, header};
@@ -53,6 +53,8 @@ pub enum End {
     Escaped,
     /// The far side ended it, with these words.
     Far(String),
+    /// Something on the way broke, most likely because it restarts; another try may succeed.
+    Broken(String),
 }
 
 /// Copies both ways until one side ends or `escape` is typed. The end of `input` is passed on as the end of that direction
@@ -100,14 +102,11 @@ pub async fn join(
                     return match frame {
                         None => Ok(End::Far(String::new())),
                         Some((CloseCode::Normal, reason)) => Ok(End::Far(reason)),
-                        Some((_, reason)) => Err(anyhow!("{reason}")),
+                        Some((_, reason)) => Ok(End::Broken(reason)),
                     };
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    return Err(error).context("the stream broke, the cloud may be restarting: try again");
-                }
-                None => return Err(anyhow!("the stream broke, the cloud may be restarting: try again")),
+                Some(Err(_)) | None => return Ok(End::Broken("the connection to the cloud broke: try again".into())),
             }
         }
     };

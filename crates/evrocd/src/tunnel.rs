@@ -174,6 +174,7 @@ impl Tunnels {
     }
 
     /// Names of the hosts that have a tunnel.
+    #[cfg(test)]
     pub fn hosts(&self) -> Vec<String> {
         let mut hosts: Vec<_> = self.lock().keys().cloned().collect();
         hosts.sort();

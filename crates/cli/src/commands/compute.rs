@@ -1,6 +1,7 @@
 //! `evroc compute`: virtual machines and disks.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -20,6 +21,8 @@ use crate::{api, table, terminal, websocket};
 const GROUP: &str = "compute.evroclabs.net";
 /// Ctrl-] leaves a console, as in telnet and virsh.
 const ESCAPE: u8 = 0x1d;
+/// How long a console that broke is tried again (a part of the cloud restarts within a second or two), and how often.
+const ATTACH_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(500));
 
 /// The commands of `evroc compute`.
 #[derive(Subcommand)]
@@ -135,7 +138,10 @@ async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<()> {
         Vm::Proxy { name, port } => {
             let path = api::path(cloud, GROUP, "virtualmachines", &format!("/{name}/portforward?port={port}"));
             let stream = websocket::open(cloud, &path).await?;
-            websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), None).await.map(|_| ())
+            match websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), None).await? {
+                websocket::End::Broken(why) => bail!("{why}"),
+                _ => Ok(()),
+            }
         }
         Vm::Ssh(_) => Ok(()),
     }
@@ -161,17 +167,35 @@ fn encode(text: &str) -> String {
 
 async fn console(cloud: &Cloud, wait: Wait) -> anyhow::Result<()> {
     wait_for(cloud, &wait, READY).await?;
-    let stream =
-        websocket::open(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{}/console", wait.name))).await?;
-    eprintln!("Connected to the serial console of {}. Ctrl-] leaves; Enter shows the prompt.\r", wait.name);
-    let raw = terminal::Raw::enter()?;
-    let ended = websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), Some(ESCAPE)).await;
-    drop(raw);
-    match ended? {
-        websocket::End::Escaped => eprintln!("\nLeft the console of {}.", wait.name),
-        websocket::End::Far(why) => eprintln!("\nThe console was closed: {why}."),
+    let path = api::path(cloud, GROUP, "virtualmachines", &format!("/{}/console", wait.name));
+    let mut stream = websocket::open(cloud, &path).await?;
+    eprintln!("Connected to the serial console of {}. Ctrl-] leaves; Enter shows the prompt.", wait.name);
+    // One for all: a read that is under way when a stream breaks belongs to the next.
+    let mut input = tokio::io::stdin();
+    loop {
+        let raw = terminal::Raw::enter()?;
+        let ended = websocket::join(stream, &mut input, tokio::io::stdout(), Some(ESCAPE)).await;
+        drop(raw);
+        match ended? {
+            websocket::End::Escaped => {
+                eprintln!("\nLeft the console of {}.", wait.name);
+                return Ok(());
+            }
+            websocket::End::Far(why) => {
+                eprintln!("\nThe console was closed: {why}.");
+                return Ok(());
+            }
+            websocket::End::Broken(why) => eprintln!("\nThe console was interrupted ({why}); attaching again."),
+        }
+        let deadline = tokio::time::Instant::now() + ATTACH_AGAIN.0;
+        stream = loop {
+            match websocket::open(cloud, &path).await {
+                Ok(stream) => break stream,
+                Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(ATTACH_AGAIN.1).await,
+            }
+        };
     }
-    Ok(())
 }
 
 /// The last bytes that the guest wrote to its serial console.
@@ -198,7 +222,7 @@ pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Re
     }
     let only = watcher::Config::default().fields(&format!("metadata.name={}", wait.name));
     let mut changes = watcher(vms, only).default_backoff().applied_objects().boxed();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(wait.wait_seconds);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.wait_seconds);
     let mut told = String::new();
     loop {
         let vm = match tokio::time::timeout_at(deadline, changes.next()).await {

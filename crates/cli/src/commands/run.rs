@@ -1,6 +1,6 @@
 //! `evroc run`: serverless containers.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Subcommand;
 use evroc_api::run::Service;
 use http_body_util::BodyExt;
@@ -52,7 +52,10 @@ pub async fn run(cloud: &Cloud, command: Run) -> anyhow::Result<()> {
             let mut body = api::get(cloud, &path, "*/*").await?.into_body();
             let mut stdout = tokio::io::stdout();
             while let Some(frame) = body.frame().await {
-                if let Ok(bytes) = frame.context("the log ended early")?.into_data() {
+                // The cause is a library's words about a connection; what helps is that it passes.
+                let frame = frame
+                    .map_err(|_| anyhow!("the log broke off, the cloud or a host may be restarting: try again"))?;
+                if let Ok(bytes) = frame.into_data() {
                     stdout.write_all(&bytes).await?;
                     stdout.flush().await?;
                 }
