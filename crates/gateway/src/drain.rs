@@ -10,37 +10,46 @@ use kube::Client;
 use kube::api::Api;
 
 use crate::connect::Pool;
-use crate::table::{Key, Table};
+use crate::table::{Replica as Known, Table};
+use crate::time;
 
 /// How long a release that failed waits for its next try.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest that the API may take for one release.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Releases until the process ends.
 pub async fn release(client: Client, table: Arc<Table>, pool: Arc<Pool>) {
     loop {
         let mut again = false;
-        for key in table.drained() {
-            match let_go(&client, &key).await {
-                Ok(()) => table.remove_replica(&key),
-                Err(error) => {
+        for known in table.drained() {
+            match time::timeout(ANSWER, let_go(&client, &known)).await {
+                Ok(Ok(())) => table.remove_replica(&known.key, &known.uid),
+                Ok(Err(error)) => {
                     again = true;
-                    tracing::debug!(replica = key.name, error = chain(&error), "cannot release replica yet");
+                    tracing::debug!(replica = known.key.name, error = chain(&error), "cannot release replica yet");
                 }
+                Err(_) => again = true,
             }
         }
         pool.forget_all_but(&table.uids());
         if again {
-            tokio::time::sleep(RETRY).await;
+            time::sleep(RETRY).await;
         } else {
             table.drain_changed.notified().await;
         }
     }
 }
 
-async fn let_go(client: &Client, key: &Key) -> evroc_controller::Result<()> {
-    let api = Api::<Replica>::namespaced(client.clone(), &key.namespace);
-    match get(&api, &key.name).await? {
-        Some(replica) if replica.metadata.deletion_timestamp.is_some() => remove_finalizer(&api, &replica, GATEWAY_FINALIZER).await,
+/// Lets this very replica go, not one of the same name that came after it.
+async fn let_go(client: &Client, known: &Known) -> evroc_controller::Result<()> {
+    let api = Api::<Replica>::namespaced(client.clone(), &known.key.namespace);
+    match get(&api, &known.key.name).await? {
+        Some(replica)
+            if replica.metadata.deletion_timestamp.is_some() && replica.metadata.uid.as_deref() == Some(&known.uid) =>
+        {
+            remove_finalizer(&api, &replica, GATEWAY_FINALIZER).await
+        }
         _ => Ok(()),
     }
 }

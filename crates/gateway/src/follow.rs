@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
+use evroc_api::GATEWAY_FINALIZER;
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra;
 use evroc_api::run::{REVISION_LABEL, Service};
 use futures::StreamExt;
 use kube::api::Api;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -18,7 +21,8 @@ use crate::table::{Key, Replica, Route, Table};
 /// Follows services until the process ends.
 pub async fn services(client: Client, table: Arc<Table>) {
     let mut hosts: HashMap<Key, String> = HashMap::new();
-    follow(Api::<Service>::all(client), move |key, service: Option<Service>| {
+    let complete = table.clone();
+    let change = move |key: Key, service: Option<Service>| {
         let host = service.as_ref().and_then(host_of);
         if let Some(old) = hosts.remove(&key).filter(|old| Some(old) != host.as_ref()) {
             table.set_route(&old, None);
@@ -27,17 +31,28 @@ pub async fn services(client: Client, table: Arc<Table>) {
             table.set_route(&host, Some(route(&key, &service)));
             hosts.insert(key, host);
         }
-    })
-    .await;
+    };
+    follow(Api::<Service>::all(client), change, || complete.set_complete()).await;
 }
 
 /// Follows replicas until the process ends.
 pub async fn replicas(client: Client, table: Arc<Table>) {
-    follow(Api::<infra::Replica>::all(client), move |key, replica: Option<infra::Replica>| match replica {
+    let gone = |key: &Key| {
+        if let Some(uid) = table.replica_uid(key) {
+            table.remove_replica(key, &uid);
+        }
+    };
+    let change = |key: Key, replica: Option<infra::Replica>| match replica {
+        // One that has been let go only waits for its host.
+        Some(object) if object.metadata.deletion_timestamp.is_some() && !is_held(&object) => gone(&key),
         Some(object) => table.set_replica(replica_of(key, &object)),
-        None => table.remove_replica(&key),
-    })
-    .await;
+        None => gone(&key),
+    };
+    follow(Api::<infra::Replica>::all(client), change, || ()).await;
+}
+
+fn is_held(replica: &infra::Replica) -> bool {
+    replica.finalizers().iter().any(|f| f == GATEWAY_FINALIZER)
 }
 
 fn host_of(service: &Service) -> Option<String> {
@@ -70,14 +85,14 @@ fn replica_of(key: Key, object: &infra::Replica) -> Replica {
 }
 
 /// Calls `change` for every object that appears, changes or (with `None`) goes, also for those that went while the watch
-/// was interrupted.
-async fn follow<K>(api: Api<K>, mut change: impl FnMut(Key, Option<K>))
+/// was interrupted; and `complete` when all that there were have been seen.
+async fn follow<K>(api: Api<K>, mut change: impl FnMut(Key, Option<K>), complete: impl Fn())
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let key = |object: &K| Key { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
     let mut known: HashMap<Key, bool> = HashMap::new();
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = watcher(api, watcher::Config::default()).backoff(Patience::default()).boxed();
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => known.values_mut().for_each(|seen| *seen = false),
@@ -91,6 +106,7 @@ where
                     known.remove(&key);
                     change(key, None);
                 }
+                complete();
             }
             Ok(watcher::Event::Delete(object)) => {
                 known.remove(&key(&object));
@@ -98,5 +114,27 @@ where
             }
             Err(error) => tracing::debug!(%error, "watch interrupted"),
         }
+    }
+}
+
+/// The pauses between tries while the API does not answer: short, because requests at zero wait for what the watch brings.
+#[derive(Default)]
+struct Patience {
+    tries: u32,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(50 << self.tries.min(4));
+        self.tries += 1;
+        Some(pause)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.tries = 0;
     }
 }

@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::connect::{Connection, Pool, RequestBody};
@@ -18,84 +19,124 @@ use crate::respond::{ResponseBody, sentence};
 use crate::table::{Lease, Ticket};
 
 /// Headers that concern one connection only and are never passed on (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 8] =
-    ["connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authenticate"];
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
 
 /// What became of a request.
 pub enum Outcome {
     /// The replica answered, or the gateway had to answer itself.
     Answer(Response<ResponseBody>),
     /// The replica certainly did not receive it: send it elsewhere.
-    NotReceived(Box<Request<RequestBody>>),
+    NotReceived(Box<Request<RequestBody>>, Ticket),
     /// The connection broke after sending and before an answer.
-    Lost(hyper::Error),
+    Lost(hyper::Error, Ticket),
 }
 
-/// Sends `request` to the leased replica. Lease and ticket end when the answer has been passed on whole.
-pub async fn forward(pool: &Arc<Pool>, mut request: Request<RequestBody>, lease: Lease, ticket: Option<Ticket>, peer: SocketAddr) -> Outcome {
-    let grpc = request.version() == Version::HTTP_2
-        && request.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    let connection = match pool.take(&lease.replica, grpc).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::info!(replica = lease.replica.key.name, %error, "replica takes no connection");
-            lease.unusable();
-            return Outcome::NotReceived(Box::new(request));
-        }
-    };
-    let client_upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-    let original_uri = request.uri().clone();
+/// A request's hold on a replica and its place in the count.
+pub struct Hold {
+    /// The replica.
+    pub lease: Lease,
+    /// The place.
+    pub ticket: Ticket,
+}
+
+/// Sends `request` to the leased replica, over a new connection if `fresh`. The hold ends when the answer has been passed on
+/// whole.
+pub async fn forward(
+    pool: &Arc<Pool>,
+    mut request: Request<RequestBody>,
+    hold: Hold,
+    fresh: bool,
+    peer: SocketAddr,
+) -> Outcome {
+    let grpc = is_grpc(&request);
+    let (original_uri, original_version) = (request.uri().clone(), request.version());
     let original_headers = request.headers().clone();
+    let client_upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
     if let Err(problem) = rewrite(&mut request, grpc, peer) {
         return Outcome::Answer(sentence(StatusCode::BAD_REQUEST, &problem));
     }
-    let hold = Hold { _lease: lease, _ticket: ticket };
-    let uid = hold._lease.replica.uid.clone();
+    let replica = &hold.lease.replica;
+    let kept = if fresh { None } else { pool.kept(replica, grpc) };
+    let is_new = kept.is_none();
+    let restored = |mut request: Request<RequestBody>| {
+        *request.uri_mut() = original_uri;
+        *request.version_mut() = original_version;
+        *request.headers_mut() = original_headers;
+        if let Some(upgrade) = client_upgrade.clone() {
+            request.extensions_mut().insert(upgrade);
+        }
+        Box::new(request)
+    };
+    let connection = match kept {
+        Some(connection) => connection,
+        None => match pool.connect(replica, grpc).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                if let Some(times) = hold.lease.failed() {
+                    tracing::info!(replica = replica.key.name, %error, times, "replica takes no connection");
+                }
+                return Outcome::NotReceived(restored(request), hold.ticket);
+            }
+        },
+    };
     let sent = match connection {
-        Connection::One(mut sender) => sender.try_send_request(request).await.map(|response| (response, Some(Connection::One(sender)))),
+        Connection::One(mut sender) => sender.try_send_request(request).await.map(|response| (response, Some(sender))),
         Connection::Two(mut sender) => sender.try_send_request(request).await.map(|response| (response, None)),
     };
     let (mut response, connection) = match sent {
         Ok(sent) => sent,
         Err(mut failure) => {
-            return match failure.take_message() {
-                Some(mut request) => {
-                    *request.uri_mut() = original_uri;
-                    *request.headers_mut() = original_headers;
-                    if let Some(upgrade) = client_upgrade {
-                        request.extensions_mut().insert(upgrade);
-                    }
-                    Outcome::NotReceived(Box::new(request))
-                }
-                None => Outcome::Lost(failure.into_error()),
+            let returned = failure.take_message();
+            // It closes connections as soon as it has accepted them: as if it did not accept any.
+            if is_new && returned.is_some() {
+                hold.lease.failed();
+            }
+            return match returned {
+                Some(request) => Outcome::NotReceived(restored(request), hold.ticket),
+                None => Outcome::Lost(failure.into_error(), hold.ticket),
             };
         }
     };
+    if is_new {
+        hold.lease.works();
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Outcome::Answer(switch(client_upgrade, response, hold));
     }
     strip(response.headers_mut());
-    let back = connection.map(|connection| (pool.clone(), uid, connection));
+    // Its own, not that of the other connection: an HTTP/1.0 server's clients keep theirs.
+    *response.version_mut() = Version::HTTP_11;
+    let back = connection.map(|connection| (pool.clone(), hold.lease.replica.uid.clone(), connection));
     Outcome::Answer(response.map(|body| Held { body, hold: Some(hold), back }.boxed()))
 }
 
-/// Lease and ticket of one request.
-struct Hold {
-    _lease: Lease,
-    _ticket: Option<Ticket>,
+/// gRPC needs HTTP/2 on both sides; gRPC-Web does not.
+fn is_grpc(request: &Request<RequestBody>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let rest = kind.strip_prefix(b"application/grpc");
+    request.version() == Version::HTTP_2 && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// A response body that holds its replica until it ends, and then gives the connection back.
 struct Held {
     body: Incoming,
     hold: Option<Hold>,
-    back: Option<(Arc<Pool>, String, Connection)>,
+    back: Option<(Arc<Pool>, String, http1::SendRequest<RequestBody>)>,
 }
 
 impl Held {
     fn finish(&mut self) {
         if let Some((pool, uid, connection)) = self.back.take() {
-            pool.keep(&uid, connection);
+            pool.keep(uid, connection);
         }
         self.hold = None;
     }
@@ -132,35 +173,59 @@ impl Drop for Held {
 
 /// The request as the replica should see it: its own form of URI, no hop-by-hop headers, and who asked.
 fn rewrite(request: &mut Request<RequestBody>, http2: bool, peer: SocketAddr) -> Result<(), String> {
-    let upgrade = request.headers().get(header::UPGRADE).cloned();
-    let host = request.uri().authority().map(|a| a.as_str().to_owned());
-    strip(request.headers_mut());
-    if let Some(upgrade) = upgrade.filter(|_| !http2) {
-        request.headers_mut().insert(header::UPGRADE, upgrade);
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    if let Some(host) = host.filter(|_| !request.headers().contains_key(header::HOST)) {
-        let host = HeaderValue::from_str(&host).map_err(|_| format!("the host {host} cannot stand in a header"))?;
-        request.headers_mut().insert(header::HOST, host);
-    }
+    let upgrade = request.headers().get(header::UPGRADE).filter(|_| asks_for_upgrade(request.headers())).cloned();
+    // The host that the request was routed by, and no other that it may name too.
+    let host = match request.uri().authority() {
+        Some(host) => HeaderValue::from_str(host.as_str()).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    };
+    let host = host.ok_or("the host cannot stand in a header")?;
     let headers = request.headers_mut();
-    append(headers, "x-forwarded-for", &peer.ip().to_string());
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    if let Some(host) = headers.get(header::HOST).cloned() {
-        headers.insert("x-forwarded-host", host);
+    strip(headers);
+    if let Some(upgrade) = upgrade.filter(|_| !http2) {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    let uri = if http2 { format!("http://replica{path}") } else { path };
+    append(headers, "x-forwarded-for", &peer.ip().to_canonical().to_string());
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    headers.insert("x-forwarded-host", host.clone());
+    let authority = String::from_utf8_lossy(host.as_bytes()).into_owned();
+    if http2 {
+        headers.remove(header::HOST);
+    } else {
+        headers.insert(header::HOST, host);
+        join(headers, header::COOKIE, "; ");
+    }
+    let path = match request.uri().path_and_query() {
+        Some(path) => path.as_str(),
+        None => "/",
+    };
+    let uri = if http2 { format!("http://{authority}{path}") } else { path.to_owned() };
     *request.uri_mut() = uri.parse::<Uri>().map_err(|error| format!("the path cannot be passed on: {error}"))?;
     *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     Ok(())
 }
 
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Appends to what all headers of that name say.
 fn append(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    let before = headers.get(name).and_then(|v| v.to_str().ok());
-    let all = before.map_or_else(|| value.to_owned(), |before| format!("{before}, {value}"));
-    if let Ok(all) = HeaderValue::from_str(&all) {
-        headers.insert(name, all);
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.append(name, value);
+        join(headers, HeaderName::from_static(name), ", ");
+    }
+}
+
+/// Makes one header of several: HTTP/2 clients send one `Cookie` for each cookie, HTTP/1.1 knows one alone (RFC 9113, 8.2.3).
+fn join(headers: &mut HeaderMap, name: HeaderName, separator: &str) {
+    let all: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(separator.as_bytes()))
+    {
+        headers.insert(name, joined);
     }
 }
 
@@ -187,9 +252,16 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 /// Joins both sides once they have left HTTP, for example for a WebSocket.
-fn switch(client: Option<hyper::upgrade::OnUpgrade>, mut response: Response<Incoming>, hold: Hold) -> Response<ResponseBody> {
+fn switch(
+    client: Option<hyper::upgrade::OnUpgrade>,
+    mut response: Response<Incoming>,
+    hold: Hold,
+) -> Response<ResponseBody> {
     let Some(client) = client else {
-        return sentence(StatusCode::BAD_GATEWAY, "the container switched protocols though the client did not ask for it");
+        return sentence(
+            StatusCode::BAD_GATEWAY,
+            "the container switched protocols though the client did not ask for it",
+        );
     };
     let server = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {

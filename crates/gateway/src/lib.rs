@@ -24,6 +24,7 @@ mod sniff;
 mod table;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use connect::{Dial, Stream};
 pub use serve::{Gateway, Settings};

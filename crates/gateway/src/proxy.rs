@@ -4,20 +4,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::connect::{Pool, RequestBody};
-use crate::forward::{Outcome, forward};
+use crate::forward::{Hold, Outcome, forward};
 use crate::respond::{ResponseBody, sentence};
-use crate::table::{Key, Lease, Route, Table, Ticket};
+use crate::table::{Choice, Lease, Route, Table, Ticket};
+use crate::time;
 
 /// The longest that a request waits for a replica. Too low fails slow starters; too high keeps clients of a broken
 /// service hanging.
-const WAIT_FOR_REPLICA: Duration = Duration::from_secs(60);
-/// How often a request is sent anew when a replica certainly did not receive it.
-const ATTEMPTS: usize = 8;
+pub const WAIT_FOR_REPLICA: Duration = Duration::from_secs(60);
+/// How often a request that is safe to repeat is sent anew after its answer was lost. Too low shows a replica's end to
+/// users; too high lets a request that crashes containers crash many.
+pub const REPEATS: usize = 2;
 
 /// What every connection shares.
 pub struct Proxy {
@@ -32,60 +35,104 @@ pub struct Proxy {
 impl Proxy {
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
+        if request.method() == Method::CONNECT {
+            return sentence(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT is for proxies: expected a request for a service",
+            );
+        }
         let Some(host) = host_of(&request) else {
             return sentence(StatusCode::BAD_REQUEST, "the request names no host: expected a Host header");
         };
         let fixed = ["api", "iam", "console", "registry"].iter().any(|name| host == format!("{name}.{}", self.domain));
         if fixed {
-            return sentence(StatusCode::MISDIRECTED_REQUEST, &format!("{host} is answered on connections of its own: connect again"));
+            let text = format!("{host} is answered on connections of its own: connect again");
+            return sentence(StatusCode::MISDIRECTED_REQUEST, &text);
         }
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, body.boxed());
-        let mut ticket: Option<(Key, Ticket)> = None;
-        let deadline = tokio::time::Instant::now() + WAIT_FOR_REPLICA;
-        for _ in 0..ATTEMPTS {
-            let lease = match self.acquire(&host, &mut ticket, deadline).await {
-                Ok(lease) => lease,
+        let mut waiting: Option<Ticket> = None;
+        let deadline = time::now() + WAIT_FOR_REPLICA;
+        let mut repeats = 0;
+        // Ends: what is not received is followed by a pause for its replica, or used up a kept connection.
+        loop {
+            let (lease, mut ticket) = match self.acquire(&host, waiting.take(), deadline).await {
+                Ok(place) => place,
                 Err(refusal) => return refusal,
             };
-            let counted = ticket.take().map(|(revision, mut ticket)| {
-                ticket.start();
-                (revision, ticket)
-            });
-            let again = repeatable(&request);
-            match forward(&self.pool, request, lease, counted.map(|(_, t)| t), peer).await {
+            ticket.start();
+            let copy = if repeats < REPEATS { repeatable(&request) } else { None };
+            // A repeated request does not meet the next of several connections that ended together.
+            let fresh = repeats > 0;
+            let mut ticket = match forward(&self.pool, request, Hold { lease, ticket }, fresh, peer).await {
                 Outcome::Answer(response) => return response,
-                Outcome::NotReceived(returned) => request = *returned,
-                Outcome::Lost(error) => match again {
-                    Some(copy) => request = copy,
-                    None => return sentence(StatusCode::BAD_GATEWAY, &format!("the container closed the connection without an answer: {error}")),
-                },
-            }
+                Outcome::NotReceived(returned, ticket) => {
+                    request = *returned;
+                    ticket
+                }
+                Outcome::Lost(error, ticket) => {
+                    let Some(copy) = copy else {
+                        let text = format!("the container closed the connection without an answer: {error}");
+                        return sentence(StatusCode::BAD_GATEWAY, &text);
+                    };
+                    repeats += 1;
+                    request = copy;
+                    ticket
+                }
+            };
+            ticket.wait();
+            waiting = Some(ticket);
         }
-        sentence(StatusCode::BAD_GATEWAY, "no replica of the service took the request")
     }
 
     /// A replica for the host's revision, at the latest at the deadline. The ticket counts the request at its revision
     /// while it waits.
-    async fn acquire(&self, host: &str, ticket: &mut Option<(Key, Ticket)>, deadline: tokio::time::Instant) -> Result<Lease, Response<ResponseBody>> {
+    async fn acquire(
+        &self,
+        host: &str,
+        mut ticket: Option<Ticket>,
+        deadline: Instant,
+    ) -> Result<(Lease, Ticket), Response<ResponseBody>> {
         loop {
             let change = self.table.change();
             tokio::pin!(change);
             change.as_mut().enable();
             let revision = match self.table.route(host) {
-                Some(Route::To(revision)) => revision,
-                Some(Route::NotReady(why)) => return Err(sentence(StatusCode::SERVICE_UNAVAILABLE, &format!("the service is not ready yet: {why}"))),
-                None => return Err(sentence(StatusCode::NOT_FOUND, &format!("there is no service at {host}"))),
+                Some(Route::To(revision)) => Some(revision),
+                Some(Route::NotReady(why)) => {
+                    let text = format!("the service is not ready yet: {why}");
+                    return Err(sentence(StatusCode::SERVICE_UNAVAILABLE, &text));
+                }
+                None if self.table.is_complete() => {
+                    return Err(sentence(StatusCode::NOT_FOUND, &format!("there is no service at {host}")));
+                }
+                None => None,
             };
-            if ticket.as_ref().is_none_or(|(counted, _)| *counted != revision) {
-                *ticket = Some((revision.clone(), self.table.ticket(&revision)));
+            let mut until = deadline;
+            if let Some(revision) = &revision {
+                let counted = match ticket.take() {
+                    Some(ticket) if ticket.revision == *revision => ticket,
+                    _ => self.table.ticket(revision),
+                };
+                match self.table.choose(revision) {
+                    Choice::Now(lease) => return Ok((lease, counted)),
+                    Choice::NotBefore(when) => until = when.min(deadline),
+                    Choice::Nowhere => {}
+                }
+                ticket = Some(counted);
             }
-            if let Some(lease) = self.table.lease(&revision) {
-                return Ok(lease);
-            }
-            if tokio::time::timeout_at(deadline, change).await.is_err() {
-                let text = format!("no replica of revision {} became ready within {} s", revision.name, WAIT_FOR_REPLICA.as_secs());
-                return Err(sentence(StatusCode::GATEWAY_TIMEOUT, &text));
+            if time::timeout_at(until, change).await.is_err() && until == deadline {
+                return Err(match revision {
+                    Some(revision) => {
+                        let (name, seconds) = (revision.name, WAIT_FOR_REPLICA.as_secs());
+                        let text = format!("no replica of revision {name} became ready within {seconds} s");
+                        sentence(StatusCode::GATEWAY_TIMEOUT, &text)
+                    }
+                    None => sentence(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the gateway is starting: it cannot read the services yet",
+                    ),
+                });
             }
         }
     }
@@ -95,14 +142,16 @@ impl Proxy {
 fn host_of<B>(request: &Request<B>) -> Option<String> {
     let named = request.uri().host().map(str::to_owned);
     let host = named.or_else(|| request.headers().get(header::HOST)?.to_str().ok().map(str::to_owned))?;
-    let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host.as_str(), |(h, _)| h);
+    let port = |(_, port): &(&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
+    let host = host.rsplit_once(':').filter(port).map_or(host.as_str(), |(host, _)| host);
     Some(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// A copy of a request that may be sent twice: its method is safe and it has no body.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     use hyper::body::Body;
-    if !request.method().is_safe() || !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
+    if !request.method().is_safe() || !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE)
+    {
         return None;
     }
     let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed());

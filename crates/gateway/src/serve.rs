@@ -6,25 +6,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use kube::Client;
+use rustix::net::sockopt;
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::{Dial, Pool};
+use crate::connect::{Dial, Pool, Stream};
 use crate::proxy::Proxy;
-use crate::sniff::{Rewound, server_name};
+use crate::sniff::{Greeting, Rewound, first_words, greeting};
 use crate::table::Table;
-use crate::{drain, follow, load};
+use crate::{drain, follow, load, time};
 
-/// The longest that a client may take for its TLS greeting or the headers of a request.
-const GREETING: Duration = Duration::from_secs(15);
-/// The longest that requests under way may take when the gateway stops.
-const FAREWELL: Duration = Duration::from_secs(20);
+/// The longest that a client may take for its TLS greeting.
+pub(crate) const GREETING: Duration = Duration::from_secs(15);
+/// The same for connections that came just before the gateway stops.
+const LAST_GREETING: Duration = Duration::from_millis(500);
+/// The longest that a client may take for the headers of a request, or be idle between two. Too low closes connections that
+/// clients are about to use again; too high keeps sockets for nobody.
+pub(crate) const HEADERS: Duration = Duration::from_secs(60);
+/// The longest that requests under way may take when the gateway stops: less than its supervisor waits. Connections wait
+/// meanwhile.
+const FAREWELL: Duration = Duration::from_secs(8);
+/// After so long without a word, a client is asked whether it is still there, so often, so many times. Without it a client that
+/// vanished would keep a container running for ever.
+const STILL_THERE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// What a gateway is told.
 #[derive(Clone, Debug)]
@@ -78,37 +89,54 @@ impl Gateway {
         }
         drop(gateway);
         if let Some(graceful) = Arc::into_inner(graceful)
-            && tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err()
+            && time::timeout(FAREWELL, graceful.shutdown()).await.is_err()
         {
             tracing::warn!("requests were still under way when the gateway stopped");
         }
         background.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watch: hyper_util::server::graceful::Watcher) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let sniffed = tokio::time::timeout(GREETING, server_name(stream)).await;
-        let (name, mut stream) = sniffed.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS greeting"))??;
-        if name.is_some_and(|name| self.is_controls(&name)) {
-            let mut control = TcpStream::connect(self.settings.control).await?;
-            control.set_nodelay(true)?;
-            tokio::io::copy_bidirectional(&mut stream, &mut control).await?;
-            return Ok(());
+    /// Serves one connection to its end.
+    pub(crate) async fn connection<S: Stream + 'static>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        watch: Watcher,
+        stop: &CancellationToken,
+    ) -> io::Result<()> {
+        let greeting = soon(GREETING, "no TLS greeting", stop, greeting(stream)).await?;
+        match greeting {
+            Greeting::Other(mut stream, words) => {
+                stream.write_all(&words).await?;
+                stream.shutdown().await
+            }
+            Greeting::Tls(Some(name), mut stream) if self.is_controls(&name) => {
+                let mut control = TcpStream::connect(self.settings.control).await?;
+                control.set_nodelay(true)?;
+                tokio::io::copy_bidirectional(&mut stream, &mut control).await.map(|_| ())
+            }
+            Greeting::Tls(_, stream) => self.requests(stream, peer, watch, stop).await,
         }
-        self.requests(stream, peer, watch).await
     }
 
-    async fn requests(&self, stream: Rewound<TcpStream>, peer: SocketAddr, watch: hyper_util::server::graceful::Watcher) -> io::Result<()> {
-        let accepted = tokio::time::timeout(GREETING, self.tls.accept(stream)).await;
-        let stream = accepted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS was not agreed on"))??;
+    async fn requests<S: Stream + 'static>(
+        &self,
+        stream: Rewound<S>,
+        peer: SocketAddr,
+        watch: Watcher,
+        stop: &CancellationToken,
+    ) -> io::Result<()> {
+        let stream = soon(GREETING, "TLS was not agreed on", stop, self.tls.accept(stream)).await?;
+        let stream = soon(HEADERS, "no request", stop, first_words(stream)).await?;
         let proxy = self.proxy.clone();
         let service = service_fn(move |request| {
             let proxy = proxy.clone();
             async move { Ok::<_, std::convert::Infallible>(proxy.handle(request, peer).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250).keep_alive_interval(Some(Duration::from_secs(30)));
+        builder.http1().timer(time::timer()).header_read_timeout(HEADERS);
+        let ping = Some(Duration::from_secs(30));
+        builder.http2().timer(time::timer()).max_concurrent_streams(250).keep_alive_interval(ping);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         watch.watch(connection.into_owned()).await.map_err(io::Error::other)
     }
@@ -119,7 +147,38 @@ impl Gateway {
     }
 }
 
-async fn accept(gateway: Arc<Gateway>, listener: TcpListener, graceful: Arc<GracefulShutdown>, stop: CancellationToken) {
+/// What a client has to do in its time; shortly, once the gateway stops.
+async fn soon<T>(
+    time: Duration,
+    without: &'static str,
+    stop: &CancellationToken,
+    done: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let last = async {
+        stop.cancelled().await;
+        time::sleep(LAST_GREETING).await;
+    };
+    let done = time::timeout(time, done);
+    tokio::select! {
+        done = done => done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, without))),
+        () = last => Err(io::Error::new(io::ErrorKind::Interrupted, without)),
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, STILL_THERE.0)?;
+    sockopt::set_tcp_keepintvl(stream, STILL_THERE.1)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, STILL_THERE.2)?)
+}
+
+async fn accept(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    graceful: Arc<GracefulShutdown>,
+    stop: CancellationToken,
+) {
     loop {
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
@@ -128,14 +187,17 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, graceful: Arc<Grac
                 Err(error) => {
                     // Out of file descriptors, for example: connections wait until some are free again.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
         };
-        let (gateway, watch) = (gateway.clone(), graceful.watcher());
+        let (gateway, watch, stop) = (gateway.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = gateway.connection(stream, peer, watch).await {
+            if let Err(error) = prepare(&stream) {
+                tracing::debug!(%peer, %error, "cannot set options of a connection");
+            }
+            if let Err(error) = gateway.connection(stream, peer, watch, &stop).await {
                 tracing::debug!(%peer, %error, "connection ended");
             }
         });

@@ -11,14 +11,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// The longest greeting that is read. Real ones with post-quantum keys take about 2 KB.
 const LONGEST_GREETING: usize = 32 * 1024;
 
-/// Reads a TLS greeting; returns the server name and the stream as if nothing had been read.
-pub async fn server_name<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<String>, Rewound<S>)> {
+/// How a connection begins.
+pub enum Greeting<S> {
+    /// With TLS: the server name, and the stream as if nothing had been read.
+    Tls(Option<String>, Rewound<S>),
+    /// With anything else: what to say before closing.
+    Other(S, Vec<u8>),
+}
+
+/// What somebody who speaks plain HTTP reads.
+const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+    this port speaks HTTPS: expected https:// in the address, found http://\n";
+
+/// Reads how a connection begins.
+pub async fn greeting<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Greeting<S>> {
     let mut read = BytesMut::with_capacity(4096);
     let mut acceptor = Acceptor::default();
     loop {
         let before = read.len();
         if stream.read_buf(&mut read).await? == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within the TLS greeting"));
+        }
+        if read[0].is_ascii_uppercase() {
+            return Ok(Greeting::Other(stream, PLAIN_HTTP.into()));
         }
         let mut fresh = &read[before..];
         while !fresh.is_empty() {
@@ -27,13 +42,31 @@ pub async fn server_name<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Opt
         match acceptor.accept() {
             Ok(Some(accepted)) => {
                 let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                return Ok((name, Rewound { stream, read }));
+                return Ok(Greeting::Tls(name, Rewound { stream, read }));
             }
             Ok(None) if read.len() < LONGEST_GREETING => {}
             Ok(None) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS greeting is too long")),
-            Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            Err((_, mut alert)) => {
+                let mut words = vec![];
+                alert.write_all(&mut words)?;
+                return Ok(Greeting::Other(stream, words));
+            }
         }
     }
+}
+
+/// How HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it can be told which HTTP is spoken: whoever tells them apart then does not wait for it.
+pub async fn first_words<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Rewound<S>> {
+    let mut read = BytesMut::with_capacity(4096);
+    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before a request"));
+        }
+    }
+    Ok(Rewound { stream, read })
 }
 
 /// A stream whose first bytes, already read, are read again.

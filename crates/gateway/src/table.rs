@@ -1,9 +1,19 @@
 //! Who answers for which host: services, their revisions, and the replicas of those with the requests in each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::time;
+
+/// How long a replica that took no connection is passed over at first and at most; every further failure doubles it. Too low
+/// hammers a host that restarts; too high keeps requests waiting after it is back.
+const PASSED_OVER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
 
 /// A namespaced name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,30 +57,72 @@ pub struct Requests {
     pub waiting: i32,
     /// Being answered.
     pub in_flight: i32,
+    /// When the last one came or ended.
+    pub last: Option<Timestamp>,
+}
+
+impl Requests {
+    /// Whether there is none.
+    pub fn is_idle(&self) -> bool {
+        self.waiting + self.in_flight == 0
+    }
+}
+
+/// A replica, the requests in it, and whether connecting to it works.
+struct Known {
+    replica: Replica,
+    in_flight: usize,
+    /// Failures to connect since the last success.
+    failures: u32,
+    /// Until when it is passed over for the last failure.
+    not_before: Option<Instant>,
 }
 
 #[derive(Default)]
 struct State {
     routes: HashMap<String, Route>,
-    replicas: HashMap<Key, (Replica, usize)>,
+    replicas: HashMap<Key, Known>,
     requests: HashMap<Key, Requests>,
+}
+
+/// Where a request may go now.
+pub enum Choice {
+    /// To this replica.
+    Now(Lease),
+    /// All replicas that are ready took no connection lately: look again then.
+    NotBefore(Instant),
+    /// Nowhere: no replica is ready.
+    Nowhere,
 }
 
 /// The table; shared by all connections.
 #[derive(Default)]
 pub struct Table {
     state: Mutex<State>,
+    /// Whether all services have been read once: before, an unknown host is not known to be unknown.
+    complete: AtomicBool,
     /// Rung when a route or a replica changed: those who wait look again.
     changed: Notify,
     /// Rung when the requests of a revision changed.
     pub(crate) load_changed: Notify,
-    /// Rung when a replica may have been drained.
+    /// Rung when a replica may have been drained, or is gone.
     pub(crate) drain_changed: Notify,
 }
 
 impl Table {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that all services are in the table.
+    pub fn set_complete(&self) {
+        self.complete.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether all services are in the table.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     /// Sets or removes where a host name leads.
@@ -89,53 +141,100 @@ impl Table {
         self.state().routes.get(host).cloned()
     }
 
-    /// Sets what is known of a replica.
+    /// Sets what is known of a replica. One that has become ready is tried at once, whatever happened before.
     pub fn set_replica(&self, replica: Replica) {
         let mut state = self.state();
-        let in_flight = state.replicas.get(&replica.key).filter(|(old, _)| old.uid == replica.uid).map_or(0, |(_, n)| *n);
-        state.replicas.insert(replica.key.clone(), (replica, in_flight));
+        let before = state.replicas.remove(&replica.key).filter(|known| known.replica.uid == replica.uid);
+        let mut known =
+            before.unwrap_or_else(|| Known { replica: replica.clone(), in_flight: 0, failures: 0, not_before: None });
+        if replica.ready && !known.replica.ready {
+            (known.failures, known.not_before) = (0, None);
+        }
+        known.replica = replica.clone();
+        state.replicas.insert(replica.key, known);
         drop(state);
         self.changed.notify_waiters();
         self.drain_changed.notify_one();
     }
 
-    /// Forgets a replica that is gone.
-    pub fn remove_replica(&self, key: &Key) {
-        self.state().replicas.remove(key);
+    /// Forgets a replica that is gone, unless another of the same name has come.
+    pub fn remove_replica(&self, key: &Key, uid: &str) {
+        let mut state = self.state();
+        if state.replicas.get(key).is_some_and(|known| known.replica.uid == uid) {
+            state.replicas.remove(key);
+            drop(state);
+            self.drain_changed.notify_one();
+        }
+    }
+
+    /// The uid of a replica.
+    pub fn replica_uid(&self, key: &Key) -> Option<String> {
+        self.state().replicas.get(key).map(|known| known.replica.uid.clone())
     }
 
     /// Replicas that are to stop and answer nothing any more.
-    pub fn drained(&self) -> Vec<Key> {
+    pub fn drained(&self) -> Vec<Replica> {
         let state = self.state();
-        state.replicas.values().filter(|(replica, in_flight)| replica.draining && *in_flight == 0).map(|(r, _)| r.key.clone()).collect()
+        state.replicas.values().filter(|k| k.replica.draining && k.in_flight == 0).map(|k| k.replica.clone()).collect()
     }
 
     /// The uids of all replicas that are known.
-    pub fn uids(&self) -> Vec<String> {
-        self.state().replicas.values().map(|(replica, _)| replica.uid.clone()).collect()
+    pub fn uids(&self) -> HashSet<String> {
+        self.state().replicas.values().map(|known| known.replica.uid.clone()).collect()
     }
 
-    /// The requests of every revision that has had one.
-    pub fn requests(&self) -> Vec<(Key, Requests)> {
-        self.state().requests.iter().map(|(key, requests)| (key.clone(), *requests)).collect()
+    /// The requests of every revision that has had one lately.
+    pub fn requests(&self) -> HashMap<Key, Requests> {
+        self.state().requests.clone()
+    }
+
+    /// Forgets the count of a revision that is idle and has had no request since `seen` was read.
+    pub fn forget_requests(&self, revision: &Key, seen: Requests) {
+        let mut state = self.state();
+        if seen.is_idle() && state.requests.get(revision) == Some(&seen) {
+            state.requests.remove(revision);
+        }
     }
 
     /// The replica with the fewest requests, held until the lease is dropped.
-    pub fn lease(self: &Arc<Self>, revision: &Key) -> Option<Lease> {
+    pub fn choose(self: &Arc<Self>, revision: &Key) -> Choice {
+        let now = time::now();
         let mut state = self.state();
-        let free = state.replicas.values_mut().filter(|(r, _)| r.ready && !r.draining && r.revision == *revision);
-        let (replica, in_flight) = free.min_by_key(|(_, in_flight)| *in_flight)?;
-        *in_flight += 1;
-        let replica = replica.clone();
-        drop(state);
-        Some(Lease { table: self.clone(), replica })
+        let mut soonest: Option<Instant> = None;
+        let mut best: Option<&mut Known> = None;
+        for known in state.replicas.values_mut() {
+            if !known.replica.ready || known.replica.draining || known.replica.revision != *revision {
+                continue;
+            }
+            if let Some(when) = known.not_before.filter(|when| *when > now) {
+                soonest = Some(soonest.map_or(when, |soonest| soonest.min(when)));
+            } else if best.as_ref().is_none_or(|best| known.in_flight < best.in_flight) {
+                best = Some(known);
+            }
+        }
+        match (best, soonest) {
+            (Some(known), _) => {
+                known.in_flight += 1;
+                Choice::Now(Lease { table: self.clone(), replica: known.replica.clone(), failures: known.failures })
+            }
+            (None, Some(when)) => Choice::NotBefore(when),
+            (None, None) => Choice::Nowhere,
+        }
     }
 
     /// Counts a request of a revision until the ticket is dropped; it starts as a waiting one.
     pub fn ticket(self: &Arc<Self>, revision: &Key) -> Ticket {
-        self.state().requests.entry(revision.clone()).or_default().waiting += 1;
-        self.load_changed.notify_one();
+        self.count(revision, |requests| requests.waiting += 1);
         Ticket { table: self.clone(), revision: revision.clone(), waiting: true }
+    }
+
+    fn count(&self, revision: &Key, change: impl FnOnce(&mut Requests)) {
+        let mut state = self.state();
+        let requests = state.requests.entry(revision.clone()).or_default();
+        change(requests);
+        requests.last = Some(Timestamp::now());
+        drop(state);
+        self.load_changed.notify_one();
     }
 
     /// A future that ends at the next change; made before looking, so that no change is missed.
@@ -149,59 +248,87 @@ pub struct Lease {
     table: Arc<Table>,
     /// The replica.
     pub replica: Replica,
+    /// The failures that were known when it was chosen: many requests that fail together are one failure.
+    failures: u32,
 }
 
 impl Lease {
-    /// The replica did not take connections: nobody else is sent there until its host says that it is ready again.
-    pub fn unusable(self) {
-        if let Some((replica, _)) = self.table.state().replicas.get_mut(&self.replica.key)
-            && replica.uid == self.replica.uid
-        {
-            replica.ready = false;
-        }
+    fn known<R>(&self, change: impl FnOnce(&mut Known) -> R) -> Option<R> {
+        let mut state = self.table.state();
+        state.replicas.get_mut(&self.replica.key).filter(|known| known.replica.uid == self.replica.uid).map(change)
+    }
+
+    /// The replica took no connection: it is passed over for a while. Its host may be restarting, so this heals by itself.
+    /// Says how often it has failed now, if this was news.
+    pub fn failed(&self) -> Option<u32> {
+        self.known(|known| {
+            (known.failures == self.failures).then(|| {
+                let pause = PASSED_OVER.0.saturating_mul(1 << known.failures.min(10)).min(PASSED_OVER.1);
+                known.failures += 1;
+                known.not_before = Some(time::now() + pause);
+                known.failures
+            })
+        })
+        .flatten()
+    }
+
+    /// The replica took a connection.
+    pub fn works(&self) {
+        self.known(|known| (known.failures, known.not_before) = (0, None));
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some((replica, in_flight)) = self.table.state().replicas.get_mut(&self.replica.key)
-            && replica.uid == self.replica.uid
-        {
-            *in_flight = in_flight.saturating_sub(1);
+        let drained = self.known(|known| {
+            known.in_flight = known.in_flight.saturating_sub(1);
+            known.replica.draining && known.in_flight == 0
+        });
+        if drained == Some(true) {
+            self.table.drain_changed.notify_one();
         }
-        self.table.drain_changed.notify_one();
     }
 }
 
 /// A request's place in its revision's count.
 pub struct Ticket {
     table: Arc<Table>,
-    revision: Key,
+    /// The revision that it counts for.
+    pub revision: Key,
     waiting: bool,
 }
 
 impl Ticket {
     /// The request is being answered now.
     pub fn start(&mut self) {
-        if std::mem::replace(&mut self.waiting, false) {
-            let mut state = self.table.state();
-            let requests = state.requests.entry(self.revision.clone()).or_default();
-            requests.waiting -= 1;
-            requests.in_flight += 1;
+        self.turn(false);
+    }
+
+    /// The request waits again.
+    pub fn wait(&mut self) {
+        self.turn(true);
+    }
+
+    fn turn(&mut self, waiting: bool) {
+        if std::mem::replace(&mut self.waiting, waiting) != waiting {
+            let step = if waiting { 1 } else { -1 };
+            self.table.count(&self.revision, |requests| {
+                requests.waiting += step;
+                requests.in_flight -= step;
+            });
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = self.table.state();
-        let requests = state.requests.entry(self.revision.clone()).or_default();
-        if self.waiting {
-            requests.waiting -= 1;
-        } else {
-            requests.in_flight -= 1;
-        }
-        drop(state);
-        self.table.load_changed.notify_one();
+        let waiting = self.waiting;
+        self.table.count(&self.revision, |requests| {
+            if waiting {
+                requests.waiting -= 1;
+            } else {
+                requests.in_flight -= 1;
+            }
+        });
     }
 }

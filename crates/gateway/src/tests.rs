@@ -1,1 +1,0 @@
-//! The data path against containers played by tasks.

@@ -1,0 +1,131 @@
+//! How connections begin, and how they end when the gateway stops.
+
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::serve::{GREETING, HEADERS};
+
+#[tokio::test]
+async fn controls_names_pass_untouched_with_the_clients_certificate() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::with_control(listener.local_addr().unwrap());
+    let (own, own_key) = certificate();
+    let (theirs, their_key) = certificate();
+    let mut trusted = RootCertStore::empty();
+    trusted.add(theirs.clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder(Arc::new(trusted)).build().unwrap();
+    let control = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let control = TlsAcceptor::from(Arc::new(control.with_single_cert(vec![own.clone()], own_key).unwrap()));
+    let mut roots = RootCertStore::empty();
+    roots.add(own).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots);
+    let client = TlsConnector::from(Arc::new(client.with_client_auth_cert(vec![theirs.clone()], their_key).unwrap()));
+    let (stream, served) = world.accept();
+    let control = tokio::spawn(async move {
+        let mut stream = control.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let seen = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        stream.write_all(b"heard").await.unwrap();
+        stream.shutdown().await.unwrap();
+        (seen, said)
+    });
+    let mut stream = client.connect(ServerName::try_from("API.evroc.localhost").unwrap(), stream).await.unwrap();
+    stream.write_all(b"said").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "heard", "after the client's half was closed");
+    assert_eq!(control.await.unwrap(), (theirs, "said".to_owned()));
+    drop(stream);
+    served.await.unwrap().unwrap();
+}
+
+#[test]
+fn without_a_server_name_the_host_header_decides() {
+    time::run(async {
+        let world = World::new();
+        world.start("r", http(async |_| Response::new(text("yes"))));
+        let mut config = world.client_config("http/1.1");
+        config.enable_sni = false;
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(ServerName::try_from(HOST).unwrap(), world.accept().0).await.unwrap();
+        let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await, (200, "yes".into()));
+    });
+}
+
+#[test]
+fn what_is_not_tls_is_closed_and_plain_http_is_told_why() {
+    time::run(async {
+        let world = World::new();
+        let heard = async |said: &[u8]| {
+            let (mut stream, served) = world.accept();
+            stream.write_all(said).await.unwrap();
+            let mut heard = vec![];
+            stream.read_to_end(&mut heard).await.unwrap();
+            served.await.unwrap().unwrap();
+            heard
+        };
+        assert!(heard(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with(b"HTTP/1.1 400 "));
+        heard(b"\x16\x03\x01\x00\x05garbage and more").await;
+        heard(&[0xff; 100]).await;
+    });
+}
+
+#[test]
+fn a_greeting_and_headers_have_their_time() {
+    time::run(async {
+        let world = World::new();
+        for said in [&b""[..], b"\x16\x03\x01"] {
+            let (mut stream, served) = world.accept();
+            let before = time::now();
+            stream.write_all(said).await.unwrap();
+            assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!((time::now() - before).as_secs(), GREETING.as_secs());
+        }
+        for said in [&b""[..], b"PRI * HTTP/2", b"GET / HTTP/1.1\r\nHost:"] {
+            let mut stream = world.tls("http/1.1").await;
+            let before = time::now();
+            stream.write_all(said).await.unwrap();
+            let _ = stream.read_to_end(&mut vec![]).await;
+            assert_eq!((time::now() - before).as_secs(), HEADERS.as_secs(), "{said:?}");
+        }
+    });
+}
+
+#[test]
+fn stopping_waits_for_requests_and_not_for_those_who_say_nothing() {
+    time::run(async {
+        let world = World::new();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let gone = Arc::new(Mutex::new(Some(gone)));
+        world.start(
+            "r",
+            http(move |_| {
+                let gone = gone.lock().unwrap().take().unwrap();
+                async move {
+                    gone.await.unwrap();
+                    Response::new(text("at last"))
+                }
+            }),
+        );
+        let mut client = world.http1().await;
+        let answer = tokio::spawn(client.send_request(get("/")));
+        let _idle = world.http1().await;
+        let (_silent, _) = world.accept();
+        settled().await;
+        world.stop.cancel();
+        let World { graceful, gateway: _gateway, .. } = world;
+        let before = time::now();
+        let mut stopped = tokio::spawn(graceful.shutdown());
+        time::timeout(Duration::from_secs(3), &mut stopped).await.unwrap_err();
+        go.send(()).unwrap();
+        assert_eq!(whole(answer.await.unwrap().unwrap()).await, (200, "at last".into()));
+        stopped.await.unwrap();
+        assert_eq!((time::now() - before).as_secs(), 3, "the silent one was not waited for");
+    });
+}
