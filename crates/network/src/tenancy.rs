@@ -88,7 +88,9 @@ async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Context>) -> Result<A
         (Some(namespace), false) if owner(&namespace).is_some() => terminating(&namespace),
         (Some(_), false) => Verdict::no(
             NAMESPACE_TAKEN,
-            format!("namespace \"{name}\" exists and belongs to no resource group: choose another name for the resource group"),
+            format!(
+                "namespace \"{name}\" exists and belongs to no resource group: choose another name for the resource group"
+            ),
         ),
     };
     let namespace = (verdict.reason != NAMESPACE_TAKEN).then_some(name);

@@ -177,6 +177,7 @@ impl Node {
                 agent::replica::run(self.replicas.clone(), replicas_ended),
                 agent::machine::run(self.machines.clone(), machines_ended),
                 agent::volume::run(self.volumes.clone()),
+                agent::log_sweep::run(context.clone(), self.replicas.logs().clone()),
             )
         };
         tokio::join!(host, self.dial(), self.streams(), self.probe(), agents);

@@ -50,6 +50,8 @@ pub static NODE: Role = Role {
             resources: &["volumes/status", "machines/status", "replicas/status"],
             names: Names::Any,
         },
+        // Kept logs go with their service.
+        Rule { verbs: READ, groups: &[RUN], resources: &["services"], names: Names::Any },
         // A host tells which images it has.
         Rule {
             verbs: &["get", "list", "watch", "create", "update", "patch"],

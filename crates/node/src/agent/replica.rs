@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Replica, ReplicaPhase, ReplicaStatus};
+use evroc_api::run::Service;
 use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
 use evroc_controller::{Context, Result, chain, drive, get, remove_finalizer, retry, write_status};
 use futures::StreamExt;
@@ -73,7 +74,8 @@ impl Replicas {
         &self.runner
     }
 
-    pub(super) fn logs(&self) -> &ServiceLogs {
+    /// What is kept of containers that are gone.
+    pub fn logs(&self) -> &ServiceLogs {
         &self.logs
     }
 
@@ -302,7 +304,11 @@ impl Replicas {
         {
             tracing::warn!(replica = replica.name_any(), error = chain(&error), "cannot stop a container politely");
         }
-        if let Err(error) = self.logs.keep(replica, &self.runner.shim_dir(&uid)) {
+        // Logs go with their service.
+        let services = Api::<Service>::namespaced(self.base.client.clone(), &replica.namespace().unwrap_or_default());
+        if get(&services, &replica.spec.service).await?.is_some()
+            && let Err(error) = self.logs.keep(replica, &self.runner.shim_dir(&uid))
+        {
             tracing::warn!(replica = replica.name_any(), %error, "the log of a container could not be kept");
         }
         if let Err(error) = self.runner.remove(&uid).await {
