@@ -12,8 +12,8 @@ use super::terminal::Terminal;
 const BEGIN: &str = "<!-- tour:begin -->";
 const END: &str = "<!-- tour:end -->";
 
-/// The longest output of one line that the README shows.
-const LINES_SHOWN: usize = 30;
+/// The longest output of one line that the README shows; of a longer one its beginning and its end.
+const LINES_SHOWN: usize = 60;
 
 /// Compares the README's commands with those of the transcript, or writes the tour when `UPDATE=1` is set.
 pub fn check_or_update(transcript: &[(String, String)], terminal: &Terminal) -> Result<()> {
@@ -66,7 +66,7 @@ impl Normal {
     }
 }
 
-/// Any port of this run as the one that a user gets: 6443 on an address, 443 on a name.
+/// Any port of this run as the one that a user gets: 6443 on an address; on a name 443, which is not said.
 fn usual_ports(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -78,14 +78,15 @@ fn usual_ports(text: &str) -> String {
         } else if before.ends_with("127.0.0.1") || before.ends_with("[::1]") {
             Some("6443")
         } else if before.ends_with(".localhost") {
-            Some("443")
+            Some("")
         } else {
             None
         };
-        out.push_str(&rest[..=at]);
+        out.push_str(before);
         match usual {
-            Some(port) => out.push_str(port),
-            None => out.push_str(&rest[at + 1..at + 1 + digits]),
+            Some("") => {}
+            Some(port) => out.push_str(&format!(":{port}")),
+            None => out.push_str(&rest[at..at + 1 + digits]),
         }
         rest = &rest[at + 1 + digits..];
     }
@@ -97,15 +98,34 @@ fn render(transcript: &[(String, String)], normal: &Normal) -> String {
     for (line, output) in transcript {
         text += &format!("$ {line}\n");
         let output = normal.apply(output);
-        let lines: Vec<&str> = output.lines().collect();
-        for shown in lines.iter().take(LINES_SHOWN) {
-            text += &format!("{shown}\n");
-        }
-        if lines.len() > LINES_SHOWN {
-            text += &format!("… {} more lines\n", lines.len() - LINES_SHOWN);
+        let lines: Vec<&str> = without_compiler(&output);
+        let left_out = lines.len().saturating_sub(LINES_SHOWN);
+        for (number, shown) in lines.iter().enumerate() {
+            match number {
+                _ if left_out == 0 || number < LINES_SHOWN / 2 || number >= LINES_SHOWN / 2 + left_out => {
+                    text += &format!("{shown}\n");
+                }
+                _ if number == LINES_SHOWN / 2 => text += &format!("… {left_out} more lines\n"),
+                _ => {}
+            }
         }
     }
     text + "```\n"
+}
+
+/// The lines without what cargo says while it builds, which depends on what was built before.
+fn without_compiler(output: &str) -> Vec<&str> {
+    let mut building = false;
+    let mut lines: Vec<&str> = Vec::new();
+    for line in output.lines() {
+        if line.starts_with("== ") {
+            building = line == "== build";
+        } else if building {
+            continue;
+        }
+        lines.push(line);
+    }
+    lines
 }
 
 fn block(text: &str) -> Result<&str> {
@@ -115,8 +135,11 @@ fn block(text: &str) -> Result<&str> {
 }
 
 fn replace(text: &str, tour: &str) -> Result<String> {
-    let old = block(text)?;
-    Ok(text.replacen(old, &format!("\n{tour}"), 1))
+    // By place, not by content: what stands between the markers may stand elsewhere too.
+    block(text)?;
+    let begin = text.find(BEGIN).map_or(0, |at| at + BEGIN.len());
+    let end = text.find(END).unwrap_or(text.len());
+    Ok(format!("{}\n{tour}{}", &text[..begin], &text[end..]))
 }
 
 fn commands(block: &str) -> Vec<&str> {
@@ -132,10 +155,9 @@ fn the_block_is_replaced_and_read_back() {
     )];
     let text =
         replace(&format!("# Title\n{BEGIN}\nold\n{END}\nrest\n"), &render(&transcript, &normal)).expect("markers");
-    assert!(
-        text.contains("cloud evroc at https://127.0.0.1:6443\nsee https://console.evroc.localhost:443/x\n"),
-        "{text}"
-    );
+    assert!(text.contains("cloud evroc at https://127.0.0.1:6443\nsee https://console.evroc.localhost/x\n"), "{text}");
     assert!(text.ends_with(&format!("{END}\nrest\n")) && !text.contains("old"), "{text}");
     assert_eq!(commands(block(&text).expect("block")), ["make run"]);
+    let empty = replace(&format!("# Title\n\n{BEGIN}\n{END}\n"), "tour\n").expect("markers");
+    assert_eq!(empty, format!("# Title\n\n{BEGIN}\ntour\n{END}\n"));
 }
