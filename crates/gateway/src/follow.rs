@@ -11,12 +11,16 @@ use evroc_api::infra;
 use evroc_api::run::{REVISION_LABEL, Service};
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::table::{Key, Replica, Route, Table};
+use crate::time;
+
+/// The first and the longest pause between tries while the API does not answer: short, because requests at zero wait for what
+/// the watch brings.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(800));
 
 /// Follows services until the process ends.
 pub async fn services(client: Client, table: Arc<Table>) {
@@ -92,8 +96,10 @@ where
 {
     let key = |object: &K| Key { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
     let mut known: HashMap<Key, bool> = HashMap::new();
-    let mut events = watcher(api, watcher::Config::default()).backoff(Patience::default()).boxed();
+    let mut events = watcher(api, watcher::Config::default()).boxed();
+    let mut failures: u32 = 0;
     while let Some(event) = events.next().await {
+        failures = if event.is_ok() { 0 } else { failures + 1 };
         match event {
             Ok(watcher::Event::Init) => known.values_mut().for_each(|seen| *seen = false),
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
@@ -112,29 +118,10 @@ where
                 known.remove(&key(&object));
                 change(key(&object), None);
             }
-            Err(error) => tracing::debug!(%error, "watch interrupted"),
+            Err(error) => {
+                tracing::debug!(%error, failures, "watch interrupted");
+                time::sleep(PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1)).await;
+            }
         }
-    }
-}
-
-/// The pauses between tries while the API does not answer: short, because requests at zero wait for what the watch brings.
-#[derive(Default)]
-struct Patience {
-    tries: u32,
-}
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = Duration::from_millis(50 << self.tries.min(4));
-        self.tries += 1;
-        Some(pause)
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.tries = 0;
     }
 }

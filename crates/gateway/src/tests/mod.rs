@@ -3,6 +3,7 @@
 //! Most tests run in virtual time, see [`time`]: there a pause means "until nothing happens any more" and costs nothing.
 
 mod drain;
+mod follow;
 mod greeting;
 mod lost;
 mod reports;

@@ -111,4 +111,25 @@ mod tests {
         };
         assert_eq!(decide(facts, now).again_in, Some(Duration::from_secs(5)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn more_requests_never_mean_fewer_replicas(a in 0..400i32, b in 0..400i32, last in 0..200i64, newest: bool) {
+            let at = |second| Timestamp::from_second(second).unwrap();
+            let decided = |requests: i32| {
+                // However they are spread over waiting and being answered.
+                let load = Load { waiting: requests / 3, in_flight: requests - requests / 3, last_request_time: Some(Time(at(last))) };
+                let keep_idle = Duration::from_secs(15);
+                let facts = Facts { proven: true, newest, load: Some(&load), proven_since: Some(at(0)), keep_idle };
+                decide(facts, at(100.max(last)))
+            };
+            let (few, many) = (decided(a.min(b)), decided(a.max(b)));
+            assert!(few.replicas <= many.replicas);
+            assert!((0..=MAXIMUM).contains(&many.replicas));
+            assert!(a.min(b) == 0 || few.replicas > 0, "a request has a replica");
+            // What changes by time alone is looked at again in time, and nothing else is.
+            assert_eq!(few.again_in.is_some(), a.min(b) == 0 && few.replicas > 0);
+            assert!(few.again_in.is_none_or(|again| !again.is_zero() && again <= Duration::from_secs(15)));
+        }
+    }
 }

@@ -6,6 +6,8 @@
 
 mod run;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use run::run;
 pub use status::{host_name, revision_name};
