@@ -75,6 +75,9 @@ pub fn place_machine(
             best = Some((free, host));
         }
     }
+    if best.is_none() && refusals.is_empty() {
+        return Err(Unschedulable("no host has reported its memory yet".into()));
+    }
     best.map(|(_, host)| host.name_any()).ok_or_else(|| {
         Unschedulable(format!(
             "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName: profile {profile} needs {} vCPUs and {} of memory, but {}; \

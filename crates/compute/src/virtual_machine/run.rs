@@ -31,25 +31,26 @@ pub async fn run(context: Context) {
     let controller = Controller::new(Api::<VirtualMachine>::all(client.clone()), all());
     let vms = controller.store();
     let every_vm = move || vms.state().into_iter().map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>();
-    let (for_hosts, for_profiles, for_subnets) = (every_vm.clone(), every_vm.clone(), every_vm.clone());
-    let for_networks = every_vm.clone();
+    let (for_hosts, for_profiles) = (every_vm.clone(), every_vm.clone());
+    // What lies in a resource group matters to its own virtual machines only.
+    let in_group =
+        move |group: Option<String>| every_vm().into_iter().filter(move |vm| vm.namespace == group).collect::<Vec<_>>();
+    let (by_disk, by_vpc, by_subnet) = (in_group.clone(), in_group.clone(), in_group);
     let vms = controller.store();
     let unschedulable = move || {
         let state = |vm: &VirtualMachine| vm.status.as_ref().and_then(|s| s.virtual_machine_status);
         let vms = vms.state().into_iter().filter(|vm| state(vm) == Some(State::ErrorUnschedulable));
         vms.map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>()
     };
-    let by_disk =
-        move |disk: Disk| every_vm().into_iter().filter(move |vm| vm.namespace == disk.namespace()).collect::<Vec<_>>();
     let stream = controller
         .owns(Api::<Machine>::all(client.clone()), all())
         // A machine that goes, in whatever resource group, may make room.
         .watches(Api::<Machine>::all(client.clone()), all(), move |_| unschedulable())
-        .watches(Api::<Disk>::all(client.clone()), all(), by_disk)
+        .watches(Api::<Disk>::all(client.clone()), all(), move |disk| by_disk(disk.namespace()))
         .watches(Api::<Host>::all(client.clone()), all(), move |_| for_hosts())
         .watches(Api::<VMVirtualResources>::all(client.clone()), all(), move |_| for_profiles())
-        .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), move |_| for_networks())
-        .watches(Api::<Subnet>::all(client), all(), move |_| for_subnets())
+        .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), move |vpc| by_vpc(vpc.namespace()))
+        .watches(Api::<Subnet>::all(client), all(), move |subnet| by_subnet(subnet.namespace()))
         // One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
         .with_config(controller::Config::default().concurrency(1))
         .run(reconcile, retry, Arc::new(context));
