@@ -16,7 +16,7 @@ pub enum Milestone {
     M4,
     /// From a push to the logs of a service that scaled to zero and back.
     M5,
-    /// Every process killed at every line, a second run, a fresh machine.
+    /// Every process killed at every line, and a second run.
     M6,
     /// A fresh machine: the README's first lines, and no file outside a declared list afterwards.
     M7,
