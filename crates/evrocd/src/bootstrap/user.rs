@@ -186,7 +186,8 @@ pub fn write_for_user(input: &mut dyn Read) -> io::Result<()> {
 fn apply(wanted: &Wanted) -> io::Result<()> {
     let folder = &wanted.folder;
     if wanted.files.is_empty() {
-        for name in ["kubeconfig", "id_ed25519", "id_ed25519.pub"] {
+        // The last two are what `evroc compute vm ssh` has ssh write.
+        for name in ["kubeconfig", "id_ed25519", "id_ed25519.pub", "known_hosts", "known_hosts.old"] {
             match fs::remove_file(folder.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -238,6 +239,7 @@ mod tests {
         let file = WantedFile { name: "kubeconfig".into(), content: "secret".into(), mode: 0o600 };
         let wanted = serde_json::to_vec(&Wanted { folder: folder.clone(), files: vec![file] }).unwrap();
         write_for_user(&mut wanted.as_slice()).unwrap();
+        fs::write(folder.join("known_hosts"), "").unwrap();
         assert_eq!(fs::metadata(folder.join("kubeconfig")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         fs::write(folder.join("mine"), "").unwrap();
