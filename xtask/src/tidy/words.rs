@@ -15,24 +15,8 @@ const COMMON_ROOTS: &[&str] = &[
     "tmp", "usr", "var", "Users",
 ];
 
-/// Package sources that everybody has.
-const PUBLIC_HOSTS: &[&str] = &[
-    "crates.io",
-    "index.crates.io",
-    "static.crates.io",
-    "deb.debian.org",
-    "security.debian.org",
-    "ftp.debian.org",
-    "snapshot.debian.org",
-    "pypi.org",
-    "files.pythonhosted.org",
-    "registry.npmjs.org",
-    "proxy.golang.org",
-    "github.com",
-    "localhost",
-    "127.0.0.1",
-    "archive.ubuntu.com",
-];
+/// Hosts in a machine's settings that tell nothing of the machine.
+const PUBLIC_HOSTS: &[&str] = &["github.com", "localhost", "127.0.0.1"];
 
 /// Phrases about the making of a change instead of the thing; history belongs into the commit message.
 const PHRASES: &[&str] = &[
@@ -188,7 +172,7 @@ mod tests {
             "${dir}/builds/x and target/builds",
             "/home/evroc-user/.ssh",
             "/buildsystem",
-            "https://deb.debian.org/debian",
+            "https://github.com/somebody/something",
         ] {
             let repo = planted::files(&[("docs/a.md", line)]);
             assert_eq!(find(&repo, &traces()), [], "{line}");
