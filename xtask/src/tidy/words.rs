@@ -120,7 +120,7 @@ fn paths_of(root: &Path, home: &Path) -> Vec<String> {
     }
     // Every machine and every guest has a /root; what a toolchain keeps in there is this machine's.
     if home == Path::new("/root") {
-        paths.extend(["/root/.cargo".to_owned(), "/root/.rustup".to_owned()]);
+        paths.extend([".cargo", ".rustup"].map(|folder| home.join(folder).to_string_lossy().into_owned()));
     } else if home.components().count() > 2 {
         paths.push(home.to_string_lossy().into_owned());
     }
