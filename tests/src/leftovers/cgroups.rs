@@ -21,6 +21,11 @@ pub fn list() -> BTreeSet<String> {
     found
 }
 
+/// The outermost group that a group is in.
+pub fn top(group: &str) -> &str {
+    group.match_indices('/').nth(1).map_or(group, |(end, _)| &group[..end])
+}
+
 fn walk(folder: &Path, hierarchy: &str, path: String, depth: usize, found: &mut BTreeSet<String>) {
     if depth == DEPTH {
         return;

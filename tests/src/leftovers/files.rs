@@ -22,6 +22,8 @@ const OF_THE_SYSTEM: &[&str] = &[
     "/run/mount",
     "/run/udev",
     "/run/systemd",
+    // skopeo's memory of where it saw which blob.
+    "/var/lib/containers",
     REGISTRY,
 ];
 
@@ -52,6 +54,8 @@ pub fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points
+        // Made by the first `ip netns add`; the namespaces in it are looked at by name.
+        .filter(|point| *point != "/run/netns")
         .filter(|point| !MOUNTS_OF_THE_SYSTEM.iter().any(|folder| point.starts_with(folder)))
         .map(str::to_owned)
         .collect()

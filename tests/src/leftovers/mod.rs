@@ -100,6 +100,8 @@ impl Snapshot {
         for (class, items) in &self.items {
             let known = before.items.get(class).unwrap_or(&nothing);
             let new = items.difference(known).filter(|item| !foreign.owns(*class, item));
+            // Instances make their groups at the top: what is below another's folder is that one's.
+            let new = new.filter(|item| *class != Class::Cgroup || !known.contains(cgroups::top(item)));
             leftovers.extend(new.map(|item| Leftover { class: *class, item: item.clone() }));
         }
         leftovers

@@ -76,6 +76,17 @@ fn a_planted_control_group_is_found_in_its_hierarchy() {
 }
 
 #[test]
+fn a_group_below_one_that_was_there_is_its_owners() {
+    let snapshot = |groups: &[&str]| Snapshot {
+        items: [(Class::Cgroup, groups.iter().map(|group| (*group).to_owned()).collect())].into(),
+    };
+    let before = snapshot(&["memory:/init", "memory:/init/a"]);
+    let after = snapshot(&["memory:/init", "memory:/init/b/c", "cpu:/init/b", "memory:/evt-1", "memory:/evt-1/vm"]);
+    let found: Vec<String> = after.since(&before, &Foreign::default()).into_iter().map(|found| found.item).collect();
+    assert_eq!(found, ["cpu:/init/b", "memory:/evt-1", "memory:/evt-1/vm"]);
+}
+
+#[test]
 fn a_planted_file_is_found_and_a_foreign_one_is_not() {
     let name = names::random();
     let before = Snapshot::take();

@@ -91,20 +91,30 @@ pub fn uses_forwarding(instance: &str) -> io::Result<bool> {
 pub fn restore_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
     let (folder, _lock) = locked_folder()?;
     absent(fs::remove_file(user(&folder, instance)))?;
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
-    if entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == USER)) {
-        return Ok(());
+    let is_user = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == USER);
+    match fs::read_dir(&folder) {
+        Ok(entries) => {
+            if entries.flatten().any(is_user) {
+                return Ok(());
+            }
+            if let Ok(bytes) = fs::read(folder.join(BEFORE))
+                && let Ok(recorded) = serde_json::from_slice::<Recorded>(&bytes)
+                && recorded.boot_id == boot_id
+            {
+                fs::write(IP_FORWARD, recorded.ip_forward)?;
+            }
+            fs::remove_dir_all(&folder)?;
+        }
+        Err(error) => absent(Err(error))?,
     }
-    if let Ok(bytes) = fs::read(folder.join(BEFORE))
-        && let Ok(recorded) = serde_json::from_slice::<Recorded>(&bytes)
-        && recorded.boot_id == boot_id
-    {
-        fs::write(IP_FORWARD, recorded.ip_forward)?;
+    match fs::remove_dir(FORWARDING) {
+        // Another namespace's folder is in it.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => {
+            absent(removed)?;
+            fs::remove_file(lock_path())
+        }
     }
-    fs::remove_dir_all(&folder)?;
-    // Another namespace's folder may be in it.
-    let _ = fs::remove_dir(FORWARDING);
-    Ok(())
 }
 
 fn user(folder: &Path, instance: &str) -> PathBuf {
@@ -119,9 +129,20 @@ fn folder() -> io::Result<PathBuf> {
 
 /// That folder, and the lock that keeps other instances out of it.
 fn locked_folder() -> io::Result<(PathBuf, fs::File)> {
-    let lock = fs::File::create(Path::new(FORWARDING).with_extension("lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-    Ok((folder()?, lock))
+    loop {
+        let lock = fs::File::create(lock_path())?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        // The one who had it may have taken the file away.
+        let is_current =
+            fs::metadata(lock_path()).is_ok_and(|now| lock.metadata().is_ok_and(|own| own.ino() == now.ino()));
+        if is_current {
+            return Ok((folder()?, lock));
+        }
+    }
+}
+
+fn lock_path() -> PathBuf {
+    Path::new(FORWARDING).with_extension("lock")
 }
 
 fn absent(removed: io::Result<()>) -> io::Result<()> {
