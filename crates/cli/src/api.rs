@@ -1,7 +1,7 @@
 //! Requests that typed clients do not make: tables as the server prints them, and raw subresources.
 
-use anyhow::{Context, bail};
-use http::{Request, Response};
+use anyhow::Context;
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::core::Status;
@@ -31,10 +31,20 @@ pub async fn send(cloud: &Cloud, request: Request<Body>) -> anyhow::Result<Respo
     }
     let code = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    match serde_json::from_slice::<Status>(&body) {
-        Ok(status) => bail!("{}", status.message),
-        Err(_) => bail!("{code}: {}", String::from_utf8_lossy(&body).trim()),
-    }
+    let message = match serde_json::from_slice::<Status>(&body) {
+        Ok(status) => status.message,
+        Err(_) => format!("{code}: {}", String::from_utf8_lossy(&body).trim()),
+    };
+    Err(Refused { code, message }.into())
+}
+
+/// An answer that is no success, in the server's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// Its HTTP status.
+    pub code: StatusCode,
+    message: String,
 }
 
 /// A collection as the server prints it.

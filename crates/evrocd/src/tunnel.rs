@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use evroc_node::tunnel::LogOptions;
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
@@ -192,16 +193,14 @@ impl Tunnels {
         self.duplex(host, format!("/v1/machines/{machine_uid}/console"), None).await
     }
 
-    /// What the replicas of a service wrote on this host: the last `tail_lines` of it, and with `follow` what comes.
+    /// What the replicas of a service wrote on this host.
     pub async fn service_log(
         &self,
         host: &str,
         (namespace, service): (&str, &str),
-        follow: bool,
-        tail_lines: Option<u64>,
+        options: LogOptions,
     ) -> Result<Incoming, TunnelError> {
-        let tail = tail_lines.map(|lines| format!("&tailLines={lines}")).unwrap_or_default();
-        self.get(host, format!("/v1/services/{namespace}/{service}/log?follow={follow}{tail}")).await
+        self.get(host, format!("/v1/services/{namespace}/{service}/log?{}", options.query())).await
     }
 
     /// The end of what a machine wrote to its serial console.

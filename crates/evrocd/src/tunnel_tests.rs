@@ -110,12 +110,15 @@ async fn a_large_transfer_is_complete_while_another_stream_is_stuck() {
 #[tokio::test]
 async fn logs_and_refusals() {
     let (tunnels, _tasks) = tunnel();
-    let log = tunnels.service_log("h1", ("demo", "r1"), false, Some(7)).await.unwrap();
+    let since = Some("2026-01-02T03:04:05.000000006Z".parse().unwrap());
+    let options = LogOptions { follow: false, tail_lines: Some(7), since, timestamps: true };
+    let log = tunnels.service_log("h1", ("demo", "r1"), options).await.unwrap();
     let text = log.collect().await.unwrap().to_bytes();
-    assert_eq!(text, "demo/r1 LogOptions { follow: false, tail_lines: Some(7) }\n");
-    let mut following = tunnels.service_log("h1", ("demo", "r1"), true, None).await.unwrap();
+    assert_eq!(text, format!("demo/r1 {options:?}\n"));
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let mut following = tunnels.service_log("h1", ("demo", "r1"), options).await.unwrap();
     let first = following.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(first, "demo/r1 LogOptions { follow: true, tail_lines: None }\n");
+    assert_eq!(first, format!("demo/r1 {options:?}\n"));
     let bytes = tunnels.serial_log("h1", "m1", 5).await.unwrap().collect().await.unwrap().to_bytes();
     assert_eq!(bytes, "xxxxx");
 

@@ -1,16 +1,15 @@
 //! `evroc run`: serverless containers.
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Subcommand;
 use evroc_api::run::Service;
-use http_body_util::BodyExt;
 use kube::api::{Api, DeleteParams};
-use tokio::io::AsyncWriteExt;
 
+use super::logs;
 use crate::config::Cloud;
 use crate::{api, table};
 
-const GROUP: &str = "run.evroclabs.net";
+pub(super) const GROUP: &str = "run.evroclabs.net";
 
 /// The commands of `evroc run`.
 #[derive(Subcommand)]
@@ -31,6 +30,12 @@ pub enum Run {
         /// Only so many lines from the end
         #[arg(long)]
         tail: Option<u64>,
+        /// Only what was written since then, as in 2026-01-02T03:04:05Z
+        #[arg(long, value_name = "TIME")]
+        since_time: Option<String>,
+        /// Begin each line with the time when it was written
+        #[arg(long)]
+        timestamps: bool,
     },
     /// Delete a service
     Delete {
@@ -46,21 +51,9 @@ pub async fn run(cloud: &Cloud, command: Run) -> anyhow::Result<()> {
             table::print(&api::table(cloud, &api::path(cloud, GROUP, "services", "")).await?, wide);
             Ok(())
         }
-        Run::Logs { name, follow, tail } => {
-            let tail = tail.map(|lines| format!("&tailLines={lines}")).unwrap_or_default();
-            let path = api::path(cloud, GROUP, "services", &format!("/{name}/log?follow={follow}{tail}"));
-            let mut body = api::get(cloud, &path, "*/*").await?.into_body();
-            let mut stdout = tokio::io::stdout();
-            while let Some(frame) = body.frame().await {
-                // The cause is a library's words about a connection; what helps is that it passes.
-                let frame = frame
-                    .map_err(|_| anyhow!("the log broke off, the cloud or a host may be restarting: try again"))?;
-                if let Ok(bytes) = frame.into_data() {
-                    stdout.write_all(&bytes).await?;
-                    stdout.flush().await?;
-                }
-            }
-            Ok(())
+        Run::Logs { name, follow, tail, since_time, timestamps } => {
+            let request = logs::Request { service: name, follow, tail, since: since_time, timestamps };
+            logs::print(cloud, &request, &mut tokio::io::stdout()).await
         }
         Run::Delete { name } => {
             let services = Api::<Service>::namespaced(cloud.client.clone(), &cloud.namespace);

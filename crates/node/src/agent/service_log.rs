@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use evroc_api::infra::Replica;
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::log_cursor::LogCursor;
@@ -99,6 +100,16 @@ pub struct Following {
     /// Replicas of which nothing more is to be told: they are gone.
     told: HashSet<String>,
     is_begun: bool,
+    form: Form,
+}
+
+/// Which entries are told, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Form {
+    /// Nothing that was written before.
+    pub since: Option<Timestamp>,
+    /// Each line begins with its time.
+    pub timestamps: bool,
 }
 
 struct Followed {
@@ -108,9 +119,14 @@ struct Followed {
 
 impl Following {
     /// Nothing is followed yet; the first [`Self::read`] tells what is kept of replicas that are gone.
-    pub fn new(logs: ServiceLogs, namespace: &str, service: &str) -> Self {
+    pub fn new(logs: ServiceLogs, namespace: &str, service: &str, form: Form) -> Self {
         let (namespace, service) = (namespace.to_owned(), service.to_owned());
-        Self { logs, namespace, service, replicas: BTreeMap::new(), told: HashSet::new(), is_begun: false }
+        Self { logs, namespace, service, replicas: BTreeMap::new(), told: HashSet::new(), is_begun: false, form }
+    }
+
+    /// Whether every replica that was followed is gone and told.
+    pub fn is_at_rest(&self) -> bool {
+        self.replicas.is_empty()
     }
 
     /// Follows a replica, from the last `bytes` that it wrote on. One that is followed already goes on.
@@ -158,17 +174,34 @@ impl Following {
         self.told.extend(self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone()));
         let told = &self.told;
         self.replicas.retain(|uid, _| !told.contains(uid));
-        Ok(merge(&entries))
+        Ok(merge(&entries, self.form))
     }
 }
 
 /// Entries of several logs, as the containers wrote them, in the order of writing.
-fn merge(logs: &[Vec<u8>]) -> Vec<u8> {
+fn merge(logs: &[Vec<u8>], form: Form) -> Vec<u8> {
     let lines = logs.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty());
     let mut lines: Vec<&[u8]> = lines.collect();
     // Times come first in a line and are all of the same form, so this is the order of writing across replicas.
     lines.sort_by_key(|line| line.split(|b| *b == b' ').next().map(<[u8]>::to_vec));
-    lines.into_iter().flat_map(plain).collect()
+    let mut text = vec![];
+    for entry in lines {
+        let Some(line) = parse_cri_line(entry) else {
+            text.extend([entry, b"\n"].concat());
+            continue;
+        };
+        if form.since.is_some_and(|since| line.time < since) {
+            continue;
+        }
+        if form.timestamps && text.last().is_none_or(|byte| *byte == b'\n') {
+            text.extend(format!("{:.9} ", line.time).into_bytes());
+        }
+        text.extend(line.text);
+        if !line.is_partial {
+            text.push(b'\n');
+        }
+    }
+    text
 }
 
 /// The last `count` lines of `text`.
@@ -186,20 +219,6 @@ fn uid_of(file: &Path) -> String {
     // `<name>-<uid>`, and a uid has four dashes of its own.
     let start = name.rmatch_indices('-').nth(4).map_or(0, |(place, _)| place + 1);
     name[start..].to_owned()
-}
-
-/// An entry as the container wrote it.
-pub fn plain(entry: &[u8]) -> Vec<u8> {
-    match parse_cri_line(entry) {
-        Some(line) => {
-            let mut text = line.text.to_vec();
-            if !line.is_partial {
-                text.push(b'\n');
-            }
-            text
-        }
-        None => [entry, b"\n"].concat(),
-    }
 }
 
 /// Kept files, oldest first.
@@ -255,7 +274,7 @@ mod tests {
         )
         .unwrap();
         let read = || {
-            let mut following = Following::new(logs.clone(), "demo", "hello");
+            let mut following = Following::new(logs.clone(), "demo", "hello", Form::default());
             following.begin(UID_B.into(), shim.clone(), KEPT_BYTES);
             String::from_utf8(following.read().unwrap()).unwrap()
         };
@@ -267,7 +286,7 @@ mod tests {
         assert_eq!(read(), "first\nsecond\n", "gone here, not yet gone from the API");
         assert_eq!(logs.services().unwrap(), [("demo".to_owned(), "hello".to_owned())]);
         logs.forget("demo", "hello").unwrap();
-        assert_eq!(Following::new(logs, "demo", "hello").read().unwrap(), b"");
+        assert_eq!(Following::new(logs, "demo", "hello", Form::default()).read().unwrap(), b"");
     }
 
     #[test]
@@ -292,7 +311,7 @@ mod tests {
             writeln!(file, "2026-01-01T00:00:{second:02}.000000000Z stdout F {text}").unwrap();
             shim
         };
-        let mut following = Following::new(logs.clone(), "demo", "hello");
+        let mut following = Following::new(logs.clone(), "demo", "hello", Form::default());
         let read = |following: &mut Following| String::from_utf8(following.read().unwrap()).unwrap();
         let a = write("a", 1, "one");
         following.begin(UID_A.into(), a.clone(), KEPT_BYTES);
@@ -317,6 +336,15 @@ mod tests {
         assert_eq!(read(&mut following), "four\n");
         following.begin(UID_B.into(), b, KEPT_BYTES);
         assert_eq!(read(&mut following), "");
+    }
+
+    #[test]
+    fn a_reader_that_was_cut_off_asks_for_what_came_after() {
+        let entries = b"2026-01-01T00:00:01.000000000Z stdout F a\n2026-01-01T00:00:02.000000003Z stdout P b\n\
+            2026-01-01T00:00:02.000000004Z stdout F c\n"
+            .to_vec();
+        let form = Form { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), timestamps: true };
+        assert_eq!(String::from_utf8(merge(&[entries], form)).unwrap(), "2026-01-01T00:00:02.000000003Z bc\n");
     }
 
     #[test]

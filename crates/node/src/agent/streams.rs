@@ -8,19 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use evroc_api::infra::Replica;
-use evroc_api::run::SERVICE_LABEL;
+use evroc_api::run::{SERVICE_LABEL, Service};
 use evroc_controller::chain;
 use futures::StreamExt;
 use http::StatusCode;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event, watch_object, watcher};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::machine::Machines;
 use super::replica::Replicas;
-use super::service_log::{Following, KEPT_BYTES, lines_from_end};
+use super::service_log::{Following, Form, KEPT_BYTES, lines_from_end};
 use crate::machine::Found;
 use crate::shim::tail;
 use crate::tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
@@ -92,7 +92,8 @@ impl TunnelHandler for Streams {
         let listed = api.list(&ListParams::default().fields(&own).labels(&label)).await;
         let listed = listed.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error)))?;
 
-        let mut following = Following::new(self.replicas.logs().clone(), namespace, service);
+        let form = Form { since: options.since, timestamps: options.timestamps };
+        let mut following = Following::new(self.replicas.logs().clone(), namespace, service, form);
         for replica in &listed.items {
             self.begin(&mut following, replica);
         }
@@ -106,7 +107,8 @@ impl TunnelHandler for Streams {
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let changes = watcher(api, watcher::Config::default().fields(&own).labels(&label));
-        tokio::spawn(follow(following, changes, self.replicas.clone(), sender));
+        let gone = gone(Api::namespaced(self.replicas.client(), namespace), service.to_owned());
+        tokio::spawn(follow(following, changes, gone, self.replicas.clone(), sender));
         Ok(Box::pin(first.chain(ReceiverStream::new(receiver))))
     }
 
@@ -155,20 +157,40 @@ async fn look(mut following: Following) -> io::Result<(Following, Vec<u8>)> {
     read.map_err(io::Error::other)?
 }
 
-/// Sends what the replicas of a service write, of those that come as well, until nobody listens.
+/// Ends when the service does not exist any more.
+async fn gone(services: Api<Service>, name: String) {
+    let mut states = std::pin::pin!(watch_object(services, &name));
+    loop {
+        match states.next().await {
+            Some(Ok(None)) => return,
+            Some(Ok(Some(_))) => {}
+            Some(Err(error)) => {
+                tracing::debug!(error = chain(&error), "a service cannot be watched, trying again");
+                tokio::time::sleep(LOOK).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Sends what the replicas of a service write, of those that come as well, until nobody listens or the service is gone with them.
 async fn follow(
     mut following: Following,
     changes: impl futures::Stream<Item = watcher::Result<Event<Replica>>>,
+    gone: impl Future<Output = ()>,
     replicas: Arc<Replicas>,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) {
     let mut changes = std::pin::pin!(changes);
+    let mut gone = std::pin::pin!(gone);
+    let mut is_gone = false;
     let mut listed = HashSet::new();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = sender.closed() => return,
+            () = &mut gone, if !is_gone => is_gone = true,
             change = changes.next() => {
                 let folder = |uid: &str| replicas.runner().shim_dir(uid);
                 match change {
@@ -196,6 +218,9 @@ async fn follow(
                 Ok((again, text)) => {
                     following = again;
                     if !text.is_empty() && sender.send(Ok(text.into())).await.is_err() {
+                        return;
+                    }
+                    if is_gone && following.is_at_rest() {
                         return;
                     }
                 }

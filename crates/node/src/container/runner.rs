@@ -28,7 +28,9 @@ use std::time::Duration;
 
 use crate::dial::Dialer;
 use crate::net::netns::{Netns, NetnsError};
-use crate::shim::{Adopted, ClientError, Exit, ShimClient, ShimLauncher, SpawnError, Spec, User as ShimUser, adopt};
+use crate::shim::{
+    Adopted, ClientError, Exit, ShimClient, ShimLauncher, SpawnError, Spec, User as ShimUser, adopt, log_files,
+};
 
 use super::bundle::{BundleInput, Workload, config_json};
 use super::cgroup::{CgroupError, Cgroups};
@@ -237,15 +239,15 @@ impl ContainerRunner {
         Ok(Found::Running(Container { shim, netns, dialer: self.dialer.clone() }))
     }
 
-    /// The running container; started if there is none. What an ended one left, its log included, is removed first.
+    /// The running container; started if there is none. What an ended one left is removed first, but for its log, which goes on.
     pub async fn start(&self, spec: &ContainerSpec) -> Result<Container, ContainerError> {
         if let Found::Running(container) = self.find(&spec.uid).await? {
             return Ok(container);
         }
-        self.remove(&spec.uid).await?;
+        self.remove_all_but_log(&spec.uid).await?;
         let result = self.start_new(spec).await;
         if result.is_err()
-            && let Err(error) = self.remove(&spec.uid).await
+            && let Err(error) = self.remove_all_but_log(&spec.uid).await
         {
             tracing::warn!(uid = spec.uid, %error, "remove the pieces of a container that did not start");
         }
@@ -317,6 +319,16 @@ impl ContainerRunner {
     /// Ends the container at once if it runs (see [`Container::stop`] for the polite way) and removes every piece of it, its log
     /// included. Removing what is not there is fine.
     pub async fn remove(&self, uid: &str) -> Result<(), ContainerError> {
+        self.remove_all_but_log(uid).await?;
+        let folder = self.shim_dir(uid);
+        blocking(move || match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", &folder)(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn remove_all_but_log(&self, uid: &str) -> Result<(), ContainerError> {
         let names = self.names(uid);
         match adopt(&names.shim_dir).await.map_err(file("adopt shim in", &names.shim_dir))? {
             Adopted::Running(shim) => drop(kill(&shim, &names.id).await?),
@@ -337,13 +349,26 @@ impl ContainerRunner {
                 }
                 _ => {}
             }
-            match fs::remove_dir_all(&names.shim_dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", &names.shim_dir)(error)),
-                _ => Ok(()),
-            }
+            keep_only_log(&names.shim_dir).map_err(file("tidy up", &names.shim_dir))
         })
         .await
     }
+}
+
+/// Takes the records of an ended run from a shim's folder.
+fn keep_only_log(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let log = log_files(folder)?;
+    for entry in entries {
+        let path = entry?.path();
+        if !log.contains(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Container {

@@ -11,8 +11,7 @@
 //!                                  └─────────► Starting
 //! ```
 //!
-//! Which request is legal where is [`request::judge`], whether an ended machine is started again is [`restart::decide`]; both are
-//! pure. What a machine consists of, all of it named after its uid and found again by [`MachineRunner::list`]:
+//! Which request is legal where is [`request::judge`], which is pure. What a machine consists of, all of it named after its uid and found again by [`MachineRunner::list`]:
 //!
 //! | piece | place |
 //! |---|---|
@@ -29,7 +28,6 @@ mod limits;
 mod ready;
 mod record;
 pub mod request;
-pub mod restart;
 mod runner;
 mod running;
 

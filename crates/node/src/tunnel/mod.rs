@@ -69,6 +69,20 @@ pub struct LogOptions {
     pub follow: bool,
     /// Begin with this many of the last lines; everything if absent.
     pub tail_lines: Option<u64>,
+    /// Nothing that was written before.
+    pub since: Option<jiff::Timestamp>,
+    /// Each line begins with the time when it was written.
+    pub timestamps: bool,
+}
+
+impl LogOptions {
+    /// As the query of a request; [`serve_connection`] reads it.
+    pub fn query(&self) -> String {
+        let mut query = format!("follow={}&timestamps={}", self.follow, self.timestamps);
+        query.extend(self.tail_lines.map(|lines| format!("&tailLines={lines}")));
+        query.extend(self.since.map(|since| format!("&sinceTime={since}")));
+        query
+    }
 }
 
 /// What a host can open streams to.

@@ -71,6 +71,8 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
             let options = LogOptions {
                 follow: parameter(&request, "follow") == Some("true"),
                 tail_lines: number(&request, "tailLines")?,
+                since: time(&request, "sinceTime")?,
+                timestamps: parameter(&request, "timestamps") == Some("true"),
             };
             Ok(stream(handler.service_log(checked(namespace)?, checked(service)?, options).await?))
         }
@@ -103,6 +105,12 @@ fn checked(word: &str) -> Result<&str, Refusal> {
 fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
     let query = request.uri().query().unwrap_or_default();
     query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn time(request: &Request<Incoming>, name: &str) -> Result<Option<jiff::Timestamp>, Refusal> {
+    let Some(text) = parameter(request, name) else { return Ok(None) };
+    let invalid = |_| Refusal::new(StatusCode::BAD_REQUEST, format!("{name}: expected a time, found {text:?}"));
+    text.parse().map(Some).map_err(invalid)
 }
 
 fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, Refusal> {

@@ -241,7 +241,7 @@ async fn a_container_outlives_its_agent() {
     let Found::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
     assert_eq!(container.shim().record().child.pid, pid);
     assert_eq!(again.start(&host.spec("a", &["serve"])).await.unwrap().shim().record().child.pid, pid);
-    assert!(ask(&container).await.contains("serve") || pid > 0);
+    assert_eq!(section(&ask(&container).await, "hostname"), "test-a");
     host.finish().await;
 }
 
@@ -276,9 +276,14 @@ fn half_runner(host: &Host) -> ContainerRunner {
 }
 
 #[tokio::test]
-async fn a_container_that_lost_its_shim_is_ended() {
+async fn a_container_that_lost_its_shim_is_ended_and_its_log_goes_on() {
     let host = Host::new();
-    let container = host.runner.start(&host.spec("a", &["sleep"])).await.unwrap();
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    let served = |times: usize| {
+        let log = host.log("a");
+        if log.matches(" stdout F serving\n").count() == times { Ok(()) } else { Err(log) }
+    };
+    eventually("the output is in the log", async || served(1)).await;
     let record = container.shim().record().clone();
     record.shim.open().unwrap().unwrap().signal(rustix::process::Signal::KILL).unwrap();
     let exit = eventually("the loss is seen", async || match host.runner.find("a").await.unwrap() {
@@ -290,6 +295,7 @@ async fn a_container_that_lost_its_shim_is_ended() {
     assert!(record.child.open().unwrap().is_none());
     let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
     container.wait_ready(PORT).await.unwrap();
+    eventually("the log goes on where the lost shim left it", async || served(2)).await;
     host.finish().await;
 }
 

@@ -5,7 +5,7 @@
 //! | `virtualmachines/console` | WebSocket | the serial console; its last output first |
 //! | `virtualmachines/portforward?port=N` | WebSocket | a TCP connection to a port of the guest |
 //! | `virtualmachines/log?tailBytes=N` | GET | the end of what the guest wrote to its serial console |
-//! | `services/log?follow=true&tailLines=N` | GET | what the containers wrote; goes on when followed |
+//! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | what the containers wrote; when followed, until the service is gone |
 //! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`crate::tunnel`]) |
 //!
 //! Everything but the last goes on through the tunnel of the host that the object's Machine or replicas are on.
@@ -20,6 +20,7 @@ use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, MachinePhase};
 use evroc_apiserver::body::{self, ResponseBody};
 use evroc_apiserver::{ApiError, Builder, Connect, ConnectRequest};
+use evroc_node::tunnel::LogOptions;
 use futures::{StreamExt, TryStreamExt};
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -185,15 +186,19 @@ struct ServiceLog(Streams);
 #[async_trait]
 impl Connect for ServiceLog {
     async fn connect(&self, asked: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
-        let follow = parameter(&asked, "follow") == Some("true");
-        let tail_lines = number(&asked, "tailLines")?;
+        let options = LogOptions {
+            follow: parameter(&asked, "follow") == Some("true"),
+            tail_lines: number(&asked, "tailLines")?,
+            since: time(&asked, "sinceTime")?,
+            timestamps: parameter(&asked, "timestamps") == Some("true"),
+        };
         let hosts = Api::<Host>::all(self.0.client()?).list(&ListParams::default()).await;
         let hosts = hosts.map_err(ApiError::internal)?;
         let tunnels = &self.0.0.tunnels;
         let of = (asked.namespace.as_str(), asked.name.as_str());
         let asking = hosts.items.iter().map(|host| {
             let host = host.name_any();
-            async move { tunnels.service_log(&host, of, follow, tail_lines).await }
+            async move { tunnels.service_log(&host, of, options).await }
         });
         let mut logs = vec![];
         let mut problem = None;
@@ -235,6 +240,14 @@ fn number(asked: &ConnectRequest, name: &str) -> Result<Option<u64>, ApiError> {
     let Some(text) = parameter(asked, name) else { return Ok(None) };
     let parsed = text.parse().map(Some);
     parsed.map_err(|_| ApiError::bad_request(format!("{name}: expected a number of 0 or more, found {text:?}")))
+}
+
+fn time(asked: &ConnectRequest, name: &str) -> Result<Option<jiff::Timestamp>, ApiError> {
+    let Some(text) = parameter(asked, name) else { return Ok(None) };
+    let parsed = text.replace("%3A", ":").parse().map(Some);
+    parsed.map_err(|_| {
+        ApiError::bad_request(format!("{name}: expected a time as in 2026-01-02T03:04:05.6Z, found {text:?}"))
+    })
 }
 
 fn port(asked: &ConnectRequest) -> Result<u16, ApiError> {
