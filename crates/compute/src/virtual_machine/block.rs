@@ -39,6 +39,7 @@ pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
     })?;
     for (index, disk) in observed.disks.iter().enumerate() {
         disk_block(index, disk)?;
+        nothing_to_boot(observed, index, disk)?;
     }
     if observed.vpc.is_none() || observed.subnet.is_none() {
         return Err(block(State::Provisioning, "the resource group's VPC \"default\" is not ready yet".into()));
@@ -110,6 +111,20 @@ fn disk_block(index: usize, observed: &ObservedDisk) -> Result<(), Block> {
         }
         None => Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\""))),
     }
+}
+
+/// A blank disk has no boot loader: the guest would hang in its firmware.
+fn nothing_to_boot(observed: &Observed, index: usize, boot: &ObservedDisk) -> Result<(), Block> {
+    let is_boot_disk = observed.vm.spec.boot_disk().is_some_and(|wanted| wanted.name == boot.name);
+    if !is_boot_disk || boot.disk.as_ref().is_none_or(|disk| disk.spec.disk_image.is_some()) {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.diskRefs[{index}].name: expected a boot disk that was made from an image, found Disk \"{}\", which is blank (it has no \
+         spec.diskImage.diskImageRef); make the disk from one that `kubectl get diskimages` lists",
+        boot.name
+    );
+    Err(block(State::ProvisioningFailed, message))
 }
 
 /// A volume cannot leave its host: the machine goes where its volumes are.

@@ -50,8 +50,8 @@ fn disk(name: &str) -> ObservedDisk {
     ObservedDisk {
         name: name.into(),
         disk: Some(of(
-            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name}, "spec": {},
-            "status": {"conditions": [condition("Ready", "True", "Ready")]}}),
+            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name},
+            "spec": {"diskImage": {"diskImageRef": {"name": "tiny.1-0.1"}}}, "status": {"conditions": [condition("Ready", "True", "Ready")]}}),
         )),
         volume: Some(of(
             json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name}, "spec": {"hostName": "h", "sizeBytes": 1}}),
@@ -113,7 +113,7 @@ fn what_keeps_a_machine_from_being_made() {
         change(&mut observed);
         observed
     };
-    let cases: [(&str, Observed, State, &str); 8] = [
+    let cases: [(&str, Observed, State, &str); 9] = [
         ("no profile", change(&|o| o.profile = None), State::ProvisioningFailed, "spec.vmVirtualResourcesRef"),
         ("no disk", change(&|o| o.disks[0].disk = None), State::ErrorPvcNotFound, "spec.diskRefs[0].name"),
         (
@@ -121,6 +121,12 @@ fn what_keeps_a_machine_from_being_made() {
             change(&|o| o.disks[0].disk.as_mut().unwrap().status = None),
             State::WaitingForVolumeBinding,
             "data",
+        ),
+        (
+            "blank boot disk",
+            change(&|o| o.disks[1].disk.as_mut().unwrap().spec.disk_image = None),
+            State::ProvisioningFailed,
+            "spec.diskRefs[1].name: expected a boot disk",
         ),
         (
             "broken disk",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use evroc_controller::{Context, chain};
-use evroc_node::agent::host::Accelerator;
+use evroc_node::agent::host::{Accelerator, NO_ACCELERATOR};
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
@@ -32,6 +32,8 @@ use super::{Command, Report, RoleConfig, RoleContext, api};
 
 /// Where Debian puts the OCI runtime.
 const OCI_RUNTIME: &str = "/usr/sbin/runc";
+/// A machine without memory to spare, or without its packages, may have them a minute later.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
 /// The image that an accelerator is probed with, and what it prints when its system is up.
 const PROBE_IMAGE: (&str, &str) = ("tiny.1-0.1", "evroc-guest: ready");
 /// Of an instance's uids: whom shims become, and the first of its guests.
@@ -231,16 +233,25 @@ impl Node {
         let mut probe = Probe::new(payload, &self.config.role_dir);
         let guest = self.config.uid_base + UIDS.1;
         probe.user = Some((guest, guest));
-        match probe.run_cached(&self.config.role_dir.join("accel.json")).await {
-            Ok(verdict) => {
-                let name = if verdict.accelerator == Kind::Kvm { "kvm" } else { "tcg" };
-                tracing::info!(accelerator = name, reason = verdict.reason, "guests run with");
-                self.accelerator.send_replace(Some(Accelerator { name: name.into(), reason: verdict.reason }));
+        let record = self.config.role_dir.join("accel.json");
+        loop {
+            let error = match probe.run_cached(&record).await {
+                Ok(verdict) => {
+                    let name = if verdict.accelerator == Kind::Kvm { "kvm" } else { "tcg" };
+                    tracing::info!(accelerator = name, reason = verdict.reason, "guests run with");
+                    self.accelerator.send_replace(Some(Accelerator { name: name.into(), reason: verdict.reason }));
+                    return;
+                }
+                Err(error) => chain(&error),
+            };
+            tracing::error!(error, "no guest can run on this host, will be tried again");
+            // For `evrocd status`; no verdict, so the next try does not take it for one.
+            let said = serde_json::json!({"accelerator": NO_ACCELERATOR, "reason": error}).to_string();
+            if let Err(error) = std::fs::write(&record, said) {
+                tracing::warn!(%error, path = %record.display(), "cannot write what the probe found");
             }
-            Err(error) => {
-                tracing::error!(error = chain(&error), "no guest can run on this host");
-                self.accelerator.send_replace(None);
-            }
+            self.accelerator.send_replace(Some(Accelerator { name: NO_ACCELERATOR.into(), reason: error }));
+            tokio::time::sleep(PROBE_AGAIN).await;
         }
     }
 

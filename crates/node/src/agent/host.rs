@@ -20,10 +20,13 @@ const ROUNDING: u64 = 64 << 20;
 /// The condition that says whether guests run on the processor itself.
 const HARDWARE_ACCELERATION: &str = "HardwareAcceleration";
 
+/// The name of what a host has that cannot run guests at all.
+pub const NO_ACCELERATOR: &str = "none";
+
 /// What the accelerator's probe found.
 #[derive(Clone, Debug)]
 pub struct Accelerator {
-    /// `kvm` or `tcg`.
+    /// `kvm`, `tcg` or [`NO_ACCELERATOR`].
     pub name: String,
     /// Why, for people.
     pub reason: String,
@@ -91,6 +94,7 @@ async fn report(
     let accelerated = match accelerator {
         None => Verdict::unknown("Probing", "a guest is being booted to find out"),
         Some(found) if found.name == "kvm" => Verdict::yes("Kvm", found.reason.clone()),
+        Some(found) if found.name == NO_ACCELERATOR => Verdict::no("CannotRunGuests", found.reason.clone()),
         Some(found) => Verdict::no("Emulated", found.reason.clone()),
     };
     conditions::set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);

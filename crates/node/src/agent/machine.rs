@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::Draining;
-use super::host::Accelerator;
+use super::host::{Accelerator, NO_ACCELERATOR};
 use crate::machine::{AcceleratorKind, Found, MachineConfig, MachineRunner, Nic, StopManner, VolumeUse};
 use crate::net::vpc::{HostNetwork, PortSpec, VpcSpec};
 use crate::seed::SeedInput;
@@ -228,6 +228,9 @@ fn describe(exit: &Exit) -> String {
     format!("the hypervisor {}{last}", exit.reason)
 }
 
+/// How often a machine looks whether the probe has come to an end.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
+
 impl Machines {
     /// Why a machine that has ended is this host's to start again, if it is.
     fn again(&self, uid: &str, exit: &Exit) -> Option<String> {
@@ -254,9 +257,19 @@ impl Machines {
 
     /// Starts the machine, or reports why it cannot be. `reason` says why it is started again.
     async fn start(&self, api: &Api<Machine>, machine: &Machine, uid: &str, reason: Option<&str>) -> Result<Action> {
-        let Some(accelerator) = self.accelerator.clone().wait_for(Option::is_some).await.ok().and_then(|a| a.clone())
-        else {
-            return Ok(Action::requeue(Duration::from_secs(1)));
+        let probed = self.accelerator.borrow().clone();
+        let accelerator = match probed {
+            Some(found) if found.name != NO_ACCELERATOR => found,
+            found => {
+                let why = match found {
+                    Some(found) => Verdict::no("CannotRunGuests", format!("host {}: {}", self.host, found.reason)),
+                    None => {
+                        Verdict::no("Probing", "a probe guest is being booted to find out how guests run on this host")
+                    }
+                };
+                self.report(api, machine, MachinePhase::Pending, &why, |_| ()).await?;
+                return Ok(Action::requeue(PROBE_PAUSE));
+            }
         };
         let volumes = match self.volumes(machine).await? {
             Ok(volumes) => volumes,
