@@ -48,6 +48,8 @@ pub struct GuestCommand {
     pub environment: Vec<(String, String)>,
     /// Descriptors that must be open under these numbers.
     pub fds: Vec<RawFd>,
+    /// Groups that its user has to be in beside its own.
+    pub groups: Vec<u32>,
 }
 
 /// What the hypervisor says of its guest.

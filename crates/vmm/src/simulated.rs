@@ -77,6 +77,7 @@ impl Hypervisor for Simulated {
                 ("CONTROL".into(), control.to_string_lossy().into_owned()),
             ],
             fds: Vec::new(),
+            groups: Vec::new(),
         })
     }
 

@@ -4,6 +4,7 @@ mod down;
 mod purge;
 mod up;
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -76,9 +77,18 @@ pub fn shim(dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Goes on as root: an ordinary user's command is executed again by sudo, which asks for a password where it wants one.
 fn require_root(what: &str) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("`evrocd {what}` needs root: run it with sudo");
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
     }
-    Ok(())
+    let program = std::env::current_exe().context("find this program")?;
+    let mut again = std::process::Command::new("sudo");
+    // sudo has a PATH of its own and drops the environment.
+    again.arg("env");
+    for name in ["PATH", "RUST_LOG"] {
+        again.args(std::env::var(name).map(|value| format!("{name}={value}")));
+    }
+    let error = again.arg(program).args(std::env::args_os().skip(1)).exec();
+    bail!("`evrocd {what}` needs root, and sudo cannot be executed ({error}): run it as root")
 }

@@ -75,6 +75,7 @@ struct Node {
     netns: PathBuf,
     dialer: Dialer,
     network: HostNetwork,
+    qemu: Qemu,
     accelerator: Arc<watch::Sender<Option<Accelerator>>>,
 }
 
@@ -114,6 +115,10 @@ impl Node {
         let (replicas, replicas_ended) =
             Replicas::new(base.clone(), config.host_name.clone(), runner, images, logs, draining.clone());
 
+        let qemu = Qemu::default().as_installed().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "QEMU cannot be executed: containers run, virtual machines do not");
+            Qemu::default()
+        });
         let disk_images = DiskImages::open(state.join("images"), ImageTool::default())?;
         let volumes = VolumeStore::open(state.join("volumes"), disk_images.clone())?;
         let runner = MachineRunner::new(
@@ -121,7 +126,7 @@ impl Node {
                 instance: config.instance.clone(),
                 state_dir: state.clone(),
                 run_dir: config.run_dir.clone(),
-                hypervisor: Arc::new(Qemu::default()),
+                hypervisor: Arc::new(qemu.clone()),
                 shim,
                 shim_user: Some(shim_user),
                 shim_cgroups: vec![],
@@ -155,6 +160,7 @@ impl Node {
             netns,
             dialer,
             network,
+            qemu,
             accelerator: Arc::new(accelerator),
         })
     }
@@ -233,6 +239,7 @@ impl Node {
         let mut probe = Probe::new(payload, &self.config.role_dir);
         let guest = self.config.uid_base + UIDS.1;
         probe.user = Some((guest, guest));
+        probe.qemu = self.qemu.clone();
         let record = self.config.role_dir.join("accel.json");
         loop {
             let error = match probe.run_cached(&record).await {

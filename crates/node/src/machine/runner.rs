@@ -392,8 +392,11 @@ impl MachineRunner {
         places: &Places,
         command: GuestCommand,
         cgroups: Vec<PathBuf>,
-        user: Option<User>,
+        mut user: Option<User>,
     ) -> Spec {
+        if let Some(user) = &mut user {
+            user.groups = command.groups;
+        }
         let argv = [command.program.to_string_lossy().into_owned()].into_iter().chain(command.arguments).collect();
         Spec {
             env: command.environment.into_iter().collect(),

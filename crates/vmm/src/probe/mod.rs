@@ -161,10 +161,8 @@ impl Probe {
 
     /// What a verdict of now would hold for.
     pub async fn circumstances(&self) -> Result<Circumstances, ProbeError> {
-        let program = self.qemu.program();
-        let failed = |source| ProbeError::Io { operation: "execute", path: program.to_owned(), source };
-        let version = tokio::process::Command::new(program).arg("--version").output().await.map_err(failed)?;
-        let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
+        let failed = |source| ProbeError::Io { operation: "execute", path: self.qemu.program().to_owned(), source };
+        let version = self.qemu.version().await.map_err(failed)?;
         let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Circumstances {
@@ -249,10 +247,8 @@ impl Probe {
         let mut process = tokio::process::Command::new(&command.program);
         process.args(&command.arguments).env_clear().current_dir("/").kill_on_drop(true);
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some((uid, gid)) = self.user {
-            process.uid(uid).gid(gid);
-        }
-        pass_on(&mut process, command.fds);
+        let user = self.user.map(|(uid, gid)| (uid, gid, command.groups));
+        prepare_child(&mut process, command.fds, user);
         let mut child = process.spawn().map_err(failed("execute", self.qemu.program()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let outcome = tokio::time::timeout(limit, read_until(stdout, marker.as_bytes())).await;
@@ -305,13 +301,21 @@ pub fn open_kvm() -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/kvm")
 }
 
-/// Lets the child have these descriptors under their own numbers, and lets it end with us: a guest that hangs would stay for ever if
-/// we were killed while we wait for it.
-fn pass_on(command: &mut tokio::process::Command, fds: Vec<RawFd>) {
+/// Makes the child this user (id, group, further groups), lets it have these descriptors under their own numbers, and lets it end with
+/// us: a guest that hangs would stay for ever if we were killed while we wait for it.
+fn prepare_child(command: &mut tokio::process::Command, fds: Vec<RawFd>, user: Option<(u32, u32, Vec<u32>)>) {
     let parent = rustix::process::getpid();
     // SAFETY: system calls only, which may be made after a fork; nothing is allocated or locked.
     unsafe {
         command.pre_exec(move || {
+            if let Some((uid, gid, groups)) = &user {
+                let is_done = libc::setgroups(groups.len(), groups.as_ptr()) == 0
+                    && libc::setgid(*gid) == 0
+                    && libc::setuid(*uid) == 0;
+                if !is_done {
+                    return Err(io::Error::last_os_error());
+                }
+            }
             // After the change of user, which would clear it. It goes by the thread that forks: a worker of the runtime, which lives
             // as long as the process.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

@@ -16,7 +16,8 @@ const FIRST_DISK_SLOT: usize = 5;
 const TCG_CACHE_MIB: u32 = 128;
 
 /// The arguments (without the program's name) for a guest that is valid.
-pub fn arguments(guest: &GuestConfig) -> Vec<String> {
+/// `takes_open_kvm`: see [`super::Qemu`].
+pub fn arguments(guest: &GuestConfig, takes_open_kvm: bool) -> Vec<String> {
     let mut line = Line::default();
     line.flag("-nodefaults").flag("-no-user-config");
     line.option("-name", format!("guest={},debug-threads=on", guest.name));
@@ -26,8 +27,12 @@ pub fn arguments(guest: &GuestConfig) -> Vec<String> {
         Accelerator::Kvm { fd } => {
             // The guest has kvmclock, and an emulated HPET only costs exits. Under TCG it shortens the boot.
             line.option("-machine", format!("{machine},hpet=off"));
-            line.option("-add-fd", format!("fd={fd},set=1,opaque=kvm"));
-            line.option("-accel", "kvm,device=/dev/fdset/1".into());
+            if takes_open_kvm {
+                line.option("-add-fd", format!("fd={fd},set=1,opaque=kvm"));
+                line.option("-accel", "kvm,device=/dev/fdset/1".into());
+            } else {
+                line.option("-accel", "kvm".into());
+            }
             line.option("-cpu", "host".into());
         }
         Accelerator::Tcg => {
@@ -185,19 +190,21 @@ mod tests {
 
     #[test]
     fn command_line_of_a_typical_guest() {
-        insta::assert_snapshot!("typical", page(&arguments(&guest())));
+        insta::assert_snapshot!("typical", page(&arguments(&guest(), true)));
     }
 
     #[test]
     fn command_line_with_hardware() {
         let guest = GuestConfig { accelerator: Accelerator::Kvm { fd: 22 }, nic: None, ..guest() };
-        insta::assert_snapshot!("hardware", page(&arguments(&guest)));
+        insta::assert_snapshot!("hardware", page(&arguments(&guest, true)));
         assert_eq!(Qemu::default().command(&guest).unwrap().fds, [20, 22]);
+        let old = arguments(&guest, false).join(" ");
+        assert!(old.contains("-accel kvm -cpu host") && !old.contains("fdset"), "{old}");
     }
 
     #[test]
     fn what_must_never_be_there() {
-        let line = arguments(&guest()).join(" ");
+        let line = arguments(&guest(), true).join(" ");
         for forbidden in ["-kernel", "-initrd", "user,id", "-netdev user", "vhost=on", "-daemonize", "-snapshot"] {
             assert!(!line.contains(forbidden), "{forbidden} in {line}");
         }

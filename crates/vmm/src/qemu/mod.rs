@@ -3,6 +3,7 @@
 mod arguments;
 mod monitor;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,18 +24,43 @@ pub const OVERHEAD_BYTES: u64 = 320 << 20;
 #[derive(Clone, Debug)]
 pub struct Qemu {
     program: PathBuf,
+    /// Whether it can be handed an open `/dev/kvm`: from version 8 on. An older one has to open it by itself.
+    takes_open_kvm: bool,
 }
 
 impl Qemu {
     /// `program`: absolute path of `qemu-system-x86_64`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), takes_open_kvm: true }
+    }
+
+    /// The same, as it is used with the version that is installed.
+    pub async fn as_installed(mut self) -> std::io::Result<Self> {
+        self.takes_open_kvm = major_version(&self.version().await?).is_none_or(|major| major >= 8);
+        Ok(self)
+    }
+
+    /// The first line of what the program says of its version.
+    pub async fn version(&self) -> std::io::Result<String> {
+        let output = tokio::process::Command::new(&self.program).arg("--version").output().await?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     }
 
     /// The program.
     pub fn program(&self) -> &Path {
         &self.program
     }
+}
+
+/// `QEMU emulator version 7.2.22 (Debian …)` is 7.
+fn major_version(line: &str) -> Option<u32> {
+    line.split("version ").nth(1)?.split('.').next()?.parse().ok()
+}
+
+/// The group that may use `/dev/kvm`, where there is one that others are in; never root's.
+fn kvm_group() -> Option<u32> {
+    let device = std::fs::metadata("/dev/kvm").ok()?;
+    (device.mode() & 0o060 == 0o060 && device.gid() != 0).then(|| device.gid())
 }
 
 impl Default for Qemu {
@@ -58,13 +84,29 @@ impl Hypervisor for Qemu {
         guest.validate()?;
         let mut fds = vec![guest.monitor_fd];
         fds.extend(guest.nic.as_ref().map(|nic| nic.tap_fd));
-        if let Accelerator::Kvm { fd } = guest.accelerator {
-            fds.push(fd);
+        let mut groups = Vec::new();
+        match guest.accelerator {
+            Accelerator::Kvm { fd } if self.takes_open_kvm => fds.push(fd),
+            Accelerator::Kvm { .. } => groups.extend(kvm_group()),
+            Accelerator::Tcg => {}
         }
-        Ok(GuestCommand { program: self.program.clone(), arguments: arguments(guest), environment: Vec::new(), fds })
+        let arguments = arguments(guest, self.takes_open_kvm);
+        Ok(GuestCommand { program: self.program.clone(), arguments, environment: Vec::new(), fds, groups })
     }
 
     async fn connect(&self, socket: &Path, limit: Duration) -> Result<Box<dyn Monitor>, MonitorError> {
         Ok(Box::new(QemuMonitor::new(Qmp::connect(socket, limit).await?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_understood() {
+        assert_eq!(major_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"), Some(7));
+        assert_eq!(major_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)"), Some(10));
+        assert_eq!(major_version("something else"), None);
     }
 }
