@@ -37,6 +37,9 @@ enum Command {
     /// Serverless containers
     #[command(subcommand)]
     Run(commands::run::Run),
+    /// Who you are
+    #[command(subcommand)]
+    Iam(commands::iam::Iam),
     /// The container registry
     #[command(subcommand)]
     Registry(commands::registry::Registry),
@@ -76,6 +79,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Compute(command) => commands::compute::run(&cloud, command).await,
         Command::Run(command) => commands::run::run(&cloud, command).await.map(|()| ExitCode::SUCCESS),
+        Command::Iam(command) => commands::iam::run(&cloud, command).await.map(|()| ExitCode::SUCCESS),
         Command::Registry(command) => commands::registry::run(&cloud, command).await.map(|()| ExitCode::SUCCESS),
         Command::Version => Ok(ExitCode::SUCCESS),
     }

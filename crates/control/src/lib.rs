@@ -5,3 +5,4 @@ pub mod access;
 pub mod controllers;
 pub mod kinds;
 pub mod seed;
+pub mod tokens;

@@ -23,6 +23,9 @@ pub const USER_NODE_PREFIX: &str = "system:node:";
 /// A controller's name is this followed by the controller's name.
 pub const USER_CONTROLLER_PREFIX: &str = "system:controller:";
 
+/// Key in `extra` under which the id of the token stands that a caller came with; callers with a certificate have none.
+pub const EXTRA_TOKEN_ID: &str = "authentication.evroclabs.net/token-id";
+
 /// Who a request is made by, in Kubernetes' terms (`user.Info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -18,10 +18,13 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError, Owner};
-use crate::identity::{GROUP_AUTHENTICATED, Identity};
+use crate::identity::{EXTRA_TOKEN_ID, GROUP_AUTHENTICATED, Identity};
 
 /// Longest token that is looked at, in bytes. Tokens travel in a header, of which servers take 8 to 16 KiB in all.
 const LONGEST_TOKEN: usize = 8 * 1024;
+
+/// Audience of the tokens that the API takes.
+pub const API_AUDIENCE: &str = "api";
 
 /// How far apart clocks may be, in seconds.
 const LEEWAY_SECONDS: i64 = 30;
@@ -129,7 +132,7 @@ impl Claims {
             name: self.sub.clone(),
             groups,
             uid: String::new(),
-            extra: BTreeMap::from([("authentication.evroclabs.net/token-id".to_owned(), vec![self.jti.clone()])]),
+            extra: BTreeMap::from([(EXTRA_TOKEN_ID.to_owned(), vec![self.jti.clone()])]),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod client;
 mod clock;
+mod endpoint;
 mod fault;
 mod gateway;
 mod host;
@@ -24,6 +25,7 @@ mod wait;
 
 pub use client::{ApiOf, describe};
 pub use clock::TestClock;
+pub use endpoint::Endpoint;
 pub use fault::{Fault, Manner};
 pub use gateway::SimGateway;
 pub use host::{Behaviour, HostSize, SimHost};

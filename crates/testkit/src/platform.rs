@@ -10,9 +10,10 @@ use evroc_apiserver::ApiServer;
 use evroc_apiserver::authn::Identity;
 use evroc_control::access::{Tables, caller_of};
 use evroc_control::controllers::Controllers;
+use evroc_control::tokens::{self, Issuer};
 use evroc_control::{kinds, seed};
 use evroc_controller::Context;
-use evroc_iam::Identity as IamIdentity;
+use evroc_iam::{Identity as IamIdentity, TokenKey};
 use evroc_run::Settings;
 use evroc_store::EmbeddedStore;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{ApiOf, describe};
 use crate::clock::TestClock;
+use crate::endpoint::Endpoint;
 use crate::fault::{Fault, Faults, Faulty};
 use crate::gateway::SimGateway;
 use crate::host::{HostSize, SimHost};
@@ -74,7 +76,12 @@ impl Builder {
     pub async fn start(self) -> Platform {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let store = Arc::new(EmbeddedStore::open(dir.path().join("store")).await.expect("a store"));
-        let mut builder = ApiServer::builder(store.clone()).authorizer(Arc::new(Tables));
+        let (key, _) = TokenKey::open_or_create(&dir.path().join("token.key"), None).expect("a key for tokens");
+        let issuer = Arc::new(Issuer::new(format!("https://iam.{DOMAIN}"), key));
+        let mut builder = ApiServer::builder(store.clone())
+            .authorizer(Arc::new(Tables))
+            .authenticator(tokens::authenticator(&issuer))
+            .kind(tokens::kind(&issuer));
         for kind in kinds::all().expect("the kinds") {
             builder = builder.kind(kind);
         }
@@ -105,6 +112,7 @@ impl Builder {
             faults: Faults::new(self.fault),
             running: None,
             server,
+            issuer,
             store,
             _dir: dir,
         };
@@ -130,6 +138,7 @@ pub struct Platform {
     faults: Faults,
     running: Option<JoinHandle<()>>,
     server: ApiServer,
+    issuer: Arc<Issuer>,
     store: Arc<EmbeddedStore>,
     _dir: TempDir,
 }
@@ -170,6 +179,16 @@ impl Platform {
     /// The registry.
     pub fn images(&self) -> &SimImages {
         &self.images
+    }
+
+    /// The issuer of tokens.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// The API on a socket, for clients in other processes.
+    pub async fn listen(&self) -> Endpoint {
+        Endpoint::open(self.server.clone()).await
     }
 
     /// A client of somebody else, in the test's resource group.

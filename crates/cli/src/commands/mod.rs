@@ -1,6 +1,7 @@
 //! One module a group of commands.
 
 pub mod compute;
+pub mod iam;
 mod logs;
 pub mod registry;
 pub mod run;

@@ -204,6 +204,8 @@ pub static AUTHENTICATED: Role = Role {
             resources: &["selfsubjectreviews"],
             names: Names::Any,
         },
+        // A token of one's own: it can do no more than who asks for it.
+        Rule { verbs: &["create"], groups: &[IAM], resources: &["accesstokens"], names: Names::Any },
     ],
     readable_paths: &["/api/*", "/apis/*", "/openapi/*", "/version/*", "/livez/*", "/readyz/*", "/healthz/*"],
 };

@@ -1,12 +1,13 @@
 //! Who may do what in the registry, and the keys and names that decide about it.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine;
+use evroc_control::tokens::Issuer;
 use evroc_iam::Identity;
 use evroc_iam::authz;
-use evroc_iam::token::{TokenKey, TokenVerifier};
 use evroc_registry::{Action, Denied, Repository};
 use http::header;
 
@@ -14,12 +15,8 @@ use super::peer_of;
 
 /// Keys, names and rules that decide about access.
 pub struct Access {
-    /// Checks tokens.
-    pub verifier: TokenVerifier,
-    /// Signs tokens.
-    pub key: TokenKey,
-    /// Whose tokens they are.
-    pub issuer: String,
+    /// Makes and checks tokens.
+    pub issuer: Arc<Issuer>,
     /// The registry's name and port, as clients write it.
     pub registry: String,
     /// The authority's certificate, as PEM.
@@ -60,7 +57,7 @@ impl Access {
         let header = request.headers.get(header::AUTHORIZATION).ok_or_else(|| refused("no credential was sent"))?;
         let token =
             header.to_str().ok().and_then(password).ok_or_else(|| refused("expected user and token in Basic form"))?;
-        match self.verifier.verify(&token, authz::registry::AUDIENCE, SystemTime::now()) {
+        match self.issuer.verifier.verify(&token, authz::registry::AUDIENCE, SystemTime::now()) {
             Ok(claims) => Ok((claims.identity(), claims.scope)),
             Err(error) => Err(refused(&format!("the token is not accepted ({error})"))),
         }

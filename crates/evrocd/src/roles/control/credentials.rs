@@ -9,7 +9,6 @@ use evroc_apiserver::virtual_kind::{Answer, Question};
 use evroc_apiserver::{ResourceKind, Scope};
 use evroc_control::access::identity_of;
 use evroc_iam::authz::registry::AUDIENCE;
-use evroc_iam::token::Claims;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -37,13 +36,13 @@ struct Credentials(Arc<Access>);
 #[async_trait]
 impl Answer for Credentials {
     async fn answer(&self, question: Question) -> Result<Value, ApiError> {
-        let now = SystemTime::now();
         let identity = identity_of(&question.identity);
-        let token = Claims::for_identity(&identity, &self.0.issuer, AUDIENCE, now, LIFE).and_then(|claims| {
-            let end = Timestamp::from_second(claims.exp).map(|t| t.to_string()).unwrap_or_default();
-            Ok((self.0.key.sign(&claims)?, end))
-        });
-        let (password, end) = token.map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
+        let (password, end) = self
+            .0
+            .issuer
+            .token(&identity, AUDIENCE, SystemTime::now(), LIFE)
+            .map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
+        let end = Timestamp::from_second(end).map(|time| time.to_string()).unwrap_or_default();
         let mut answer = question.object;
         answer["status"] = json!({
             "registry": self.0.registry, "username": identity.name, "password": password,

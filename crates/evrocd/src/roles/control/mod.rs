@@ -15,8 +15,9 @@ use evroc_apiserver::serve::ServeOptions;
 use evroc_apiserver::{ApiServer, audit::FileAudit};
 use evroc_control::access::Tables;
 use evroc_control::controllers::Controllers;
+use evroc_control::tokens::{self, Issuer};
 use evroc_control::{kinds, seed};
-use evroc_iam::token::{TokenKey, TokenVerifier};
+use evroc_iam::token::TokenKey;
 use evroc_registry::Registry;
 use evroc_store::EmbeddedStore;
 use evroc_store::clock::SystemClock;
@@ -46,6 +47,8 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let server = streams
         .register(builder)
         .kind(credentials::kind(&access))
+        .kind(tokens::kind(&access.issuer))
+        .authenticator(tokens::authenticator(&access.issuer))
         .authorizer(Arc::new(Tables))
         .audit(Arc::new(FileAudit::open(&config.role_dir.join("audit.jsonl")).context("cannot open the audit log")?))
         .mount(Mount::new("", "/v2", router))
@@ -76,13 +79,13 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
 fn access(config: &RoleConfig) -> anyhow::Result<access::Access> {
     let path = config.token_key.as_ref().context("no token key in the settings")?;
     let (key, _) = TokenKey::open_or_create(path, None).context("cannot use the token key")?;
-    let issuer = format!("https://iam.{}", config.domain);
+    let issuer = Arc::new(Issuer::new(format!("https://iam.{}", config.domain), key));
     let ca = std::fs::read_to_string(&config.ca_certificate).context("cannot read the authority's certificate")?;
     let registry = match config.https_port {
         443 => format!("registry.{}", config.domain),
         port => format!("registry.{}:{port}", config.domain),
     };
-    Ok(access::Access { verifier: TokenVerifier::new(&issuer, [&key]), key, issuer, registry, ca })
+    Ok(access::Access { issuer, registry, ca })
 }
 
 fn tls(config: &RoleConfig) -> anyhow::Result<Arc<rustls::ServerConfig>> {

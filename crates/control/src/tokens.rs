@@ -1,0 +1,125 @@
+//! Bearer tokens for the API: who is asking, by a token of the platform's issuer, and AccessToken, the question whose answer is one.
+//!
+//! Whoever came with a token gets no other by it: a token that was lost is worth nothing after its end.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use evroc_apiserver::authn::{
+    Authenticate, AuthenticatorChain, AuthnError, CertificateAuthenticator, Identity as Caller, Peer, bearer_token,
+};
+use evroc_apiserver::error::{ApiError, Named};
+use evroc_apiserver::virtual_kind::{Answer, Question};
+use evroc_apiserver::{ResourceKind, Scope};
+use evroc_iam::Identity;
+use evroc_iam::identity::EXTRA_TOKEN_ID;
+use evroc_iam::token::{API_AUDIENCE, Claims, TokenError, TokenKey, TokenVerifier};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::access::{caller_of, identity_of};
+
+/// Seconds that a token lives if nothing else is asked for: clients renew it, and what is stolen is soon worthless.
+const LIFE: u64 = 300;
+/// The shortest life: clients renew a token 30 seconds before its end.
+const SHORTEST: u64 = 60;
+/// The longest life: a working day and some. There is no list of revoked tokens.
+const LONGEST: u64 = 24 * 3600;
+
+const GROUP: &str = "iam.evroclabs.net";
+
+/// Makes and checks the tokens of one installation.
+#[derive(Debug)]
+pub struct Issuer {
+    /// Its name, for example `https://iam.evroc.localhost`.
+    pub name: String,
+    /// Signs.
+    pub key: TokenKey,
+    /// Checks.
+    pub verifier: TokenVerifier,
+}
+
+impl Issuer {
+    /// An issuer that trusts its own key.
+    pub fn new(name: String, key: TokenKey) -> Self {
+        Self { verifier: TokenVerifier::new(&name, [&key]), name, key }
+    }
+
+    /// A token that speaks for `identity` at `audience`, and the second since 1970 in which it ends.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn token(
+        &self,
+        identity: &Identity,
+        audience: &str,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<(String, i64), TokenError> {
+        let claims = Claims::for_identity(identity, &self.name, audience, now, life)?;
+        Ok((self.key.sign(&claims)?, claims.exp))
+    }
+}
+
+/// Callers by certificate or, without one, by token: the order of Kubernetes.
+pub fn authenticator(issuer: &Arc<Issuer>) -> Arc<dyn Authenticate> {
+    Arc::new(AuthenticatorChain(vec![Arc::new(CertificateAuthenticator), Arc::new(Bearer(issuer.clone()))]))
+}
+
+/// Callers by `Authorization: Bearer …`.
+struct Bearer(Arc<Issuer>);
+
+#[async_trait]
+impl Authenticate for Bearer {
+    async fn authenticate(&self, _: &Peer, headers: &http::HeaderMap) -> Result<Option<Caller>, AuthnError> {
+        let Some(token) = bearer_token(headers) else { return Ok(None) };
+        match self.0.verifier.verify(token, API_AUDIENCE, SystemTime::now()) {
+            Ok(claims) => Ok(Some(caller_of(claims.identity()))),
+            Err(error) => Err(AuthnError { reason: error.to_string() }),
+        }
+    }
+}
+
+/// AccessToken: a create answers with a token that speaks for who asks.
+pub fn kind(issuer: &Arc<Issuer>) -> ResourceKind {
+    let life = json!({
+        "type": "integer", "format": "int64", "minimum": SHORTEST, "maximum": LONGEST, "default": LIFE,
+        "description": "Seconds until it ends.",
+    });
+    let schema = json!({"type": "object", "description": "A bearer token for the API: create one, the answer has it.", "properties": {
+        "spec": {"type": "object", "default": {}, "properties": {"expirationSeconds": life}},
+        "status": {"type": "object", "properties": {
+            "token": {"type": "string", "description": "For `Authorization: Bearer`. It is shown once and stored nowhere."},
+            "expirationTimestamp": {"type": "string", "format": "date-time", "description": "When it ends."}}}}});
+    let mut kind = ResourceKind::new(GROUP, evroc_api::VERSION, "AccessToken", "accesstokens", schema);
+    kind.scope = Scope::Cluster;
+    kind.answer = Some(Arc::new(Tokens(issuer.clone())));
+    kind
+}
+
+struct Tokens(Arc<Issuer>);
+
+#[async_trait]
+impl Answer for Tokens {
+    async fn answer(&self, question: Question) -> Result<Value, ApiError> {
+        if question.identity.extra.contains_key(EXTRA_TOKEN_ID) {
+            let named = Named { group: GROUP, resource: "accesstokens", name: "" };
+            return Err(ApiError::forbidden(
+                named,
+                "a token cannot ask for another one: use your client certificate (`evroc iam get-access-token`)",
+            ));
+        }
+        let mut answer = question.object;
+        let life = answer.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(LIFE);
+        let identity = identity_of(&question.identity);
+        let (token, end) = self
+            .0
+            .token(&identity, API_AUDIENCE, SystemTime::now(), Duration::from_secs(life))
+            .map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
+        let end =
+            Timestamp::from_second(end).map_err(|error| ApiError::internal(format!("the token's end: {error}")))?;
+        answer["status"] = json!({"token": token, "expirationTimestamp": end.to_string()});
+        Ok(answer)
+    }
+}
