@@ -17,7 +17,9 @@ pub mod units;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 /// The version that every group of this generation has.
@@ -34,7 +36,7 @@ pub const GROUP_FINALIZER: &str = "iam.evroclabs.net/controller";
 
 /// Every kind, as a CustomResourceDefinition: what the API server registers and `xtask crds` writes.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut all = vec![
         compute::VirtualMachine::crd(),
         compute::Disk::crd(),
         compute::DiskImage::crd(),
@@ -50,5 +52,28 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         infra::Volume::crd(),
         infra::Machine::crd(),
         infra::Replica::crd(),
-    ]
+    ];
+    for definition in &mut all {
+        for version in &mut definition.spec.versions {
+            version.schema.iter_mut().filter_map(|it| it.open_api_v3_schema.as_mut()).for_each(not_nullable);
+        }
+    }
+    all
+}
+
+/// An optional field is left out, not null, as everywhere in Kubernetes: what may be null has no type in OpenAPI v2, and
+/// `kubectl explain` before 1.27 would show none and nothing below it.
+fn not_nullable(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|it| it.values_mut()) {
+        not_nullable(property);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => not_nullable(items),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(not_nullable),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        not_nullable(values);
+    }
 }
