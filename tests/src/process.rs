@@ -52,6 +52,17 @@ pub struct Running {
     readers: Vec<JoinHandle<()>>,
 }
 
+impl Drop for Running {
+    /// What a failed test leaves behind is ended with it.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            end_group(&mut self.child);
+            // It was killed: there is nothing to learn from how it ended.
+            let _ = self.child.wait();
+        }
+    }
+}
+
 impl Running {
     /// Starts the command; its input is a pipe when `input` is set, else nothing.
     pub fn start(command: &mut Command, input: bool) -> Result<Running> {

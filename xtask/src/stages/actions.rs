@@ -16,10 +16,13 @@ const NEED_ROOT: &[&str] = &["evroc-node", "evroc-vmm", "evrocd", "evroc-tests"]
 /// The suites over the finished product.
 const SUITES: &str = "evroc-tests suites";
 
-/// Installs what the host lacks.
+/// Installs what the host lacks, and the clients of the suites.
 pub fn packages(run: &mut Run) -> Result<()> {
-    let mut command = run.command(&repo::root().join("scripts/install-host-packages"));
-    run.check("install-host-packages", &mut command).map(drop)
+    for script in ["install-host-packages", "install-test-clients"] {
+        let mut command = run.command(&repo::root().join("scripts").join(script));
+        run.check(script, &mut command)?;
+    }
+    Ok(())
 }
 
 /// Builds the demo images; what is in the cache is not built again.
