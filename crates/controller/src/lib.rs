@@ -3,8 +3,10 @@
 //! A controller reconciles from state, never from the event: its input is a key, it reads everything for that key, a pure
 //! function plans, and what is left to do is carried out. Every step may be repeated: a crash between two is harmless.
 
+mod watching;
 mod write;
 
+pub use watching::controller;
 pub use write::{add_finalizer, create_or_adopt, delete_if_present, get, remove_finalizer, write_status};
 
 use std::hash::Hash;

@@ -19,14 +19,14 @@ use evroc_api::networking::{
     VirtualPrivateCloudSpec, VirtualPrivateCloudStatus,
 };
 use evroc_controller::{
-    Context, Result, add_finalizer, api_error, create_or_adopt, delete_if_present, drive, get, remove_finalizer, retry,
-    write_status,
+    Context, Result, add_finalizer, api_error, controller, create_or_adopt, delete_if_present, drive, get,
+    remove_finalizer, retry, write_status,
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -41,7 +41,7 @@ const USABLE_ADDRESSES: i64 = 252;
 pub(crate) async fn run(context: Context) {
     let client = context.client.clone();
     let all = watcher::Config::default;
-    let stream = Controller::new(Api::<ResourceGroup>::all(client.clone()), all())
+    let stream = controller(Api::<ResourceGroup>::all(client.clone()), all())
         .owns(Api::<Namespace>::all(client.clone()), all())
         .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), |vpc| group_of(&vpc))
         .watches(Api::<Subnet>::all(client.clone()), all(), |subnet| group_of(&subnet))

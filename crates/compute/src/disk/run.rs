@@ -6,11 +6,12 @@ use evroc_api::COMPUTE_FINALIZER;
 use evroc_api::compute::{Disk, DiskImage, VirtualMachine};
 use evroc_api::infra::{Host, Volume, VolumeSpec};
 use evroc_controller::{
-    Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status,
+    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, remove_finalizer, retry,
+    write_status,
 };
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -23,7 +24,7 @@ use super::status::status;
 pub async fn run(context: Context) {
     let client = context.client.clone();
     let all = watcher::Config::default;
-    let controller = Controller::new(Api::<Disk>::all(client.clone()), all());
+    let controller = controller(Api::<Disk>::all(client.clone()), all());
     let disks = controller.store();
     let every_disk = move || disks.state().into_iter().map(|d| ObjectRef::from_obj(&*d)).collect::<Vec<_>>();
     let (for_images, for_hosts) = (every_disk.clone(), every_disk);

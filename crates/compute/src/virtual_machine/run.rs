@@ -11,11 +11,12 @@ use evroc_api::compute::{
 use evroc_api::infra::{Host, Machine, MachineSpec};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
 use evroc_controller::{
-    Context, Result, add_finalizer, create_or_adopt, delete_if_present, drive, remove_finalizer, retry, write_status,
+    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, remove_finalizer, retry,
+    write_status,
 };
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -28,7 +29,7 @@ use super::status::status;
 pub async fn run(context: Context) {
     let client = context.client.clone();
     let all = watcher::Config::default;
-    let controller = Controller::new(Api::<VirtualMachine>::all(client.clone()), all());
+    let controller = controller(Api::<VirtualMachine>::all(client.clone()), all());
     let vms = controller.store();
     let every_vm = move || vms.state().into_iter().map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>();
     let (for_hosts, for_profiles) = (every_vm.clone(), every_vm.clone());
@@ -52,7 +53,7 @@ pub async fn run(context: Context) {
         .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), move |vpc| by_vpc(vpc.namespace()))
         .watches(Api::<Subnet>::all(client), all(), move |subnet| by_subnet(subnet.namespace()))
         // One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
-        .with_config(controller::Config::default().concurrency(1))
+        .with_config(Config::default().concurrency(1))
         .run(reconcile, retry, Arc::new(context));
     drive(stream.boxed()).await;
 }

@@ -1,6 +1,7 @@
 //! Everything that must stand before roles start: folders with owners and modes, the copy of the program, certificates and keys, and the
 //! caller's own files. Each step looks first and does nothing when all is well, so that an interrupted first start is simply finished.
 
+mod login;
 mod program;
 mod user;
 

@@ -19,8 +19,9 @@ use evroc_iam::leaf::{self, LeafSpec};
 use evroc_iam::{Authority, ssh};
 use serde::{Deserialize, Serialize};
 
-use super::BootstrapError;
+use super::{BootstrapError, login};
 use crate::instance::{InstanceRecord, Ports, UserFiles};
+use crate::status;
 
 /// Largest file of a user that is looked at; a kubeconfig of ours has about 5 KB.
 const LARGEST: u64 = 1 << 20;
@@ -81,6 +82,9 @@ fn home_of(uid: u32) -> Option<PathBuf> {
 pub struct Wanted {
     folder: PathBuf,
     files: Vec<WantedFile>,
+    /// With no files: the registry whose login is forgotten too.
+    #[serde(default)]
+    registry: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -135,15 +139,16 @@ pub fn ensure_user_files(
         }
     }
     if !files.is_empty() {
-        let wanted = Wanted { folder: folder.clone(), files };
+        let wanted = Wanted { folder: folder.clone(), files, registry: None };
         as_user(record, caller.uid, caller.gid, &wanted)?;
     }
     Ok(UserFiles { uid: caller.uid, gid: caller.gid, folder })
 }
 
-/// Removes what [`ensure_user_files`] wrote, and the folders when that empties them.
+/// Removes what [`ensure_user_files`] and a login to the registry wrote, and the folders when that empties them.
 pub fn remove_user_files(record: &InstanceRecord, user: &UserFiles) -> Result<(), BootstrapError> {
-    let wanted = Wanted { folder: user.folder.clone(), files: Vec::new() };
+    let registry = record.ports.map(|ports| status::urls(&record.domain, ports.api.port, ports.https.port).registry);
+    let wanted = Wanted { folder: user.folder.clone(), files: Vec::new(), registry };
     as_user(record, user.uid, user.gid, &wanted)
 }
 
@@ -198,6 +203,10 @@ fn apply(wanted: &Wanted) -> io::Result<()> {
         if let Some(parent) = folder.parent() {
             let _ = fs::remove_dir(parent);
         }
+        // The folder is `<home>/.evroc/<instance>`.
+        if let (Some(home), Some(registry)) = (folder.ancestors().nth(2), &wanted.registry) {
+            login::forget(home, registry)?;
+        }
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -237,13 +246,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join(".evroc/x");
         let file = WantedFile { name: "kubeconfig".into(), content: "secret".into(), mode: 0o600 };
-        let wanted = serde_json::to_vec(&Wanted { folder: folder.clone(), files: vec![file] }).unwrap();
+        let wanted = serde_json::to_vec(&Wanted { folder: folder.clone(), files: vec![file], registry: None }).unwrap();
         write_for_user(&mut wanted.as_slice()).unwrap();
         fs::write(folder.join("known_hosts"), "").unwrap();
         assert_eq!(fs::metadata(folder.join("kubeconfig")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         fs::write(folder.join("mine"), "").unwrap();
-        let nothing = serde_json::to_vec(&Wanted { folder: folder.clone(), files: vec![] }).unwrap();
+        let nothing = serde_json::to_vec(&Wanted { folder: folder.clone(), files: vec![], registry: None }).unwrap();
         write_for_user(&mut nothing.as_slice()).unwrap();
         assert!(!folder.join("kubeconfig").exists() && folder.join("mine").exists());
         fs::remove_file(folder.join("mine")).unwrap();

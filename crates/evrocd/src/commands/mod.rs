@@ -86,7 +86,7 @@ fn require_root(what: &str) -> anyhow::Result<()> {
     let mut again = std::process::Command::new("sudo");
     // sudo has a PATH of its own and drops the environment.
     again.arg("env");
-    for name in ["PATH", "RUST_LOG"] {
+    for name in ["PATH", "RUST_LOG", "EVROC_INSTANCE"] {
         again.args(std::env::var(name).map(|value| format!("{name}={value}")));
     }
     let error = again.arg(program).args(std::env::args_os().skip(1)).exec();

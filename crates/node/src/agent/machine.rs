@@ -20,13 +20,15 @@ use evroc_api::NODE_FINALIZER;
 use evroc_api::compute::GUEST_READY;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase, MachineStatus, Volume};
-use evroc_controller::{Context, Result, api_error, chain, drive, get, remove_finalizer, retry, write_status};
+use evroc_controller::{
+    Context, Result, api_error, chain, controller, drive, get, remove_finalizer, retry, write_status,
+};
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -175,7 +177,7 @@ impl Machines {
 /// Runs the controller until the process ends.
 pub async fn run(machines: Arc<Machines>, ended: Ended) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", machines.host));
-    let stream = Controller::new(Api::<Machine>::all(machines.base.client.clone()), own)
+    let stream = controller(Api::<Machine>::all(machines.base.client.clone()), own)
         .reconcile_all_on(UnboundedReceiverStream::new(ended.0))
         .run(
             reconcile,

@@ -17,11 +17,11 @@ use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Replica, ReplicaPhase, ReplicaStatus};
 use evroc_api::run::Service;
 use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
-use evroc_controller::{Context, Result, chain, drive, get, remove_finalizer, retry, write_status};
+use evroc_controller::{Context, Result, chain, controller, drive, get, remove_finalizer, retry, write_status};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -131,7 +131,7 @@ pub struct Ended(mpsc::UnboundedReceiver<()>);
 /// Runs the controller until the process ends.
 pub async fn run(replicas: Arc<Replicas>, ended: Ended) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", replicas.host));
-    let stream = Controller::new(Api::<Replica>::all(replicas.base.client.clone()), own)
+    let stream = controller(Api::<Replica>::all(replicas.base.client.clone()), own)
         .reconcile_all_on(UnboundedReceiverStream::new(ended.0))
         .run(
             reconcile,

@@ -9,11 +9,13 @@ use std::time::Duration;
 use evroc_api::NODE_FINALIZER;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, Volume};
-use evroc_controller::{Context, Result, api_error, chain, drive, get, remove_finalizer, retry, write_status};
+use evroc_controller::{
+    Context, Result, api_error, chain, controller, drive, get, remove_finalizer, retry, write_status,
+};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 
 use crate::volume::{VolumeError, VolumeStore};
@@ -51,7 +53,7 @@ impl Volumes {
 /// Runs the controller until the process ends.
 pub async fn run(volumes: Arc<Volumes>) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", volumes.host));
-    let stream = Controller::new(Api::<Volume>::all(volumes.base.client.clone()), own).run(
+    let stream = controller(Api::<Volume>::all(volumes.base.client.clone()), own).run(
         reconcile,
         |object, error, this: Arc<Volumes>| retry(object, error, Arc::new(this.base.clone())),
         volumes,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use evroc_api::infra::{Host, Replica, ReplicaSpec};
 use evroc_api::run::{REVISION_LABEL, Revision, SERVICE_LABEL, Service};
-use evroc_controller::{Error, Result, create_or_adopt, delete_if_present, drive, retry, write_status};
+use evroc_controller::{Error, Result, controller, create_or_adopt, delete_if_present, drive, retry, write_status};
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -23,7 +23,7 @@ use crate::RunContext;
 pub async fn run(context: RunContext) {
     let client = context.base.client.clone();
     let all = watcher::Config::default;
-    let controller = Controller::new(Api::<Revision>::all(client.clone()), all());
+    let controller = controller(Api::<Revision>::all(client.clone()), all());
     let revisions = controller.store();
     let every = move || revisions.state().into_iter().collect::<Vec<_>>();
     let for_hosts = every.clone();

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evroc_api::run::{Revision, RevisionSpec, SERVICE_LABEL, Service};
-use evroc_controller::{Error, Result, api_error, create_or_adopt, drive, get, retry, write_status};
+use evroc_controller::{Error, Result, api_error, controller, create_or_adopt, drive, get, retry, write_status};
 use futures::StreamExt;
 use kube::api::{Api, ListParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 
@@ -17,7 +17,7 @@ use crate::RunContext;
 /// Runs the controller until the process ends.
 pub async fn run(context: RunContext) {
     let client = context.base.client.clone();
-    let stream = Controller::new(Api::<Service>::all(client.clone()), watcher::Config::default())
+    let stream = controller(Api::<Service>::all(client.clone()), watcher::Config::default())
         .owns(Api::<Revision>::all(client), watcher::Config::default())
         .run(
             reconcile,
