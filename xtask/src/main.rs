@@ -6,6 +6,7 @@
 mod check;
 mod endurance;
 mod leftovers;
+mod reference;
 mod repo;
 mod stages;
 mod tidy;
@@ -44,6 +45,27 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// The suite of tests/api against Kubernetes' own server for custom resources, which is built once (minutes)
+    TestReference {
+        /// Run only tests whose name contains this text
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
+    /// Our kinds as CustomResourceDefinitions: one YAML file each
+    Crds {
+        /// The folder to write to
+        #[arg(long, value_name = "DIR", default_value = "target/crds")]
+        dir: PathBuf,
+    },
+    /// Random sequences of requests to ours and to Kubernetes' own server; what differs is shrunk to a file
+    Differential {
+        /// How many sequences
+        #[arg(long, default_value_t = 20_000)]
+        sequences: u64,
+        /// Number n is made from seed + n
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
     /// The suites again and again until one fails or the time is over
@@ -79,6 +101,9 @@ fn main() -> ExitCode {
         Command::Tidy { warnings } => tidy::run(warnings),
         Command::Check => check::run(),
         Command::Test { stages, filter, list } => stages::run(&stages, filter.as_deref(), list),
+        Command::TestReference { filter } => reference::test(filter.as_deref()),
+        Command::Crds { dir } => reference::crds(&dir),
+        Command::Differential { sequences, seed } => reference::differential(sequences, seed),
         Command::Bench => endurance::bench(),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {

@@ -1,9 +1,11 @@
-//! Serves the kinds of a folder of CustomResourceDefinitions, to try kubectl on:
+//! Serves kinds from CustomResourceDefinitions on loopback, for trying kubectl and for the suite in `tests/api`:
 //!
 //! ```text
-//! cargo run -p evroc-apiserver --example serve -- STATE_DIR PORT [CRD_DIR]
-//! KUBECONFIG=STATE_DIR/kubeconfig kubectl get disks
+//! cargo run -p evroc-apiserver --example serve -- --crd-dir FOLDER [--state FOLDER] [--port PORT] [--bare]
 //! ```
+//!
+//! It says `KUBECONFIG=…` when it is ready and ends when its standard input does. Without `--state` nothing of it is left. `--bare` leaves
+//! out what Kubernetes' own server for custom resources does not have by itself: core kinds, namespaces, garbage collection.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,37 +16,67 @@ use evroc_apiserver::audit::FileAudit;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::{ApiServer, ServeOptions};
 use evroc_store::EmbeddedStore;
+use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../tests/api/support/pki.rs"]
 mod pki;
 
+#[derive(Default)]
+struct Arguments {
+    crd_dirs: Vec<PathBuf>,
+    state: Option<PathBuf>,
+    port: u16,
+    bare: bool,
+}
+
+impl Arguments {
+    fn parse() -> Result<Self, String> {
+        let mut parsed = Arguments::default();
+        let mut all = std::env::args().skip(1);
+        while let Some(name) = all.next() {
+            let mut value = || all.next().ok_or_else(|| format!("{name}: expected a value"));
+            match name.as_str() {
+                "--crd-dir" => parsed.crd_dirs.push(value()?.into()),
+                "--state" => parsed.state = Some(value()?.into()),
+                "--port" => parsed.port = value()?.parse().map_err(|error| format!("--port: {error}"))?,
+                "--bare" => parsed.bare = true,
+                _ => return Err(format!("{name}: expected --crd-dir, --state, --port or --bare")),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut arguments = std::env::args().skip(1);
-    let dir = PathBuf::from(arguments.next().expect("usage: serve STATE_DIR PORT [CRD_DIR]"));
-    let port = arguments.next().expect("usage: serve STATE_DIR PORT [CRD_DIR]");
-    let crds = arguments.next().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/crds").into());
-    std::fs::create_dir_all(&dir).unwrap();
-    let store = Arc::new(EmbeddedStore::open(dir.join("store")).await.unwrap());
-    let server = ApiServer::builder(store)
-        .crd_dir(crds.as_ref())
-        .unwrap()
-        .authorizer(Arc::new(GroupAuthorizer {
-            unlimited: vec!["evroc:operators".into(), "system:controllers".into()],
-        }))
-        .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).unwrap()))
-        .start()
-        .await
-        .unwrap();
+    let arguments = Arguments::parse().unwrap_or_else(|problem| {
+        eprintln!("serve: {problem}");
+        std::process::exit(2);
+    });
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let dir = arguments.state.unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&dir).expect("make the state folder");
+    let store = Arc::new(EmbeddedStore::open(dir.join("store")).await.expect("open the store"));
+    let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
+    let mut builder = ApiServer::builder(store)
+        .authorizer(Arc::new(GroupAuthorizer { unlimited }))
+        .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).expect("open the audit log")));
+    for crds in &arguments.crd_dirs {
+        builder = builder.crd_dir(crds).expect("read the definitions");
+    }
+    if arguments.bare {
+        builder = builder.without_controllers().without_core_kinds();
+    }
+    let server = builder.start().await.expect("start the server");
     let pki = pki::Pki::new();
     let admin = pki.client("admin", &["evroc:operators"]);
-    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", arguments.port)).await.expect("listen");
     let kubeconfig = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "it",
         "clusters": [{"name": "it", "cluster": {
-            "server": format!("https://{}", listener.local_addr().unwrap()),
+            "server": format!("https://{}", listener.local_addr().expect("an address")),
             "certificate-authority-data": STANDARD.encode(pki.authority_pem()),
         }}],
         "users": [{"name": "it", "user": {
@@ -53,13 +85,14 @@ async fn main() {
         }}],
         "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": "demo"}}],
     });
-    std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("write the kubeconfig");
     println!("KUBECONFIG={}", dir.join("kubeconfig").display());
     let stop = CancellationToken::new();
     let stopper = stop.clone();
     tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
+        // Whoever started it is gone, or wants its end.
+        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
         stopper.cancel();
     });
-    server.serve(vec![listener], pki.server_config(), ServeOptions::default(), stop).await.unwrap();
+    server.serve(vec![listener], pki.server_config(), ServeOptions::default(), stop).await.expect("serve");
 }

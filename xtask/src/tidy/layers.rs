@@ -36,7 +36,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         "only the host agent and the supervisor make system calls",
     ),
     ("libc", &["evroc-node", "evroc-vmm", "evrocd"], "only the host agent and the supervisor make system calls"),
-    ("anyhow", &["evrocd", "evroc-cli", "evroc-testkit", "evroc-tests", "xtask"], "libraries have typed errors"),
+    (
+        "anyhow",
+        &["evrocd", "evroc-cli", "evroc-testkit", "evroc-tests", "evroc-api-suite", "xtask"],
+        "libraries have typed errors",
+    ),
     ("xtask", &[], "it is a program"),
     ("evrocd", &[], "it is a program"),
     ("evroc-cli", &[], "it is a program"),

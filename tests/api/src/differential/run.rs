@@ -1,0 +1,248 @@
+//! Many sequences against both servers, several at a time; the state is kept, so that a run that was ended goes on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::generate::sequence;
+use super::play::play;
+use super::shrink::shrink;
+use super::{Recording, Seen, Sequence, difference, explain};
+use crate::client::Client;
+use crate::server::make_namespace;
+
+/// Sequences in flight: enough to keep two cores busy while others wait for the disk.
+const WORKERS: usize = 8;
+
+/// Both servers.
+#[derive(Clone)]
+pub struct Pair {
+    /// Ours.
+    pub ours: Client,
+    /// Kubernetes' own.
+    pub original: Client,
+    /// Whether ours has namespaces that must be made first.
+    pub needs_namespaces: bool,
+    next: Arc<AtomicU64>,
+    prefix: String,
+}
+
+impl Pair {
+    /// Both servers, with namespaces of a run of their own.
+    pub fn new(ours: Client, original: Client, needs_namespaces: bool) -> Self {
+        let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let prefix = format!("d{:x}", started.as_secs());
+        Pair { ours, original, needs_namespaces, next: Arc::default(), prefix }
+    }
+
+    /// What both answer, in a namespace that nobody has used.
+    ///
+    /// # Errors
+    /// If a server cannot be reached.
+    pub async fn play(&self, sequence: &Sequence) -> Result<(Vec<Seen>, Vec<Seen>)> {
+        let namespace = format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+        if self.needs_namespaces {
+            make_namespace(&self.ours, &namespace).await?;
+        }
+        let (ours, original) =
+            tokio::join!(play(&self.ours, sequence, &namespace), play(&self.original, sequence, &namespace));
+        Ok((ours.context("ours")?, original.context("the original")?))
+    }
+
+    /// Whether they differ, and again when asked a second time: an age that crosses a second is no difference.
+    async fn differ(&self, sequence: &Sequence) -> Result<Option<(usize, Vec<Seen>, Vec<Seen>)>> {
+        for attempt in 0..2 {
+            let (ours, original) = self.play(sequence).await?;
+            match difference(&ours, &original) {
+                None => return Ok(None),
+                Some(step) if attempt == 1 => return Ok(Some((step, ours, original))),
+                Some(_) => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How far a run is; kept in `state.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Which sequences: number `n` is made from `seed + n`.
+    pub seed: u64,
+    /// The first that was not compared yet.
+    pub next: u64,
+    /// How many requests were compared.
+    pub requests: u64,
+    /// Compared answers by method and status code of the original.
+    pub answers: BTreeMap<String, u64>,
+    /// Sequences that differ, by the first difference that they show.
+    pub differences: BTreeMap<String, Vec<u64>>,
+}
+
+/// Compares sequences `state.next..count`, with the state and a file for each kind of difference in `dir`.
+///
+/// # Errors
+/// If a server cannot be reached or the folder cannot be written.
+pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline: Option<Instant>) -> Result<State> {
+    std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    let started = Instant::now();
+    let mut told = Instant::now();
+    let from = state.next;
+    while state.next < count && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let end = (state.next + 64).min(count);
+        let batch = compare(pair, state.seed, state.next..end).await?;
+        for (number, outcome) in batch {
+            state.requests += outcome.codes.len() as u64;
+            for code in outcome.codes {
+                *state.answers.entry(code).or_default() += 1;
+            }
+            if let Some((title, step)) = outcome.difference {
+                let known = state.differences.entry(title.clone()).or_default();
+                known.push(number);
+                if known.len() == 1 {
+                    let file = dir.join(format!("difference-{}.json", state.seed + number));
+                    report(pair, sequence(state.seed + number), &file, &title).await?;
+                    println!("sequence {number}, step {step}: {title} ({})", file.display());
+                }
+            }
+        }
+        state.next = end;
+        save(dir, &state)?;
+        if told.elapsed() > Duration::from_secs(20) {
+            told = Instant::now();
+            let rate = (state.next - from) as f64 / started.elapsed().as_secs_f64();
+            println!("{} of {count} sequences, {rate:.0}/s, {} differences", state.next, state.differences.len());
+        }
+    }
+    Ok(state)
+}
+
+struct Outcome {
+    codes: Vec<String>,
+    difference: Option<(String, usize)>,
+}
+
+async fn compare(pair: &Pair, seed: u64, numbers: std::ops::Range<u64>) -> Result<BTreeMap<u64, Outcome>> {
+    let queue = Arc::new(Mutex::new(numbers));
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..WORKERS {
+        let (pair, queue) = (pair.clone(), queue.clone());
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                let Some(number) = queue.lock().await.next() else { return anyhow::Ok(done) };
+                let sequence = sequence(seed + number);
+                let (ours, original) =
+                    pair.play(&sequence).await.with_context(|| format!("sequence {number} of seed {seed}"))?;
+                let codes = sequence.steps.iter().zip(&original);
+                let codes = codes.map(|(step, seen)| format!("{} {}", step.method, seen.code)).collect();
+                let mut found = None;
+                if difference(&ours, &original).is_some()
+                    && let Some((step, ours, original)) = pair.differ(&sequence).await?
+                {
+                    found = Some((title(&sequence, step, &ours, &original), step));
+                }
+                done.push((number, Outcome { codes, difference: found }));
+            }
+        });
+    }
+    let mut all = BTreeMap::new();
+    while let Some(done) = workers.join_next().await {
+        all.extend(done.context("a worker ended")??);
+    }
+    Ok(all)
+}
+
+/// A difference in one line, without what is particular to the sequence, so that equal ones meet.
+fn title(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> String {
+    let method = sequence.steps.get(step).map_or("-", |it| it.method.as_str());
+    let media = sequence.steps.get(step).map_or("", |it| it.media_type.as_str());
+    let (Some(one), Some(other)) = (ours.get(step), original.get(step)) else { return "number of answers".into() };
+    let what: String = if one.code != other.code {
+        let words: Vec<&str> = [one, other].iter().filter_map(|it| it.body["message"].as_str()).collect();
+        words.join(" | ").chars().take(200).collect()
+    } else {
+        let first = explain(&whole(one), &whole(other)).into_iter().next().unwrap_or_default();
+        first.chars().take(140).collect()
+    };
+    let what: String = what.chars().map(|it| if it.is_ascii_digit() { '0' } else { it }).collect();
+    format!("{method} {media} {}|{} {what}", one.code, other.code)
+}
+
+fn whole(seen: &Seen) -> Value {
+    json!({"code": seen.code, "warnings": seen.warnings, "type": seen.media_type, "body": seen.body})
+}
+
+/// Shrinks a sequence that differs and writes it down with both answers.
+async fn report(pair: &Pair, sequence: Sequence, file: &Path, title: &str) -> Result<()> {
+    // What is left must differ in the same way: a shorter sequence often shows some other difference.
+    let differs_so = |candidate: Sequence| async move {
+        let found = pair.differ(&candidate).await?;
+        Ok(found.is_some_and(|(step, ours, original)| self::title(&candidate, step, &ours, &original) == title))
+    };
+    let small = shrink(sequence, differs_so).await?;
+    let Some((step, ours, original)) = pair.differ(&small).await? else { return Ok(()) };
+    let document = json!({
+        "title": title,
+        "differs": explain(&whole(&ours[step]), &whole(&original[step])),
+        "step": step,
+        "steps": small.steps,
+        "ours": ours,
+        "original": original,
+    });
+    write(file, &document)
+}
+
+fn save(dir: &Path, state: &State) -> Result<()> {
+    let file = dir.join("state.json");
+    let partial = dir.join(".state.json");
+    write(&partial, &serde_json::to_value(state)?)?;
+    std::fs::rename(&partial, &file).with_context(|| format!("write {}", file.display()))
+}
+
+/// Takes a run up again; none where there was none of this seed.
+///
+/// # Errors
+/// If the file is there and cannot be read.
+pub fn load(dir: &Path, seed: u64) -> Result<Option<State>> {
+    let file = dir.join("state.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let state: State = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+    Ok(Some(state).filter(|it| it.seed == seed))
+}
+
+/// Every recording in a folder's files, with the file's name.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn recordings(dir: &Path) -> Result<Vec<(PathBuf, Vec<Recording>)>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|it| it == "json"));
+    files.sort();
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let all = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+        Ok((file, all))
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Writes a document in the form that people read.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(file: &Path, document: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(document)?;
+    std::fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))
+}

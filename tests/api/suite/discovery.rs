@@ -1,0 +1,64 @@
+//! What the server says it offers.
+
+use serde_json::json;
+
+use crate::support::Space;
+
+#[tokio::test]
+async fn plain_discovery_names_groups_kinds_and_subresources() {
+    let space = Space::new().await;
+    let groups = space.get("/apis").await.body;
+    let found: Vec<&str> = groups["groups"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert!(found.contains(&"test.example"), "{found:?}");
+    let list = space.get("/apis/test.example/v1").await.body;
+    let resource = |name: &str| list["resources"].as_array().unwrap().iter().find(|it| it["name"] == name).cloned();
+    let disks = resource("disks").unwrap();
+    assert_eq!(
+        (&disks["kind"], &disks["namespaced"], &disks["shortNames"]),
+        (&json!("Disk"), &json!(true), &json!(["dk"]))
+    );
+    assert_eq!((&disks["categories"], &disks["singularName"]), (&json!(["all"]), &json!("disk")));
+    let mut verbs: Vec<&str> = disks["verbs"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    verbs.sort_unstable();
+    assert_eq!(verbs, ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
+    assert_eq!(resource("disks/status").unwrap()["kind"], "Disk");
+    assert_eq!(resource("disks/scale").unwrap()["group"], "autoscaling");
+    assert_eq!(resource("zones").unwrap()["namespaced"], false);
+    assert_eq!(space.get("/apis/test.example").await.body["preferredVersion"]["version"], "v1");
+    assert_eq!(space.get("/apis/none.example").await.code, 404);
+    assert_eq!(space.get("/apis/none.example/v1").await.code, 404);
+}
+
+#[tokio::test]
+async fn aggregated_discovery_is_for_those_who_ask() {
+    let space = Space::new().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let list = space.get_as("/apis", accept).await.body;
+    assert_eq!(list["kind"], "APIGroupDiscoveryList");
+    let group = list["items"].as_array().unwrap().iter().find(|it| it["metadata"]["name"] == "test.example").unwrap();
+    let disks =
+        group["versions"][0]["resources"].as_array().unwrap().iter().find(|it| it["resource"] == "disks").unwrap();
+    assert_eq!((&disks["responseKind"]["kind"], &disks["scope"]), (&json!("Disk"), &json!("Namespaced")));
+    assert_eq!(space.get_as("/apis", "application/json").await.body["kind"], "APIGroupList");
+}
+
+#[tokio::test]
+async fn schemas_are_published_with_their_hash() {
+    let space = Space::new().await;
+    let index = space.get("/openapi/v3").await.body;
+    let address = index["paths"]["apis/test.example/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert!(address.starts_with("/openapi/v3/apis/test.example/v1?hash="), "{address}");
+    let document = space.get(address).await;
+    assert_eq!((document.code, document.body["openapi"].as_str().unwrap()), (200, "3.0.0"));
+    let schemas = document.body["components"]["schemas"].as_object().unwrap();
+    let disk = schemas.iter().find(|it| it.0.ends_with(".Disk")).unwrap().1;
+    assert_eq!(
+        disk["x-kubernetes-group-version-kind"][0],
+        json!({"group": "test.example", "version": "v1", "kind": "Disk"})
+    );
+    assert_eq!(disk["properties"]["spec"]["properties"]["sizeGb"]["description"], "Size in gigabytes.");
+    let old = space.get("/openapi/v2").await;
+    assert_eq!((old.code, old.body["swagger"].as_str().unwrap()), (200, "2.0"));
+    let definitions = old.body["definitions"].as_object().unwrap();
+    assert!(definitions.keys().any(|it| it.ends_with(".Disk")), "{:?}", definitions.keys().collect::<Vec<_>>());
+}

@@ -1,0 +1,12 @@
+//! What Kubernetes does with custom resources, asked over HTTP of whichever server the environment names (`evroc_api_suite::server`).
+//!
+//! A test is right when the original passes it: `make test-reference`.
+
+mod crud;
+mod discovery;
+mod lists;
+mod patches;
+mod sequences;
+mod support;
+mod validation;
+mod watches;

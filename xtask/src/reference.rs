@@ -1,0 +1,102 @@
+//! What is done with Kubernetes' own server for custom resources: the suite against it, and the comparison with ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::repo;
+
+/// Where the results of the comparison stand.
+const RESULTS: &str = "docs/soak.md";
+
+/// Builds the original where it is not in the cache; its folder.
+pub fn build() -> Result<PathBuf> {
+    let output = Command::new(repo::root().join("tests/reference/build"))
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("run tests/reference/build")?;
+    ensure!(output.status.success(), "tests/reference/build failed; what it said stands above");
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+/// Runs the suite against the original.
+pub fn test(filter: Option<&str>) -> Result<bool> {
+    let folder = build()?;
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args(["test", "--package", "evroc-api-suite", "--test", "api"]).args(filter);
+    Ok(cargo.env("EVROC_API_ORIGINAL", folder).current_dir(repo::root()).status()?.success())
+}
+
+/// Writes our kinds as CustomResourceDefinitions.
+pub fn crds(dir: &Path) -> Result<bool> {
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args(["run", "--quiet", "--package", "evroc-api", "--example", "crds", "--"]).arg(dir);
+    Ok(cargo.current_dir(repo::root()).status()?.success())
+}
+
+/// Compares random sequences on both servers and notes the outcome; `Ok(true)` when nothing differs.
+pub fn differential(sequences: u64, seed: u64) -> Result<bool> {
+    let folder = build()?;
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args("build --release --package evroc-api-suite --package evroc-apiserver --bins --examples".split(' '));
+    ensure!(cargo.current_dir(repo::root()).status()?.success(), "the comparison cannot be built; see above");
+    let dir = repo::root().join("target/differential");
+    let mut run = Command::new(repo::root().join("target/release/differential"));
+    run.arg("--original").arg(folder).arg("run").args(["--sequences", &sequences.to_string()]);
+    run.args(["--seed", &seed.to_string()]).arg("--dir").arg(&dir);
+    let is_equal = run.current_dir(repo::root()).status()?.success();
+    let text = std::fs::read_to_string(dir.join("state.json")).context("read what the comparison found")?;
+    note(&serde_json::from_str(&text)?)?;
+    Ok(is_equal)
+}
+
+/// Adds a row to the table of results.
+fn note(state: &Value) -> Result<()> {
+    let commit = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(repo::root()).output()?;
+    let differing: usize =
+        state["differences"].as_object().into_iter().flatten().map(|it| it.1.as_array().map_or(0, Vec::len)).sum();
+    let row = format!(
+        "| {} | {} | {} | {} | {differing} | {} |\n",
+        String::from_utf8_lossy(&commit.stdout).trim(),
+        state["seed"],
+        state["next"],
+        state["requests"],
+        state["differences"].as_object().map_or(0, |it| it.len()),
+    );
+    let file = repo::root().join(RESULTS);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read {RESULTS}"))?;
+    std::fs::write(&file, with_row(&text, &row)).with_context(|| format!("write {RESULTS}"))
+}
+
+/// The document with one more row in the table that begins with `| commit | seed |`.
+fn with_row(text: &str, row: &str) -> String {
+    let mut out = String::new();
+    let mut in_table = false;
+    for line in text.lines() {
+        if in_table && !line.starts_with('|') {
+            out.push_str(row);
+            in_table = false;
+        }
+        in_table |= line.starts_with("| commit | seed |");
+        out.push_str(line);
+        out.push('\n');
+    }
+    if in_table {
+        out.push_str(row);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_goes_to_the_end_of_its_table() {
+        let text = "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n\nb\n";
+        assert_eq!(with_row(text, "| y | 2 |\n"), "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n| y | 2 |\n\nb\n");
+        assert!(with_row("| commit | seed |\n|---|---|\n", "| y | 2 |\n").ends_with("|---|---|\n| y | 2 |\n"));
+    }
+}
