@@ -64,6 +64,7 @@ pub mod server;
 mod storage;
 pub mod table;
 mod verbs;
+pub mod views;
 pub mod virtual_kind;
 mod watch;
 

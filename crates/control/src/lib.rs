@@ -6,3 +6,4 @@ pub mod controllers;
 pub mod kinds;
 pub mod seed;
 pub mod tokens;
+pub mod views;

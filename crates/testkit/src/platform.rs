@@ -11,6 +11,7 @@ use evroc_apiserver::authn::Identity;
 use evroc_control::access::{Tables, caller_of};
 use evroc_control::controllers::Controllers;
 use evroc_control::tokens::{self, Issuer};
+use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_controller::Context;
 use evroc_iam::{Identity as IamIdentity, TokenKey};
@@ -80,6 +81,7 @@ impl Builder {
         let issuer = Arc::new(Issuer::new(format!("https://iam.{DOMAIN}"), key));
         let mut builder = ApiServer::builder(store.clone())
             .authorizer(Arc::new(Tables))
+            .views(Arc::new(Endpoints))
             .authenticator(tokens::authenticator(&issuer))
             .kind(tokens::kind(&issuer));
         for kind in kinds::all().expect("the kinds") {

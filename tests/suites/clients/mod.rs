@@ -6,6 +6,7 @@
 mod kubectl;
 mod python;
 mod tokens;
+mod views;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

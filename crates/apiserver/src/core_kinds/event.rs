@@ -74,6 +74,7 @@ pub(super) fn core() -> ResourceKind {
     ]
     .map(str::to_owned)
     .to_vec();
+    kind.namespace_references = &["/involvedObject/namespace", "/related/namespace"];
     kind.has_generation = false;
     kind.prepare = Some(Arc::new(|event, _| fill_times(event)));
     kind.lifetime = Some(LIFETIME);
@@ -108,6 +109,8 @@ pub(super) fn events_group() -> ResourceKind {
     );
     kind.short_names = vec!["ev".into()];
     kind.columns = columns(".note", ".regarding.kind", ".regarding.name", ".deprecatedLastTimestamp");
+    // In both forms: what is stored passes here too.
+    kind.namespace_references = &["/regarding/namespace", "/involvedObject/namespace", "/related/namespace"];
     kind.has_generation = false;
     kind.prepare = Some(Arc::new(|event, _| {
         if event.get("deprecatedLastTimestamp").is_none_or(Value::is_null)

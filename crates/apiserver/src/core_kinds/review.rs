@@ -39,25 +39,29 @@ pub(super) fn self_subject_access_review(authorizer: Arc<dyn Authorize>) -> Reso
             "reason": string(""), "evaluationError": string(""),
         }),
     );
-    question(
+    let mut kind = question(
         "authorization.k8s.io",
         "SelfSubjectAccessReview",
         "selfsubjectaccessreviews",
         schema("May I?", json!({"spec": spec, "status": status})),
         Arc::new(MayI(authorizer)),
-    )
+    );
+    kind.namespace_references = &["/spec/resourceAttributes/namespace"];
+    kind
 }
 
 pub(super) fn self_subject_rules_review(authorizer: Arc<dyn Authorize>) -> ResourceKind {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let spec = object("Where.", json!({"namespace": string("In which namespace.")}));
-    question(
+    let mut kind = question(
         "authorization.k8s.io",
         "SelfSubjectRulesReview",
         "selfsubjectrulesreviews",
         schema("What may I?", json!({"spec": spec, "status": open})),
         Arc::new(WhatMayI(authorizer)),
-    )
+    );
+    kind.namespace_references = &["/spec/namespace"];
+    kind
 }
 
 pub(super) fn self_subject_review() -> ResourceKind {

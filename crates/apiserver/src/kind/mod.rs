@@ -148,6 +148,8 @@ pub struct ResourceKind {
     pub subresources: Subresources,
     /// Simple JSON paths with a leading dot that field selectors may name, beside `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Vec<String>,
+    /// Pointers to names of namespaces in objects, beside `metadata.namespace`: views show their own names there.
+    pub namespace_references: &'static [&'static str],
     /// What objects hold exclusively.
     pub claims: Option<ClaimsFn>,
     /// Rules beyond the schema.
@@ -185,6 +187,7 @@ impl ResourceKind {
             columns: Vec::new(),
             subresources: Subresources::default(),
             selectable_fields: Vec::new(),
+            namespace_references: &[],
             claims: None,
             validate: None,
             prepare: None,

@@ -12,6 +12,7 @@ use http::Method;
 
 use crate::authz::Attributes;
 use crate::error::ApiError;
+use crate::views::Shown;
 
 pub use query::Query;
 
@@ -36,8 +37,10 @@ pub struct RequestInfo {
     pub namespace: String,
     /// Empty for collections.
     pub name: String,
-    /// The normalised path: segments, decoded.
+    /// The normalised path: segments, decoded; in a view without the view's.
     pub segments: Vec<String>,
+    /// How a view shows its namespace, which `namespace` then is.
+    pub view: Option<Shown>,
 }
 
 impl RequestInfo {
@@ -102,6 +105,11 @@ impl RequestInfo {
             Method::DELETE => "delete",
             _ => method_word(method),
         }
+    }
+
+    /// The namespace as the client knows it.
+    pub fn shown_namespace(&self) -> &str {
+        self.view.as_ref().map_or(&self.namespace, Shown::alias)
     }
 
     /// The path, normalised.

@@ -70,10 +70,10 @@ pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -
     } else {
         format!("{}/{}", info.resource, info.subresource)
     };
-    let place = if info.namespace.is_empty() {
+    let place = if info.shown_namespace().is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace {:?}", info.namespace)
+        format!("in the namespace {:?}", info.shown_namespace())
     };
     let why = format!(
         "User {:?} cannot {} resource {resource:?} in API group {:?} {place}{suffix}",

@@ -56,6 +56,13 @@ impl FieldSelector {
         self.terms.iter().find(|t| t.field == field && !t.negated).map(|t| t.value.as_str())
     }
 
+    /// Puts another value in place of the one that a field is compared with.
+    pub fn map_value(&mut self, field: &str, other: impl Fn(&str) -> String) {
+        for term in self.terms.iter_mut().filter(|term| term.field == field) {
+            term.value = other(&term.value);
+        }
+    }
+
     /// Whether it selects the object. A missing field is the empty text.
     pub fn matches(&self, object: &Value) -> bool {
         self.terms.iter().all(|t| (field_text(object, &t.field) == t.value) != t.negated)

@@ -20,6 +20,7 @@ use crate::health::HealthCheck;
 use crate::kind::{CrdError, ResourceKind};
 use crate::mount::Mount;
 use crate::registry::{RegisterError, Registry};
+use crate::views::{NoViews, Views};
 use crate::{core_kinds, expiry, gc, namespaces};
 
 /// Why a server cannot start.
@@ -60,6 +61,7 @@ pub struct Builder {
     authenticator: Arc<dyn Authenticate>,
     authorizer: Arc<dyn Authorize>,
     audit: Arc<dyn AuditSink>,
+    views: Arc<dyn Views>,
     mounts: Vec<Mount>,
     checks: Vec<Arc<dyn HealthCheck>>,
     flow: FlowLimits,
@@ -76,6 +78,7 @@ impl Builder {
             authenticator: Arc::new(CertificateAuthenticator),
             authorizer: Arc::new(GroupAuthorizer::default()),
             audit: Arc::new(NoAudit),
+            views: Arc::new(NoViews),
             mounts: Vec::new(),
             checks: Vec::new(),
             flow: FlowLimits::default(),
@@ -138,6 +141,13 @@ impl Builder {
         self
     }
 
+    /// What is shown under `/clusters/<name>`; by default nothing.
+    #[must_use]
+    pub fn views(mut self, views: Arc<dyn Views>) -> Self {
+        self.views = views;
+        self
+    }
+
     /// Another service on the same listeners; the first that takes a request gets it.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
@@ -196,6 +206,7 @@ impl Builder {
                 authenticator: self.authenticator,
                 authorizer: self.authorizer,
                 audit: self.audit,
+                views: self.views,
                 mounts: self.mounts,
                 checks: self.checks,
                 flow: Flow::new(self.flow),

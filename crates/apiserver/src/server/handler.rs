@@ -15,7 +15,7 @@ use crate::authz::Decision;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::{ApiError, Named};
 use crate::request::{Query, RequestInfo};
-use crate::{discovery, health, respond, verbs};
+use crate::{discovery, health, respond, verbs, views};
 
 /// Every authenticated caller belongs to it.
 const AUTHENTICATED: &str = "system:authenticated";
@@ -129,13 +129,24 @@ async fn answer(
         identity.groups.push(AUTHENTICATED.into());
     }
     trail.identity = Some(identity.clone());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
+    let (cluster, path) = match views::split(request.uri().path()) {
+        Some((cluster, path)) => (Some(cluster), path),
+        None => (None, request.uri().path()),
+    };
+    let mut info = RequestInfo::parse(request.method(), path, &query)?;
+    let no_view = match cluster {
+        Some(cluster) => views::enter(server, cluster, &mut info).await?,
+        None => None,
+    };
     trail.info = info.clone();
     if request.headers().keys().any(|name| name.as_str().starts_with("impersonate-")) {
         let named = Named { group: "authentication.k8s.io", resource: "users", name: "" };
         return Err(ApiError::forbidden(named, "impersonation is not supported by this server"));
     }
     authorize(server, &identity, &info, &query, trail).await?;
+    if let Some(refusal) = no_view {
+        return Err(refusal);
+    }
     // Given back when the answer begins: watches and streams do not hold it.
     let _place = server.shared.flow.enter(&identity).await?;
     if info.is_resource {

@@ -74,6 +74,11 @@ pub fn revision_span(encoded: &[u8]) -> Option<Range<usize>> {
     value_span(encoded, REVISION_FIELD)
 }
 
+/// Where the namespace stands in bytes that [`encode`] has made: views write another name in its place.
+pub fn namespace_span(encoded: &[u8]) -> Option<Range<usize>> {
+    value_span(&encoded[..revision_span(encoded)?.start], b"\"namespace\":\"")
+}
+
 fn value_span(encoded: &[u8], field: &[u8]) -> Option<Range<usize>> {
     let start = encoded.windows(field.len()).position(|window| window == field)? + field.len();
     let length = encoded[start..].iter().position(|byte| *byte == b'"')?;
@@ -84,11 +89,6 @@ fn value_span(encoded: &[u8], field: &[u8]) -> Option<Range<usize>> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    /// Where the namespace stands: a view that shows it under another name would write around it.
-    fn namespace_span(encoded: &[u8]) -> Option<Range<usize>> {
-        value_span(&encoded[..revision_span(encoded)?.start], b"\"namespace\":\"")
-    }
 
     #[test]
     fn revision_and_namespace_stand_where_they_are_looked_for() {

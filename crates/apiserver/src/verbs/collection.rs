@@ -16,7 +16,7 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let options = DeleteOptions::read(call)?;
     let cache = &call.shared().cache;
     cache.catch_up().await?;
-    let selection = Selection::parse(&call.registered, &call.info.namespace, &call.query)?;
+    let selection = Selection::parse(&call.registered, &call.info, &call.query)?;
     let request = PageRequest { namespace: &selection.namespace, after: None, limit: None, at: None };
     let page = cache
         .kind(&call.registered.storage)
@@ -30,7 +30,9 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
             Err(error) => return Err(error),
         }
         // As it was found, also if it waits for its finalizers now.
-        deleted.push(shape::from_stored(&call.registered, item.parse()));
+        let mut object = shape::from_stored(&call.registered, item.parse());
+        call.show(&mut object);
+        deleted.push(object);
     }
     let list = json!({
         "apiVersion": call.registered.api_version,

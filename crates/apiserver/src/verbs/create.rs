@@ -55,6 +55,7 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
         _ => error,
     })?;
     check_type(call, &object)?;
+    call.take_in(&mut object);
     admit_fields(call, &mut object, &duplicates, options)?;
     Ok(object)
 }
@@ -145,7 +146,7 @@ pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     }
     call.warnings.extend(strategy::warnings(&object));
     let wire = create_object(call, object, Tracking::Update).await?;
-    shape::object(&call.registered, call.accepted, &call.query, StatusCode::CREATED, wire)
+    call.answer(StatusCode::CREATED, wire)
 }
 
 /// Whether managedFields have been dealt with.
@@ -235,6 +236,7 @@ pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiEr
     }
     let answer = call.registered.kind.answer.clone().ok_or_else(ApiError::no_such_path)?;
     let question = Question { identity: call.identity.clone(), namespace: call.info.namespace.clone(), object };
-    let answered = answer.answer(question).await?;
+    let mut answered = answer.answer(question).await?;
+    call.show(&mut answered);
     shape::value(&call.registered, call.accepted, &call.query, StatusCode::CREATED, &answered)
 }

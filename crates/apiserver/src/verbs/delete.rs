@@ -9,7 +9,7 @@ use super::submit::{self, Live, Submitted};
 use super::{Call, strategy};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
-use crate::respond::{self, shape};
+use crate::respond;
 use crate::storage::keys::ObjectKey;
 
 const ORPHAN: &str = "orphan";
@@ -28,7 +28,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response<ResponseBody>, ApiErr
     let options = DeleteOptions::read(call)?;
     call.shared().cache.catch_up().await?;
     match delete_object(call, &call.key(), &options).await? {
-        Deleted::Waiting(wire) => shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire),
+        Deleted::Waiting(wire) => call.answer(StatusCode::OK, wire),
         Deleted::Gone(object) => {
             let kind = &call.registered.kind;
             let mut details =

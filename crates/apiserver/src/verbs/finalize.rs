@@ -8,7 +8,6 @@ use super::update::{self, Wanted, check_revision};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 use crate::request::options::WriteOptions;
-use crate::respond::shape;
 
 /// Replaces `spec.finalizers`.
 pub(super) async fn finalize(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
@@ -21,5 +20,5 @@ pub(super) async fn finalize(call: &mut Call) -> Result<Response<ResponseBody>, 
         Ok(Wanted { object: wanted, is_tracked: true })
     })
     .await?;
-    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+    call.answer(StatusCode::OK, wire)
 }

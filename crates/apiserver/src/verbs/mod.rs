@@ -18,8 +18,9 @@ mod update;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::authn::Identity;
 use crate::body::{RequestBody, ResponseBody};
@@ -27,7 +28,7 @@ use crate::error::{ApiError, Named};
 use crate::registry::Registered;
 use crate::request::negotiate::{self, Accepted};
 use crate::request::{Query, RequestInfo, content};
-use crate::respond;
+use crate::respond::{self, shape};
 use crate::server::{ApiServer, Shared};
 use crate::storage::keys::ObjectKey;
 
@@ -72,6 +73,29 @@ impl Call {
     /// Names for messages about an invalid object.
     pub(crate) fn named_kind<'a>(&'a self, name: &'a str) -> Named<'a> {
         Named { group: &self.registered.kind.group, resource: &self.registered.kind.kind, name }
+    }
+
+    /// An object that the client has sent, with the server's names in place of a view's.
+    pub(crate) fn take_in(&self, object: &mut Value) {
+        if let Some(view) = &self.info.view {
+            view.take_in(object, self.registered.kind.namespace_references);
+        }
+    }
+
+    /// An object as the client is shown it: with a view's names.
+    pub(crate) fn show(&self, object: &mut Value) {
+        if let Some(view) = &self.info.view {
+            view.show(object, self.registered.kind.namespace_references);
+        }
+    }
+
+    /// An answer of one object, given as it is stored.
+    pub(crate) fn answer(&self, code: StatusCode, wire: Bytes) -> Result<Response<ResponseBody>, ApiError> {
+        let wire = match &self.info.view {
+            None => wire,
+            Some(view) => view.show_bytes(&wire, self.registered.kind.namespace_references),
+        };
+        shape::object(&self.registered, self.accepted, &self.query, code, wire)
     }
 
     /// RFC 3339 with whole seconds, as in metadata.

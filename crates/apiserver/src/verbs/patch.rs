@@ -13,7 +13,6 @@ use crate::error::{ApiError, Cause, Named};
 use crate::patch::{self as patches, PatchError};
 use crate::request::options::{WriteOptions, invalid_patch_options};
 use crate::request::{content, metadata};
-use crate::respond::shape;
 use crate::schema::FieldError;
 use crate::schema::error::go_json;
 
@@ -59,7 +58,11 @@ async fn change(
     }
     let wire = update::change(call, |call, live| {
         let body = call.body.clone();
-        let mut object = edit(&live.object, &body)?;
+        // A patch is written for the object as its client is shown it.
+        let mut shown = live.object.clone();
+        call.show(&mut shown);
+        let mut object = edit(&shown, &body)?;
+        call.take_in(&mut object);
         check_type(call, &object)?;
         check_namespace(call, &mut object)?;
         check_revision(call, &object, live)?;
@@ -68,7 +71,7 @@ async fn change(
         Ok(Wanted { object, is_tracked: false })
     })
     .await?;
-    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+    call.answer(StatusCode::OK, wire)
 }
 
 /// What is wrong with the fields of a patched object is shown with the object, as in Kubernetes.
@@ -92,6 +95,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
     }
     metadata::admit(&mut applied).map_err(ApiError::bad_request)?;
+    call.take_in(&mut applied);
     loop {
         let changed = update::change(call, |call, live| {
             check_revision(call, &applied, live)?;
@@ -101,7 +105,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         let is_create = call.info.subresource.is_empty()
             && matches!(&changed, Err(error) if error.reason == "NotFound" && error.name == call.info.name);
         if !is_create {
-            return shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, changed?);
+            return call.answer(StatusCode::OK, changed?);
         }
         check_name(call, &applied)?;
         let uid = strategy::metadata_text(&applied, "uid");
@@ -115,7 +119,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
             // Somebody else made it meanwhile.
             Err(error) if error.reason == "AlreadyExists" => {}
             created => {
-                return shape::object(&call.registered, call.accepted, &call.query, StatusCode::CREATED, created?);
+                return call.answer(StatusCode::CREATED, created?);
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::registry::Registered;
 use crate::request::{Query, options};
 use crate::respond::{self, shape};
 use crate::storage::keys::{self, ObjectKey};
+use crate::views::Shown;
 
 /// Pieces of this size are sent while the rest of a list is still to be copied: bounds the memory of a list.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -78,7 +79,7 @@ pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError>
     }
     let kind = cache.kind(&call.registered.storage);
     let object = kind.get(call.key().as_str()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
-    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, object.wire.clone())
+    call.answer(StatusCode::OK, object.wire.clone())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,7 +108,7 @@ impl Continue {
 pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
     options::check_list(query, false)?;
-    let selection = Selection::parse(&call.registered, &call.info.namespace, query)?;
+    let selection = Selection::parse(&call.registered, &call.info, query)?;
     let page = select(call, &selection).await?;
     let mut metadata = json!({"continue": "", "resourceVersion": page.revision.to_string()});
     if page.more
@@ -121,9 +122,14 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     }
     let registered = &call.registered;
     if shape::is_plain(registered, call.accepted) {
-        return Ok(plain_list(registered, &metadata, page.items));
+        return Ok(plain_list(registered, &metadata, page.items, call.info.view.clone()));
     }
-    let objects: Vec<Value> = page.items.iter().map(|it| shape::from_stored(registered, it.parse())).collect();
+    let shown = |item: &Arc<CachedObject>| {
+        let mut object = shape::from_stored(registered, item.parse());
+        call.show(&mut object);
+        object
+    };
+    let objects: Vec<Value> = page.items.iter().map(shown).collect();
     shape::list(registered, call.accepted, query, &metadata, &objects)
 }
 
@@ -217,14 +223,21 @@ async fn older_page(
 }
 
 /// A list made of the bytes of the cache, in pieces.
-fn plain_list(registered: &Registered, metadata: &Value, items: Vec<Arc<CachedObject>>) -> Response<ResponseBody> {
+fn plain_list(
+    registered: &Registered,
+    metadata: &Value,
+    items: Vec<Arc<CachedObject>>,
+    view: Option<Shown>,
+) -> Response<ResponseBody> {
     let head = format!(
         "{{\"apiVersion\":{},\"kind\":{},\"metadata\":{metadata},\"items\":[",
         json!(registered.api_version),
         json!(registered.kind.list_kind)
     );
     let total: usize = items.iter().map(|item| item.wire.len() + 1).sum();
-    let mut pieces = Pieces { head: Some(head), items: items.into_iter(), is_first: true, is_done: false };
+    let references = registered.kind.namespace_references;
+    let mut pieces =
+        Pieces { head: Some(head), items: items.into_iter(), view, references, is_first: true, is_done: false };
     if total <= PIECE_BYTES {
         let mut whole = BytesMut::with_capacity(total + 256);
         for piece in pieces.by_ref() {
@@ -239,6 +252,8 @@ fn plain_list(registered: &Registered, metadata: &Value, items: Vec<Arc<CachedOb
 struct Pieces {
     head: Option<String>,
     items: std::vec::IntoIter<Arc<CachedObject>>,
+    view: Option<Shown>,
+    references: &'static [&'static str],
     is_first: bool,
     is_done: bool,
 }
@@ -263,7 +278,10 @@ impl Iterator for Pieces {
             if !std::mem::take(&mut self.is_first) {
                 piece.put_u8(b',');
             }
-            piece.put(&item.wire[..]);
+            match &self.view {
+                None => piece.put(&item.wire[..]),
+                Some(view) => piece.put(view.show_cached(&item.wire, self.references)),
+            }
         }
         Some(piece.freeze())
     }

@@ -22,11 +22,16 @@ pub(super) async fn scale(call: &mut Call) -> Result<Response<ResponseBody>, Api
             call.shared().cache.catch_up().await?;
             let live =
                 submit::load(call, &call.key()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
-            respond::value(StatusCode::OK, &to_scale(&live.object, &paths), call.accepted.encoding)
+            answer(call, to_scale(&live.object, &paths))
         }
         "update" | "patch" => write(call, &paths).await,
         _ => Err(ApiError::verb_not_supported(call.named(""), call.info.verb)),
     }
+}
+
+fn answer(call: &Call, mut scale: Value) -> Result<Response<ResponseBody>, ApiError> {
+    call.show(&mut scale);
+    respond::value(StatusCode::OK, &scale, call.accepted.encoding)
 }
 
 async fn write(call: &mut Call, paths: &ScalePaths) -> Result<Response<ResponseBody>, ApiError> {
@@ -50,7 +55,7 @@ async fn write(call: &mut Call, paths: &ScalePaths) -> Result<Response<ResponseB
     })
     .await?;
     let object: Value = serde_json::from_slice(&wire).map_err(ApiError::internal)?;
-    respond::value(StatusCode::OK, &to_scale(&object, paths), call.accepted.encoding)
+    answer(call, to_scale(&object, paths))
 }
 
 fn from_scale(call: &Call, live: &Live, scale: &Value, paths: &ScalePaths) -> Result<Wanted, ApiError> {

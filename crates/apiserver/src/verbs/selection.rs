@@ -3,7 +3,7 @@
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
-use crate::request::Query;
+use crate::request::{Query, RequestInfo};
 use crate::selector::{FieldSelector, LabelSelector};
 
 /// Namespace, labels and fields.
@@ -18,18 +18,25 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// From the query.
-    pub(crate) fn parse(registered: &Registered, namespace: &str, query: &Query) -> Result<Self, ApiError> {
+    pub(crate) fn parse(registered: &Registered, info: &RequestInfo, query: &Query) -> Result<Self, ApiError> {
         let bad = |error: crate::selector::SelectorError| ApiError::bad_request(error.to_string());
         let labels = query.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
         let selectable: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
-        let fields = query
+        let mut fields = query
             .text("fieldSelector")
             .map(|text| FieldSelector::parse(text, registered.kind.is_namespaced(), &selectable))
             .transpose()
             .map_err(bad)?;
+        if let (Some(fields), Some(view)) = (&mut fields, &info.view) {
+            fields.map_value("metadata.namespace", |name| view.real_of(name).to_owned());
+            for pointer in registered.kind.namespace_references {
+                let field = pointer.trim_start_matches('/').replace('/', ".");
+                fields.map_value(&field, |name| view.real_of(name).to_owned());
+            }
+        }
         let name = fields.as_ref().and_then(|it| it.exact_name().map(str::to_owned));
         Ok(Selection {
-            namespace: namespace.to_owned(),
+            namespace: info.namespace.clone(),
             labels: labels.filter(|it| !it.is_everything()),
             fields: fields.filter(|it| !it.is_everything()),
             name,

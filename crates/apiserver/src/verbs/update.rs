@@ -11,7 +11,6 @@ use crate::apply;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 use crate::request::options::WriteOptions;
-use crate::respond::shape;
 use crate::schema::FieldError;
 
 /// Attempts before a change that fits any state is given up because others were faster every time.
@@ -43,7 +42,7 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         Ok(Wanted { object: object.clone(), is_tracked: false })
     })
     .await?;
-    shape::object(&call.registered, call.accepted, &call.query, StatusCode::OK, wire)
+    call.answer(StatusCode::OK, wire)
 }
 
 /// The name in the wanted state must be the path's.

@@ -12,27 +12,31 @@ use crate::registry::Registered;
 use crate::request::Query;
 use crate::request::negotiate::Shape;
 use crate::respond::shape;
+use crate::verbs::Call;
+use crate::views::Shown;
 
 /// How one watcher wants its events.
 pub(super) struct Encoder {
     registered: Arc<Registered>,
     shape: Shape,
+    view: Option<Shown>,
     query: Query,
     is_plain: bool,
     has_sent_columns: bool,
 }
 
 impl Encoder {
-    pub(super) fn new(registered: Arc<Registered>, shape: Shape, query: &Query) -> Result<Self, ApiError> {
+    pub(super) fn new(call: &Call, query: &Query) -> Result<Self, ApiError> {
         shape::include_object(query)?;
+        let (registered, shape, view) = (call.registered.clone(), call.accepted.shape, call.info.view.clone());
         let is_plain = shape == Shape::Object && registered.kind.shared_storage.is_none();
-        Ok(Encoder { registered, shape, query: query.clone(), is_plain, has_sent_columns: false })
+        Ok(Encoder { registered, shape, view, query: query.clone(), is_plain, has_sent_columns: false })
     }
 
     /// An object of the initial state.
     pub(super) fn initial(&mut self, object: &CachedObject) -> Bytes {
         if self.is_plain {
-            return event_line(EventType::Added.as_str(), &object.wire);
+            return self.plain(EventType::Added, &object.wire);
         }
         self.shaped(EventType::Added, &object.wire)
     }
@@ -40,14 +44,29 @@ impl Encoder {
     /// A change, seen as that type of event.
     pub(super) fn change(&mut self, change: &Change, event: EventType) -> Bytes {
         if self.is_plain {
-            return change.line(event);
+            return match self.view {
+                None => change.line(event),
+                Some(_) => self.plain(event, &change.object(event)),
+            };
         }
         self.shaped(event, &change.object(event))
     }
 
+    fn plain(&self, event: EventType, wire: &Bytes) -> Bytes {
+        match &self.view {
+            None => event_line(event.as_str(), wire),
+            Some(view) => {
+                event_line(event.as_str(), &view.show_cached(wire, self.registered.kind.namespace_references))
+            }
+        }
+    }
+
     fn shaped(&mut self, event: EventType, wire: &[u8]) -> Bytes {
         let stored: Value = serde_json::from_slice(wire).unwrap_or_default();
-        let object = shape::from_stored(&self.registered, stored);
+        let mut object = shape::from_stored(&self.registered, stored);
+        if let Some(view) = &self.view {
+            view.show(&mut object, self.registered.kind.namespace_references);
+        }
         let with_columns = !std::mem::replace(&mut self.has_sent_columns, true);
         match shape::shape(&self.registered, self.shape, &self.query, &object, with_columns) {
             Ok(shaped) => event_line(event.as_str(), shaped.to_string().as_bytes()),

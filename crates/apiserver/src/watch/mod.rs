@@ -39,7 +39,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     if !shape::is_streamable(call.accepted) {
         return Err(ApiError::not_acceptable("application/json"));
     }
-    let selection = Selection::parse(&call.registered, &call.info.namespace, query)?;
+    let selection = Selection::parse(&call.registered, &call.info, query)?;
     let revision = revision_parameter(query)?;
     let with_bookmarks = query.flag("allowWatchBookmarks");
     let initial = query.optional_flag("sendInitialEvents");
@@ -56,7 +56,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         Some(_) => {}
     }
     let wants_state = initial.unwrap_or(revision.unwrap_or_default() == 0);
-    let encoder = Encoder::new(call.registered.clone(), call.accepted.shape, query)?;
+    let encoder = Encoder::new(call, query)?;
     let (first, begin) = if wants_state {
         let request = PageRequest { namespace: &selection.namespace, after: None, limit: None, at: None };
         let page = kind

@@ -16,6 +16,7 @@ use evroc_apiserver::{ApiServer, audit::FileAudit};
 use evroc_control::access::Tables;
 use evroc_control::controllers::Controllers;
 use evroc_control::tokens::{self, Issuer};
+use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_iam::token::TokenKey;
 use evroc_registry::Registry;
@@ -50,6 +51,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         .kind(tokens::kind(&access.issuer))
         .authenticator(tokens::authenticator(&access.issuer))
         .authorizer(Arc::new(Tables))
+        .views(Arc::new(Endpoints))
         .audit(Arc::new(FileAudit::open(&config.role_dir.join("audit.jsonl")).context("cannot open the audit log")?))
         .mount(Mount::new("", "/v2", router))
         .start()
