@@ -3,6 +3,7 @@
 //! Everything a test makes on the machine carries the [`PREFIX`] in its name, so that a cloud from `make run` and any number of
 //! test runs stand side by side, and [`leftovers`] can say whose something is.
 
+pub mod etcd;
 pub mod leftovers;
 pub mod names;
 pub mod process;

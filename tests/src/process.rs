@@ -113,6 +113,12 @@ impl Running {
         }
     }
 
+    /// Ends it as `kill -9` does and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Waits for the end, and makes one at the deadline.
     pub fn finish(mut self, within: Duration) -> Result<Output> {
         drop(self.child.stdin.take());

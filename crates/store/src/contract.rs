@@ -510,6 +510,16 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::LeaseNotFound`] if it has ended.
     async fn lease_revoke(&self, id: LeaseId) -> Result<Revision>;
 
+    /// A lease as it was granted.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseNotFound`] if it has ended.
+    async fn lease(&self, id: LeaseId) -> Result<Lease>;
+
     /// What this backend accepts.
     fn limits(&self) -> Limits;
+
+    /// Answers what was asked before, then lets go of the state: watches end and later operations fail with
+    /// [`StoreError::Closed`].
+    async fn close(&self);
 }

@@ -1,7 +1,7 @@
 //! Revisioned key-value store with watch, behind one contract.
 //!
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
-//! - [`embedded`]: the backend in a folder of this machine.
+//! - [`embedded`]: the backend in a folder of this machine. [`etcd`]: the backend in an etcd cluster.
 //! - [`compaction`]: forgetting history continuously.
 //! - [`clock`]: time as an argument. [`error`]: what can go wrong.
 
@@ -12,7 +12,9 @@ pub mod contract;
 pub mod contract_tests;
 pub mod embedded;
 pub mod error;
+pub mod etcd;
 mod limits;
+mod queue;
 
 pub use contract::{
     Batch, Change, Condition, Event, KeyRange, KeyValue, Lease, LeaseId, Limits, Operation, Previous, RangePage,
@@ -20,3 +22,4 @@ pub use contract::{
 };
 pub use embedded::EmbeddedStore;
 pub use error::StoreError;
+pub use etcd::EtcdStore;

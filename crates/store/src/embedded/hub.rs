@@ -1,20 +1,13 @@
 //! Who watches: a bounded queue for each watcher that has caught up. The writer never waits for any of them.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
-use super::lock;
 use crate::contract::{Batch, Change, Event, KeyRange, KeyValue, Previous, Revision};
 use crate::error::StoreError;
-
-/// Batches that wait for a watcher at most. Lower closes watchers in a burst (one group commit brings up to 1,024
-/// batches at once); higher lets one stuck watcher hold more memory.
-pub(super) const QUEUE_BATCHES: usize = 8 * 1024;
-/// Bytes of values that wait for a watcher at most. Watchers share the values, so only the slowest one costs memory.
-const QUEUE_BYTES: usize = 64 << 20;
+use crate::queue::Queue;
 
 /// A change as the writer made it.
 pub(super) struct Published {
@@ -179,95 +172,4 @@ fn event(
         },
         previous,
     })
-}
-
-/// What waits for one watcher.
-#[derive(Default)]
-pub(super) struct Queue {
-    inner: Mutex<QueueInner>,
-    filled: Notify,
-}
-
-#[derive(Default)]
-struct QueueInner {
-    batches: VecDeque<Batch>,
-    bytes: usize,
-    /// The newest revision of any batch that was queued.
-    seen: Revision,
-    /// Set once: how the stream ends after what is queued.
-    end: Option<Option<StoreError>>,
-}
-
-impl Queue {
-    /// Appends a batch; returns false if the watcher is too slow and was closed.
-    fn push(&self, batch: Batch) -> bool {
-        let mut inner = lock(&self.inner);
-        let size = weight(&batch);
-        if inner.batches.len() >= QUEUE_BATCHES || (inner.bytes + size > QUEUE_BYTES && !inner.batches.is_empty()) {
-            let seen = inner.seen;
-            inner.end.get_or_insert(Some(StoreError::Lagged { seen, queue: QUEUE_BATCHES }));
-            drop(inner);
-            self.filled.notify_one();
-            return false;
-        }
-        inner.bytes += size;
-        inner.seen = batch.revision;
-        inner.batches.push_back(batch);
-        drop(inner);
-        self.filled.notify_one();
-        true
-    }
-
-    /// Tells the watcher that it has seen everything up to `revision`.
-    pub fn mark(&self, revision: Revision) {
-        let mut inner = lock(&self.inner);
-        if inner.end.is_some() || inner.batches.back().is_some_and(|last| last.revision >= revision) {
-            return;
-        }
-        inner.seen = revision;
-        let mark = Batch { revision, events: Arc::new([]) };
-        match inner.batches.back_mut() {
-            Some(last) if last.is_progress_mark() => *last = mark,
-            _ => inner.batches.push_back(mark),
-        }
-        drop(inner);
-        self.filled.notify_one();
-    }
-
-    /// Ends the stream after what is queued, with `error` or as closed.
-    fn close(&self, error: Option<StoreError>) {
-        lock(&self.inner).end.get_or_insert(error);
-        self.filled.notify_one();
-    }
-
-    /// The next batch; the error that the watch ended with; `None` when it ended because the store was closed.
-    pub async fn next(&self) -> Option<Result<Batch, StoreError>> {
-        loop {
-            {
-                let mut inner = lock(&self.inner);
-                if let Some(batch) = inner.batches.pop_front() {
-                    inner.bytes -= weight(&batch);
-                    return Some(Ok(batch));
-                }
-                if let Some(end) = &mut inner.end {
-                    return end.take().map(Err);
-                }
-            }
-            // notify_one keeps a permit when nobody waits yet, so nothing is missed in between.
-            self.filled.notified().await;
-        }
-    }
-}
-
-/// Bytes of the values that a batch keeps in memory.
-fn weight(batch: &Batch) -> usize {
-    let value = |event: &Event| match &event.change {
-        Change::Put(item) => item.value.len(),
-        Change::Delete { .. } => 0,
-    };
-    let previous = |event: &Event| {
-        let value = event.previous.as_ref().and_then(|p| p.value.as_ref());
-        value.map_or(0, Bytes::len)
-    };
-    batch.events.iter().map(|event| value(event) + previous(event)).sum()
 }

@@ -44,6 +44,11 @@ impl Leases {
         self.leases.contains_key(&id)
     }
 
+    /// The lease as it was granted.
+    pub fn get(&self, id: LeaseId) -> Option<Lease> {
+        Some(Lease { id, ttl: self.leases.get(&id)?.ttl })
+    }
+
     /// Renews a lease; `None` if it does not exist or its time has come.
     pub fn keep_alive(&mut self, id: LeaseId, now: Duration) -> Option<Lease> {
         let state = self.leases.get_mut(&id)?;

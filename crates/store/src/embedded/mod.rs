@@ -275,17 +275,6 @@ impl EmbeddedStore {
         }
     }
 
-    /// Answers what was asked before, then stops: watches end, later operations fail with [`StoreError::Closed`], and
-    /// the folder can be opened again.
-    pub async fn close(&self) {
-        // It fails if the writer has already stopped.
-        let _ = self.requests.send(Request::Close).await;
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-    }
-
     /// Writes a copy of the whole store, history included, to the new file `target`, and returns its revision. The
     /// copy in an empty folder as `store.db` is a store. Reads and writes go on meanwhile.
     ///
@@ -431,8 +420,22 @@ impl Store for EmbeddedStore {
         self.ask(|reply| Request::Revoke(id, reply)).await
     }
 
+    async fn lease(&self, id: LeaseId) -> Result<Lease> {
+        self.ask(|reply| Request::Lease(id, reply)).await
+    }
+
     fn limits(&self) -> Limits {
         LIMITS
+    }
+
+    /// Afterwards the folder can be opened again.
+    async fn close(&self) {
+        // It fails if the writer has already stopped.
+        let _ = self.requests.send(Request::Close).await;
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use super::hub::Queue;
 use super::index::RowId;
 use super::rows::{self, Head};
 use super::{Shared, lock, read_lock};
@@ -23,6 +22,7 @@ use crate::contract::{
     Batch, Change, Event, KeyRange, KeyValue, Previous, Result, Revision, WatchRequest, WatchStream,
 };
 use crate::error::StoreError;
+use crate::queue::Queue;
 
 /// A watcher joins the hub when it is closer than this: the queue must hold what is written while it reads the gap.
 const JOIN_GAP: u64 = 1000;

@@ -50,6 +50,7 @@ pub(super) enum Request {
     Grant(Duration, Reply<Lease>),
     KeepAlive(LeaseId, Reply<Lease>),
     Revoke(LeaseId, Reply<Revision>),
+    Lease(LeaseId, Reply<Lease>),
     /// Ends the leases whose time has come.
     Expire,
     Close,
@@ -133,6 +134,9 @@ impl Writer {
                     let renewed = self.leases.keep_alive(id, self.shared.clock.now());
                     let _ = reply.send(renewed.ok_or(StoreError::LeaseNotFound { id }));
                     self.tell_deadline();
+                }
+                Some(Request::Lease(id, reply)) => {
+                    let _ = reply.send(self.leases.get(id).ok_or(StoreError::LeaseNotFound { id }));
                 }
                 Some(Request::Grant(ttl, reply)) => {
                     let _ = reply.send(self.grant(ttl)?);

@@ -1,4 +1,4 @@
-//! The contract's suite on the embedded backend.
+//! The contract's suite on every backend.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use evroc_store::clock::ManualClock;
 use evroc_store::contract_tests::Subject;
 use evroc_store::embedded::{EmbeddedStore, Options};
-use evroc_store::{Store, contract_tests};
+use evroc_store::{EtcdStore, Store, etcd};
+use evroc_tests::etcd::Etcd;
 use tempfile::TempDir;
 
 pub struct Embedded {
@@ -45,4 +46,63 @@ impl Subject for Embedded {
     }
 }
 
-contract_tests!(embedded);
+/// The store in an etcd of its own.
+pub struct InEtcd {
+    etcd: Etcd,
+    store: Option<Arc<EtcdStore>>,
+}
+
+pub async fn etcd(version: &'static str) -> InEtcd {
+    let started = tokio::task::spawn_blocking(move || Etcd::start(version));
+    let etcd = started.await.expect("started").expect("etcd starts");
+    let mut subject = InEtcd { etcd, store: None };
+    subject.open().await;
+    subject
+}
+
+impl InEtcd {
+    async fn open(&mut self) {
+        let address = self.etcd.address().parse().expect("an address");
+        match etcd::Options::new(address).open().await {
+            Ok(store) => self.store = Some(Arc::new(store)),
+            Err(error) => panic!("{error:?}\n{}", self.etcd.log()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Subject for InEtcd {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone().expect("store is open")
+    }
+
+    async fn pass(&self, time: Duration) {
+        // Its clock is its own: between two looks of the caller (poll) that much has to go by.
+        tokio::time::sleep(time).await;
+    }
+
+    async fn restart(&mut self) {
+        self.store.take().expect("store is open").close().await;
+        self.etcd.restart().expect("etcd starts again");
+        self.open().await;
+    }
+}
+
+mod on_embedded {
+    use super::embedded;
+    evroc_store::contract_tests!(embedded);
+}
+
+mod on_etcd_3_4 {
+    async fn subject() -> super::InEtcd {
+        super::etcd("3.4").await
+    }
+    evroc_store::contract_tests!(subject);
+}
+
+mod on_etcd_3_5 {
+    async fn subject() -> super::InEtcd {
+        super::etcd("3.5").await
+    }
+    evroc_store::contract_tests!(subject);
+}

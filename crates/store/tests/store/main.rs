@@ -1,8 +1,9 @@
-//! The embedded backend: the contract, a model to compare with, crashes, damage.
+//! The backends: the contract, a model to compare with, crashes, damage, and what only one of them has.
 
 mod contract;
 mod crash;
 mod damage;
+mod etcd;
 mod files;
 mod load;
 mod model;

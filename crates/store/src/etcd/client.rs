@@ -1,0 +1,188 @@
+//! Calls to an etcd cluster: one connection to each member for requests and one for watches, so that events which wait
+//! for a consumer do not hold up requests.
+//!
+//! One member is asked until it cannot answer, then the next one. What only reads is asked again; a write is asked again
+//! only if it certainly did not reach a member: else nobody knows whether it was applied, and that is the answer.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use tokio::time::Instant;
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::{Address, Tls};
+
+/// How long a member may take to accept a connection. Too short gives up on a busy one, too long delays the next one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an answer may take; etcd itself gives up a little earlier when it has no leader.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long calls that may be repeated are: an election of a leader takes about a second.
+const REPEAT_FOR: Duration = Duration::from_secs(10);
+/// Between rounds over all members.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a member that owes answers is asked whether it is there; etcd closes connections that ask more often than
+/// each 5 s.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+/// Whether a call may be made again when it is unknown what became of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Asking twice is as good as asking once.
+    Read,
+    /// Asking twice may be wrong.
+    Write,
+}
+
+/// Bytes that a member may send ahead on a stream and on a connection. The HTTP/2 library also sizes by the latter how many
+/// small frames may wait (half of it, 256 bytes each): with its default of 64 KiB, the answers to some hundred writes at a
+/// time, each a few bytes, are taken for an attack and the connection is closed.
+const WINDOWS: (u32, u32) = (8 << 20, 64 << 20);
+
+pub(super) struct Client {
+    requests: Vec<Channel>,
+    watches: Vec<Channel>,
+    current: AtomicUsize,
+}
+
+impl Client {
+    /// Prepares connections; they are made when they are needed.
+    pub fn new(address: &Address, tls: Option<&Tls>) -> Result<Self, tonic::transport::Error> {
+        let channels = || -> Result<Vec<Channel>, tonic::transport::Error> {
+            address.endpoints.iter().map(|member| Ok(endpoint(member, tls)?.connect_lazy())).collect()
+        };
+        Ok(Client { requests: channels()?, watches: channels()?, current: AtomicUsize::new(0) })
+    }
+
+    /// Asks one question, of the next member if one cannot answer.
+    pub async fn call<Q, A>(&self, path: &'static str, effect: Effect, question: Q) -> Result<A, Status>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let deadline = Instant::now() + REPEAT_FOR;
+        let mut attempts = 0;
+        loop {
+            let member = self.current.load(Ordering::Relaxed);
+            let mut grpc = grpc(&self.requests[member % self.requests.len()]);
+            let mut request = request(question.clone());
+            request.set_timeout(CALL_TIMEOUT);
+            let answer = async {
+                grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+                let codec = ProstCodec::<Q, A>::default();
+                grpc.unary(request, PathAndQuery::from_static(path), codec).await
+            };
+            let answered = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+            let status = match answered {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            if !is_of_the_member(&status) || (effect == Effect::Write && !never_sent(&status)) {
+                if is_of_the_member(&status) {
+                    self.leave(member);
+                }
+                return Err(status);
+            }
+            self.leave(member);
+            attempts += 1;
+            if Instant::now() >= deadline {
+                return Err(status);
+            }
+            if attempts % self.requests.len() == 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Opens a stream of questions and answers; which member answers may differ each time.
+    pub async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        questions: impl futures::Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let member = self.current.load(Ordering::Relaxed);
+        let mut grpc = grpc(&self.watches[member % self.watches.len()]);
+        let opened = async {
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            grpc.streaming(request(questions), PathAndQuery::from_static(path), codec).await
+        };
+        let opened = tokio::time::timeout(CALL_TIMEOUT, opened).await;
+        match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => {
+                if is_of_the_member(&status) {
+                    self.leave(member);
+                }
+                Err(status)
+            }
+        }
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Goes on to the next member, if nobody did so meanwhile.
+    fn leave(&self, member: usize) {
+        let _ = self.current.compare_exchange(member, member.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+fn grpc(channel: &Channel) -> Grpc<Channel> {
+    // Whole revisions come in one message, however large.
+    Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX)
+}
+
+fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    // A member that is cut off from the others says so instead of being silent.
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
+}
+
+fn endpoint(member: &str, tls: Option<&Tls>) -> Result<Endpoint, tonic::transport::Error> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .http2_keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    let Some(tls) = tls else { return Ok(endpoint) };
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca));
+    if let Some((certificate, key)) = &tls.identity {
+        config = config.identity(Identity::from_pem(certificate, key));
+    }
+    endpoint.tls_config(config)
+}
+
+/// Whether another member may give a better answer.
+fn is_of_the_member(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+}
+
+/// Whether a question certainly reached no member.
+fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,97 @@
+//! What etcd says, in the words of the contract.
+
+use tonic::{Code, Status};
+
+use super::Address;
+use crate::error::StoreError;
+
+/// Why the store in an etcd could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The TLS material cannot be used.
+    #[error("TLS to {address} cannot be set up from the certificates and key given")]
+    Tls {
+        /// The cluster.
+        address: Address,
+        /// Why not.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// No member gave an answer.
+    #[error("no member of {address} answers: is etcd started, and are its address and certificates right?")]
+    Unreachable {
+        /// The cluster.
+        address: Address,
+        /// What the last one said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The prefix is another program's.
+    #[error("{address} holds something else: the key {key} was not written by this program. Choose another prefix: etcd://HOST:PORT/PREFIX")]
+    Foreign {
+        /// The cluster.
+        address: Address,
+        /// The key that says so.
+        key: String,
+    },
+    /// A store that should be made exists.
+    #[error("{address} already holds a store: choose another prefix, or remove what is below {}/", address.prefix())]
+    Exists {
+        /// The cluster.
+        address: Address,
+    },
+}
+
+/// Kinds of refusals that mean something in the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Compacted,
+    Future,
+    LeaseNotFound,
+    NoSpace,
+    TooLarge,
+    TooManyOperations,
+    Other,
+}
+
+/// etcd's errors have codes that several share, and words that are part of its protocol: its own clients compare them.
+pub(super) fn refusal(status: &Status) -> Refusal {
+    let says = |words: &str| status.message().contains(words);
+    match status.code() {
+        Code::OutOfRange if says("has been compacted") => Refusal::Compacted,
+        Code::OutOfRange if says("future revision") => Refusal::Future,
+        Code::NotFound if says("lease not found") => Refusal::LeaseNotFound,
+        Code::ResourceExhausted if says("database space exceeded") => Refusal::NoSpace,
+        Code::InvalidArgument if says("request is too large") => Refusal::TooLarge,
+        // The transport's own limit, a little above the one before.
+        Code::ResourceExhausted if says("message larger than max") => Refusal::TooLarge,
+        Code::InvalidArgument if says("too many operations") => Refusal::TooManyOperations,
+        _ => Refusal::Other,
+    }
+}
+
+/// A failure without a meaning of its own in the contract.
+pub(super) fn failed(operation: &'static str, status: Status) -> StoreError {
+    match refusal(&status) {
+        Refusal::NoSpace => StoreError::DiskFull { detail: format!("etcd: {}", status.message()) },
+        _ => StoreError::backend(operation, Said(status)),
+    }
+}
+
+/// A status in one line: its own words are a dump of everything it holds.
+#[derive(Debug)]
+pub(super) struct Said(pub Status);
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = if self.0.message().is_empty() { self.0.code().description() } else { self.0.message() };
+        write!(f, "etcd: {words}")
+    }
+}
+
+impl std::error::Error for Said {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

@@ -1,0 +1,133 @@
+//! Transactions: conditions are compared by etcd, and where one does not hold it answers with all their keys, from which
+//! the first that fails is found.
+
+use bytes::Bytes;
+
+use super::error::{Refusal, failed, refusal};
+use super::{Inner, LIMITS, TXN, header, proto};
+use crate::contract::{Condition, KeyValue, LeaseId, Operation, Result, Txn, TxnOutcome};
+use crate::error::StoreError;
+
+use super::client::Effect;
+
+/// Runs a transaction whose size has been checked.
+pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
+    let keys = &inner.keys;
+    let request = proto::TxnRequest {
+        compare: txn.conditions.iter().map(|condition| comparison(inner, condition)).collect(),
+        success: txn
+            .operations
+            .iter()
+            .map(|change| {
+                operation(match change {
+                    Operation::Put { key, value, lease } => proto::Request::Put(proto::PutRequest {
+                        key: keys.key(key),
+                        value: keys.seal(key, value),
+                        lease: lease.map_or(0, |id| id.0 as i64),
+                    }),
+                    Operation::Delete { key } => {
+                        proto::Request::DeleteRange(proto::DeleteRangeRequest { key: keys.key(key) })
+                    }
+                })
+            })
+            .collect(),
+        failure: txn
+            .conditions
+            .iter()
+            .map(|condition| {
+                let range = proto::RangeRequest { key: keys.key(condition.key()), ..Default::default() };
+                operation(proto::Request::Range(range))
+            })
+            .collect(),
+    };
+    let effect = if txn.operations.is_empty() { Effect::Read } else { Effect::Write };
+    let answer: proto::TxnResponse = match inner.client.call(TXN, effect, request).await {
+        Ok(answer) => answer,
+        Err(status) => {
+            return Err(match refusal(&status) {
+                Refusal::LeaseNotFound => StoreError::LeaseNotFound { id: ended_lease(inner, &txn).await? },
+                Refusal::TooLarge => too_large("size of a transaction in bytes", size(&txn), LIMITS.txn_bytes),
+                Refusal::TooManyOperations => {
+                    let operations = txn.operations.len().max(txn.conditions.len());
+                    too_large("number of a transaction's operations", operations, LIMITS.operations)
+                }
+                _ => failed("apply a transaction", status),
+            });
+        }
+    };
+    let revision = keys.revision(header(answer.header));
+    if answer.succeeded {
+        return Ok(TxnOutcome::Committed { revision });
+    }
+    for (index, condition) in txn.conditions.iter().enumerate() {
+        let range = answer.responses.get(index).and_then(|response| response.range.as_ref());
+        let current = range.and_then(|range| range.kvs.first()).map(|found| keys.item(found)).transpose()?;
+        if !holds(condition, current.as_ref()) {
+            return Ok(TxnOutcome::ConditionFailed { index, current, revision });
+        }
+    }
+    Err(StoreError::backend("apply a transaction", "etcd refused it, but all of its conditions hold"))
+}
+
+fn holds(condition: &Condition, current: Option<&KeyValue>) -> bool {
+    match condition {
+        Condition::Absent(_) => current.is_none(),
+        Condition::Exists(_) => current.is_some(),
+        Condition::Unchanged(_, revision) => current.is_some_and(|item| item.mod_revision == *revision),
+    }
+}
+
+fn comparison(inner: &Inner, condition: &Condition) -> proto::Compare {
+    let key = inner.keys.key(condition.key());
+    match condition {
+        Condition::Absent(_) => compare(&key, proto::CompareResult::Equal, proto::Target::CreateRevision(0)),
+        Condition::Exists(_) => compare(&key, proto::CompareResult::Greater, proto::Target::CreateRevision(0)),
+        Condition::Unchanged(_, revision) => {
+            // What is older than the store, no key of it has; 0 would be that of absent ones.
+            let revision = inner.keys.etcd_revision(*revision).unwrap_or(inner.keys.created());
+            compare(&key, proto::CompareResult::Equal, proto::Target::ModRevision(revision))
+        }
+    }
+}
+
+pub(super) fn compare(key: &Bytes, result: proto::CompareResult, value: proto::Target) -> proto::Compare {
+    let target = match value {
+        proto::Target::CreateRevision(_) => proto::CompareTarget::Create,
+        proto::Target::ModRevision(_) => proto::CompareTarget::Mod,
+    };
+    proto::Compare { result: result.into(), target: target.into(), key: key.clone(), value: Some(value) }
+}
+
+pub(super) fn operation(request: proto::Request) -> proto::RequestOp {
+    proto::RequestOp { request: Some(request) }
+}
+
+/// Which of a transaction's leases has ended: etcd does not say.
+async fn ended_lease(inner: &Inner, txn: &Txn) -> Result<LeaseId> {
+    let mut named = txn.operations.iter().filter_map(|operation| match operation {
+        Operation::Put { lease, .. } => *lease,
+        Operation::Delete { .. } => None,
+    });
+    let first = named.clone().next();
+    let mut last = first.unwrap_or(LeaseId(0));
+    for id in named.by_ref() {
+        last = id;
+        if inner.time_to_live(id).await?.is_none() {
+            return Ok(id);
+        }
+    }
+    Ok(last)
+}
+
+fn too_large(what: &'static str, size: usize, limit: usize) -> StoreError {
+    // The server's limit may be set lower than what is usual.
+    StoreError::TooLarge { what, size, limit: limit.min(size.saturating_sub(1)) }
+}
+
+fn size(txn: &Txn) -> usize {
+    let of = |operation: &Operation| match operation {
+        Operation::Put { key, value, .. } => key.len() + value.len(),
+        Operation::Delete { key } => key.len(),
+    };
+    txn.operations.iter().map(of).sum::<usize>() + txn.conditions.iter().map(|c| c.key().len()).sum::<usize>()
+}
