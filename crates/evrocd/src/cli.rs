@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use evroc_store::etcd::Address;
 
 use crate::instance::InstanceName;
+use crate::roles::EtcdSettings;
 use crate::supervisor::UpOptions;
 
 /// The server of the evroc cloud.
@@ -30,6 +32,9 @@ pub enum Command {
     /// Disk images.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The state: backups, and where it is kept.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Show the version.
     Version,
     /// Started by the supervisor.
@@ -92,6 +97,8 @@ pub struct UpArgs {
     /// The way out of private networks: none, host (through this machine), or netns:PATH. Remembered [default: host].
     #[arg(long, value_name = "UPLINK")]
     pub uplink: Option<String>,
+    #[command(flatten)]
+    pub store: StoreChoice,
     /// Internal: this is the background process.
     #[arg(long, hide = true)]
     pub detached_child: bool,
@@ -99,8 +106,8 @@ pub struct UpArgs {
 
 impl UpArgs {
     /// The options for the supervisor.
-    pub fn options(&self) -> UpOptions {
-        UpOptions {
+    pub fn options(&self) -> anyhow::Result<UpOptions> {
+        Ok(UpOptions {
             state_root: self.state_dir_root.clone(),
             api_port: self.api_port,
             https_port: self.https_port,
@@ -113,8 +120,76 @@ impl UpArgs {
             image_dir: self.image_dir.clone(),
             scale_to_zero_seconds: self.scale_to_zero_seconds,
             uplink: self.uplink.clone(),
-        }
+            store: self.store.settings()?,
+        })
     }
+}
+
+/// Where the state is kept.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StoreChoice {
+    /// Where the state is kept: embedded, or an etcd (3.4 or newer) as etcd://HOST:PORT[,HOST:PORT…][/PREFIX]. Remembered [default: embedded].
+    #[arg(long, value_name = "STORE", value_parser = parse_store)]
+    pub store: Option<String>,
+    /// Certificate of the authority that signed those of the etcd's members; turns TLS on. Remembered.
+    #[arg(long, value_name = "FILE", requires = "store")]
+    pub store_ca: Option<PathBuf>,
+    /// Certificate to show to the etcd's members. Remembered.
+    #[arg(long, value_name = "FILE", requires = "store_ca", requires = "store_key")]
+    pub store_cert: Option<PathBuf>,
+    /// Key of that certificate. Remembered.
+    #[arg(long, value_name = "FILE", requires = "store_cert")]
+    pub store_key: Option<PathBuf>,
+}
+
+/// The word for the store that needs nothing else.
+const EMBEDDED: &str = "embedded";
+
+impl StoreChoice {
+    /// What was chosen: nothing, the embedded store (`Some(None)`), or an etcd.
+    pub fn settings(&self) -> anyhow::Result<Option<Option<EtcdSettings>>> {
+        let Some(store) = &self.store else { return Ok(None) };
+        if store == EMBEDDED {
+            anyhow::ensure!(self.store_ca.is_none(), "--store-ca: expected an etcd, found --store embedded; leave it out");
+            return Ok(Some(None));
+        }
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+        Ok(Some(Some(EtcdSettings {
+            address: store.parse::<Address>()?.to_string(),
+            ca: absolute(&self.store_ca)?,
+            certificate: absolute(&self.store_cert)?,
+            key: absolute(&self.store_key)?,
+        })))
+    }
+}
+
+/// `evrocd store …`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Write a copy of the whole state to a new file; the cloud may run meanwhile.
+    Backup {
+        #[command(flatten)]
+        instance: InstanceArg,
+        /// The file to write.
+        file: PathBuf,
+    },
+    /// Make the state what it was when a backup was taken; the cloud must be stopped.
+    Restore {
+        #[command(flatten)]
+        instance: InstanceArg,
+        /// The backup.
+        file: PathBuf,
+        /// Replace the state that is there: an embedded store is moved aside, one in an etcd is removed.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Copy the state to another store, compare the two, and use that one from now on; the cloud must be stopped.
+    Migrate {
+        #[command(flatten)]
+        instance: InstanceArg,
+        #[command(flatten)]
+        to: StoreChoice,
+    },
 }
 
 /// `evrocd down`.
@@ -186,6 +261,16 @@ pub struct ShimArgs {
     /// The shim's folder.
     #[arg(long)]
     pub dir: PathBuf,
+}
+
+fn parse_store(text: &str) -> Result<String, String> {
+    if text == EMBEDDED {
+        return Ok(text.to_owned());
+    }
+    match text.parse::<Address>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(error) => Err(format!("{error}, or embedded")),
+    }
 }
 
 /// A domain: labels of small letters, digits and dashes.

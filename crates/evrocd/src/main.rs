@@ -40,6 +40,13 @@ fn main() -> ExitCode {
         Command::Status(arguments) => commands::status(&arguments),
         Command::Doctor(arguments) => commands::doctor(&arguments),
         Command::Image(cli::ImageCommand::Import { instance, dir }) => commands::import(&instance.instance, &dir),
+        Command::Store(command) => match command {
+            cli::StoreCommand::Backup { instance, file } => commands::store::backup(&instance.instance, &file),
+            cli::StoreCommand::Restore { instance, file, replace } => {
+                commands::store::restore(&instance.instance, &file, replace)
+            }
+            cli::StoreCommand::Migrate { instance, to } => commands::store::migrate(&instance.instance, &to),
+        },
         Command::Version => {
             say!("evrocd {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

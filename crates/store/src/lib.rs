@@ -2,7 +2,7 @@
 //!
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
 //! - [`embedded`]: the backend in a folder of this machine. [`etcd`]: the backend in an etcd cluster.
-//! - [`compaction`]: forgetting history continuously.
+//! - [`compaction`]: forgetting history continuously. [`copy`]: one store into another.
 //! - [`clock`]: time as an argument. [`error`]: what can go wrong.
 
 pub mod clock;
@@ -10,6 +10,7 @@ pub mod compaction;
 pub mod contract;
 #[cfg(feature = "contract-tests")]
 pub mod contract_tests;
+pub mod copy;
 pub mod embedded;
 pub mod error;
 pub mod etcd;

@@ -16,6 +16,7 @@ use evroc_iam::leaf::{self, LeafPaths, LeafSpec};
 use evroc_iam::{Authority, AuthorityPaths, TokenKey};
 
 use crate::instance::{InstanceRecord, Layout};
+use crate::roles::EtcdSettings;
 
 pub use program::{digest_of_self, install_program};
 pub use user::{Caller, ensure_user_files, remove_user_files, write_for_user};
@@ -176,6 +177,29 @@ pub fn ensure_certificates(record: &InstanceRecord, now: SystemTime) -> Result<C
     }
     changed.dedup();
     Ok(Certificates { authority, notes, changed })
+}
+
+/// Where copies of the etcd's certificates and key are, which control may read: the operator's own files may be root's.
+pub fn installed_etcd(etcd: &EtcdSettings, pki: &Path) -> EtcdSettings {
+    let copy = |given: &Option<std::path::PathBuf>, name: &str| given.as_ref().map(|_| pki.join(name));
+    EtcdSettings {
+        address: etcd.address.clone(),
+        ca: copy(&etcd.ca, "etcd-ca.crt"),
+        certificate: copy(&etcd.certificate, "etcd.crt"),
+        key: copy(&etcd.key, "etcd.key"),
+    }
+}
+
+/// Copies the etcd's certificates and key to where control reads them.
+pub fn install_etcd_files(record: &InstanceRecord, etcd: &EtcdSettings) -> Result<(), BootstrapError> {
+    let copies = installed_etcd(etcd, &record.layout().role("control").join("pki"));
+    let owner = Owner::same(record.uids.control());
+    for (from, to) in [(&etcd.ca, copies.ca), (&etcd.certificate, copies.certificate), (&etcd.key, copies.key)] {
+        let (Some(from), Some(to)) = (from, to) else { continue };
+        let bytes = fs::read(from).map_err(|source| FileError::new("read", from, source))?;
+        files::write_atomic(&to, &bytes, 0o600, Some(owner))?;
+    }
+    Ok(())
 }
 
 /// Opens a log file for appending, owned by the role that writes it.

@@ -2,6 +2,7 @@
 
 mod down;
 mod purge;
+pub mod store;
 mod up;
 
 use std::os::unix::process::CommandExt;

@@ -55,7 +55,7 @@ fn run(
     is_detached: bool,
     progress: Progress,
 ) -> anyhow::Result<ExitCode> {
-    let options = arguments.options();
+    let options = arguments.options()?;
     supervisor::run(Start { instance: arguments.instance.instance.clone(), options, lock, is_detached, progress })
 }
 
@@ -123,6 +123,12 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
             status.domain
         );
     }
+    if arguments.store.store.is_some() {
+        let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+        if arguments.options()?.store.is_some_and(|wanted| wanted != record.etcd) {
+            bail!("--store: instance {instance} is running with another one; stop it first with `evrocd down --instance {instance}`");
+        }
+    }
     let own = bootstrap::digest_of_self()?;
     if status.state == "running" && own != status.digest && rustix::process::geteuid().is_root() {
         say!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);
@@ -167,7 +173,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("evrocd").args(["up", "--detached-child", "--instance", instance.as_str()]);
-    let options = arguments.options();
+    let options = arguments.options()?;
     let mut flag = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             command.arg(name).arg(value);
@@ -182,6 +188,17 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     // The background process stands in another folder.
     let image_dir = options.image_dir.map(std::path::absolute).transpose().context("--image-dir")?;
     flag("--image-dir", image_dir.map(|path| path.display().to_string()));
+    match options.store {
+        Some(None) => flag("--store", Some("embedded".to_owned())),
+        Some(Some(etcd)) => {
+            let text = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
+            flag("--store", Some(etcd.address));
+            flag("--store-ca", text(etcd.ca));
+            flag("--store-cert", text(etcd.certificate));
+            flag("--store-key", text(etcd.key));
+        }
+        None => {}
+    }
     match options.hosts_block {
         Some(true) => drop(command.arg("--hosts-block")),
         Some(false) => drop(command.arg("--no-hosts-block")),

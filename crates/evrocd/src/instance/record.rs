@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{INSTANCES_DIR, InstanceName, Layout};
 use crate::ports::PortChoice;
 use crate::process::ProcessId;
-use crate::roles::{DEFAULT_UPLINK, FIRST_ZONE, SCALE_TO_ZERO_SECONDS};
+use crate::roles::{DEFAULT_UPLINK, EtcdSettings, FIRST_ZONE, SCALE_TO_ZERO_SECONDS};
 
 /// First uid that instances use. High enough that no user database or container tool's default range is near; below 2^31, because some
 /// tools read uids as signed numbers.
@@ -103,6 +103,9 @@ pub struct InstanceRecord {
     /// The way out of VPCs: `none`, `host`, or `netns:<path>`.
     #[serde(default = "default_uplink")]
     pub uplink: String,
+    /// The etcd that holds the state, with the paths that the operator gave; without it, the embedded store does.
+    #[serde(default)]
+    pub etcd: Option<EtcdSettings>,
     /// Users who got a kubeconfig and a key.
     #[serde(default)]
     pub user_files: Vec<UserFiles>,
@@ -169,6 +172,7 @@ impl InstanceRecord {
             scale_to_zero_seconds: default_scale_to_zero(),
             zone: default_zone(),
             uplink: default_uplink(),
+            etcd: None,
             user_files: Vec::new(),
             boot_id: String::new(),
             supervisor: None,

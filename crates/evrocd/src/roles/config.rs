@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::control::store::EtcdSettings;
+
 /// What a role is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,6 +61,9 @@ pub struct RoleConfig {
     /// Key of signed tokens (control).
     #[serde(default)]
     pub token_key: Option<PathBuf>,
+    /// The etcd that holds the state (control); without it, the embedded store does.
+    #[serde(default)]
+    pub etcd: Option<EtcdSettings>,
     /// Port of the API on 127.0.0.1 and ::1.
     pub api_port: u16,
     /// Port of the HTTPS gateway there.

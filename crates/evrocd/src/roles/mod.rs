@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{DEFAULT_UPLINK, FIRST_ZONE, Mode as RoleMode, RoleConfig, SCALE_TO_ZERO_SECONDS};
+pub use control::store::EtcdSettings;
 pub use link::{Command, Report};
 
 /// A role's name.

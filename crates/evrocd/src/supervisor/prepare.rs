@@ -18,6 +18,8 @@ use crate::instance::{
 use crate::logging::SupervisorLog;
 use crate::ports::{self, Bound, PortChoice, Purpose};
 use crate::process::{ProcessId, boot_id};
+use crate::roles::EtcdSettings;
+use crate::roles::control::store::embedded_folder;
 
 /// What `evrocd up` was asked for. `None` keeps what the instance's record says, or the default.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,8 @@ pub struct UpOptions {
     pub scale_to_zero_seconds: Option<u64>,
     /// The way out of VPCs.
     pub uplink: Option<String>,
+    /// Where the state is kept: `Some(None)` is the embedded store.
+    pub store: Option<Option<EtcdSettings>>,
 }
 
 /// Sockets that this process already held before it replaced itself.
@@ -126,6 +130,9 @@ pub async fn prepare(
     for note in &certificates.notes {
         progress.note(note.clone());
     }
+    if let Some(etcd) = &record.etcd {
+        bootstrap::install_etcd_files(&record, etcd)?;
+    }
     let caller = Caller::current();
     match bootstrap::ensure_user_files(&record, &ports, &certificates.authority, &caller, now) {
         Ok(files) => {
@@ -191,8 +198,35 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     if let Some(seconds) = options.scale_to_zero_seconds {
         record.scale_to_zero_seconds = seconds;
     }
+    if let Some(wanted) = &options.store {
+        choose_store(&mut record, wanted.as_ref())?;
+    }
     record.save()?;
     Ok(record)
+}
+
+/// Takes over where the state is kept, unless a cloud would stand there without the state that it has.
+fn choose_store(record: &mut InstanceRecord, wanted: Option<&EtcdSettings>) -> anyhow::Result<()> {
+    let database = embedded_folder(&record.layout().role("control")).join("store.db");
+    let moves = match (&record.etcd, wanted) {
+        (None, Some(_)) => database.exists(),
+        (Some(_), None) => true,
+        (None, None) => false,
+        // Members and certificates change; what makes it another place is that nothing of the old one is left.
+        (Some(found), Some(wanted)) => !found.is_same_cluster(wanted),
+    };
+    if moves {
+        let (found, to) = (
+            record.etcd.as_ref().map_or("its embedded store", |etcd| &etcd.address),
+            wanted.map_or("embedded", |etcd| &etcd.address),
+        );
+        anyhow::bail!(
+            "--store {to}: instance {0} keeps its state in {found}; copy it with `evrocd store migrate --instance {0} --store {to}`, or leave the flag out",
+            record.instance
+        );
+    }
+    record.etcd = wanted.cloned();
+    Ok(())
 }
 
 fn bind_both(

@@ -100,6 +100,7 @@ pub fn config(
         server_certificate: server.0,
         server_key: server.1,
         token_key: token,
+        etcd: record.etcd.as_ref().filter(|_| role == Role::Control).map(|etcd| bootstrap::installed_etcd(etcd, &pki)),
         api_port,
         https_port,
         uid_base: record.uids.base,

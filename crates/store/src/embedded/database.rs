@@ -71,6 +71,12 @@ pub enum OpenError {
         /// What to do.
         advice: &'static str,
     },
+    /// A store that should be made exists.
+    #[error("{} already holds a store: choose another folder, or move it away first", path.display())]
+    Exists {
+        /// The database.
+        path: PathBuf,
+    },
     /// The database ends before the newest acknowledged write.
     #[error(
         "store {} has lost acknowledged writes: it ends at revision {found}, but revision {acknowledged} was \
@@ -125,8 +131,9 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Locks the folder and opens the database in it, making both if they do not exist.
-    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+    /// Locks the folder and opens the database in it, making both if they do not exist. With `base`, it must not exist
+    /// and its counter begins there.
+    pub fn open(folder: &Path, base: Option<Revision>) -> Result<Self, OpenError> {
         make_folder(folder)?;
         let lock = FolderLock::take(folder)?;
         let path = folder.join("store.db");
@@ -135,7 +142,7 @@ impl Database {
             let path = path.clone();
             move |source| OpenError::Engine { operation, path, source }
         };
-        prepare(&writer, &path)?;
+        prepare(&writer, &path, base)?;
         sync_folder(folder)?;
         let state =
             State::read(&writer).map_err(engine("read the state row of"))?.ok_or_else(|| OpenError::Inconsistent {
@@ -172,7 +179,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
 }
 
 /// Brings the database to this version's format, or says why that is not possible.
-fn prepare(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+fn prepare(conn: &Connection, path: &Path, base: Option<Revision>) -> Result<(), OpenError> {
     let engine = |operation| {
         let path = path.to_owned();
         move |source| OpenError::Engine { operation, path, source }
@@ -184,6 +191,9 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), OpenError> {
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(engine("read the schema of"))?;
     let is_new = tables == 0 && application == 0 && format == 0;
+    if !is_new && base.is_some() {
+        return Err(OpenError::Exists { path: path.to_owned() });
+    }
     if !is_new && application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_owned(), found: application });
     }
@@ -203,13 +213,13 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), OpenError> {
         .and_then(|()| conn.pragma_update(None, "cache_size", -8192))
         .map_err(engine("set up"))?;
     if is_new {
-        create(conn).map_err(engine("create the tables of"))?;
+        create(conn, base.unwrap_or_default()).map_err(engine("create the tables of"))?;
     }
     Ok(())
 }
 
 /// In one transaction, so that an interrupted creation starts over.
-fn create(conn: &Connection) -> rusqlite::Result<()> {
+fn create(conn: &Connection, base: Revision) -> rusqlite::Result<()> {
     conn.execute_batch(&format!(
         "BEGIN IMMEDIATE;
          CREATE TABLE changes (
@@ -234,7 +244,7 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {FORMAT_VERSION};"
     ))?;
-    State::default().write(conn)?;
+    State { revision: base, compacted_at: base, ..State::default() }.write(conn)?;
     conn.execute_batch("COMMIT")
 }
 
@@ -339,7 +349,7 @@ mod tests {
     fn the_engine_is_set_up_to_sync() {
         let folder = tempfile::tempdir().expect("temporary folder");
         for _ in 0..2 {
-            let database = Database::open(folder.path()).expect("database opens");
+            let database = Database::open(folder.path(), None).expect("database opens");
             let text = |pragma: &str| {
                 database
                     .writer

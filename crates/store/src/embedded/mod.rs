@@ -58,6 +58,7 @@ pub type FatalHook = Arc<dyn Fn(&(dyn std::error::Error + 'static)) + Send + Syn
 pub struct Options {
     folder: PathBuf,
     readers: usize,
+    base: Option<Revision>,
     clock: Arc<dyn Clock>,
     fatal: FatalHook,
 }
@@ -68,6 +69,7 @@ impl Options {
         Options {
             folder: folder.into(),
             readers: 4,
+            base: None,
             clock: Arc::new(SystemClock::default()),
             fatal: Arc::new(|error| {
                 tracing::error!(error = chain(error), "store failed, ending the process");
@@ -88,6 +90,13 @@ impl Options {
     #[must_use]
     pub fn on_fatal(mut self, hook: impl Fn(&(dyn std::error::Error + 'static)) + Send + Sync + 'static) -> Self {
         self.fatal = Arc::new(hook);
+        self
+    }
+
+    /// Makes a new store whose counter begins at `revision`, and refuses one that exists ([`OpenError::Exists`]).
+    #[must_use]
+    pub fn create_at(mut self, revision: Revision) -> Self {
+        self.base = Some(revision);
         self
     }
 
@@ -123,7 +132,7 @@ impl Options {
     }
 
     fn open_blocking(self) -> Result<(EmbeddedStore, Deadlines), OpenError> {
-        let database = Database::open(&self.folder)?;
+        let database = Database::open(&self.folder, self.base)?;
         let (mut index, leases) = load(&database, self.clock.now())?;
         // What a crash interrupted: rows that were already forgotten but not yet deleted.
         let superfluous = VecDeque::from(index.compact(database.state.compacted_at));
@@ -283,6 +292,19 @@ impl EmbeddedStore {
     pub async fn backup(&self, target: impl AsRef<Path>) -> Result<Revision> {
         let target = target.as_ref().to_owned();
         self.shared.readers.run(move |conn| backup::write(conn, &target)).await
+    }
+
+    /// As [`EmbeddedStore::backup`], of the store in `folder`, which another process may have open meanwhile.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::backup`].
+    pub async fn backup_folder(folder: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Revision> {
+        let (database, target) = (folder.as_ref().join("store.db"), target.as_ref().to_owned());
+        let written = tokio::task::spawn_blocking(move || {
+            let conn = database::connect_reader(&database).map_err(|source| StoreError::backend("backup", source))?;
+            backup::write(&conn, &target)
+        });
+        written.await.map_err(|source| StoreError::backend("backup", source))?
     }
 
     async fn ask<T>(&self, request: impl FnOnce(writer::Reply<T>) -> Request) -> Result<T> {

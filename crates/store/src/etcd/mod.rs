@@ -29,7 +29,7 @@ use futures::StreamExt;
 use tonic::Status;
 
 use crate::contract::{
-    KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
+    KeyRange, KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
     WatchStream,
 };
 use crate::error::StoreError;
@@ -51,6 +51,7 @@ const LIMITS: Limits = Limits { key_bytes: 2048, value_bytes: 1_500_000, operati
 const COMPACTION_WAIT: Duration = Duration::from_secs(5);
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
@@ -163,6 +164,19 @@ impl EtcdStore {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Removes the store with all that is in it: what a copy that failed has left.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`].
+    pub async fn erase(self) -> Result<()> {
+        self.close().await;
+        let all = KeyRange::prefix(format!("{}/", self.address.prefix));
+        let request = proto::DeleteRangeRequest { key: all.start, range_end: all.end.unwrap_or_default() };
+        let erased: Result<proto::DeleteRangeResponse, _> =
+            self.inner.client.call(DELETE_RANGE, Effect::Read, request).await;
+        erased.map(drop).map_err(|status| failed("remove the store", status))
     }
 }
 

@@ -64,7 +64,13 @@ pub struct PutRequest {
 pub struct DeleteRangeRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
+    /// Empty: the key alone.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub range_end: Bytes,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DeleteRangeResponse {}
 
 #[derive(Clone, PartialEq, Message)]
 pub struct RequestOp {

@@ -26,7 +26,8 @@ pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
                         lease: lease.map_or(0, |id| id.0 as i64),
                     }),
                     Operation::Delete { key } => {
-                        proto::Request::DeleteRange(proto::DeleteRangeRequest { key: keys.key(key) })
+                        let range_end = Bytes::new();
+                        proto::Request::DeleteRange(proto::DeleteRangeRequest { key: keys.key(key), range_end })
                     }
                 })
             })

@@ -3,6 +3,7 @@
 mod access;
 mod credentials;
 mod images;
+pub mod store;
 mod streams;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_iam::token::TokenKey;
 use evroc_registry::Registry;
-use evroc_store::EmbeddedStore;
+use evroc_store::Store;
 use evroc_store::clock::SystemClock;
 use evroc_store::compaction::{Retention, compact_continuously};
 use rustls::pki_types::pem::PemObject;
@@ -34,7 +35,7 @@ const COLLECT: (Duration, Duration) = (Duration::from_secs(3600), Duration::from
 /// Runs until SIGTERM.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let config = context.config.clone();
-    let store = Arc::new(EmbeddedStore::open(config.role_dir.join("store")).await.context("cannot open the store")?);
+    let store: Arc<dyn Store> = store::open(config.etcd.as_ref(), &config.role_dir).await?;
     tokio::spawn(compact_continuously(store.clone(), Arc::new(SystemClock::default()), Retention::default()));
     let registry = Registry::open(config.role_dir.join("registry")).await.context("cannot open the registry")?;
     let access = Arc::new(access(&config)?);

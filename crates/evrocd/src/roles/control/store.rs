@@ -1,0 +1,71 @@
+//! Which store control keeps its state in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use evroc_store::embedded::EmbeddedStore;
+use evroc_store::etcd::{self, Address, EtcdStore};
+use evroc_store::{Revision, Store};
+use serde::{Deserialize, Serialize};
+
+/// An etcd that holds the state, instead of the embedded store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdSettings {
+    /// `etcd://HOST:PORT[,…][/PREFIX]`.
+    pub address: String,
+    /// The authority of the members' certificates; without it there is no TLS.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// The certificate to show to them.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+}
+
+impl EtcdSettings {
+    fn options(&self) -> anyhow::Result<etcd::Options> {
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let options = etcd::Options::new(self.address.parse()?);
+        let Some(ca) = &self.ca else { return Ok(options) };
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            _ => None,
+        };
+        Ok(options.tls(etcd::Tls { ca: read(ca)?, identity }))
+    }
+
+    /// Whether both name a member and a prefix in common.
+    pub fn is_same_cluster(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(other)) = (self.address.parse::<Address>(), other.address.parse::<Address>()) else {
+            return false;
+        };
+        one.prefix() == other.prefix() && one.endpoints().iter().any(|member| other.endpoints().contains(member))
+    }
+
+    /// Opens the store, making an empty one if there is none.
+    pub async fn open(&self) -> anyhow::Result<EtcdStore> {
+        Ok(self.options()?.open().await?)
+    }
+
+    /// Makes a store whose counter begins at `base`.
+    pub async fn create(&self, base: Revision) -> anyhow::Result<EtcdStore> {
+        Ok(self.options()?.create(base).await?)
+    }
+}
+
+/// Where the embedded store of an instance is, below the folder of control.
+pub fn embedded_folder(control: &Path) -> PathBuf {
+    control.join("store")
+}
+
+/// Opens the store that the settings name.
+pub async fn open(etcd: Option<&EtcdSettings>, control: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match etcd {
+        Some(etcd) => Arc::new(etcd.open().await.context("cannot open the store")?),
+        None => Arc::new(EmbeddedStore::open(embedded_folder(control)).await.context("cannot open the store")?),
+    })
+}
