@@ -150,7 +150,10 @@ impl StoreChoice {
     pub fn settings(&self) -> anyhow::Result<Option<Option<EtcdSettings>>> {
         let Some(store) = &self.store else { return Ok(None) };
         if store == EMBEDDED {
-            anyhow::ensure!(self.store_ca.is_none(), "--store-ca: expected an etcd, found --store embedded; leave it out");
+            anyhow::ensure!(
+                self.store_ca.is_none(),
+                "--store-ca: expected an etcd, found --store embedded; leave it out"
+            );
             return Ok(Some(None));
         }
         let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();

@@ -16,7 +16,7 @@ use evroc_control::{kinds, seed};
 use evroc_controller::Context;
 use evroc_iam::{Identity as IamIdentity, TokenKey};
 use evroc_run::Settings;
-use evroc_store::{EmbeddedStore, Store};
+use evroc_store::EmbeddedStore;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};

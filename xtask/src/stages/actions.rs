@@ -16,9 +16,15 @@ const NEED_ROOT: &[&str] = &["evroc-node", "evroc-vmm", "evrocd", "evroc-tests"]
 /// The suites over the finished product.
 const SUITES: &str = "evroc-tests suites";
 
-/// Installs what the host lacks, and the clients of the suites.
+/// The API server's suite, which runs over any store.
+const API: &str = "evroc-apiserver api";
+/// What tells that suite which store, and the one that is not the default.
+const TEST_STORE: &str = "EVROC_TEST_STORE";
+const ETCD: &str = "etcd-3.4";
+
+/// Installs what the host lacks, and fetches the clients and servers of the suites.
 pub fn packages(run: &mut Run) -> Result<()> {
-    for script in ["install-host-packages", "install-test-clients"] {
+    for script in ["install-host-packages", "install-test-clients", "etcd"] {
         let mut command = run.command(&repo::root().join("scripts").join(script));
         run.check(script, &mut command)?;
     }
@@ -72,7 +78,12 @@ pub fn unit(run: &mut Run) -> Result<()> {
             run.test(&program, &[], NEED_ROOT.contains(&program.package.as_str()))?;
         }
     }
-    Ok(())
+    let api = run.programs.iter().find(|program| program.name == API).cloned();
+    match api {
+        // What it needs of a store, every store gives: the suite passes on both.
+        Some(api) => run.test_with(&api, &[(TEST_STORE, ETCD)], " on etcd"),
+        None => Ok(()),
+    }
 }
 
 /// The suites, one test after the other: they share two cores with the guests that they start.

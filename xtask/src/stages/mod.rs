@@ -38,9 +38,9 @@ const STAGES: &[Stage] = &[
         about: "build the demo images that are not cached",
         act: actions::images,
     },
-    Stage { name: "build", budget: minutes(12), about: "compile the programs and every test", act: actions::build },
+    Stage { name: "build", budget: minutes(10), about: "compile the programs and every test", act: actions::build },
     Stage { name: "check", budget: minutes(6), about: "format, clippy, tidy, licences", act: actions::check },
-    Stage { name: "unit", budget: minutes(4), about: "tests of the crates", act: actions::unit },
+    Stage { name: "unit", budget: minutes(6), about: "tests of the crates", act: actions::unit },
     Stage {
         name: "suites",
         budget: minutes(15),

@@ -139,18 +139,30 @@ impl Run {
     /// Runs one test program and counts its tests.
     pub fn test(&mut self, program: &Program, arguments: &[&str], root: bool) -> Result<()> {
         let mut command = if root { self.as_root(&program.executable) } else { self.command(&program.executable) };
-        command.args(arguments).current_dir(&program.dir);
+        command.args(arguments);
+        self.run_test(&program.name, &program.dir, command)
+    }
+
+    /// Runs one test program once more, with other settings in its environment, as the caller.
+    pub fn test_with(&mut self, program: &Program, settings: &[(&str, &str)], suffix: &str) -> Result<()> {
+        let mut command = self.command(&program.executable);
+        command.envs(settings.iter().copied());
+        self.run_test(&format!("{}{suffix}", program.name), &program.dir, command)
+    }
+
+    fn run_test(&mut self, name: &str, dir: &Path, mut command: Command) -> Result<()> {
+        command.current_dir(dir);
         if let Some(filter) = &self.filter {
             command.arg(filter);
         }
         let output = process::run(&mut command, self.left())?;
-        self.append_log(&program.name, &output.both)?;
-        let tally = libtest::tally(&program.name, &output.both, output.ok());
+        self.append_log(name, &output.both)?;
+        let tally = libtest::tally(name, &output.both, output.ok());
         let count = format!("{} passed, {} failed", tally.passed, tally.failed.len());
-        self.line(tally.failed.is_empty(), &program.name, &count, output.took);
+        self.line(tally.failed.is_empty(), name, &count, output.took);
         if !tally.failed.is_empty() {
             println!("{}", indent(&libtest::reasons(&output.both, LINES_SHOWN)));
-            println!("       {}: {}", program.name, output.ending());
+            println!("       {name}: {}", output.ending());
         }
         for name in libtest::unfinished(&output.both) {
             println!("       still running when it was ended: {name}");

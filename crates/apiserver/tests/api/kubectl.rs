@@ -60,7 +60,7 @@ impl Kubectl {
 async fn start() -> (NetworkServer, Kubectl) {
     let network = NetworkServer::start().await;
     let kubeconfig = network.write_kubeconfig();
-    let home = network.server.dir.path().to_owned();
+    let home = network.server.state.dir().to_owned();
     (network, Kubectl { kubeconfig, home })
 }
 

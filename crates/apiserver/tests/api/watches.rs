@@ -106,11 +106,10 @@ async fn a_watch_from_forgotten_times_is_told_so() {
         admin.create(DISKS, &disk(&format!("a{number}"), 1)).await;
     }
     // A new server begins its history where it starts.
-    let TestServer { api, dir } = server;
+    let TestServer { api, state } = server;
     api.shut_down();
     drop((api, admin));
-    let store = crate::restart::reopen(dir.path()).await;
-    let server = TestServer::start_over(dir, store, |it| it).await;
+    let server = TestServer::start_over(state, |it| it).await;
     let admin = server.admin();
     let mut events = admin.watch(&format!("{DISKS}?watch=true&resourceVersion=1")).await;
     let event = events.next().await.unwrap();

@@ -75,9 +75,9 @@ pub fn restore(instance: &InstanceName, file: &Path, replace: bool) -> anyhow::R
                 if replace {
                     etcd.open().await?.erase().await?;
                 }
-                into_etcd(etcd, &source, base).await.context(
-                    "cannot restore into the etcd; with --replace, what is there is removed first",
-                )?
+                into_etcd(etcd, &source, base)
+                    .await
+                    .context("cannot restore into the etcd; with --replace, what is there is removed first")?
             }
         };
         source.close().await;
@@ -92,7 +92,8 @@ pub fn restore(instance: &InstanceName, file: &Path, replace: bool) -> anyhow::R
 pub fn migrate(instance: &InstanceName, to: &StoreChoice) -> anyhow::Result<ExitCode> {
     require_root("store migrate")?;
     let (_lock, mut record) = stopped(instance)?;
-    let target = to.settings()?.context("--store: expected where to migrate to, embedded or etcd://HOST:PORT[,…][/PREFIX]")?;
+    let target =
+        to.settings()?.context("--store: expected where to migrate to, embedded or etcd://HOST:PORT[,…][/PREFIX]")?;
     let from = record.etcd.clone();
     ensure!(from != target, "instance {instance} keeps its state there already: {}", describe(target.as_ref()));
     let summary = runtime()?.block_on(async {
@@ -194,7 +195,8 @@ fn set_aside(folder: &Path, why: &str) -> anyhow::Result<PathBuf> {
 /// Gives a folder, and what is in it, to the user of control.
 fn own(record: &InstanceRecord, folder: &Path, with_files: bool) -> anyhow::Result<()> {
     let uid = Some(record.uids.control());
-    let give = |path: &Path| chown(path, uid, uid).with_context(|| format!("cannot change the owner of {}", path.display()));
+    let give =
+        |path: &Path| chown(path, uid, uid).with_context(|| format!("cannot change the owner of {}", path.display()));
     give(folder)?;
     if with_files {
         for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {

@@ -126,7 +126,9 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
     if arguments.store.store.is_some() {
         let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
         if arguments.options()?.store.is_some_and(|wanted| wanted != record.etcd) {
-            bail!("--store: instance {instance} is running with another one; stop it first with `evrocd down --instance {instance}`");
+            bail!(
+                "--store: instance {instance} is running with another one; stop it first with `evrocd down --instance {instance}`"
+            );
         }
     }
     let own = bootstrap::digest_of_self()?;

@@ -6,6 +6,7 @@ mod client;
 mod fixture;
 mod roles;
 mod start;
+mod store;
 mod supervisor;
 mod users;
 mod workload;

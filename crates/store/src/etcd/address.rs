@@ -98,7 +98,10 @@ mod tests {
             ("etcd://[::1]", &["[::1]:2379"], "/evroc"),
         ] {
             let address: Address = text.parse().expect(text);
-            assert_eq!((address.endpoints().to_vec(), address.prefix()), (endpoints.iter().map(|e| (*e).to_owned()).collect(), prefix));
+            assert_eq!(
+                (address.endpoints().to_vec(), address.prefix()),
+                (endpoints.iter().map(|e| (*e).to_owned()).collect(), prefix)
+            );
             assert_eq!(address.to_string().parse::<Address>().expect(text), address);
         }
     }

@@ -28,7 +28,9 @@ pub enum OpenError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The prefix is another program's.
-    #[error("{address} holds something else: the key {key} was not written by this program. Choose another prefix: etcd://HOST:PORT/PREFIX")]
+    #[error(
+        "{address} holds something else: the key {key} was not written by this program. Choose another prefix: etcd://HOST:PORT/PREFIX"
+    )]
     Foreign {
         /// The cluster.
         address: Address,

@@ -29,8 +29,8 @@ use futures::StreamExt;
 use tonic::Status;
 
 use crate::contract::{
-    KeyRange, KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
-    WatchStream,
+    KeyRange, KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome,
+    WatchRequest, WatchStream,
 };
 use crate::error::StoreError;
 use crate::limits;
@@ -114,7 +114,8 @@ impl Options {
         let Options { address, tls } = self;
         let client = Client::new(&address, tls.as_ref())
             .map_err(|source| OpenError::Tls { address: address.clone(), source })?;
-        let unreachable = |status: Status| OpenError::Unreachable { address: address.clone(), source: Said(status).into() };
+        let unreachable =
+            |status: Status| OpenError::Unreachable { address: address.clone(), source: Said(status).into() };
         let key = keys::origin_key(&address.prefix);
         let get = proto::RangeRequest { key: key.clone(), ..Default::default() };
         let put = proto::PutRequest { key: key.clone(), value: keys::origin_value(base), lease: 0 };
@@ -193,13 +194,8 @@ impl Inner {
     /// Reads one key that always exists, as of one of etcd's revisions (0: the newest), and nothing of it: whether that
     /// revision can be read, and which one is the newest.
     async fn probe(&self, revision: i64) -> Result<i64, Status> {
-        let request = proto::RangeRequest {
-            key: self.keys.key(b""),
-            limit: 1,
-            revision,
-            count_only: true,
-            ..Default::default()
-        };
+        let request =
+            proto::RangeRequest { key: self.keys.key(b""), limit: 1, revision, count_only: true, ..Default::default() };
         Ok(header(self.range(request).await?.header))
     }
 
@@ -273,7 +269,9 @@ impl Inner {
         let answer: Result<proto::LeaseTimeToLiveResponse, _> =
             self.client.call(LEASE_TIME_TO_LIVE, Effect::Read, request).await;
         match answer {
-            Ok(lease) if lease.ttl >= 0 && lease.granted_ttl > 0 => Ok(Some(Lease { id, ttl: seconds(lease.granted_ttl) })),
+            Ok(lease) if lease.ttl >= 0 && lease.granted_ttl > 0 => {
+                Ok(Some(Lease { id, ttl: seconds(lease.granted_ttl) }))
+            }
             Ok(_) => Ok(None),
             Err(status) if refusal(&status) == Refusal::LeaseNotFound => Ok(None),
             Err(status) => Err(failed("look up a lease", status)),
@@ -420,8 +418,7 @@ impl Store for EtcdStore {
         let question = proto::LeaseKeepAliveRequest { id: id.0 as i64 };
         // The stream stays open until the answer is there.
         let questions = futures::stream::once(async move { question }).chain(futures::stream::pending());
-        let mut answers =
-            self.inner.client.stream(LEASE_KEEP_ALIVE, questions).await.map_err(failed)?;
+        let mut answers = self.inner.client.stream(LEASE_KEEP_ALIVE, questions).await.map_err(failed)?;
         let answer: Option<proto::LeaseKeepAliveResponse> = answers.message().await.map_err(failed)?;
         match answer {
             Some(renewed) if renewed.ttl > 0 => Ok(Lease { id, ttl: seconds(renewed.ttl) }),

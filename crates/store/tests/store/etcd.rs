@@ -80,8 +80,7 @@ fn certificates(folder: &Path) -> (ServerTls, Tls) {
     let signed = |names: Vec<SanType>| {
         let mut params = CertificateParams::new([]).expect("parameters");
         params.subject_alt_names = names;
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");
         (params.signed_by(&key, &issuer).expect("signed").pem(), key.serialize_pem())
     };

@@ -1,7 +1,8 @@
-//! A server in this process, over a store in a folder of its own, and a plain client for it.
+//! A server in this process, over a store of its own, and a plain client for it.
 
 pub mod network;
 pub mod pki;
+pub mod store;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use bytes::Bytes;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::server::IdentityService;
 use evroc_apiserver::{ApiServer, Builder, Identity};
-use evroc_store::EmbeddedStore;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt;
+
+pub use store::TestState;
 
 /// Where the kinds of the tests are defined.
 pub fn crd_dir() -> &'static Path {
@@ -26,7 +27,7 @@ pub fn crd_dir() -> &'static Path {
 /// A running server.
 pub struct TestServer {
     pub api: ApiServer,
-    pub dir: TempDir,
+    pub state: TestState,
 }
 
 impl TestServer {
@@ -35,21 +36,17 @@ impl TestServer {
     }
 
     pub async fn start_with(configure: impl FnOnce(Builder) -> Builder) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(dir.path().join("store")).await.unwrap();
-        Self::start_over(dir, Arc::new(store), configure).await
+        Self::start_over(TestState::new().await, configure).await
     }
 
-    pub async fn start_over(
-        dir: TempDir,
-        store: Arc<EmbeddedStore>,
-        configure: impl FnOnce(Builder) -> Builder,
-    ) -> Self {
+    /// A server over a state that an earlier one may have left.
+    pub async fn start_over(state: TestState, configure: impl FnOnce(Builder) -> Builder) -> Self {
+        let store = state.open().await;
         let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
         let builder =
             ApiServer::builder(store).authorizer(Arc::new(GroupAuthorizer { unlimited })).crd_dir(crd_dir()).unwrap();
         let api = configure(builder).start().await.unwrap();
-        TestServer { api, dir }
+        TestServer { api, state }
     }
 
     /// A client with all rights.

@@ -61,7 +61,7 @@ impl NetworkServer {
 
     /// Writes the operator's kubeconfig into the server's folder.
     pub fn write_kubeconfig(&self) -> PathBuf {
-        let path = self.server.dir.path().join("kubeconfig");
+        let path = self.server.state.dir().join("kubeconfig");
         std::fs::write(&path, self.kubeconfig("admin", &["evroc:operators"]).to_string()).unwrap();
         path
     }

@@ -1,0 +1,55 @@
+//! The store under a test's server: embedded, or in a real etcd where `EVROC_TEST_STORE` says so (`etcd-3.4`, `etcd-3.5`).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evroc_store::{EmbeddedStore, Store, etcd};
+use evroc_tests::etcd::Etcd;
+use tempfile::TempDir;
+
+/// Names the store of all tests of the run.
+const VARIABLE: &str = "EVROC_TEST_STORE";
+
+/// What a server leaves to the next one.
+pub struct TestState {
+    dir: TempDir,
+    etcd: Option<Etcd>,
+}
+
+impl TestState {
+    /// An empty store, as yet without anybody who has opened it.
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let etcd = match std::env::var(VARIABLE).ok().as_deref() {
+            None | Some("" | "embedded") => None,
+            Some(other) => {
+                let version = other.strip_prefix("etcd-").map(str::to_owned);
+                let version =
+                    version.unwrap_or_else(|| panic!("{VARIABLE}={other}: expected embedded, etcd-3.4 or etcd-3.5"));
+                Some(tokio::task::spawn_blocking(move || Etcd::start(&version)).await.unwrap().unwrap())
+            }
+        };
+        TestState { dir, etcd }
+    }
+
+    /// A folder for what the test itself writes.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Opens the store, as soon as its former owner has let go of it.
+    pub async fn open(&self) -> Arc<dyn Store> {
+        if let Some(server) = &self.etcd {
+            return Arc::new(etcd::Options::new(server.address().parse().unwrap()).open().await.unwrap());
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            match EmbeddedStore::open(self.dir.path().join("store")).await {
+                Ok(store) => return Arc::new(store),
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

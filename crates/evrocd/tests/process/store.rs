@@ -1,0 +1,79 @@
+//! Where the state is kept: in an etcd, in backups, and on its way from one to the other.
+
+use evroc_tests::etcd::Etcd;
+
+use crate::client::ask_api;
+use crate::fixture::{Instance, signal};
+
+#[test]
+fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
+    let etcd = Etcd::start("3.4").unwrap();
+    let address = format!("{}/clouds/a", etcd.address());
+    let instance = Instance::up();
+    let group = "/apis/iam.evroclabs.net/v1alpha1/resourcegroups/demo";
+    assert_eq!(ask_api(&instance, group).unwrap(), 200);
+    let backup = instance.home.path().join("embedded.backup");
+    let backup = backup.to_str().unwrap();
+
+    // Online, and nothing else while the cloud runs.
+    assert!(instance.must(&["store", "backup", backup]).contains("at revision"));
+    assert!(instance.must_fail(&["store", "backup", backup]).contains("exists"));
+    for arguments in [&["store", "migrate", "--store", &address][..], &["store", "restore", backup]] {
+        let said = instance.must_fail(arguments);
+        assert!(said.contains("stop it first with `evrocd down"), "{said}");
+    }
+    instance.must(&["down"]);
+
+    // Another place would be another cloud: that is said, and nothing is started.
+    let said = instance.must_fail(&["up", "--detach", "--store", &address]);
+    assert!(said.contains("evrocd store migrate"), "{said}");
+    let said = instance.must(&["store", "migrate", "--store", &address]);
+    assert!(said.contains("and compared them"), "{said}");
+    assert!(said.contains("store.migrated-1"), "{said}");
+    let said = instance.must_fail(&["store", "migrate", "--store", &address]);
+    assert!(said.contains("there already"), "{said}");
+    instance.start(&[]);
+    assert_eq!(ask_api(&instance, group).unwrap(), 200);
+    assert!(!instance.state().join("control/store/store.db").exists());
+    let before = instance.all_ready_but(&[]);
+    signal(before["control"], "KILL");
+    instance.all_ready_but(&[before["control"]]);
+    assert_eq!(ask_api(&instance, group).unwrap(), 200);
+    let from_etcd = instance.home.path().join("etcd.backup");
+    instance.must(&["store", "backup", from_etcd.to_str().unwrap()]);
+    instance.must(&["down"]);
+
+    // A backup of the one is restored into the other.
+    let said = instance.must_fail(&["store", "restore", backup]);
+    assert!(said.contains("--replace"), "{said}");
+    instance.must(&["store", "restore", backup, "--replace"]);
+    instance.must(&["store", "migrate", "--store", "embedded"]);
+    instance.start(&["--store", "embedded"]);
+    assert_eq!(ask_api(&instance, group).unwrap(), 200);
+    instance.must(&["down"]);
+    std::fs::write(instance.home.path().join("nonsense"), "nonsense").unwrap();
+    let said =
+        instance.must_fail(&["store", "restore", instance.home.path().join("nonsense").to_str().unwrap(), "--replace"]);
+    assert!(said.contains("is not a sound backup"), "{said}");
+    instance.must(&["store", "restore", from_etcd.to_str().unwrap(), "--replace"]);
+    instance.start(&[]);
+    assert_eq!(ask_api(&instance, group).unwrap(), 200);
+}
+
+#[test]
+fn a_cloud_begins_in_an_etcd() {
+    let etcd = Etcd::start("3.5").unwrap();
+    let instance = Instance::new();
+    let said = instance.must_fail(&["up", "--detach", "--store", "http://127.0.0.1:1"]);
+    assert!(said.contains("expected etcd://HOST:PORT"), "{said}");
+    instance.start(&["--store", &etcd.address()]);
+    assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+    assert_eq!(instance.record()["etcd"]["address"], format!("{}/evroc", etcd.address()));
+    // Remembered, and no store of its own is made.
+    instance.must(&["down"]);
+    instance.start(&[]);
+    assert_eq!(ask_api(&instance, "/apis/iam.evroclabs.net/v1alpha1/resourcegroups/demo").unwrap(), 200);
+    assert!(!instance.state().join("control/store/store.db").exists());
+    let said = instance.must_fail(&["up", "--store", "embedded"]);
+    assert!(said.contains("running with another one"), "{said}");
+}
