@@ -54,6 +54,7 @@ pub mod mount;
 mod namespaces;
 pub mod openapi;
 pub mod patch;
+mod quota;
 pub mod registry;
 mod request;
 mod respond;

@@ -102,6 +102,14 @@ async fn a_day(kubectl: &Kubectl, is_old: bool) {
     assert!(kubectl.ok("describe configmap settings").await.contains("k:"));
     assert!(kubectl.ok("get secret key").await.contains("Opaque"));
     kubectl.ok("delete configmap/settings secret/key").await;
+    kubectl.ok("create quota few --hard=count/disks.compute.evroclabs.net=1").await;
+    let refused =
+        kubectl.refused(&with_input("create -f -", &manifest("red").replace("name: hello", "name: second"))).await;
+    assert!(refused.contains("exceeded quota: few, requested: count/disks.compute.evroclabs.net=1"), "{refused}");
+    let described = kubectl.ok("describe quota few").await;
+    assert!(described.contains("count/disks.compute.evroclabs.net"), "{described}");
+    kubectl.ok("delete quota few").await;
+    kubectl.ok("delete vm second --ignore-not-found").await;
     kubectl.ok("get events").await;
     assert_eq!(kubectl.ok("auth can-i delete vm").await.trim(), "yes");
     for absent in ["pods", "serviceaccounts", "nodes", "deployments"] {

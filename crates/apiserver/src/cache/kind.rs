@@ -138,6 +138,13 @@ impl KindCache {
         self.read().objects.values().filter(|object| select(object)).cloned().collect()
     }
 
+    /// The objects of a namespace, in order.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<CachedObject>> {
+        let (start, end) = bounds(namespace, None);
+        let state = self.read();
+        state.objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object.clone()).collect()
+    }
+
     /// How many objects a namespace holds.
     pub fn count_in(&self, namespace: &str) -> usize {
         let (start, end) = bounds(namespace, None);

@@ -106,6 +106,11 @@ impl Cache {
         &self.kinds[storage].1
     }
 
+    /// Whether a kind is stored.
+    pub fn has(&self, storage: &GroupResource) -> bool {
+        self.kinds.contains_key(storage)
+    }
+
     /// All stored kinds with their caches.
     pub fn kinds(&self) -> impl Iterator<Item = (&Arc<Registered>, &Arc<KindCache>)> {
         self.kinds.values().map(|(registered, kind)| (registered, kind))

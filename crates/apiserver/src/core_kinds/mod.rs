@@ -4,6 +4,7 @@ mod config;
 mod event;
 mod lease;
 mod namespace;
+mod quota;
 mod review;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {
         event::core(),
         event::events_group(),
         lease::lease(),
+        quota::resource_quota(),
         review::self_subject_access_review(authorizer.clone()),
         review::self_subject_rules_review(authorizer),
         review::self_subject_review(),

@@ -21,7 +21,7 @@ use crate::kind::{CrdError, ResourceKind};
 use crate::mount::Mount;
 use crate::registry::{RegisterError, Registry};
 use crate::views::{NoViews, Views};
-use crate::{core_kinds, expiry, gc, namespaces};
+use crate::{core_kinds, expiry, gc, namespaces, quota};
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]
@@ -217,6 +217,7 @@ impl Builder {
             gc::start(&server);
             expiry::start(&server);
             namespaces::start(&server);
+            quota::start(&server);
         }
         Ok(server)
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::keys;
 use crate::cache::{Cache, CacheError};
 use crate::kind::ClaimKey;
+use crate::quota::Ledger;
 
 /// Who holds a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,10 @@ pub struct Write<'a> {
     pub value: Option<Vec<u8>>,
     /// The namespace's key and the revision in which it was found to accept objects.
     pub namespace: Option<(Bytes, u64)>,
+    /// The ledger that the object is counted in, with the revision in which it was when the count was taken.
+    pub ledger: Option<Ledger>,
+    /// Ledgers that nobody needs any more.
+    pub closed_ledgers: &'a [String],
     /// What the object holds from now on.
     pub claims: &'a [ClaimKey],
     /// What it held before.
@@ -51,7 +56,7 @@ pub enum Outcome {
     Written(u64),
     /// The object is not at the expected revision, or exists, or does not.
     ObjectChanged,
-    /// The namespace has changed.
+    /// The namespace or the ledger has changed.
     NamespaceChanged,
     /// Somebody else holds a claim.
     Held {
@@ -87,18 +92,29 @@ pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Resu
             Some(value) => Operation::put(write.key.clone(), value.clone()),
             None => Operation::delete(write.key.clone()),
         });
-        let claims_begin = 1 + usize::from(write.namespace.is_some());
+        let claims_begin = 1 + usize::from(write.namespace.is_some()) + usize::from(write.ledger.is_some());
         if let Some((key, revision)) = &write.namespace {
             txn = txn.when(Condition::Unchanged(key.clone(), (*revision).into()));
+        }
+        // Serialising four strings cannot fail.
+        let holder = || serde_json::to_vec(write.holder).unwrap_or_default();
+        if let Some((name, revision)) = &write.ledger {
+            let key = keys::claim(name);
+            txn = txn.when(match revision {
+                Some(revision) => Condition::Unchanged(key.clone(), (*revision).into()),
+                None => Condition::Absent(key.clone()),
+            });
+            txn = txn.then(Operation::put(key, holder()));
+        }
+        for name in write.closed_ledgers.iter().filter(|name| cache.claim(name).is_some()) {
+            txn = txn.then(Operation::delete(keys::claim(name)));
         }
         let wanted: BTreeMap<&str, &ClaimKey> = write.claims.iter().map(|claim| (claim.key.as_str(), claim)).collect();
         for (name, claim) in &wanted {
             let key = keys::claim(name);
             match cache.claim(name) {
                 None => {
-                    // Serialising four strings cannot fail.
-                    let value = serde_json::to_vec(write.holder).unwrap_or_default();
-                    txn = txn.when(Condition::Absent(key.clone())).then(Operation::put(key, value));
+                    txn = txn.when(Condition::Absent(key.clone())).then(Operation::put(key, holder()));
                 }
                 Some(held) if held.holder.uid == write.holder.uid => {
                     txn = txn.when(Condition::Unchanged(key, held.revision.into()));

@@ -204,8 +204,8 @@ async fn try_create(
             }
             return Err(error);
         }
-        let namespace = submit::namespace_guard(call, &name)?;
-        match submit::submit(call, &key, None, Some(&object), namespace).await? {
+        let guards = submit::guards(call, &name).await?;
+        match submit::submit(call, &key, None, Some(&object), guards).await? {
             Submitted::Done(wire) => return Ok(wire),
             Submitted::ObjectChanged | Submitted::NamespaceChanged => {}
         }

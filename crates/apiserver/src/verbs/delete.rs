@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::delete_options::{DeleteOptions, Propagation};
-use super::submit::{self, Live, Submitted};
+use super::submit::{self, Guards, Live, Submitted};
 use super::{Call, strategy};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
@@ -52,7 +52,7 @@ pub(super) async fn delete_object(call: &Call, key: &ObjectKey, options: &Delete
         let mut object = live.object.clone();
         set_propagation(&mut object, options.propagation);
         if strategy::is_finalized(&call.registered, &object) {
-            match submit::submit(call, key, Some(&live), None, None).await? {
+            match submit::submit(call, key, Some(&live), None, Guards::default()).await? {
                 Submitted::Done(_) => return Ok(Deleted::Gone(live.object)),
                 Submitted::ObjectChanged | Submitted::NamespaceChanged => continue,
             }
@@ -63,7 +63,7 @@ pub(super) async fn delete_object(call: &Call, key: &ObjectKey, options: &Delete
         if object == live.object {
             return Ok(Deleted::Waiting(serde_json::to_vec(&object).unwrap_or_default().into()));
         }
-        match submit::submit(call, key, Some(&live), Some(&object), None).await? {
+        match submit::submit(call, key, Some(&live), Some(&object), Guards::default()).await? {
             Submitted::Done(wire) => return Ok(Deleted::Waiting(wire)),
             Submitted::ObjectChanged | Submitted::NamespaceChanged => {}
         }

@@ -8,6 +8,7 @@ use super::{Call, strategy};
 use crate::error::{ApiError, Cause, Named};
 use crate::kind::{ClaimKey, ClaimRefusal};
 use crate::meta_validate;
+use crate::quota::{self, Ledger, QuotaError};
 use crate::registry::GroupResource;
 use crate::schema::FieldError;
 use crate::storage::encoding;
@@ -28,7 +29,7 @@ pub(super) enum Submitted {
     Done(Bytes),
     /// The object is not what it was; look at it again.
     ObjectChanged,
-    /// The namespace is not what it was; look at it again.
+    /// The namespace or its quota is not what it was; look at it again.
     NamespaceChanged,
 }
 
@@ -69,7 +70,7 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
 }
 
 /// The namespace's key and revision, if it exists and accepts new objects.
-pub(super) fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiError> {
+fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiError> {
     if !call.registered.kind.is_namespaced() || call.shared().registry.find("", "v1", "namespaces").is_none() {
         return Ok(None);
     }
@@ -92,13 +93,31 @@ pub(super) fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, 
     Ok(Some((keys::object(&storage, &key), found.revision)))
 }
 
+/// What a create depends on beside its own name.
+#[derive(Default)]
+pub(super) struct Guards {
+    namespace: Option<(Bytes, u64)>,
+    ledger: Option<Ledger>,
+}
+
+/// The state of the namespace and of its quotas that a create depends on.
+pub(super) async fn guards(call: &Call, name: &str) -> Result<Guards, ApiError> {
+    let namespace = namespace_guard(call, name)?;
+    let found = quota::check(&call.shared().cache, &call.registered, call.key_of(name).namespace()).await;
+    match found {
+        Ok(ledger) => Ok(Guards { namespace, ledger }),
+        Err(QuotaError::Exceeded(why)) => Err(ApiError::forbidden(call.named(name), why)),
+        Err(QuotaError::Cache(error)) => Err(error.into()),
+    }
+}
+
 /// Writes an object (`None` removes it) in place of `live`.
 pub(super) async fn submit(
     call: &Call,
     key: &ObjectKey,
     live: Option<&Live>,
     object: Option<&Value>,
-    namespace: Option<(Bytes, u64)>,
+    guards: Guards,
 ) -> Result<Submitted, ApiError> {
     let registered = &call.registered;
     let kind = &registered.kind;
@@ -117,11 +136,16 @@ pub(super) async fn submit(
         None => encoding::encode(object),
         Some(shared) => encoding::encode(&(shared.to_stored)(object)),
     });
+    let cache = &call.shared().cache;
+    let ended = live.filter(|_| object.is_none() && quota::is_quota(kind));
+    let closed = ended.map(|live| quota::ledgers_of(cache, &live.object)).unwrap_or_default();
     let write = Write {
         key: keys::object(&registered.storage, key),
         expected: live.map(|it| it.revision),
         value: encoded.clone(),
-        namespace,
+        namespace: guards.namespace,
+        ledger: guards.ledger,
+        closed_ledgers: &closed,
         claims: &claims_of(object),
         released: &claims_of(live.map(|it| &it.object)),
         holder: &holder,

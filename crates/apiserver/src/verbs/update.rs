@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::create::{check_namespace, decode, writer};
-use super::submit::{self, Live, Submitted};
+use super::submit::{self, Guards, Live, Submitted};
 use super::{Call, strategy};
 use crate::apply;
 use crate::body::ResponseBody;
@@ -127,7 +127,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
         return Ok(Some(serde_json::to_vec(&live.object).unwrap_or_default().into()));
     }
     let stored = (!is_gone).then_some(&object);
-    match submit::submit(call, &key, Some(live), stored, None).await? {
+    match submit::submit(call, &key, Some(live), stored, Guards::default()).await? {
         Submitted::Done(_) if is_gone => Ok(Some(serde_json::to_vec(&object).unwrap_or_default().into())),
         Submitted::Done(wire) => Ok(Some(wire)),
         Submitted::ObjectChanged | Submitted::NamespaceChanged => Ok(None),

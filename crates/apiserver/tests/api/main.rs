@@ -12,6 +12,7 @@ mod lists;
 mod namespaces;
 mod network;
 mod patches;
+mod quotas;
 mod restart;
 mod support;
 mod watches;

@@ -148,7 +148,7 @@ static IAM_CONTROLLER: Role = Role {
     readable_paths: &[],
 };
 
-/// Garbage collection, emptying of namespaces, end of events: reads and deletes everything, changes metadata (finalizers, owner references).
+/// Garbage collection, emptying of namespaces, end of events, use of quotas: reads and deletes everything, changes metadata (finalizers, owner references).
 static COLLECTOR: Role = Role {
     name: "controller:collector",
     rules: &[Rule {
@@ -182,7 +182,7 @@ pub fn controller(name: &str) -> Option<&'static Role> {
         "network" | "vpc" | "subnet" => &NETWORK_CONTROLLER,
         "run" | "service" | "revision" | "autoscaler" => &RUN_CONTROLLER,
         "iam" | "organization" | "resourcegroup" => &IAM_CONTROLLER,
-        "garbage-collector" | "namespaces" | "expiry" => &COLLECTOR,
+        "garbage-collector" | "namespaces" | "expiry" | "quota" => &COLLECTOR,
         "seed" | "bootstrap" => &SEEDER,
         _ => return None,
     })
