@@ -3,8 +3,10 @@
 //!
 //! `scripts/install-test-clients` brings the clients.
 
+mod javascript;
 mod kubectl;
 mod python;
+mod runtime;
 mod tokens;
 mod views;
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use kinds::Type::{Bool, BytesMap, Int, Json, Many, MicroTime, One, Text, TextMap, Texts, Time};
+use kinds::Type::{Bool, BytesMap, Int, Json, Many, MicroTime, One, QuantityMap, Text, TextMap, Texts, Time};
 use kinds::{KINDS, Message};
 
 /// What the bytes begin with.
@@ -117,8 +117,8 @@ fn read(bytes: &[u8], message: Message, depth: usize) -> Option<Value> {
             (One(inner), Wire::Bytes(bytes)) => read(bytes, inner, depth + 1)?,
             (Many(inner), Wire::Bytes(bytes)) => return push(&mut out, name, read(bytes, inner, depth + 1)?),
             (Texts, Wire::Bytes(bytes)) => return push(&mut out, name, text(bytes)?),
-            (TextMap | BytesMap, Wire::Bytes(bytes)) => {
-                let (key, value) = entry(bytes, matches!(kind, BytesMap))?;
+            (TextMap | BytesMap | QuantityMap, Wire::Bytes(bytes)) => {
+                let (key, value) = entry(bytes, kind)?;
                 let map = out.entry(*name).or_insert_with(|| json!({}));
                 map[key] = value;
                 return Some(());
@@ -136,13 +136,21 @@ fn push(out: &mut Map<String, Value>, name: &str, value: Value) -> Option<()> {
     Some(())
 }
 
-fn entry(bytes: &[u8], is_bytes: bool) -> Option<(String, Value)> {
+fn entry(bytes: &[u8], kind: &kinds::Type) -> Option<(String, Value)> {
     let (mut key, mut value) = (String::new(), Value::String(String::new()));
     for_each(bytes, |number, wire| {
         match (number, wire) {
             (1, Wire::Bytes(bytes)) => key = std::str::from_utf8(bytes).ok()?.to_owned(),
-            (2, Wire::Bytes(bytes)) if is_bytes => value = STANDARD.encode(bytes).into(),
-            (2, Wire::Bytes(bytes)) => value = text(bytes)?,
+            (2, Wire::Bytes(bytes)) => match kind {
+                BytesMap => value = STANDARD.encode(bytes).into(),
+                QuantityMap => for_each(bytes, |number, wire| {
+                    if let (1, Wire::Bytes(quantity)) = (number, wire) {
+                        value = text(quantity)?;
+                    }
+                    Some(())
+                })?,
+                _ => value = text(bytes)?,
+            },
             _ => {}
         }
         Some(())

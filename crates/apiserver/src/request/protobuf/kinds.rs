@@ -12,6 +12,8 @@ pub(super) enum Type {
     Texts,
     TextMap,
     BytesMap,
+    /// Numbers with suffixes, each a message of one text.
+    QuantityMap,
     /// Bytes that are JSON.
     Json,
     One(Message),
@@ -23,7 +25,7 @@ pub(super) type Field = (u64, &'static str, Type);
 /// The fields of a message.
 pub(super) type Message = &'static [Field];
 
-use Type::{Bool, BytesMap, Int, Json, Many, MicroTime, One, Text, TextMap, Texts, Time};
+use Type::{Bool, BytesMap, Int, Json, Many, MicroTime, One, QuantityMap, Text, TextMap, Texts, Time};
 
 const OWNER: Message = &[
     (1, "kind", Text),
@@ -127,6 +129,10 @@ const LEASE_SPEC: Message = &[
     (7, "preferredHolder", Text),
 ];
 const LEASE: Message = &[(1, "metadata", One(METADATA)), (2, "spec", One(LEASE_SPEC))];
+const QUOTA_SPEC: Message = &[(1, "hard", QuantityMap), (2, "scopes", Texts)];
+const QUOTA_STATUS: Message = &[(1, "hard", QuantityMap), (2, "used", QuantityMap)];
+const QUOTA: Message =
+    &[(1, "metadata", One(METADATA)), (2, "spec", One(QUOTA_SPEC)), (3, "status", One(QUOTA_STATUS))];
 const RESOURCE_ATTRIBUTES: Message = &[
     (1, "namespace", Text),
     (2, "verb", Text),
@@ -153,10 +159,11 @@ const DELETE_OPTIONS: Message = &[
 ];
 
 /// The kinds that have a protobuf form here: their version, their name, their fields.
-pub(super) const KINDS: [(&str, &str, Message); 10] = [
+pub(super) const KINDS: [(&str, &str, Message); 11] = [
     ("v1", "Namespace", NAMESPACE),
     ("v1", "ConfigMap", CONFIG_MAP),
     ("v1", "Secret", SECRET),
+    ("v1", "ResourceQuota", QUOTA),
     ("v1", "Event", EVENT),
     ("events.k8s.io/v1", "Event", NEW_EVENT),
     ("coordination.k8s.io/v1", "Lease", LEASE),
