@@ -59,6 +59,7 @@ pub struct Options {
     folder: PathBuf,
     readers: usize,
     base: Option<Revision>,
+    checkpoint_bytes: usize,
     clock: Arc<dyn Clock>,
     fatal: FatalHook,
 }
@@ -70,6 +71,7 @@ impl Options {
             folder: folder.into(),
             readers: 4,
             base: None,
+            checkpoint_bytes: writer::CHECKPOINT_BYTES,
             clock: Arc::new(SystemClock::default()),
             fatal: Arc::new(|error| {
                 tracing::error!(error = chain(error), "store failed, ending the process");
@@ -97,6 +99,14 @@ impl Options {
     #[must_use]
     pub fn create_at(mut self, revision: Revision) -> Self {
         self.base = Some(revision);
+        self
+    }
+
+    /// After how many written bytes the log is copied into the database (default: 4 MiB). Lower syncs more often, higher
+    /// lets the log grow.
+    #[must_use]
+    pub fn checkpoint_after(mut self, bytes: usize) -> Self {
+        self.checkpoint_bytes = bytes;
         self
     }
 
@@ -155,6 +165,7 @@ impl Options {
             next_deadline,
             superfluous,
             unchecked_bytes: 0,
+            checkpoint_bytes: self.checkpoint_bytes,
             _lock: database.lock,
         };
         let fatal = self.fatal;

@@ -32,8 +32,8 @@ use crate::error::StoreError;
 const GROUP_REQUESTS: usize = 1024;
 /// Bytes of keys and values that share a sync at most: they are held in memory until the commit has returned.
 const GROUP_BYTES: usize = 32 << 20;
-/// Bytes written before the log is copied into the database. Lower syncs more often, higher lets the log grow.
-const CHECKPOINT_BYTES: usize = 4 << 20;
+/// Bytes written before the log is copied into the database, unless the options say otherwise.
+pub(super) const CHECKPOINT_BYTES: usize = 4 << 20;
 /// Superfluous rows deleted with one group: more would be felt by the writes that share it.
 const DELETIONS_PER_GROUP: usize = 256;
 
@@ -68,6 +68,8 @@ pub(super) struct Writer {
     /// Rows that compaction left over.
     pub superfluous: VecDeque<RowId>,
     pub unchecked_bytes: usize,
+    /// When the log is copied into the database.
+    pub checkpoint_bytes: usize,
     /// Last, so that the folder is released after the database was closed.
     pub _lock: FolderLock,
 }
@@ -166,7 +168,7 @@ impl Writer {
                     }
                 }
             }
-            if self.unchecked_bytes >= CHECKPOINT_BYTES {
+            if self.unchecked_bytes >= self.checkpoint_bytes {
                 self.checkpoint()?;
             }
         }

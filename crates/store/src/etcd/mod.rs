@@ -326,15 +326,14 @@ impl Store for EtcdStore {
         inner.check_open()?;
         let revision = inner.readable(request.at).await?;
         let requested = request.at.unwrap_or_default();
-        let bounds = inner.keys.range(&request.range).filter(|_| request.limit != Some(0) || request.count);
-        let Some((key, range_end)) = bounds else {
+        let Some((key, range_end)) = inner.keys.range(&request.range) else {
             let newest = match inner.probe(revision).await {
                 Ok(newest) => newest,
                 Err(status) => return Err(inner.read_failed("read a range", requested, status).await),
             };
             let revision = request.at.unwrap_or_else(|| inner.keys.revision(newest));
             let count = request.count.then_some(0);
-            return Ok(RangePage { items: Vec::new(), more: request.limit == Some(0), revision, count });
+            return Ok(RangePage { items: Vec::new(), more: false, revision, count });
         };
         let limit = request.limit.map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let count_only = request.limit == Some(0);

@@ -88,6 +88,36 @@ impl Subject for InEtcd {
     }
 }
 
+/// A store below a prefix of an etcd that others have started; a restart is one of this side.
+pub struct Prefixed {
+    address: String,
+    store: Arc<EtcdStore>,
+}
+
+impl Prefixed {
+    pub async fn open(address: String) -> Self {
+        let options = etcd::Options::new(address.parse().expect("an address"));
+        Prefixed { address, store: Arc::new(options.open().await.expect("store opens")) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Subject for Prefixed {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    async fn pass(&self, time: Duration) {
+        // As above: a pause of the caller's poll.
+        tokio::time::sleep(time).await;
+    }
+
+    async fn restart(&mut self) {
+        self.store.close().await;
+        *self = Prefixed::open(self.address.clone()).await;
+    }
+}
+
 mod on_embedded {
     use super::embedded;
     evroc_store::contract_tests!(embedded);

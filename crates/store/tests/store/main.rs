@@ -6,6 +6,8 @@ mod crash;
 mod damage;
 mod etcd;
 mod files;
+mod linear;
 mod load;
 mod model;
+mod power;
 mod support;

@@ -285,16 +285,40 @@ async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCas
     Ok(Some(watch))
 }
 
+/// PROPTEST_CASES asks for more.
+fn config(cases: u32) -> Config {
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { cases };
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime")
+}
+
 #[test]
-fn the_store_behaves_like_the_model() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    // PROPTEST_CASES asks for more.
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 64 };
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    proptest!(config, |(steps in steps())| {
+fn the_embedded_store_behaves_like_the_model() {
+    let runtime = runtime();
+    proptest!(config(64), |(steps in steps())| {
         runtime.block_on(async {
             let subject = crate::contract::embedded().await;
             run(Box::new(subject), steps).await
         })?;
     });
+}
+
+#[test]
+fn a_store_in_an_etcd_behaves_like_the_model() {
+    let runtime = runtime();
+    for version in ["3.4", "3.5"] {
+        let etcd = evroc_tests::etcd::Etcd::start(version).expect("etcd starts");
+        let number = std::sync::atomic::AtomicUsize::new(0);
+        proptest!(config(24), |(steps in steps())| {
+            runtime.block_on(async {
+                // One server for all cases: each has a prefix of its own, and nobody else writes meanwhile.
+                let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let subject = crate::contract::Prefixed::open(format!("{}/case/{number}", etcd.address())).await;
+                run(Box::new(subject), steps).await
+            })?;
+        });
+    }
 }
