@@ -7,6 +7,7 @@ mod javascript;
 mod kubectl;
 mod python;
 mod runtime;
+mod schema;
 mod tokens;
 mod views;
 
@@ -57,9 +58,13 @@ fn tools() -> PathBuf {
 }
 
 /// Runs a program without blocking the platform, which lives in this process too.
-async fn run(mut command: Command) -> Output {
+async fn run(command: Command) -> Output {
+    run_within(command, PATIENCE).await
+}
+
+async fn run_within(mut command: Command, patience: Duration) -> Output {
     let shown = format!("{command:?}");
-    let running = tokio::task::spawn_blocking(move || process::run(&mut command, PATIENCE));
+    let running = tokio::task::spawn_blocking(move || process::run(&mut command, patience));
     running.await.expect("a thread").unwrap_or_else(|error| {
         panic!("{shown}: {error:#}; scripts/install-test-clients brings the clients");
     })
