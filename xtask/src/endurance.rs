@@ -1,4 +1,5 @@
-//! What takes long and judges no change: measurements, the comparison with the original, and the suites again and again.
+//! What takes long and judges no change: measurements, the comparison with the original, crashes of the store, and the suites
+//! again and again.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,10 +18,47 @@ pub fn bench() -> Result<bool> {
     Ok(cargo.current_dir(repo::root()).status()?.success())
 }
 
-/// Compares with the original, then repeats build, suites and the leftover check; `Ok(true)` when none failed before the time was over.
+/// Rounds of the store's crashes: all moments of a record with each fixed kind of crash, the rest at random.
+const CRASHES: u64 = 10_000;
+
+/// Crashes the store at every write and sync of a recorded workload; `Ok(true)` when nothing acknowledged was lost.
+fn store_crashes() -> Result<bool> {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let folder = repo::root().join("target/soak");
+    std::fs::create_dir_all(&folder)?;
+    let record = folder.join(format!("store-{seed}.record"));
+    let settings = [
+        ("EVROC_STORE_CRASH_ROUNDS", CRASHES.to_string()),
+        ("EVROC_STORE_CRASH_SEED", seed.to_string()),
+        ("EVROC_STORE_CRASH_RECORD", record.display().to_string()),
+    ];
+    let arguments = ["test", "--package", "evroc-store", "--test", "store", "--", "power::", "--nocapture"];
+    println!("== {CRASHES} crashes of the store, seed {seed}");
+    let mut cargo = Command::new(repo::cargo());
+    let passed = cargo.args(arguments).envs(settings.clone()).current_dir(repo::root()).status()?.success();
+    if passed {
+        std::fs::remove_file(&record)?;
+    } else {
+        let words: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        println!("soak: to go on or to repeat a round, with the same record and seed:");
+        println!("  {} EVROC_STORE_CRASH_FROM=<round> cargo {}", words.join(" "), arguments.join(" "));
+    }
+    let outcome = if passed { "nothing lost" } else { "**failed**" };
+    reference::note_row(
+        "| commit | crashes |",
+        &format!("| {} | {CRASHES} | {seed} | {outcome} |\n", reference::commit()?),
+    )?;
+    Ok(passed)
+}
+
+/// Compares with the original, crashes the store, then repeats build, suites and the leftover check; `Ok(true)` when none failed before the time was over.
 pub fn soak(time: Duration) -> Result<bool> {
     if !reference::differential(SEQUENCES.0, SEQUENCES.1)? {
         println!("soak: the API differs from Kubernetes' own; docs/soak.md has the counts");
+        return Ok(false);
+    }
+    if !store_crashes()? {
+        println!("soak: the store has lost or damaged something in a crash");
         return Ok(false);
     }
     let deadline = Instant::now() + time;

@@ -54,24 +54,34 @@ pub fn differential(sequences: u64, seed: u64) -> Result<bool> {
 
 /// Adds a row to the table of results.
 fn note(state: &Value) -> Result<()> {
-    let commit = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(repo::root()).output()?;
     let differing: usize =
         state["differences"].as_object().into_iter().flatten().map(|it| it.1.as_array().map_or(0, Vec::len)).sum();
     let row = format!(
         "| {} | {} | {} | {} | {differing} | {} |\n",
-        String::from_utf8_lossy(&commit.stdout).trim(),
+        commit()?,
         state["seed"],
         state["next"],
         state["requests"],
         state["differences"].as_object().map_or(0, |it| it.len()),
     );
-    let file = repo::root().join(RESULTS);
-    let text = std::fs::read_to_string(&file).with_context(|| format!("read {RESULTS}"))?;
-    std::fs::write(&file, with_row(&text, &row)).with_context(|| format!("write {RESULTS}"))
+    note_row("| commit | seed |", &row)
 }
 
-/// The document with one more row in the table that begins with `| commit | seed |`.
-fn with_row(text: &str, row: &str) -> String {
+/// Adds a row to the table of results that begins with `header`.
+pub fn note_row(header: &str, row: &str) -> Result<()> {
+    let file = repo::root().join(RESULTS);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read {RESULTS}"))?;
+    std::fs::write(&file, with_row(&text, header, row)).with_context(|| format!("write {RESULTS}"))
+}
+
+/// The commit that is measured.
+pub fn commit() -> Result<String> {
+    let commit = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(repo::root()).output()?;
+    Ok(String::from_utf8_lossy(&commit.stdout).trim().to_owned())
+}
+
+/// The document with one more row in the table that begins with `header`.
+fn with_row(text: &str, header: &str, row: &str) -> String {
     let mut out = String::new();
     let mut in_table = false;
     for line in text.lines() {
@@ -79,7 +89,7 @@ fn with_row(text: &str, row: &str) -> String {
             out.push_str(row);
             in_table = false;
         }
-        in_table |= line.starts_with("| commit | seed |");
+        in_table |= line.starts_with(header);
         out.push_str(line);
         out.push('\n');
     }
@@ -96,7 +106,13 @@ mod tests {
     #[test]
     fn a_row_goes_to_the_end_of_its_table() {
         let text = "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n\nb\n";
-        assert_eq!(with_row(text, "| y | 2 |\n"), "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n| y | 2 |\n\nb\n");
-        assert!(with_row("| commit | seed |\n|---|---|\n", "| y | 2 |\n").ends_with("|---|---|\n| y | 2 |\n"));
+        assert_eq!(
+            with_row(text, "| commit | seed |", "| y | 2 |\n"),
+            "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n| y | 2 |\n\nb\n"
+        );
+        assert!(
+            with_row("| commit | seed |\n|---|---|\n", "| commit | seed |", "| y | 2 |\n")
+                .ends_with("|---|---|\n| y | 2 |\n")
+        );
     }
 }
