@@ -19,5 +19,5 @@ check: ## format, clippy, invariants, licences
 bench: ## measurements; see bench/
 	@cargo xtask bench
 
-soak: ## our API compared with Kubernetes' in 20,000 random sequences, then the tour again and again for an hour
+soak: ## our API compared with Kubernetes' in 20,000 random sequences, 10,000 crashes of the store, then the tour again and again for an hour
 	@cargo xtask soak

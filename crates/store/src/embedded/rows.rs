@@ -151,8 +151,14 @@ pub(super) fn for_each_head(conn: &Connection, mut each: impl FnMut(Head)) -> Re
     let failed = |source| damaged_row(None, source);
     let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM changes ORDER BY id")).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
+    let mut last = None;
     while let Some(row) = rows.next().map_err(failed)? {
-        each(decode_head(row)?);
+        let head = decode_head(row)?;
+        // A tree whose pages are not of one time may hold rows twice and in any order, each of them sound.
+        if last.replace(head.row).is_some_and(|last| last >= head.row) {
+            return Err(head.damaged("its row is out of order"));
+        }
+        each(head);
     }
     Ok(())
 }
