@@ -27,7 +27,7 @@
 //! ```
 //!
 //! Where it differs from Kubernetes' own server for custom resources, on purpose: unknown paths are answered with a
-//! `Status` and not with a text; a failed JSON patch says which operation failed; a create with a name in the path is
+//! `Status` and not with a text; a create with a name in the path is
 //! refused (405), since the name that was authorised is not the one that would be made; identities cannot be
 //! impersonated; what belongs to an owner that is gone is deleted, and namespaces exist.
 //!

@@ -2,7 +2,7 @@
 
 use super::path::{Step, display};
 use super::types::{Scalar, Shape, Ty};
-use crate::schema::error::go_json;
+use crate::schema::error::{go_number, go_quote};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -45,7 +45,11 @@ fn visit(value: &Value, ty: Ty<'_>, duplicates: Duplicates, path: &mut Vec<Step>
                 Scalar::Untyped => (!value.is_array() && !value.is_object(), "any scalar"),
             };
             if !fits && !value.is_null() {
-                let found = if scalar == Scalar::Numeric { go_type(value).to_string() } else { described(value) };
+                let found = match scalar {
+                    Scalar::Numeric => go_type(value).to_string(),
+                    Scalar::String => described_exactly(value),
+                    _ => described(value),
+                };
                 errors.push(at(path, format!("expected {expected}, got {found}")));
             }
         }
@@ -101,9 +105,45 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
+/// As Go's `%v` writes it.
 fn described(value: &Value) -> String {
+    format!("&{{{}}}", go_value(value))
+}
+
+/// As Go's `%#v` writes it.
+fn described_exactly(value: &Value) -> String {
+    format!("&value.valueUnstructured{{Value:{}}}", go_syntax(value))
+}
+
+fn go_value(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
     match value {
-        Value::String(text) => format!("&value.valueUnstructured{{Value:{text:?}}}"),
-        other => format!("&{{{}}}", go_json(other)),
+        Value::Null => "<nil>".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => go_number(number),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_value).collect())),
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|it| it.0);
+            format!("map[{}]", joined(entries.into_iter().map(|(key, it)| format!("{key}:{}", go_value(it))).collect()))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn go_syntax(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_string(),
+        Value::String(text) => go_quote(text),
+        Value::Number(number) => go_number(number),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", joined(items.iter().map(go_syntax).collect())),
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|it| it.0);
+            let entries = entries.into_iter().map(|(key, it)| format!("{}:{}", go_quote(key), go_syntax(it))).collect();
+            format!("map[string]interface {{}}{{{}}}", joined(entries))
+        }
+        other => other.to_string(),
     }
 }

@@ -190,6 +190,11 @@ pub fn track_update(model: &Model, live: Option<&Value>, new: &mut Value, writer
     managers::encode(new, &managers);
 }
 
+/// Whether an object has the structure that its schema describes; limits and patterns do not count.
+pub fn fits(model: &Model, object: &Value) -> bool {
+    check::check(object, Ty::of(model), Duplicates::Allowed).is_ok()
+}
+
 /// Puts back what a write through this endpoint may not change: `status` through the object itself (if the kind has a status
 /// subresource), everything but `status` and managedFields through `/status`.
 pub fn reset_unwritable(live: Option<&Value>, new: &mut Value, subresource: &str, has_status: bool) {

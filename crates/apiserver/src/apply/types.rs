@@ -51,7 +51,7 @@ static META: LazyLock<Node> = LazyLock::new(|| {
     let texts = json!({"type": "object", "additionalProperties": text});
     let anything = json!({"type": "string", "format": "date-time"});
     let owner = json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
-        "apiVersion": text, "kind": text, "name": text, "uid": text, "controller": {"type": "boolean"}, "blockOwnerDeletion": {"type": "boolean"}}});
+        "apiVersion": text, "kind": text, "name": text, "uid": {"type": "string", "default": ""}, "controller": {"type": "boolean"}, "blockOwnerDeletion": {"type": "boolean"}}});
     let schema = json!({"type": "object", "properties": {
         "name": text, "generateName": text, "namespace": text, "selfLink": text, "uid": text, "resourceVersion": text,
         "generation": {"type": "integer"}, "creationTimestamp": anything, "deletionTimestamp": anything,

@@ -36,6 +36,8 @@ pub enum PatchError {
 fn decode(body: &[u8]) -> Result<Value, PatchError> {
     let error = |e: &dyn std::error::Error| {
         let cause = e.source().map(|s| s.to_string()).unwrap_or_else(|| e.to_string());
+        let is_cut_off = cause.starts_with("EOF while parsing");
+        let cause = if is_cut_off { "unexpected end of JSON input".to_string() } else { cause };
         PatchError::BadRequest(format!("error decoding patch: {cause}"))
     };
     decode_strict(body).map(|(value, _)| value).map_err(|e| error(&e))
@@ -134,7 +136,7 @@ pub fn is_no_op(old: &Value, new: &Value) -> bool {
     old == new || normalise(old) == normalise(new)
 }
 
-fn json_kind(value: &Value) -> &'static str {
+pub(crate) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

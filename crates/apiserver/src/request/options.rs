@@ -56,7 +56,7 @@ impl WriteOptions {
 
 /// Whether all values of `dryRun` say `All`; anything else is an error.
 pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let values: Vec<&str> = values.filter(|it| !it.is_empty()).collect();
+    let values: Vec<&str> = values.collect();
     if values.iter().any(|it| *it != "All") {
         errors.push(FieldError::not_supported("dryRun", json!(values), &["All"]));
     }
@@ -89,11 +89,12 @@ pub(crate) fn check_list(query: &Query, is_watch: bool) -> Result<(), ApiError> 
             forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
         }
         if initial.is_some() {
-            match matching {
-                None => forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-                Some("NotOlderThan") => {}
-                Some(other) => errors.push(FieldError::not_supported(MATCH, json!(other), &["NotOlderThan"])),
+            if matching != Some("NotOlderThan") {
+                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
             }
+        }
+        if let Some(other) = matching.filter(|it| *it != "NotOlderThan") {
+            errors.push(FieldError::not_supported(MATCH, json!(other), &["NotOlderThan"]));
         }
     } else {
         if initial.is_some() {

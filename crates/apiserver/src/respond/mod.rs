@@ -41,15 +41,18 @@ pub(crate) fn value(code: StatusCode, value: &Value, encoding: Encoding) -> Resu
     match encoding {
         Encoding::Json => Ok(json(code, value)),
         Encoding::Yaml => {
-            let text = serde_saphyr::to_string(value).map_err(ApiError::internal)?;
+            let mut sorted = value.clone();
+            sorted.sort_all_objects();
+            let text = serde_saphyr::to_string(&sorted).map_err(ApiError::internal)?;
             Ok(with_type(code, HeaderValue::from_static("application/yaml"), body::full(text)))
         }
     }
 }
 
 /// A refusal.
-pub(crate) fn error(error: &ApiError) -> Response<ResponseBody> {
-    let mut response = json(error.code, &error.to_status());
+pub(crate) fn error(error: &ApiError, encoding: Encoding) -> Response<ResponseBody> {
+    let status = error.to_status();
+    let mut response = value(error.code, &status, encoding).unwrap_or_else(|_| json(error.code, &status));
     add_warnings(response.headers_mut(), &error.warnings);
     if error.retry_after_seconds > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after_seconds));

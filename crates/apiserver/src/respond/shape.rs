@@ -64,6 +64,12 @@ pub(crate) fn value(
     super::value(code, &shaped, accepted.encoding)
 }
 
+/// The columns of a table.
+pub(crate) fn columns(registered: &Registered) -> Value {
+    let table = table::to_table(&registered.columns, &[], &json!({}), IncludeObject::None, true, Timestamp::now());
+    table["columnDefinitions"].clone()
+}
+
 /// One object of this kind, in a shape.
 pub(crate) fn shape(
     registered: &Registered,
@@ -115,7 +121,9 @@ pub(crate) fn list(
             "apiVersion": "meta.k8s.io/v1",
             "kind": "PartialObjectMetadataList",
             "metadata": metadata,
-            "items": objects.iter().map(table::partial_object_metadata).collect::<Vec<_>>(),
+            // An empty list is null, as Go writes it.
+            "items": (!objects.is_empty())
+                .then(|| objects.iter().map(table::partial_object_metadata).collect::<Vec<_>>()),
         }),
         Shape::Table => {
             let rows: Vec<&Value> = objects.iter().collect();

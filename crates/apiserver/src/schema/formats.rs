@@ -60,7 +60,7 @@ pub(super) fn is_valid(format: &str, text: &str) -> bool {
         "uuid3" => UUID.is_match(text) && version_digit(text) == Some('3'),
         "uuid4" => UUID.is_match(text) && version_digit(text) == Some('4') && variant_fits(text),
         "uuid5" => UUID.is_match(text) && version_digit(text) == Some('5') && variant_fits(text),
-        "byte" => BASE64.is_match(text) && text.len().is_multiple_of(4),
+        "byte" => !text.is_empty() && BASE64.is_match(text) && text.len().is_multiple_of(4),
         "bsonobjectid" => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
         "hexcolor" => HEX_COLOUR.is_match(text),
         "rgbcolor" => RGB_COLOUR.is_match(text),

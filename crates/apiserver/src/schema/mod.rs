@@ -104,6 +104,11 @@ impl Model {
     /// Checks an object, on update also against its predecessor: all errors at once, in Kubernetes' order.
     /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.validate_after(object, old, &[])
+    }
+
+    /// The same where something was found before: rules are not evaluated after what they may rely on.
+    pub fn validate_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = validate::validate(object, old, &self.root);
         errors.extend(embedded::validate(object, &self.root));
         // A list that already was wrong does not refuse an update of something else.
@@ -114,7 +119,7 @@ impl Model {
             return errors;
         }
         // Rules may rely on what the schema promises, so they run on objects only that keep it.
-        if errors.iter().any(|e| e.reason.blocks_rules()) {
+        if errors.iter().chain(earlier).any(|e| e.reason.blocks_rules()) {
             errors.push(FieldError::invalid("<nil>", Value::Null, RULES_NOT_CHECKED));
         } else {
             errors.extend(cel::validate(object, old, &self.root));

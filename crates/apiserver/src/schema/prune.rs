@@ -10,6 +10,8 @@ const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 pub(super) struct Walk {
     path: String,
     found: Vec<UnknownField>,
+    /// Of the metadata of embedded resources, which Kubernetes looks at afterwards.
+    embedded: Vec<UnknownField>,
 }
 
 impl Walk {
@@ -40,7 +42,10 @@ impl Walk {
 pub(super) fn prune(object: &mut Value, root: &Node) -> Vec<UnknownField> {
     let mut walk = Walk::default();
     visit(object, Some(root), &mut walk);
-    walk.found.sort_by(|a, b| a.path.cmp(&b.path));
+    let order = |fields: &mut Vec<UnknownField>| fields.sort_by(|a, b| a.path.cmp(&b.path));
+    order(&mut walk.found);
+    order(&mut walk.embedded);
+    walk.found.extend(walk.embedded);
     walk.found
 }
 
@@ -75,7 +80,7 @@ fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
                 map.shift_remove(&name);
             }
             if node.is_some_and(|n| n.embedded) && !walk.path.is_empty() {
-                super::embedded::coerce(map, &walk.path, &mut walk.found);
+                super::embedded::coerce(map, &walk.path, &mut walk.embedded);
             }
         }
         Value::Array(items) => {
@@ -105,7 +110,7 @@ fn keep(value: &mut Value, node: &Node, walk: &mut Walk) {
                 }
             }
             if node.embedded && !walk.path.is_empty() {
-                super::embedded::coerce(map, &walk.path, &mut walk.found);
+                super::embedded::coerce(map, &walk.path, &mut walk.embedded);
             }
         }
         Value::Array(items) => {

@@ -170,27 +170,30 @@ fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut 
     let value = Value::Number(number.clone());
     let float = number.as_f64().unwrap_or_default();
     let int = number.as_i64();
-    let mut report = |words: &str, limit: f64| {
-        let limit = if int.is_some() { (limit as i64).to_string() } else { go_float(limit) };
-        out.errors.push(invalid(path, value.clone(), format!("should be {words} {limit}")));
-    };
     // Minus, zero or plus: how the value compares with the limit.
     let compare = |limit: f64| match int {
         Some(int) => int.cmp(&(limit as i64)),
         None => float.total_cmp(&limit),
     };
     if let Some(factor) = checks.multiple_of {
-        let multiple = match int {
-            Some(int) if factor >= 1.0 => int % (factor as i64) == 0,
-            _ => {
-                let quotient = float / factor;
-                (quotient - quotient.round()).abs() < 1e-9 * quotient.abs().max(1.0)
+        match int.map(|int| (int, factor as i64)) {
+            // An integer is held against the integral part of the factor, as Kubernetes does, even where that is nothing.
+            Some((_, whole @ ..=0)) => {
+                let text = format!("factor MultipleOf declared for {path} must be positive: {whole}");
+                out.errors.push(FieldError::invalid(shown(path), Value::from(whole), text));
             }
-        };
-        if !multiple {
-            report("a multiple of", factor);
+            Some((int, whole)) if int % whole == 0 => {}
+            None if is_json_integer(if factor < 1.0 { 1.0 / factor * float } else { float / factor }) => {}
+            _ => {
+                let limit = if int.is_some() { (factor as i64).to_string() } else { go_float(factor) };
+                out.errors.push(invalid(path, value.clone(), format!("should be a multiple of {limit}")));
+            }
         }
     }
+    let mut report = |words: &str, limit: f64| {
+        let limit = if int.is_some() { (limit as i64).to_string() } else { go_float(limit) };
+        out.errors.push(invalid(path, value.clone(), format!("should be {words} {limit}")));
+    };
     if let Some(min) = checks.minimum {
         let order = compare(min);
         if order.is_lt() || (checks.exclusive_minimum && order.is_eq()) {
@@ -206,6 +209,17 @@ fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut 
     if let Some(problem) = range_error(number, node, path) {
         out.errors.push(FieldError::invalid("<nil>", Value::from(""), problem));
     }
+}
+
+/// Whether a float is an integer that JSON holds exactly, as go-openapi decides it.
+fn is_json_integer(float: f64) -> bool {
+    const LIMIT: f64 = 9_007_199_254_740_991.0;
+    if !float.is_finite() || float.abs() > LIMIT {
+        return false;
+    }
+    let whole = float.trunc();
+    let difference = (float - whole).abs();
+    difference == 0.0 || (float != 0.0 && whole != 0.0 && difference / (float.abs() + whole.abs()).min(f64::MAX) < 1e-9)
 }
 
 fn check_enum(value: &Value, checks: &Checks, path: &str, out: &mut Outcome) {

@@ -14,7 +14,7 @@ use crate::authn::{Identity, Peer};
 use crate::authz::Decision;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::{ApiError, Named};
-use crate::request::{Query, RequestInfo};
+use crate::request::{Query, RequestInfo, negotiate};
 use crate::{discovery, health, respond, verbs, views};
 
 /// Every authenticated caller belongs to it.
@@ -50,6 +50,7 @@ pub(super) async fn handle(
         return response;
     }
     let uri = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let encoding = negotiate::object_form(request.headers()).map(|it| it.encoding).unwrap_or_default();
     let agent = text_header(request.headers(), http::header::USER_AGENT.as_str());
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let source = match (&identity, peer.address) {
@@ -70,7 +71,7 @@ pub(super) async fn handle(
             if error.code == StatusCode::INTERNAL_SERVER_ERROR {
                 tracing::error!(error = %error.message, %uri, "request failed");
             }
-            respond::error(&error)
+            respond::error(&error, encoding)
         }
     };
     if let Ok(value) = HeaderValue::from_str(&audit_id) {

@@ -11,6 +11,7 @@ use crate::apply::{self, Writer};
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Named};
 use crate::meta_validate;
+use crate::patch;
 use crate::request::options::WriteOptions;
 use crate::request::query::FieldValidation;
 use crate::request::{content, metadata};
@@ -43,7 +44,10 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
                 let text = String::from_utf8_lossy(&call.body);
                 Err(ApiError::bad_request(format!("Object 'Kind' is missing in '{text}'")))
             }
-            false => Err(ApiError::bad_request("couldn't get version/kind; json parse error: it is not an object")),
+            false => Err(ApiError::bad_request(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+                patch::json_kind(&object)
+            ))),
         }
     });
     let (mut object, duplicates) = decoded.map_err(|error| match error.reason {
@@ -54,9 +58,14 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
         )),
         _ => error,
     })?;
-    check_type(call, &object)?;
+    check_version(call, &object, options)?;
     call.take_in(&mut object);
+    let told = call.warnings.len();
     admit_fields(call, &mut object, &duplicates, options)?;
+    if object.get("kind").and_then(Value::as_str) != Some(call.registered.kind.kind.as_str()) {
+        // What another kind's fields are is not for this one to say.
+        call.warnings.truncate(told);
+    }
     Ok(object)
 }
 
@@ -83,8 +92,9 @@ pub(super) fn admit_fields(
     let refuse = |why: String| {
         ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
     };
-    let mut unknown = metadata::admit(object).map_err(refuse)?;
-    unknown.extend(registered.model.prune(object).into_iter().map(|it| it.path));
+    let of_metadata = metadata::admit(object).map_err(refuse)?;
+    let mut unknown: Vec<String> = registered.model.prune(object).into_iter().map(|it| it.path).collect();
+    unknown.extend(of_metadata);
     let problems = content::field_problems(&unknown, duplicates);
     match options.field_validation {
         FieldValidation::Ignore => {}
@@ -98,24 +108,42 @@ pub(super) fn admit_fields(
     Ok(())
 }
 
-/// `apiVersion` and `kind` must be those of the path.
-pub(super) fn check_type(call: &Call, object: &Value) -> Result<(), ApiError> {
+/// `apiVersion` must be that of the path. Of another version Kubernetes knows no field, and says so first.
+fn check_version(call: &mut Call, object: &Value, options: WriteOptions) -> Result<(), ApiError> {
+    let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let expected = &call.registered.api_version;
+    if api_version == expected {
+        return Ok(());
+    }
+    let refused = ApiError::bad_request(format!(
+        "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+    ));
+    if options.field_validation == FieldValidation::Warn {
+        let own = ["apiVersion", "kind", "metadata"];
+        let mut unknown: Vec<&String> = object.as_object().into_iter().flat_map(|it| it.keys()).collect();
+        unknown.retain(|it| !own.contains(&it.as_str()));
+        unknown.sort();
+        call.warnings.extend(unknown.into_iter().map(|it| format!("unknown field {it:?}")));
+    }
+    Err(refused)
+}
+
+/// `kind` must be that of the path.
+pub(super) fn check_kind(call: &Call, object: &Value) -> Result<(), ApiError> {
     let registered = &call.registered;
-    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if api_version != registered.api_version {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            registered.api_version
-        )));
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if kind == registered.kind.kind {
+        return Ok(());
     }
-    if kind != registered.kind.kind {
-        let expected = format!("must be {}", registered.kind.kind);
-        let named =
-            Named { group: &registered.kind.group, resource: kind, name: strategy::metadata_text(object, "name") };
-        return Err(ApiError::invalid(named, &[FieldError::invalid("kind", kind.into(), expected)]));
-    }
-    Ok(())
+    let expected = format!("must be {}", registered.kind.kind);
+    let named = Named { group: &registered.kind.group, resource: kind, name: strategy::metadata_text(object, "name") };
+    Err(ApiError::invalid(named, &[FieldError::invalid("kind", kind.into(), expected)]))
+}
+
+/// Both, of a patched object.
+pub(super) fn check_type(call: &mut Call, object: &Value) -> Result<(), ApiError> {
+    check_version(call, object, WriteOptions { field_validation: FieldValidation::Ignore, ..WriteOptions::default() })?;
+    check_kind(call, object)
 }
 
 /// The namespace in the body must be the path's; a missing one is filled in.
@@ -141,12 +169,14 @@ pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), Api
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, options)?;
-    if !strategy::metadata_text(&object, "resourceVersion").is_empty() {
-        return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
+    check_kind(call, &object)?;
+    let told = strategy::warnings(&object, None);
+    let made = create_object(call, object, Tracking::Update).await;
+    // What is refused as invalid is not also warned of.
+    if made.as_ref().err().is_none_or(|error| error.reason == "AlreadyExists") {
+        call.warnings.extend(told);
     }
-    call.warnings.extend(strategy::warnings(&object));
-    let wire = create_object(call, object, Tracking::Update).await?;
-    call.answer(StatusCode::CREATED, wire)
+    call.answer(StatusCode::CREATED, made?)
 }
 
 /// Whether managedFields have been dealt with.
@@ -185,15 +215,21 @@ async fn try_create(
         strategy::metadata_mut(&mut object).insert("name".into(), name.into());
     }
     let now = call.time_text();
+    // What does not fit the schema's structure (a status that is dropped below) is owned by nobody, as in Kubernetes.
+    let is_typed = apply::fits(&registered.model, &object);
+    let has_revision = !strategy::metadata_text(&object, "resourceVersion").is_empty();
     strategy::prepare_create(registered, &mut object, &Uuid::new_v4().to_string(), &now);
     if let Some(prepare) = &registered.kind.prepare {
         prepare(&mut object, None);
     }
-    if tracking == Tracking::Update {
+    if tracking == Tracking::Update && is_typed {
         apply::track_update(&registered.model, None, &mut object, &writer(call, &call.manager(), &now));
     }
     let name = strategy::metadata_text(&object, "name").to_owned();
     submit::validate(call, &object, None)?;
+    if has_revision && tracking == Tracking::Update {
+        return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
+    }
     let key = call.key_of(&name);
     cache.catch_up().await?;
     loop {
@@ -227,6 +263,7 @@ pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writ
 pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut object = decode(call, options)?;
+    check_kind(call, &object)?;
     if call.registered.kind.is_namespaced() {
         check_namespace(call, &mut object)?;
     }

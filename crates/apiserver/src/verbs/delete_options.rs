@@ -57,15 +57,25 @@ impl DeleteOptions {
             Body::default()
         } else {
             let (value, _) = content::decode_object(&call.headers, &call.body)?;
+            let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+            if !matches!(text("kind"), "" | "DeleteOptions") {
+                let version = Some(text("apiVersion")).filter(|it| !it.is_empty()).unwrap_or("meta.k8s.io/v1");
+                return Err(ApiError::bad_request(format!(
+                    "no kind {:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\"",
+                    text("kind")
+                )));
+            }
             serde_json::from_value(value).map_err(|error| {
                 ApiError::bad_request(format!("the body of a delete must be DeleteOptions: {error}"))
             })?
         };
         let mut errors = Vec::new();
-        let given = body.dry_run.iter().flatten().map(String::as_str).chain(call.query.all("dryRun"));
-        let dry_run = options::dry_run(given, &mut errors);
-        let policy = body.propagation_policy.as_deref().or(call.query.text("propagationPolicy"));
-        let orphan = body.orphan_dependents.or(call.query.optional_flag("orphanDependents"));
+        // Where there is a body, Kubernetes does not look at the query.
+        let query = Some(&call.query).filter(|_| call.body.is_empty());
+        let asked = query.into_iter().flat_map(|it| it.all("dryRun"));
+        let dry_run = options::dry_run(body.dry_run.iter().flatten().map(String::as_str).chain(asked), &mut errors);
+        let policy = body.propagation_policy.as_deref().or(query.and_then(|it| it.text("propagationPolicy")));
+        let orphan = body.orphan_dependents.or(query.and_then(|it| it.optional_flag("orphanDependents")));
         const POLICY: &str = "propagationPolicy";
         if let (Some(policy), Some(_)) = (policy, orphan) {
             let detail = "orphanDependents and deletionPropagation cannot be both set";

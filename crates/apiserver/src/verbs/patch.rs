@@ -5,13 +5,14 @@ use serde_json::Value;
 
 use super::create::{self, Tracking, admit_fields, check_namespace, check_type, writer};
 use super::submit::Live;
-use super::update::{self, Wanted, check_name, check_revision};
+use super::update::{self, Wanted, check_has_revision, check_name, check_revision};
 use super::{Call, strategic, strategy};
 use crate::apply::{self, ApplyError};
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Cause, Named};
-use crate::patch::{self as patches, PatchError};
+use crate::patch::{self as patches, PatchError, UNPROCESSABLE};
 use crate::request::options::{WriteOptions, invalid_patch_options};
+use crate::request::query::FieldValidation;
 use crate::request::{content, metadata};
 use crate::schema::FieldError;
 use crate::schema::error::go_json;
@@ -25,7 +26,10 @@ impl From<PatchError> for ApiError {
             PatchError::TooLarge(message) => {
                 ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
             }
-            PatchError::Unprocessable(message) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message),
+            PatchError::Unprocessable(why) => {
+                tracing::debug!(%why, "a patch does not fit");
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", UNPROCESSABLE)
+            }
         }
     }
 }
@@ -61,10 +65,12 @@ async fn change(
         // A patch is written for the object as its client is shown it.
         let mut shown = live.object.clone();
         call.show(&mut shown);
-        let mut object = edit(&shown, &body)?;
+        let mut object = edit(&shown, &body).map_err(|error| unread(error, options))?;
         call.take_in(&mut object);
         check_type(call, &object)?;
         check_namespace(call, &mut object)?;
+        check_name(call, &object)?;
+        check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
         let patched = go_json(&object);
         admit_fields(call, &mut object, &[], options).map_err(|error| refuse_patched(error, patched))?;
@@ -72,6 +78,15 @@ async fn change(
     })
     .await?;
     call.answer(StatusCode::OK, wire)
+}
+
+/// Who does not ask for strictness is not told what a patch is instead of an object.
+fn unread(error: ApiError, options: WriteOptions) -> ApiError {
+    let is_other = error.message.contains("into Go value of type map[string]interface {}");
+    if is_other && options.field_validation == FieldValidation::Ignore {
+        return ApiError::bad_request("Invalid JSON Patch");
+    }
+    error
 }
 
 /// What is wrong with the fields of a patched object is shown with the object, as in Kubernetes.
@@ -94,12 +109,14 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         let group_version = if api_version.contains('/') { api_version.to_owned() } else { format!("/{api_version}") };
         return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
     }
-    metadata::admit(&mut applied).map_err(ApiError::bad_request)?;
     call.take_in(&mut applied);
     loop {
         let changed = update::change(call, |call, live| {
-            check_revision(call, &applied, live)?;
-            merge(call, Some(live), &applied)
+            let wanted = merge(call, Some(live), &applied)?;
+            check_name(call, &wanted.object)?;
+            check_has_revision(call, &wanted.object)?;
+            check_revision(call, &wanted.object, live)?;
+            Ok(wanted)
         })
         .await;
         let is_create = call.info.subresource.is_empty()
@@ -107,19 +124,23 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         if !is_create {
             return call.answer(StatusCode::OK, changed?);
         }
-        check_name(call, &applied)?;
+        let Wanted { object, .. } = merge(call, None, &applied)?;
+        check_name(call, &object)?;
+        update::revision_number(&object)?;
         let uid = strategy::metadata_text(&applied, "uid");
         if !uid.is_empty() {
             let why =
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(ApiError::conflict(call.named(&call.info.name), why));
         }
-        let Wanted { object, .. } = merge(call, None, &applied)?;
+        let told = strategy::warnings(&object, None);
         match create::create_object(call, object, Tracking::Done).await {
             // Somebody else made it meanwhile.
             Err(error) if error.reason == "AlreadyExists" => {}
             created => {
-                return call.answer(StatusCode::CREATED, created?);
+                let wire = created?;
+                call.warnings.extend(told);
+                return call.answer(StatusCode::CREATED, wire);
             }
         }
     }
@@ -137,6 +158,8 @@ fn merge(call: &Call, live: Option<&Live>, applied: &Value) -> Result<Wanted, Ap
         &writer(call, &manager, &now),
     );
     let mut object = merged.map_err(|error| refused(call, error))?;
+    // Nulls and unknown fields in there are owned, and go.
+    metadata::admit(&mut object).map_err(ApiError::bad_request)?;
     check_namespace(call, &mut object)?;
     call.registered.model.prune(&mut object);
     call.registered.model.default_applied(&mut object);

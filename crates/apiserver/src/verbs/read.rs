@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine};
 use bytes::{BufMut, Bytes, BytesMut};
 use evroc_store::{KeyRange, RangeRequest, StoreError};
 use http::{HeaderValue, Response, StatusCode};
@@ -94,7 +94,12 @@ impl Continue {
         let invalid = || {
             ApiError::bad_request("invalid continue token: continue key is not valid: it was not made by this server")
         };
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| match error {
+            DecodeError::InvalidByte(offset, _) => ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid: illegal base64 data at input byte {offset}"
+            )),
+            _ => invalid(),
+        })?;
         let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
         if token.v == "meta.k8s.io/v1" { Ok(token) } else { Err(invalid()) }
     }
@@ -107,6 +112,8 @@ impl Continue {
 /// A list, or a page of one.
 pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
+    // What cannot be read at all is told before what does not go together.
+    query.number("limit")?;
     options::check_list(query, false)?;
     let selection = Selection::parse(&call.registered, &call.info, query)?;
     let page = select(call, &selection).await?;

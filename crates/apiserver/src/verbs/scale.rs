@@ -7,7 +7,7 @@ use super::submit::{self, Live};
 use super::update::{self, Wanted, check_revision};
 use super::{Call, strategy};
 use crate::body::ResponseBody;
-use crate::error::ApiError;
+use crate::error::{ApiError, Named};
 use crate::kind::ScalePaths;
 use crate::patch;
 use crate::request::content;
@@ -60,7 +60,18 @@ async fn write(call: &mut Call, paths: &ScalePaths) -> Result<Response<ResponseB
 
 fn from_scale(call: &Call, live: &Live, scale: &Value, paths: &ScalePaths) -> Result<Wanted, ApiError> {
     check_revision(call, scale, live)?;
-    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+    let given = scale.pointer("/spec/replicas").filter(|it| !it.is_null());
+    if let Some(other) = given.filter(|it| it.as_i64().is_none_or(|count| i32::try_from(count).is_err())) {
+        let found = if other.is_number() { format!("number {other}") } else { patch::json_kind(other).to_owned() };
+        let problem =
+            format!("json: cannot unmarshal {found} into Go struct field ScaleSpec.spec.replicas of type int32");
+        if call.info.verb != "patch" {
+            return Err(ApiError::bad_request(problem));
+        }
+        let cause = FieldError::invalid("patch", scale.to_string().into(), problem);
+        return Err(ApiError::invalid(Named { group: "", resource: "", name: "" }, &[cause]));
+    }
+    let replicas = given.and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let error = FieldError::invalid(&paths.spec_replicas_path, json!(replicas), "should be a non-negative integer");
         return Err(ApiError::invalid(call.named_kind(&call.info.name), &[error]));

@@ -159,10 +159,12 @@ pub(crate) fn mark_deleted(registered: &Registered, object: &mut Value, now: &st
 }
 
 /// What is allowed but should be told: finalizers that others may use too.
-pub(crate) fn warnings(object: &Value) -> Vec<String> {
+pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     const KNOWN: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
     let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let known = old.and_then(|it| it.pointer("/metadata/finalizers")).and_then(Value::as_array);
     finalizers
+        .filter(|it| known.is_none_or(|known| !known.contains(it)))
         .filter_map(Value::as_str)
         .filter(|it| !it.contains('/') && !KNOWN.contains(it))
         .map(|it| {

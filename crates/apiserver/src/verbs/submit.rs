@@ -6,11 +6,12 @@ use serde_json::Value;
 use super::delete_options::DeleteOptions;
 use super::{Call, strategy};
 use crate::error::{ApiError, Cause, Named};
-use crate::kind::{ClaimKey, ClaimRefusal};
+use crate::kind::{ClaimKey, ClaimRefusal, ScalePaths};
 use crate::meta_validate;
 use crate::quota::{self, Ledger, QuotaError};
 use crate::registry::GroupResource;
 use crate::schema::FieldError;
+use crate::schema::error::go_number;
 use crate::storage::encoding;
 use crate::storage::keys::{self, ObjectKey};
 use crate::storage::write::{self, Holder, Outcome, Write, WriteError};
@@ -57,7 +58,24 @@ pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
 pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let registered = &call.registered;
     let mut errors: Vec<FieldError> = meta_validate::validate_metadata(object, old, registered.kind.is_namespaced());
-    errors.extend(registered.model.validate(object, old));
+    if old.is_some() {
+        // Kubernetes looks at an update twice and at the new metadata once more; clients see each cause as often.
+        errors.extend(errors.clone());
+        errors.extend(meta_validate::validate_metadata(object, None, registered.kind.is_namespaced()));
+    }
+    let mut of_schema = registered.model.validate_after(object, old, &errors);
+    if call.info.subresource == "status" {
+        // Validated as a document of its own: the text names the place in there, the field the place in the object.
+        for error in &mut of_schema {
+            if error.path.starts_with("status.")
+                && let Some(rest) = error.detail.strip_prefix("status.")
+            {
+                error.detail = rest.to_owned();
+            }
+        }
+    }
+    errors.extend(of_schema);
+    errors.extend(registered.kind.subresources.scale.iter().flat_map(|paths| scale_errors(object, paths)));
     if let Some(validate) = &registered.kind.validate
         && errors.is_empty()
     {
@@ -67,6 +85,35 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
         return Ok(());
     }
     Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors))
+}
+
+/// What the scale subresource shows must be whole numbers, whatever the schema says.
+fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for path in [&paths.spec_replicas_path, &paths.status_replicas_path] {
+        let found = path.split('.').filter(|it| !it.is_empty()).try_fold(object, |at, part| at.get(part));
+        let mut refuse = |value: i64, why: String| errors.push(FieldError::invalid(path, value.into(), why));
+        match found.map(|it| (it, it.as_i64())) {
+            None => {}
+            Some((_, Some(count))) if count < 0 => refuse(count, "should be a non-negative integer".into()),
+            Some((_, Some(count))) if count > i64::from(i32::MAX) => {
+                refuse(count, format!("should be less than or equal to {}", i32::MAX));
+            }
+            Some((_, Some(_))) => {}
+            Some((other, None)) => {
+                let (text, of) = match other {
+                    Value::String(text) => (text.clone(), "string"),
+                    Value::Bool(_) => (other.to_string(), "bool"),
+                    Value::Number(number) => (go_number(number), "float64"),
+                    Value::Null => ("<nil>".to_owned(), "<nil>"),
+                    Value::Array(_) => (other.to_string(), "[]interface {}"),
+                    Value::Object(_) => (other.to_string(), "map[string]interface {}"),
+                };
+                refuse(0, format!("{path} accessor error: {text} is of the type {of}, expected int64"));
+            }
+        }
+    }
+    errors
 }
 
 /// The namespace's key and revision, if it exists and accepts new objects.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::create::{check_namespace, decode, writer};
+use super::create::{check_kind, check_namespace, decode, writer};
 use super::submit::{self, Guards, Live, Submitted};
 use super::{Call, strategy};
 use crate::apply;
@@ -30,13 +30,9 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     let mut object = decode(call, options)?;
     check_name(call, &object)?;
     check_namespace(call, &mut object)?;
-    let is_conditional = !strategy::metadata_text(&object, "resourceVersion").is_empty();
     let wire = change(call, |call, live| {
-        if !is_conditional && call.registered.kind.has_generation {
-            let detail = "must be specified for an update";
-            let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), detail);
-            return Err(ApiError::invalid(call.named(&call.info.name), &[error]));
-        }
+        check_kind(call, &object)?;
+        check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
         check_uid(call, &object, live)?;
         Ok(Wanted { object: object.clone(), is_tracked: false })
@@ -61,16 +57,33 @@ pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Custom resources are never updated whatever they were.
+pub(super) fn check_has_revision(call: &Call, object: &Value) -> Result<(), ApiError> {
+    if !call.registered.kind.has_generation || !strategy::metadata_text(object, "resourceVersion").is_empty() {
+        return Ok(());
+    }
+    let detail = "must be specified for an update";
+    let error = FieldError::invalid("metadata.resourceVersion", Value::from(0), detail);
+    Err(ApiError::invalid(call.named(&call.info.name), &[error]))
+}
+
 /// A `resourceVersion` in the wanted state must be the live one.
 pub(super) fn check_revision(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     let given = strategy::metadata_text(object, "resourceVersion");
     if given.is_empty() || given == "0" || given == live.revision.to_string() {
         return Ok(());
     }
-    if given.parse::<u64>().is_err() {
-        return Err(ApiError::unclassified(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")));
-    }
+    revision_number(object)?;
     Err(ApiError::modified(call.named(&call.info.name)))
+}
+
+/// A `resourceVersion` in the wanted state must be a number.
+pub(super) fn revision_number(object: &Value) -> Result<(), ApiError> {
+    let given = strategy::metadata_text(object, "resourceVersion");
+    if given.is_empty() || given.parse::<u64>().is_ok() {
+        return Ok(());
+    }
+    Err(ApiError::unclassified(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")))
 }
 
 /// A uid in the wanted state must be the live one.
@@ -99,7 +112,11 @@ pub(super) async fn change(
         let live = submit::load(call, &key).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
         call.warnings.truncate(warnings);
         let wanted = make(call, &live)?;
+        let told = strategy::warnings(&wanted.object, Some(&live.object));
         if let Some(wire) = attempt(call, &live, wanted).await? {
+            if call.info.subresource.is_empty() {
+                call.warnings.extend(told);
+            }
             return Ok(wire);
         }
     }

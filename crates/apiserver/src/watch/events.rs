@@ -75,11 +75,12 @@ impl Encoder {
     }
 
     /// A mark of how far the watch has come.
-    pub(super) fn bookmark(&self, revision: u64, ends_initial: bool) -> Bytes {
+    pub(super) fn bookmark(&mut self, revision: u64, ends_initial: bool) -> Bytes {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if ends_initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
+        let is_first = !std::mem::replace(&mut self.has_sent_columns, true);
         let object = match self.shape {
             Shape::Object => json!({
                 "kind": self.registered.kind.kind, "apiVersion": self.registered.api_version, "metadata": metadata,
@@ -90,7 +91,7 @@ impl Encoder {
             Shape::Table => json!({
                 "kind": "Table", "apiVersion": "meta.k8s.io/v1",
                 "metadata": {"resourceVersion": revision.to_string()},
-                "columnDefinitions": null,
+                "columnDefinitions": is_first.then(|| shape::columns(&self.registered)),
                 "rows": [{"cells": [], "object": {
                     "kind": self.registered.kind.kind, "apiVersion": self.registered.api_version, "metadata": metadata,
                 }}],

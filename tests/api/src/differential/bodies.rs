@@ -124,7 +124,7 @@ fn widget_spec(rng: &mut StdRng) -> Value {
         ),
         (
             "ratio",
-            &[json!(0.5), json!(2), json!(1.5), json!(1e3), json!(100_000_000_000_000_000_000_000_f64)],
+            &[json!(0.5), json!(2), json!(1.5), json!(100_000_000_000_000_000_000_000_f64)],
             &[json!(0), json!(0.3), json!("0.5")],
         ),
         ("on", &[json!(true), json!(false)], &[json!("true"), Value::Null]),

@@ -129,6 +129,10 @@ fn apply(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
         query.push(pick(rng, &["fieldValidation=Strict", "fieldValidation=Ignore"]).to_owned());
     }
     let mut body = object(rng, plural, kind, name);
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        // The original keeps it where an apply creates: listed in docs/conformance.md.
+        metadata.shift_remove("deletionTimestamp");
+    }
     if once_in(rng, 15) {
         body["metadata"]["resourceVersion"] = pick(rng, &[json!(format!("@rv({name})")), json!("1"), json!("")]);
     }

@@ -13,6 +13,13 @@ static TIME: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{4}-\d\d-\d\dT\d\d:
 static UID: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"));
 static GENERATED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bgen-[bcdfghjklmnpqrstvwxz2456789]{5}\b"));
+static QUOTED_TIME: LazyLock<Regex> = LazyLock::new(|| pattern(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"));
+static QUOTED_REVISION: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"(resourceVersion\\*":\\*"|precondition \(|record \()\d+(\)|\\*")"#));
+// The patched object in a refusal: the original writes the members of a patch in the patch's own order.
+static PATCHED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?s)Invalid value: "\{.*\}""#));
+// What is wrong with a YAML document is said in the parser's words.
+static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)error decoding YAML: .*"));
 static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(resource version: |current: |requested: )\d+"));
 
 #[expect(clippy::expect_used, reason = "the patterns above are constants that a test uses")]
@@ -43,8 +50,18 @@ fn order_causes(body: &mut Value) {
         && let Some((head, errors)) = message.split_once(": errors:\n")
     {
         let mut lines: Vec<&str> = errors.split('\n').collect();
+        // At an undeclared field the original ends its walk over a hash map: what else it has seen is chance.
+        if lines.iter().any(|it| it.ends_with("field not declared in schema")) {
+            lines.clear();
+        }
         lines.sort_unstable();
         body["message"] = format!("{head}: errors:\n{}", lines.join("\n")).into();
+    }
+    if let Some(message) = body["message"].as_str()
+        && let Some((head, one)) = message.split_once("): ")
+        && one.ends_with(": field not declared in schema")
+    {
+        body["message"] = format!("{head}): errors:\n").into();
     }
     let message = body["message"].as_str().map(str::to_owned);
     let Some(causes) = body.pointer_mut("/details/causes").and_then(Value::as_array_mut) else { return };
@@ -136,6 +153,10 @@ impl Names {
         let text = text.replace(&self.namespace, "NS");
         let text = GENERATED.replace_all(&text, "gen-#####");
         let text = REVISION.replace_all(&text, "${1}N");
+        let text = QUOTED_REVISION.replace_all(&text, "${1}N${2}");
+        let text = PATCHED.replace_all(&text, "Invalid value: \"{…}\"");
+        let text = YAML.replace_all(&text, "error decoding YAML: …");
+        let text = QUOTED_TIME.replace_all(&text, "time");
         let uids = &mut self.uids;
         UID.replace_all(&text, |found: &regex::Captures<'_>| {
             let next = format!("uid-{}", uids.len());
