@@ -6,6 +6,7 @@
 mod check;
 mod endurance;
 mod leftovers;
+mod mutations;
 mod reference;
 mod repo;
 mod stages;
@@ -66,6 +67,12 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Plant faults into the API server one by one (tests/api/mutations.json); the suite must find each (a quarter of an hour)
+    Mutations {
+        /// Only those with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
     /// The suites again and again until one fails or the time is over
@@ -104,6 +111,7 @@ fn main() -> ExitCode {
         Command::TestReference { filter } => reference::test(filter.as_deref()),
         Command::Crds { dir } => reference::crds(&dir),
         Command::Differential { sequences, seed } => reference::differential(sequences, seed),
+        Command::Mutations { only } => mutations::run(only.as_deref()),
         Command::Bench => endurance::bench(),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {

@@ -91,6 +91,10 @@ pub struct UpArgs {
     /// Import the disk images in DIR (one folder each, or DIR itself) that are not there yet. Remembered.
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
+    /// Also serve the kinds of the CustomResourceDefinitions (apiextensions.k8s.io/v1) in DIR's YAML and JSON files; `none` forgets
+    /// them, and leaves their objects in the store. Read at every start. Remembered.
+    #[arg(long, value_name = "DIR")]
+    pub crd_dir: Option<PathBuf>,
     /// How long a service without requests keeps its last container. Remembered [default: 15].
     #[arg(long, value_name = "SECONDS")]
     pub scale_to_zero_seconds: Option<u64>,
@@ -118,6 +122,7 @@ impl UpArgs {
                 _ => None,
             },
             image_dir: self.image_dir.clone(),
+            crd_dir: self.crd_dir.clone(),
             scale_to_zero_seconds: self.scale_to_zero_seconds,
             uplink: self.uplink.clone(),
             store: self.store.settings()?,

@@ -14,6 +14,7 @@ macro_rules! say {
 mod bootstrap;
 mod cli;
 mod commands;
+mod definitions;
 mod doctor;
 mod hosts_block;
 mod image;

@@ -92,6 +92,9 @@ fn tell(state: &State) {
     for (answer, count) in &state.answers {
         println!("{count:>9} {answer}");
     }
+    for (reason, count) in &state.explained {
+        println!("{count:>9} differ as docs/conformance.md says: {reason}");
+    }
     let differing: usize = state.differences.values().map(Vec::len).sum();
     println!("{differing} sequences differ, in {} ways", state.differences.len());
     let mut ways: Vec<_> = state.differences.iter().collect();

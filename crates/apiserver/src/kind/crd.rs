@@ -134,8 +134,18 @@ impl ResourceKind {
     }
 }
 
+impl ResourceKind {
+    /// The kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a definition cannot be used.
+    pub fn in_dir(dir: &Path) -> Result<Vec<Self>, BuildError> {
+        definitions_in(dir)?.iter().map(|it| Ok(Self::from_crd(it)?)).collect()
+    }
+}
+
 /// All CustomResourceDefinitions in the files of a folder, in the order of the files' names.
-pub(crate) fn definitions_in(dir: &Path) -> Result<Vec<Value>, BuildError> {
+fn definitions_in(dir: &Path) -> Result<Vec<Value>, BuildError> {
     let failed = |path: &Path, problem: String| BuildError::File { path: path.display().to_string(), problem };
     let entries = std::fs::read_dir(dir).map_err(|error| failed(dir, error.to_string()))?;
     let mut files: Vec<_> = entries

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crd::CrdError;
-pub(crate) use crd::definitions_in;
 
 use crate::connect::Connect;
 use crate::schema::FieldError;

@@ -88,10 +88,11 @@ pub(crate) fn check_list(query: &Query, is_watch: bool) -> Result<(), ApiError> 
         if matching.is_some() && initial.is_none() {
             forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
         }
-        if initial.is_some() {
-            if matching != Some("NotOlderThan") {
-                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-            }
+        if initial.is_some() && matching != Some("NotOlderThan") {
+            forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if query.text("continue").is_some() {
+            forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
         }
         if let Some(other) = matching.filter(|it| *it != "NotOlderThan") {
             errors.push(FieldError::not_supported(MATCH, json!(other), &["NotOlderThan"]));

@@ -107,9 +107,7 @@ impl Builder {
     /// # Errors
     /// If a file cannot be read or a definition cannot be used.
     pub fn crd_dir(mut self, dir: &Path) -> Result<Self, BuildError> {
-        for definition in crate::kind::definitions_in(dir)? {
-            self = self.crd(&definition)?;
-        }
+        self.kinds.extend(ResourceKind::in_dir(dir)?);
         Ok(self)
     }
 

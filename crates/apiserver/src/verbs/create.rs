@@ -92,9 +92,8 @@ pub(super) fn admit_fields(
     let refuse = |why: String| {
         ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
     };
-    let of_metadata = metadata::admit(object).map_err(refuse)?;
-    let mut unknown: Vec<String> = registered.model.prune(object).into_iter().map(|it| it.path).collect();
-    unknown.extend(of_metadata);
+    let mut unknown = metadata::admit(object).map_err(refuse)?;
+    unknown.extend(registered.model.prune(object).into_iter().map(|it| it.path));
     let problems = content::field_problems(&unknown, duplicates);
     match options.field_validation {
         FieldValidation::Ignore => {}
@@ -224,6 +223,9 @@ async fn try_create(
     }
     if tracking == Tracking::Update && is_typed {
         apply::track_update(&registered.model, None, &mut object, &writer(call, &call.manager(), &now));
+    }
+    if tracking == Tracking::Update && !is_typed {
+        strategy::metadata_mut(&mut object).shift_remove("managedFields");
     }
     let name = strategy::metadata_text(&object, "name").to_owned();
     submit::validate(call, &object, None)?;

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::create::{self, Tracking, admit_fields, check_namespace, check_type, writer};
-use super::submit::Live;
+use super::submit::{self, Live};
 use super::update::{self, Wanted, check_has_revision, check_name, check_revision};
 use super::{Call, strategic, strategy};
 use crate::apply::{self, ApplyError};
@@ -69,11 +69,11 @@ async fn change(
         call.take_in(&mut object);
         check_type(call, &object)?;
         check_namespace(call, &mut object)?;
+        let patched = go_json(&object);
+        admit_fields(call, &mut object, &[], options).map_err(|error| refuse_patched(error, patched))?;
         check_name(call, &object)?;
         check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
-        let patched = go_json(&object);
-        admit_fields(call, &mut object, &[], options).map_err(|error| refuse_patched(error, patched))?;
         Ok(Wanted { object, is_tracked: false })
     })
     .await?;
@@ -91,8 +91,9 @@ fn unread(error: ApiError, options: WriteOptions) -> ApiError {
 
 /// What is wrong with the fields of a patched object is shown with the object, as in Kubernetes.
 fn refuse_patched(error: ApiError, patched: String) -> ApiError {
-    let Some((_, problem)) = error.message.split_once("strict decoding error: ") else { return error };
-    let cause = FieldError::invalid("patch", patched.into(), format!("strict decoding error: {problem}"));
+    let Some((_, problem)) = error.message.split_once(" cannot be handled as a ") else { return error };
+    let Some((_, problem)) = problem.split_once(": ") else { return error };
+    let cause = FieldError::invalid("patch", patched.into(), problem);
     ApiError::invalid(Named { group: "", resource: "", name: "" }, &[cause])
 }
 
@@ -101,6 +102,11 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     if call.query.text("fieldManager").is_none() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
         return Err(invalid_patch_options(&[error]));
+    }
+    if !call.info.subresource.is_empty() {
+        // A part of an object is not made without the object, whatever is applied.
+        call.shared().cache.catch_up().await?;
+        submit::load(call, &call.key()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
     }
     let mut applied = content::decode_yaml(&call.body)?;
     let text = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or_default();

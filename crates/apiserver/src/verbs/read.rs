@@ -114,6 +114,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     let query = &call.query;
     // What cannot be read at all is told before what does not go together.
     query.number("limit")?;
+    query.number("timeoutSeconds")?;
     options::check_list(query, false)?;
     let selection = Selection::parse(&call.registered, &call.info, query)?;
     let page = select(call, &selection).await?;

@@ -109,8 +109,10 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
     if let Some(selector) = paths.label_selector_path.as_deref().and_then(|path| find(object, path)) {
         status["selector"] = selector.clone();
     }
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": number(&paths.spec_replicas_path)}, "status": status,
-    })
+    // Nothing is left out where nothing is wanted, as Go writes it.
+    let spec = match number(&paths.spec_replicas_path) {
+        0 => json!({}),
+        count => json!({"replicas": count}),
+    };
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }

@@ -32,9 +32,9 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     check_namespace(call, &mut object)?;
     let wire = change(call, |call, live| {
         check_kind(call, &object)?;
+        check_uid(call, &object, live)?;
         check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
-        check_uid(call, &object, live)?;
         Ok(Wanted { object: object.clone(), is_tracked: false })
     })
     .await?;
@@ -129,14 +129,19 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let key = call.key();
     let Wanted { mut object, is_tracked } = wanted;
     check_name(call, &object)?;
+    let is_typed = apply::fits(&registered.model, &object);
     strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
     if let Some(prepare) = &registered.kind.prepare {
         prepare(&mut object, Some(&live.object));
     }
     let now = call.time_text();
-    if !is_tracked {
+    if !is_tracked && is_typed {
         let manager = call.manager();
         apply::track_update(&registered.model, Some(&live.object), &mut object, &writer(call, &manager, &now));
+    }
+    if !is_tracked && !is_typed {
+        // Whose fields these are cannot be told.
+        strategy::metadata_mut(&mut object).shift_remove("managedFields");
     }
     submit::validate(call, &object, Some(&live.object))?;
     let is_gone = strategy::is_deleting(&object) && strategy::is_finalized(registered, &object);

@@ -190,6 +190,9 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     // The background process stands in another folder.
     let image_dir = options.image_dir.map(std::path::absolute).transpose().context("--image-dir")?;
     flag("--image-dir", image_dir.map(|path| path.display().to_string()));
+    let forgets = options.crd_dir.as_ref().is_some_and(|dir| dir.as_os_str() == "none");
+    let crd_dir = options.crd_dir.map(|dir| if forgets { Ok(dir) } else { std::path::absolute(dir) });
+    flag("--crd-dir", crd_dir.transpose().context("--crd-dir")?.map(|path| path.display().to_string()));
     match options.store {
         Some(None) => flag("--store", Some("embedded".to_owned())),
         Some(Some(etcd)) => {

@@ -94,6 +94,9 @@ pub struct InstanceRecord {
     /// Folder of built images that is imported at start.
     #[serde(default)]
     pub image_dir: Option<PathBuf>,
+    /// Folder of CustomResourceDefinitions whose kinds are served too.
+    #[serde(default)]
+    pub crd_dir: Option<PathBuf>,
     /// How long a service without requests keeps its last container.
     #[serde(default = "default_scale_to_zero")]
     pub scale_to_zero_seconds: u64,
@@ -169,6 +172,7 @@ impl InstanceRecord {
             domain: domain.to_owned(),
             hosts_block: true,
             image_dir: None,
+            crd_dir: None,
             scale_to_zero_seconds: default_scale_to_zero(),
             zone: default_zone(),
             uplink: default_uplink(),

@@ -49,6 +49,7 @@ pub use prepare::UpOptions;
 pub use progress::Progress;
 use protocol::{Reply, Request};
 pub use reload::LOCK;
+pub use role::owner as role_owner;
 use role::{RoleSlot, Started};
 pub use stop::drain_without_supervisor;
 

@@ -36,6 +36,8 @@ pub struct UpOptions {
     pub hosts_block: Option<bool>,
     /// Folder of built images.
     pub image_dir: Option<PathBuf>,
+    /// Folder of CustomResourceDefinitions; `none` for none any more.
+    pub crd_dir: Option<PathBuf>,
     /// How long a service without requests keeps its last container.
     pub scale_to_zero_seconds: Option<u64>,
     /// The way out of VPCs.
@@ -154,6 +156,7 @@ pub async fn prepare(
     if let Some(folder) = record.image_dir.clone() {
         import_images(&layout, &folder, progress);
     }
+    crate::definitions::install(&record).context("--crd-dir")?;
     record.boot_id = boot_id.clone();
     record.evrocd = env!("CARGO_PKG_VERSION").to_owned();
     record.roles.clear();
@@ -191,6 +194,9 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     }
     if let Some(folder) = &options.image_dir {
         record.image_dir = Some(folder.clone());
+    }
+    if let Some(folder) = &options.crd_dir {
+        record.crd_dir = (folder.as_os_str() != "none").then(|| folder.clone());
     }
     if let Some(uplink) = &options.uplink {
         record.uplink.clone_from(uplink);

@@ -5,6 +5,7 @@
 //! server, [`shrink`] makes a failing one small, [`run`] does it 20,000 times and can be taken up again where it was ended.
 
 mod bodies;
+pub mod explained;
 pub mod generate;
 pub mod normal;
 pub mod play;

@@ -18,6 +18,8 @@ static QUOTED_REVISION: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"(resourceVersion\\*":\\*"|precondition \(|record \()\d+(\)|\\*")"#));
 // The patched object in a refusal: the original writes the members of a patch in the patch's own order.
 static PATCHED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?s)Invalid value: "\{.*\}""#));
+// What the original's storage says of itself before it comes to the point.
+static STORAGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"StorageError: invalid object, .*AdditionalErrorMsg: "));
 // What is wrong with a YAML document is said in the parser's words.
 static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)error decoding YAML: .*"));
 static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(resource version: |current: |requested: )\d+"));
@@ -155,6 +157,7 @@ impl Names {
         let text = REVISION.replace_all(&text, "${1}N");
         let text = QUOTED_REVISION.replace_all(&text, "${1}N${2}");
         let text = PATCHED.replace_all(&text, "Invalid value: \"{…}\"");
+        let text = STORAGE.replace_all(&text, "");
         let text = YAML.replace_all(&text, "error decoding YAML: …");
         let text = QUOTED_TIME.replace_all(&text, "time");
         let uids = &mut self.uids;

@@ -133,7 +133,15 @@ fn request(step: &Step, path: &str, known: &Known) -> Result<Request<Bytes>> {
 
 fn view(answer: Answer) -> Seen {
     let media_type = answer.header_values("content-type").join(", ");
-    Seen { code: answer.code, warnings: answer.header_values("warning"), media_type, body: answer.body }
+    let warnings = answer.header_values("warning");
+    let mut body = answer.body;
+    if media_type.contains("yaml")
+        && let Some(document) = body.as_str().and_then(|text| serde_saphyr::from_str::<Value>(text).ok())
+    {
+        // The same document can be written in many ways.
+        body = document;
+    }
+    Seen { code: answer.code, warnings, media_type, body }
 }
 
 impl Known {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::explained::explained;
 use super::generate::sequence;
 use super::play::play;
 use super::shrink::shrink;
@@ -82,6 +83,9 @@ pub struct State {
     pub requests: u64,
     /// Compared answers by method and status code of the original.
     pub answers: BTreeMap<String, u64>,
+    /// Sequences that differ as docs/conformance.md says, by the reason there.
+    #[serde(default)]
+    pub explained: BTreeMap<String, u64>,
     /// Sequences that differ, by the first difference that they show.
     pub differences: BTreeMap<String, Vec<u64>>,
 }
@@ -102,6 +106,9 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
             state.requests += outcome.codes.len() as u64;
             for code in outcome.codes {
                 *state.answers.entry(code).or_default() += 1;
+            }
+            if let Some(reason) = outcome.explained {
+                *state.explained.entry(reason.to_owned()).or_default() += 1;
             }
             if let Some((title, step)) = outcome.difference {
                 let known = state.differences.entry(title.clone()).or_default();
@@ -126,6 +133,7 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
 
 struct Outcome {
     codes: Vec<String>,
+    explained: Option<&'static str>,
     difference: Option<(String, usize)>,
 }
 
@@ -143,13 +151,16 @@ async fn compare(pair: &Pair, seed: u64, numbers: std::ops::Range<u64>) -> Resul
                     pair.play(&sequence).await.with_context(|| format!("sequence {number} of seed {seed}"))?;
                 let codes = sequence.steps.iter().zip(&original);
                 let codes = codes.map(|(step, seen)| format!("{} {}", step.method, seen.code)).collect();
-                let mut found = None;
+                let (mut found, mut reason) = (None, None);
                 if difference(&ours, &original).is_some()
                     && let Some((step, ours, original)) = pair.differ(&sequence).await?
                 {
-                    found = Some((title(&sequence, step, &ours, &original), step));
+                    reason = explained(&sequence, step, &ours[step], &original[step]);
+                    if reason.is_none() {
+                        found = Some((title(&sequence, step, &ours, &original), step));
+                    }
                 }
-                done.push((number, Outcome { codes, difference: found }));
+                done.push((number, Outcome { codes, explained: reason, difference: found }));
             }
         });
     }
@@ -176,7 +187,7 @@ fn title(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> 
     format!("{method} {media} {}|{} {what}", one.code, other.code)
 }
 
-fn whole(seen: &Seen) -> Value {
+pub(super) fn whole(seen: &Seen) -> Value {
     json!({"code": seen.code, "warnings": seen.warnings, "type": seen.media_type, "body": seen.body})
 }
 

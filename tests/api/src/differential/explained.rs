@@ -1,0 +1,47 @@
+//! Differences that are meant: docs/conformance.md lists each by the name that stands here.
+
+use super::run::whole;
+use super::{Seen, Sequence, explain};
+
+/// The name of the reason for which a step is answered differently, if all that differs in it has that reason.
+///
+/// What is shared between a request and those after it is judged at the first step that differs: later ones follow from it.
+pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen) -> Option<&'static str> {
+    let request = sequence.steps.get(step)?;
+    let differs = explain(&whole(ours), &whole(original));
+    let all = |is_so: &dyn Fn(&str) -> bool| !differs.is_empty() && differs.iter().all(|line| is_so(line));
+    let scaled_before = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
+    if request.path.contains("elector=") && all(&|line| line == ".body.metadata.continue: \"\" | \"token\"") {
+        return Some("no-empty-last-page");
+    }
+    if scaled_before && all(&|line| line.contains("managedFields") || line.contains(".resourceVersion: ")) {
+        return Some("scale-has-a-manager");
+    }
+    let says = |seen: &Seen, text: &str| seen.body["message"].as_str().is_some_and(|it| it.contains(text));
+    if says(ours, ": must be ") && says(original, ": must be ") && says(original, "gen-#####") {
+        return Some("no-name-for-another-kind");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::differential::generate::sequence;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_meant_is_explained() {
+        let seen = |body| Seen { code: 200, warnings: vec![], media_type: String::new(), body };
+        let mut one = sequence(1);
+        one.steps.truncate(1);
+        one.steps[0].path = "/x?labelSelector=a&limit=1".into();
+        let (ours, original) =
+            (seen(json!({"metadata": {"continue": ""}})), seen(json!({"metadata": {"continue": "token"}})));
+        assert_eq!(explained(&one, 0, &ours, &original), Some("no-empty-last-page"));
+        let more = seen(json!({"metadata": {"continue": "token"}, "items": [1]}));
+        assert_eq!(explained(&one, 0, &ours, &more), None);
+        one.steps[0].path = "/x?limit=1".into();
+        assert_eq!(explained(&one, 0, &ours, &original), None);
+    }
+}
