@@ -516,6 +516,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::LeaseNotFound`] if it has ended.
     async fn lease(&self, id: LeaseId) -> Result<Lease>;
 
+    /// Bytes of storage in use, history included; about, and a little behind.
+    async fn used_bytes(&self) -> Result<u64>;
+
     /// What this backend accepts.
     fn limits(&self) -> Limits;
 

@@ -55,6 +55,7 @@ macro_rules! contract_tests {
             future_revisions_are_refused,
             compaction_forgets_only_what_was_superseded,
             continuous_compaction_keeps_what_is_young,
+            continuous_compaction_keeps_history_small,
             state_survives_a_restart,
             a_watch_continues_from_the_past,
             a_watch_sees_only_its_range,

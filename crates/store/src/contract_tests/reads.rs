@@ -163,7 +163,7 @@ pub async fn state_survives_a_restart(mut subject: Box<dyn Subject>) {
 pub async fn continuous_compaction_keeps_what_is_young(subject: Box<dyn Subject>) {
     let store = subject.store();
     let clock = ManualClock::default();
-    let retention = Retention { age: Duration::from_secs(10), revisions: 50 };
+    let retention = Retention { age: Duration::from_secs(10), revisions: 50, ..Retention::default() };
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     let compactor = tokio::spawn(compact_continuously(store.clone(), shared, retention));
     let compacted = async |at: Revision| {
@@ -191,5 +191,38 @@ pub async fn continuous_compaction_keeps_what_is_young(subject: Box<dyn Subject>
     clock.advance(Duration::from_secs(10));
     compacted(last).await;
     assert_eq!(value(&store, "a").await.as_deref(), Some("9"));
+    compactor.abort();
+}
+
+/// History goes by size, however young it is, and what is small stays.
+pub async fn continuous_compaction_keeps_history_small(subject: Box<dyn Subject>) {
+    const BYTES: u64 = 4 << 20;
+    let store = subject.store();
+    let clock = ManualClock::default();
+    let retention = Retention { age: Duration::from_secs(100_000), revisions: u64::MAX, bytes: BYTES };
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let compactor = tokio::spawn(compact_continuously(store.clone(), shared, retention));
+    let step = || clock.advance(Duration::from_secs(10_000));
+    put(&store, "kept", "small").await;
+    for number in 0..3 {
+        step();
+        put(&store, "a", &number.to_string()).await;
+    }
+    assert_eq!(store.compacted_at().await.expect("read"), Revision::ZERO);
+    let grow = async {
+        let mut written = 0;
+        while store.compacted_at().await.expect("read") == Revision::ZERO {
+            written += 1;
+            put(&store, "a", &"x".repeat(100_000)).await;
+            if written % 5 == 0 {
+                step();
+            }
+        }
+        written
+    };
+    let written: u64 = tokio::time::timeout(DEADLINE, grow).await.expect("compacted in time");
+    // What a value takes is a little more than its bytes.
+    assert!(written * 200_000 > BYTES, "{written} writes were too few");
+    assert_eq!(value(&store, "kept").await.as_deref(), Some("small"));
     compactor.abort();
 }

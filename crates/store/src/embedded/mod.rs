@@ -457,6 +457,20 @@ impl Store for EmbeddedStore {
         self.ask(|reply| Request::Lease(id, reply)).await
     }
 
+    async fn used_bytes(&self) -> Result<u64> {
+        self.shared
+            .readers
+            .run(|conn| {
+                let number = |pragma: &str| {
+                    let read = conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+                    read.map_err(|source| StoreError::backend("read the size of the database", source))
+                };
+                let pages = number("page_count")? - number("freelist_count")?;
+                Ok(u64::try_from(pages * number("page_size")?).unwrap_or(0))
+            })
+            .await
+    }
+
     fn limits(&self) -> Limits {
         LIMITS
     }

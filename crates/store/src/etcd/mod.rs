@@ -54,6 +54,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
@@ -441,6 +442,17 @@ impl Store for EtcdStore {
     async fn lease(&self, id: LeaseId) -> Result<Lease> {
         self.inner.check_open()?;
         self.inner.time_to_live(id).await?.ok_or(StoreError::LeaseNotFound { id })
+    }
+
+    async fn used_bytes(&self) -> Result<u64> {
+        self.inner.check_open()?;
+        let status: proto::StatusResponse = self
+            .inner
+            .client
+            .call(STATUS, Effect::Read, proto::StatusRequest {})
+            .await
+            .map_err(|status| failed("read the size of the database", status))?;
+        Ok(u64::try_from(status.db_size_in_use).unwrap_or(0))
     }
 
     fn limits(&self) -> Limits {

@@ -268,3 +268,12 @@ pub struct LeaseTimeToLiveResponse {
     #[prost(int64, tag = "4")]
     pub granted_ttl: i64,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusResponse {
+    #[prost(int64, tag = "9")]
+    pub db_size_in_use: i64,
+}

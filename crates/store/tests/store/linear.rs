@@ -331,6 +331,10 @@ impl Store for Faulty {
         self.store.lease(id).await
     }
 
+    async fn used_bytes(&self) -> Result<u64> {
+        self.store.used_bytes().await
+    }
+
     fn limits(&self) -> Limits {
         self.store.limits()
     }
