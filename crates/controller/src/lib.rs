@@ -3,6 +3,7 @@
 //! A controller reconciles from state, never from the event: its input is a key, it reads everything for that key, a pure
 //! function plans, and what is left to do is carried out. Every step may be repeated: a crash between two is harmless.
 
+mod events;
 mod watching;
 mod write;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Error, Result, api_error};
+use crate::{Error, Result, api_error, events};
 
 /// Reads one object; `None` when there is none.
 pub async fn get<K>(api: &Api<K>, name: &str) -> Result<Option<K>>
@@ -19,7 +19,7 @@ where
     api.get_opt(name).await.map_err(api_error(format!("read {name}")))
 }
 
-/// Writes `status` where it differs from what the object has; says whether it wrote. Optimistic: a lost race is an error
+/// Writes `status` where it differs from what the object has, with an event where Ready changes; says whether it wrote. Optimistic: a lost race is an error
 /// that is tried again.
 pub async fn write_status<K>(api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool>
 where
@@ -32,10 +32,14 @@ where
     if new.get("status").unwrap_or(&Value::Null) == &status {
         return Ok(false);
     }
+    let old = new.clone();
     new["status"] = status;
-    let new: K = serde_json::from_value(new).map_err(json)?;
-    match api.replace_status(&object.name_any(), &PostParams::default(), &new).await {
-        Ok(_) => Ok(true),
+    let written: K = serde_json::from_value(new.clone()).map_err(json)?;
+    match api.replace_status(&object.name_any(), &PostParams::default(), &written).await {
+        Ok(_) => {
+            events::tell(api.clone().into_client(), &old, &new).await;
+            Ok(true)
+        }
         // It went after it was read: the next look finds that out.
         Err(kube::Error::Api(status)) if status.code == 404 => Err(Error::Changed(operation)),
         Err(error) => Err(api_error(operation)(error)),

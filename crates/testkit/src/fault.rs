@@ -73,7 +73,8 @@ impl Faults {
     }
 
     fn strikes(&self, request: &Request<Body>) -> Option<Manner> {
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
+        // Events are told once and may be lost.
+        if matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path().ends_with("/events") {
             return None;
         }
         let mut writes = self.0.writes.lock().unwrap_or_else(PoisonError::into_inner);

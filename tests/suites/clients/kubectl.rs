@@ -70,7 +70,9 @@ async fn a_day(kubectl: &Kubectl, is_old: bool) {
     );
     assert!(kubectl.ok("get vm -A").await.contains("demo"));
     let description = kubectl.ok("describe vm hello").await;
-    assert!(description.contains("Disk Refs:") && description.contains("Events:"), "{description}");
+    assert!(description.contains("Disk Refs:"), "{description}");
+    let events = description.split("Events:").nth(1).unwrap_or_default();
+    assert!(events.contains("Ready") && events.contains("evroc"), "{description}");
 
     // Change.
     let same = kubectl.ok(&with_input("apply -f -", &manifest("red"))).await;
@@ -110,7 +112,7 @@ async fn a_day(kubectl: &Kubectl, is_old: bool) {
     assert!(described.contains("count/disks.compute.evroclabs.net"), "{described}");
     kubectl.ok("delete quota few").await;
     kubectl.ok("delete vm second --ignore-not-found").await;
-    kubectl.ok("get events").await;
+    assert!(kubectl.ok("get events").await.contains("VirtualMachine"));
     assert_eq!(kubectl.ok("auth can-i delete vm").await.trim(), "yes");
     for absent in ["pods", "serviceaccounts", "nodes", "deployments"] {
         let refused = kubectl.refused(&format!("get {absent}")).await;

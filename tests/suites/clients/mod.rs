@@ -8,6 +8,7 @@ mod kubectl;
 mod python;
 mod runtime;
 mod schema;
+mod tables;
 mod tokens;
 mod views;
 

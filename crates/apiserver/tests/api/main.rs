@@ -5,6 +5,7 @@ mod claims;
 mod core_kinds;
 mod crud;
 mod discovery;
+mod fairness;
 mod garbage;
 mod kube_client;
 mod kubectl;
