@@ -1,5 +1,5 @@
 # Thin: every target is one script or one `cargo xtask` command, which say more with --help.
-.PHONY: run stop test test-reference check bench soak
+.PHONY: run stop test test-reference check bench bench-api soak
 
 run: ## install what is missing, build, start the cloud in the background, print how to use it
 	@scripts/run
@@ -15,6 +15,9 @@ test-reference: ## the API suite against Kubernetes' own server, which is built 
 
 check: ## format, clippy, invariants, licences
 	@cargo xtask check
+
+bench-api: ## our API beside Kubernetes' own server and etcd, which are built once; see docs/performance.md
+	@cargo xtask bench-api --write
 
 bench: ## measurements; see bench/
 	@cargo xtask bench

@@ -75,6 +75,15 @@ enum Command {
     },
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
+    /// Measurements: our API beside Kubernetes' own server and etcd, which are built once
+    BenchApi {
+        /// Objects for lists, selectors and memory
+        #[arg(long, default_value_t = 100_000)]
+        objects: usize,
+        /// Writes the figures to docs/performance.md
+        #[arg(long)]
+        write: bool,
+    },
     /// The suites again and again until one fails or the time is over
     Soak {
         /// How long
@@ -113,6 +122,7 @@ fn main() -> ExitCode {
         Command::Differential { sequences, seed } => reference::differential(sequences, seed),
         Command::Mutations { only } => mutations::run(only.as_deref()),
         Command::Bench => endurance::bench(),
+        Command::BenchApi { objects, write } => reference::bench(objects, write),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {
             LeftoversCommand::Save { file } => leftovers::save(&file),

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::repo;
+use crate::{repo, stages};
 
 /// Where the results of the comparison stand.
 const RESULTS: &str = "docs/soak.md";
@@ -27,6 +27,25 @@ pub fn test(filter: Option<&str>) -> Result<bool> {
     let mut cargo = Command::new(repo::cargo());
     cargo.args(["test", "--package", "evroc-api-suite", "--test", "api"]).args(filter);
     Ok(cargo.env("EVROC_API_ORIGINAL", folder).current_dir(repo::root()).status()?.success())
+}
+
+/// Measures ours beside the original: as root, because the product is started; the load on one core, the servers on the other.
+pub fn bench(objects: usize, write: bool) -> Result<bool> {
+    let folder = build()?;
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args("build --release --locked --package evrocd --package evroc-bench --bins".split(' '));
+    ensure!(cargo.current_dir(repo::root()).status()?.success(), "the measurements cannot be built; see above");
+    let programs = repo::root().join("target/release");
+    let mut command = if stages::is_root() { Command::new("taskset") } else { Command::new("sudo") };
+    if !stages::is_root() {
+        command.arg("taskset");
+    }
+    command.args(["-c", "1"]).arg(programs.join("bench-api")).arg("--original").arg(folder);
+    command.arg("--evrocd").arg(programs.join("evrocd")).args(["--objects", &objects.to_string()]);
+    if write {
+        command.arg("--write").arg(repo::root().join("docs/performance.md"));
+    }
+    Ok(command.current_dir(repo::root()).status()?.success())
 }
 
 /// Writes our kinds as CustomResourceDefinitions.

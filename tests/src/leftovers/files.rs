@@ -22,6 +22,8 @@ const OF_THE_SYSTEM: &[&str] = &[
     "/run/mount",
     "/run/udev",
     "/run/systemd",
+    // Debian's Python, when it is installed.
+    "/var/lib/python",
     // skopeo's memory of where it saw which blob.
     "/var/lib/containers",
     REGISTRY,

@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 
 use report::Report;
 use runner::Run;
+pub use runner::is_root;
 
 /// A part of the run.
 struct Stage {

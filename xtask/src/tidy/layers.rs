@@ -38,7 +38,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("libc", &["evroc-node", "evroc-vmm", "evrocd"], "only the host agent and the supervisor make system calls"),
     (
         "anyhow",
-        &["evrocd", "evroc-cli", "evroc-testkit", "evroc-tests", "evroc-api-suite", "xtask"],
+        &["evrocd", "evroc-cli", "evroc-testkit", "evroc-tests", "evroc-api-suite", "evroc-bench", "xtask"],
         "libraries have typed errors",
     ),
     ("xtask", &[], "it is a program"),

@@ -355,7 +355,7 @@ impl ContainerRunner {
     }
 }
 
-/// Takes the records of an ended run from a shim's folder.
+/// Takes the records of an ended run from a shim's folder, and the folder where there is no log.
 fn keep_only_log(folder: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -368,7 +368,7 @@ fn keep_only_log(folder: &Path) -> io::Result<()> {
             fs::remove_file(path)?;
         }
     }
-    Ok(())
+    if log.is_empty() { fs::remove_dir(folder) } else { Ok(()) }
 }
 
 impl Container {

@@ -1,0 +1,125 @@
+//! Closed loops: each worker has a connection of its own and sends its next request when the last one was answered.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
+
+/// How to reach a server, read once from its kubeconfig.
+#[derive(Clone)]
+pub struct Endpoint {
+    base: String,
+    config: kube::Config,
+}
+
+/// One connection, opened again where the server closes it.
+pub struct Connection {
+    base: String,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What a loop came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Requests that were answered, per second.
+    pub per_second: f64,
+    /// The 99th percentile of the answers' times.
+    pub p99: Duration,
+    /// How many were answered.
+    pub count: usize,
+}
+
+impl Endpoint {
+    /// Reads a kubeconfig.
+    pub async fn read(kubeconfig: &Path) -> Result<Self> {
+        let text = kube::config::Kubeconfig::read_from(kubeconfig)
+            .with_context(|| format!("read {}", kubeconfig.display()))?;
+        let config = kube::Config::from_custom_kubeconfig(text, &kube::config::KubeConfigOptions::default()).await?;
+        let base = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        Ok(Self { base, config })
+    }
+
+    /// A connection of its own.
+    pub fn connect(&self) -> Result<Connection> {
+        let connector = self.config.rustls_https_connector().context("make a TLS connector")?;
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        Ok(Connection { base: self.base.clone(), client })
+    }
+}
+
+impl Connection {
+    /// Sends a request; the answer's body is still to come.
+    pub async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(Full::new(body))?;
+        Ok(self.client.request(request).await?)
+    }
+
+    /// Sends a request and reads the whole answer, which has to be a success.
+    pub async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let answer = self.send(method, path, body).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+}
+
+/// Runs `workers` loops for `time`; `request` is given the worker and the number of its request.
+pub async fn closed_loop(
+    endpoint: &Endpoint,
+    workers: usize,
+    time: Duration,
+    request: impl Fn(usize, usize) -> (Method, String, Bytes) + Clone + Send + 'static,
+) -> Result<Outcome> {
+    let connections: Vec<Connection> = (0..workers).map(|_| endpoint.connect()).collect::<Result<_>>()?;
+    let started = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (worker, connection) in connections.into_iter().enumerate() {
+        let request = request.clone();
+        tasks.spawn(async move {
+            let mut times = Vec::new();
+            while started.elapsed() < time {
+                let (method, path, body) = request(worker, times.len());
+                let sent = Instant::now();
+                connection.ask(method, &path, body).await?;
+                times.push(sent.elapsed());
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        times.extend(done??);
+    }
+    let took = started.elapsed();
+    if times.is_empty() {
+        bail!("no request was answered within {} s", time.as_secs());
+    }
+    times.sort_unstable();
+    Ok(Outcome { per_second: times.len() as f64 / took.as_secs_f64(), p99: percentile(&times, 99), count: times.len() })
+}
+
+/// A percentile of sorted times.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// The middle of several values.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
