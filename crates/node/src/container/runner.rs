@@ -362,13 +362,16 @@ fn keep_only_log(folder: &Path) -> io::Result<()> {
         entries => entries?,
     };
     let log = log_files(folder)?;
+    let mut is_empty = true;
     for entry in entries {
-        let path = entry?.path();
-        if !log.contains(&path) {
-            fs::remove_file(path)?;
+        let entry = entry?;
+        if log.contains(&entry.path()) && entry.metadata()?.len() > 0 {
+            is_empty = false;
+        } else {
+            fs::remove_file(entry.path())?;
         }
     }
-    if log.is_empty() { fs::remove_dir(folder) } else { Ok(()) }
+    if is_empty { fs::remove_dir(folder) } else { Ok(()) }
 }
 
 impl Container {
