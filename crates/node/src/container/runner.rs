@@ -245,11 +245,17 @@ impl ContainerRunner {
             return Ok(container);
         }
         self.remove_all_but_log(&spec.uid).await?;
+        let has_log = self.shim_dir(&spec.uid).exists();
         let result = self.start_new(spec).await;
-        if result.is_err()
-            && let Err(error) = self.remove_all_but_log(&spec.uid).await
-        {
-            tracing::warn!(uid = spec.uid, %error, "remove the pieces of a container that did not start");
+        if result.is_err() {
+            // One that never ran has nothing to say; why it did not start is the error.
+            let removed = match has_log {
+                true => self.remove_all_but_log(&spec.uid).await,
+                false => self.remove(&spec.uid).await,
+            };
+            if let Err(error) = removed {
+                tracing::warn!(uid = spec.uid, %error, "remove the pieces of a container that did not start");
+            }
         }
         result
     }
