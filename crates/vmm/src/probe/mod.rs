@@ -107,6 +107,9 @@ pub struct Circumstances {
     pub payload: String,
     /// Whether there was a KVM device to try.
     pub has_kvm: bool,
+    /// The group that may use the device, where it matters: a QEMU that has to open it by itself.
+    #[serde(default)]
+    pub kvm_group: Option<u32>,
 }
 
 /// No guest can run on this host.
@@ -174,6 +177,7 @@ impl Probe {
                 Payload::BootSector => "boot sector".into(),
             },
             has_kvm: self.kvm_device.exists(),
+            kvm_group: self.qemu.kvm_group(),
         })
     }
 
@@ -209,8 +213,9 @@ impl Probe {
                         self.kvm_device.display()
                     ),
                     Err(failure) => format!(
-                        "{} is there, but a probe guest did not boot with it: {failure}",
-                        self.kvm_device.display()
+                        "{0} is there, but a probe guest did not boot with it: {failure}{1}",
+                        self.kvm_device.display(),
+                        self.qemu.kvm_advice()
                     ),
                 }
             }

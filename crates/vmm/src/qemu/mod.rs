@@ -46,6 +46,21 @@ impl Qemu {
         Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     }
 
+    /// The group that a guest's user has to be in to use KVM, where there is one that others are in; never root's.
+    pub fn kvm_group(&self) -> Option<u32> {
+        let device = std::fs::metadata("/dev/kvm").ok().filter(|_| !self.takes_open_kvm)?;
+        (device.mode() & 0o060 == 0o060 && device.gid() != 0).then(|| device.gid())
+    }
+
+    /// What to do where guests may not use KVM.
+    pub fn kvm_advice(&self) -> &'static str {
+        if self.takes_open_kvm || self.kvm_group().is_some() {
+            return "";
+        }
+        "; this QEMU opens the device as the guest's user: let a group use it (`chgrp kvm /dev/kvm && chmod 660 /dev/kvm`), or install QEMU 8 \
+         or newer"
+    }
+
     /// The program.
     pub fn program(&self) -> &Path {
         &self.program
@@ -55,12 +70,6 @@ impl Qemu {
 /// `QEMU emulator version 7.2.22 (Debian …)` is 7.
 fn major_version(line: &str) -> Option<u32> {
     line.split("version ").nth(1)?.split('.').next()?.parse().ok()
-}
-
-/// The group that may use `/dev/kvm`, where there is one that others are in; never root's.
-fn kvm_group() -> Option<u32> {
-    let device = std::fs::metadata("/dev/kvm").ok()?;
-    (device.mode() & 0o060 == 0o060 && device.gid() != 0).then(|| device.gid())
 }
 
 impl Default for Qemu {
@@ -87,7 +96,7 @@ impl Hypervisor for Qemu {
         let mut groups = Vec::new();
         match guest.accelerator {
             Accelerator::Kvm { fd } if self.takes_open_kvm => fds.push(fd),
-            Accelerator::Kvm { .. } => groups.extend(kvm_group()),
+            Accelerator::Kvm { .. } => groups.extend(self.kvm_group()),
             Accelerator::Tcg => {}
         }
         let arguments = arguments(guest, self.takes_open_kvm);
