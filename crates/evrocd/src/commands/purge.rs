@@ -36,6 +36,12 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
         problems.note("remove the user's files", bootstrap::remove_user_files(record, files).map_err(Into::into));
     }
     problems.note("clean /etc/hosts", HostsFile::system().remove(&instance).map_err(Into::into));
+    if let Some(etcd) = &record.etcd {
+        // An etcd that is gone for good must not keep the rest from going.
+        if let Err(error) = super::store::erase(etcd) {
+            say!("warning: the state in {} is left, remove its keys by hand: {error:#}", etcd.address);
+        }
+    }
     for folder in [&layout.run, &layout.state] {
         problems.note("remove", remove_tree(folder));
     }

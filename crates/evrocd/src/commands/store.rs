@@ -133,6 +133,11 @@ pub fn migrate(instance: &InstanceName, to: &StoreChoice) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// Removes the state of an instance that is purged from its etcd.
+pub fn erase(etcd: &EtcdSettings) -> anyhow::Result<()> {
+    runtime()?.block_on(async { Ok(etcd.open().await?.erase().await?) })
+}
+
 /// Fills a new embedded store, which takes the place of the one that is there when it is complete.
 async fn into_embedded(
     record: &InstanceRecord,

@@ -76,4 +76,11 @@ fn a_cloud_begins_in_an_etcd() {
     assert!(!instance.state().join("control/store/store.db").exists());
     let said = instance.must_fail(&["up", "--store", "embedded"]);
     assert!(said.contains("running with another one"), "{said}");
+    // A purge leaves nothing, there neither.
+    instance.must(&["down", "--purge"]);
+    let address = etcd.address().parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime
+        .block_on(evroc_store::etcd::Options::new(address).create(evroc_store::Revision(7)))
+        .expect("it is as if there had never been one");
 }
