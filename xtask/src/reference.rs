@@ -24,7 +24,12 @@ pub fn build() -> Result<PathBuf> {
 /// Runs the suite against the original.
 pub fn test(filter: Option<&str>) -> Result<bool> {
     let folder = build()?;
+    let kinds = repo::root().join("target/crds");
+    if !crds(&kinds)? {
+        return Ok(false);
+    }
     let mut cargo = Command::new(repo::cargo());
+    cargo.env("EVROC_API_CRDS", &kinds);
     cargo.args(["test", "--package", "evroc-api-suite", "--test", "api"]).args(filter);
     Ok(cargo.env("EVROC_API_ORIGINAL", folder).current_dir(repo::root()).status()?.success())
 }
@@ -51,8 +56,20 @@ pub fn bench(objects: usize, write: bool) -> Result<bool> {
 /// Writes our kinds as CustomResourceDefinitions.
 pub fn crds(dir: &Path) -> Result<bool> {
     let mut cargo = Command::new(repo::cargo());
-    cargo.args(["run", "--quiet", "--package", "evroc-api", "--example", "crds", "--"]).arg(dir);
-    Ok(cargo.current_dir(repo::root()).status()?.success())
+    cargo.args(["run", "--quiet", "--package", "evroc-api", "--example", "crds"]).current_dir(repo::root());
+    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("run the example crds")?;
+    ensure!(output.status.success(), "the kinds cannot be built; see above");
+    let definitions: Vec<Value> = serde_json::from_slice(&output.stdout).context("read the kinds")?;
+    std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    for definition in &definitions {
+        let name = definition["metadata"]["name"].as_str().context("a definition has no name")?;
+        // JSON is YAML, and needs no writer of its own.
+        let file = dir.join(format!("{name}.yaml"));
+        let text = serde_json::to_string_pretty(definition)? + "\n";
+        std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    }
+    println!("{} definitions in {}", definitions.len(), dir.display());
+    Ok(true)
 }
 
 /// Compares random sequences on both servers and notes the outcome; `Ok(true)` when nothing differs.

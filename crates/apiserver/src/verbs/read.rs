@@ -146,10 +146,10 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let query = &call.query;
     let cache = &call.shared().cache;
     let limit = query.number("limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
+    let token = query.text("continue").map(Continue::parse).transpose()?;
     let revision = revision_parameter(query)
         .map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message)))?;
     let matching = query.text("resourceVersionMatch");
-    let token = query.text("continue").map(Continue::parse).transpose()?;
     if token.is_some() && revision.is_some_and(|it| it > 0) {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }

@@ -28,8 +28,8 @@ pub(super) struct Wanted {
 pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let mut object = decode(call, options)?;
-    check_name(call, &object)?;
     check_namespace(call, &mut object)?;
+    check_name(call, &object)?;
     let wire = change(call, |call, live| {
         check_kind(call, &object)?;
         check_uid(call, &object, live)?;

@@ -131,6 +131,15 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
             );
         }
     }
+    if let Some(wanted) = &arguments.crd_dir {
+        let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+        let wanted = std::path::absolute(wanted).context("--crd-dir")?;
+        if record.crd_dir.as_deref().map(std::path::absolute).transpose().context("--crd-dir")? != Some(wanted) {
+            bail!(
+                "--crd-dir: instance {instance} is running with another one; stop it first with `evrocd down --instance {instance}`"
+            );
+        }
+    }
     let own = bootstrap::digest_of_self()?;
     if status.state == "running" && own != status.digest && rustix::process::geteuid().is_root() {
         say!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);

@@ -11,15 +11,28 @@ pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen)
     let differs = explain(&whole(ours), &whole(original));
     let all = |is_so: &dyn Fn(&str) -> bool| !differs.is_empty() && differs.iter().all(|line| is_so(line));
     let scaled_before = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
-    if request.path.contains("elector=") && all(&|line| line == ".body.metadata.continue: \"\" | \"token\"") {
+    if request.path.contains("elector=")
+        && all(&|line| {
+            line.starts_with(".body.metadata.continue: ")
+                && line.ends_with(" | \"token\"")
+                && !line.contains("\"token\" |")
+        })
+    {
         return Some("no-empty-last-page");
     }
     if scaled_before && all(&|line| line.contains("managedFields") || line.contains(".resourceVersion: ")) {
         return Some("scale-has-a-manager");
     }
+    let applied = request.media_type.contains("apply-patch");
+    if applied && all(&|line| line.starts_with(".body.metadata.resourceVersion: ")) {
+        return Some("apply-of-nothing");
+    }
+    if all(&|line| line.ends_with(".time: \"time\" | null")) {
+        return Some("time-lost-on-the-way");
+    }
     let says = |seen: &Seen, text: &str| seen.body["message"].as_str().is_some_and(|it| it.contains(text));
-    if says(ours, ": must be ") && says(original, ": must be ") && says(original, "gen-#####") {
-        return Some("no-name-for-another-kind");
+    if says(ours, ": kind: Invalid value") && original.code == 422 {
+        return Some("another-kind-is-all");
     }
     None
 }
