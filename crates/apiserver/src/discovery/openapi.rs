@@ -48,6 +48,8 @@ fn info(registered: &Registered) -> KindInfo<'_> {
         namespaced: kind.is_namespaced(),
         schema: &kind.schema,
         has_status: kind.subresources.status,
+        has_scale: kind.subresources.scale.is_some(),
+        connects: kind.connect.keys().map(String::as_str).collect(),
         selectable: kind.selectable_fields.iter().map(String::as_str).collect(),
     }
 }

@@ -31,6 +31,7 @@ static SHARED: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     add::<v1::ListMeta>(&mut generator, &mut out);
     add::<v1::Status>(&mut generator, &mut out);
     add::<v1::DeleteOptions>(&mut generator, &mut out);
+    add::<k8s_openapi::api::autoscaling::v1::Scale>(&mut generator, &mut out);
     let names: Vec<String> = generator.definitions().keys().cloned().collect();
     for name in names {
         if let Some(schema) = generator.definitions().get(&name) {

@@ -37,6 +37,10 @@ pub struct KindInfo<'a> {
     pub schema: &'a Value,
     /// Whether it has a status subresource.
     pub has_status: bool,
+    /// Whether it has a scale subresource.
+    pub has_scale: bool,
+    /// Subresources that are streams or answers of other programs: `console`.
+    pub connects: Vec<&'a str>,
     /// JSON paths of the selectable fields: `.spec.running`.
     pub selectable: Vec<&'a str>,
 }

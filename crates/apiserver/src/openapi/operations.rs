@@ -190,7 +190,6 @@ pub(super) fn of_kind(info: &KindInfo<'_>) -> Vec<Operation> {
         collection = format!("{base}/namespaces/{{namespace}}/{}", info.plural);
     }
     let created = [("200", "OK", &one), ("201", "Created", &one), ("202", "Accepted", &one)];
-    let replaced = [("200", "OK", &one), ("201", "Created", &one)];
     let deleted = [("200", "OK", &status), ("202", "Accepted", &status)];
     let deletecollection = [&LIST[1..], &DELETE[..]].concat();
     out.push(maker.operation(&collection, "get", "list", "list", "", &LIST, None, &[("200", "OK", &list)]));
@@ -206,19 +205,37 @@ pub(super) fn of_kind(info: &KindInfo<'_>) -> Vec<Operation> {
         &[("200", "OK", &status)],
     ));
     let item = format!("{collection}/{{name}}");
-    let mut on_item = |path: &str, sub: &str| {
+    let mut on_item = |path: &str, sub: &str, one: &Value| {
+        let replaced = [("200", "OK", one), ("201", "Created", one)];
         let patch_body = Some((patch.clone(), true, PATCH_BODY.to_vec()));
-        out.push(maker.operation(path, "get", "read", "get", sub, &[RESOURCE_VERSION], None, &[("200", "OK", &one)]));
-        out.push(maker.operation(path, "put", "replace", "put", sub, &WRITE, body(&one), &replaced));
+        out.push(maker.operation(path, "get", "read", "get", sub, &[RESOURCE_VERSION], None, &[("200", "OK", one)]));
+        out.push(maker.operation(path, "put", "replace", "put", sub, &WRITE, body(one), &replaced));
         if sub.is_empty() {
             let body = Some((options.clone(), false, ANY_BODY.to_vec()));
             out.push(maker.operation(path, "delete", "delete", "delete", sub, &DELETE, body, &deleted));
         }
         out.push(maker.operation(path, "patch", "patch", "patch", sub, &PATCH, patch_body, &replaced));
     };
-    on_item(&item, "");
+    on_item(&item, "", &one);
     if info.has_status {
-        on_item(&format!("{item}/status"), "Status");
+        on_item(&format!("{item}/status"), "Status", &one);
+    }
+    if info.has_scale {
+        on_item(&format!("{item}/scale"), "Scale", &reference("io.k8s.api.autoscaling.v1.Scale"));
+        let is_scale = |operation: &&mut Operation| operation.path.ends_with("/{name}/scale");
+        for operation in out.iter_mut().filter(is_scale) {
+            operation.gvk = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+        }
+    }
+    for connect in &info.connects {
+        let (path, sub) = (format!("{item}/{connect}"), camel(connect, true));
+        for method in ["get", "post"] {
+            let answer = json!({"type": "string"});
+            let mut operation =
+                maker.operation(&path, method, "connect", "connect", &sub, &[], None, &[("200", "OK", &answer)]);
+            operation.description = format!("connect {} requests to {connect} of {}", method.to_uppercase(), info.kind);
+            out.push(operation);
+        }
     }
     out
 }
@@ -260,6 +277,7 @@ impl Maker<'_> {
             method,
             id: match verb {
                 "deletecollection" => format!("delete{scope}Collection{namespaced}{}", info.kind),
+                "connect" => format!("connect{scope}{}{namespaced}{}{subresource}", camel(method, true), info.kind),
                 verb => format!("{verb}{scope}{namespaced}{}{subresource}", info.kind),
             },
             tag: format!("{}_{}", camel(group, false), camel(info.version, false)),

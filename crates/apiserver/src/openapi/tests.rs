@@ -18,6 +18,8 @@ fn info(schema: &Value) -> KindInfo<'_> {
         namespaced: true,
         schema,
         has_status: true,
+        has_scale: true,
+        connects: vec!["console"],
         selectable: vec![".spec.size"],
     }
 }
@@ -43,12 +45,26 @@ fn v3_has_paths_operations_and_schemas() {
     let schema = schema();
     let document = v3_document("evroc", "v1", &[info(&schema)]);
     assert_references_resolve(&document);
+    let of_item = |sub: &str| {
+        let path =
+            format!("/apis/compute.evroclabs.net/v1alpha1/namespaces/{{namespace}}/virtualmachines/{{name}}/{sub}");
+        document["paths"][path].clone()
+    };
+    assert_eq!(of_item("scale")["patch"]["x-kubernetes-group-version-kind"]["kind"], "Scale");
+    assert_eq!(of_item("scale")["get"]["operationId"], "readComputeEvroclabsNetV1alpha1NamespacedVirtualMachineScale");
+    assert_eq!(of_item("console")["post"]["x-kubernetes-action"], "connect");
+    assert_eq!(
+        of_item("console")["get"]["operationId"],
+        "connectComputeEvroclabsNetV1alpha1GetNamespacedVirtualMachineConsole"
+    );
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(
         paths,
         [
             "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines",
             "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}",
+            "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}/console",
+            "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}/scale",
             "/apis/compute.evroclabs.net/v1alpha1/namespaces/{namespace}/virtualmachines/{name}/status",
             "/apis/compute.evroclabs.net/v1alpha1/virtualmachines",
         ]
@@ -100,6 +116,8 @@ fn core_kinds_have_core_paths() {
         singular: "configmap",
         namespaced: true,
         has_status: false,
+        has_scale: false,
+        connects: vec![],
         selectable: vec![],
         schema: &schema,
     };
