@@ -31,8 +31,8 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     check_namespace(call, &mut object)?;
     check_name(call, &object)?;
     let wire = change(call, |call, live| {
-        check_kind(call, &object)?;
         check_uid(call, &object, live)?;
+        check_kind(call, &object)?;
         check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
         Ok(Wanted { object: object.clone(), is_tracked: false })

@@ -1,5 +1,7 @@
 //! Differences that are meant: docs/conformance.md lists each by the name that stands here.
 
+use serde_json::Value;
+
 use super::run::whole;
 use super::{Seen, Sequence, explain};
 
@@ -9,32 +11,34 @@ use super::{Seen, Sequence, explain};
 pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen) -> Option<&'static str> {
     let request = sequence.steps.get(step)?;
     let differs = explain(&whole(ours), &whole(original));
-    let all = |is_so: &dyn Fn(&str) -> bool| !differs.is_empty() && differs.iter().all(|line| is_so(line));
-    let scaled_before = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
-    if request.path.contains("elector=")
-        && all(&|line| {
-            line.starts_with(".body.metadata.continue: ")
-                && line.ends_with(" | \"token\"")
-                && !line.contains("\"token\" |")
-        })
-    {
-        return Some("no-empty-last-page");
-    }
-    if scaled_before && all(&|line| line.contains("managedFields") || line.contains(".resourceVersion: ")) {
-        return Some("scale-has-a-manager");
-    }
-    let applied = request.media_type.contains("apply-patch");
-    if applied && all(&|line| line.starts_with(".body.metadata.resourceVersion: ")) {
-        return Some("apply-of-nothing");
-    }
-    if all(&|line| line.ends_with(".time: \"time\" | null")) {
-        return Some("time-lost-on-the-way");
-    }
     let says = |seen: &Seen, text: &str| seen.body["message"].as_str().is_some_and(|it| it.contains(text));
     if says(ours, ": kind: Invalid value") && original.code == 422 {
         return Some("another-kind-is-all");
     }
-    None
+    if request.media_type.contains("merge-patch") && request.body.as_ref().is_some_and(Value::is_array) {
+        return Some("list-as-merge-patch").filter(|_| ours.code >= 400 && original.code >= 400);
+    }
+    let scaled = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
+    // A watch is opened before what it sees.
+    let scaled = scaled || (request.method == "WATCH" && sequence.steps.iter().any(|it| it.path.contains("/scale")));
+    let reason_for = |line: &str| {
+        let is_token = line.starts_with(".body.metadata.continue: ") && line.ends_with(" | \"token\"");
+        match line {
+            _ if is_token && !line.contains("\"token\" |") && request.path.contains("elector=") => {
+                Some("no-empty-last-page")
+            }
+            _ if line.ends_with(".time: \"time\" | null") => Some("time-lost-on-the-way"),
+            _ if scaled && (line.contains("managedFields") || line.contains(".resourceVersion: ")) => {
+                Some("scale-has-a-manager")
+            }
+            _ if request.media_type.contains("apply-patch") && line.starts_with(".body.metadata.resourceVersion: ") => {
+                Some("apply-of-nothing")
+            }
+            _ => None,
+        }
+    };
+    let reasons: Option<Vec<&'static str>> = differs.iter().map(|line| reason_for(line)).collect();
+    reasons?.first().copied()
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ fn apply(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
     if let Some(metadata) = body["metadata"].as_object_mut() {
         // The original keeps it where an apply creates: listed in docs/conformance.md.
         metadata.shift_remove("deletionTimestamp");
+        // The original keeps them as they are and writes the object again at the next occasion: listed there too.
+        metadata.retain(|_, it| !it.is_null() && it.as_object().is_none_or(|map| !map.is_empty()));
     }
     if once_in(rng, 15) {
         body["metadata"]["resourceVersion"] = pick(rng, &[json!(format!("@rv({name})")), json!("1"), json!("")]);
