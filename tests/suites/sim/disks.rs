@@ -103,7 +103,8 @@ async fn a_blank_disk_becomes_ready_and_a_deleted_one_waits_for_its_host() {
     assert_eq!(disk.status.unwrap().disk_size.unwrap().to_string(), "3 GB");
     platform.host().set(|b| b.is_silent = true);
     platform.delete::<Disk>("data").await;
-    platform.until::<Disk>("data", "being deleted", |d| d.reason() == "Deleting").await;
+    let says_on_whom = |d: &Disk| d.reason() == "Deleting" && d.message().ends_with("waits for host host-1");
+    platform.until::<Disk>("data", "being deleted", says_on_whom).await;
     platform.host().set(|b| b.is_silent = false);
     platform.gone::<Disk>("data").await;
     all_is_well(&platform).await;

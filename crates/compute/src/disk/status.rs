@@ -31,7 +31,15 @@ fn verdict(observed: &Observed) -> Verdict {
                 "InUse",
                 format!("the disk is deleted as soon as VirtualMachine \"{}\" no longer uses it", vm.name_any()),
             ),
-            None => Verdict::no("Deleting", "the disk's data is being deleted"),
+            None => Verdict::no(
+                "Deleting",
+                match &observed.volume {
+                    Some(volume) => {
+                        format!("the disk's data is being deleted: waits for host {}", volume.spec.host_name)
+                    }
+                    None => "the disk is being deleted".to_owned(),
+                },
+            ),
         };
     }
     let Some(volume) = &observed.volume else {

@@ -46,7 +46,10 @@ fn state(observed: &Observed) -> (State, String) {
     let stopping = machine.metadata.deletion_timestamp.is_some();
     let phase = machine.status.as_ref().and_then(|s| s.phase);
     match phase {
-        _ if deleted => (State::Terminating, "the guest is being stopped, then the VM is deleted".into()),
+        _ if deleted => {
+            let host = &machine.spec.host_name;
+            (State::Terminating, format!("the guest is being stopped, then the VM is deleted: waits for host {host}"))
+        }
         _ if !observed.vm.spec.running => (State::Stopping, "the guest was asked to power off".into()),
         _ if stopping => (State::Starting, "the VM is being started again".into()),
         None | Some(MachinePhase::Pending) => (State::Provisioning, words(machine, "the host is preparing the VM")),
