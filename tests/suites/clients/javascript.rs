@@ -15,7 +15,11 @@ async fn an_informer_of_the_official_client_follows() {
     let folder = tools().join("clients-js");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/informer.mjs"), folder.join("informer.mjs"))
         .expect("scripts/install-test-clients brings the packages");
-    command.current_dir(&folder).args(["informer.mjs", IMAGE]).env("KUBECONFIG", &world.kubeconfig);
+    command
+        .current_dir(&folder)
+        .args(["informer.mjs", IMAGE])
+        .env("KUBECONFIG", &world.kubeconfig)
+        .env("TMPDIR", world.folder());
     let output = run(command).await;
     assert!(output.ok() && output.stdout.contains("passed"), "{}\n{}", output.ending(), output.both);
 }

@@ -40,6 +40,11 @@ impl World {
         World { platform, endpoint, kubeconfig }
     }
 
+    /// A folder that goes with the world: for what clients leave where they stand, in their home and among temporary files.
+    fn folder(&self) -> &Path {
+        self.kubeconfig.parent().unwrap_or(Path::new("/"))
+    }
+
     fn kubectl(&self, program: &str) -> Kubectl {
         Kubectl { program: tools().join(program), kubeconfig: self.kubeconfig.clone() }
     }

@@ -21,7 +21,7 @@ fn python(world: &World, program: &str, script: &str) -> Command {
     }
     command.arg(scripts.join(script)).env("KUBECONFIG", &world.kubeconfig).env("PYTHONDONTWRITEBYTECODE", "1");
     // kr8s keeps what it has discovered in the user's home.
-    command.env("HOME", world.kubeconfig.parent().unwrap_or(Path::new("/")));
+    command.env("HOME", world.folder()).env("TMPDIR", world.folder());
     command
 }
 

@@ -21,7 +21,8 @@ async fn what_fits_the_schema_is_accepted_and_nothing_makes_the_server_fail() {
         .args(["15", "1"])
         .env("EVROC_USER", user.to_string())
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(world.kubeconfig.parent().unwrap_or(Path::new("/")));
+        .env("TMPDIR", world.folder())
+        .current_dir(world.folder());
     let output = run_within(command, PATIENCE).await;
     println!("{}", output.stdout);
     assert!(output.ok(), "{}\n{}", output.ending(), output.both);
