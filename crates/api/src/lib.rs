@@ -6,6 +6,7 @@
 pub mod claims;
 pub mod compute;
 pub mod conditions;
+pub mod deletion;
 pub mod iam;
 pub mod image_ref;
 pub mod infra;

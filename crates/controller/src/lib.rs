@@ -8,7 +8,7 @@ mod watching;
 mod write;
 
 pub use watching::controller;
-pub use write::{add_finalizer, create_or_adopt, delete_if_present, get, remove_finalizer, write_status};
+pub use write::{add_finalizer, create_or_adopt, delete_if_present, get, owned_by, remove_finalizer, write_status};
 
 use std::hash::Hash;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMetaExt;
 use kube::{Resource, ResourceExt};
@@ -76,6 +77,12 @@ where
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(api_error(format!("delete {}", object.name_any()))(error)),
     }
+}
+
+/// The reference of what a controller makes to the object that it makes it for. A delete in the foreground waits for it.
+pub fn owned_by<K: Resource<DynamicType = ()>>(owner: &K) -> Option<Vec<OwnerReference>> {
+    let reference = owner.controller_owner_ref(&())?;
+    Some(vec![OwnerReference { block_owner_deletion: Some(true), ..reference }])
 }
 
 /// Adds a finalizer where it is missing.

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::GROUP_FINALIZER;
 use evroc_api::compute::VirtualMachine;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::iam::{ResourceGroup, ResourceGroupStatus};
@@ -18,12 +17,14 @@ use evroc_api::networking::{
     CidrBlock, DEFAULT_NETWORK, DEFAULT_SUBNET_CIDR, NameRef, Subnet, SubnetSpec, SubnetStatus, VirtualPrivateCloud,
     VirtualPrivateCloudSpec, VirtualPrivateCloudStatus,
 };
+use evroc_api::{GROUP_FINALIZER, deletion};
 use evroc_controller::{
-    Context, Result, add_finalizer, api_error, controller, create_or_adopt, delete_if_present, drive, get,
+    Context, Result, add_finalizer, api_error, controller, create_or_adopt, delete_if_present, drive, get, owned_by,
     remove_finalizer, retry, write_status,
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
@@ -35,6 +36,8 @@ use kube::{Resource, ResourceExt};
 pub const GROUP_LABEL: &str = "iam.evroclabs.net/resource-group";
 /// The reason of a group whose name is that of a namespace that is no group's.
 const NAMESPACE_TAKEN: &str = "NamespaceTaken";
+/// The reason of what is gone but for somebody's finalizer.
+const DELETING: &str = "Deleting";
 /// Addresses of the default subnet that virtual machines can have: 256 without network, gateway, system and broadcast.
 const USABLE_ADDRESSES: i64 = 252;
 
@@ -81,10 +84,15 @@ async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Context>) -> Result<A
                 Verdict::yes("Ready", "the resource group can be used")
             }
         }
-        (_, true) => {
-            remove_finalizer(&groups, &group, GROUP_FINALIZER).await?;
-            return Ok(Action::await_change());
-        }
+        (_, true) => match deletion::waits_for(&group.metadata, &[GROUP_FINALIZER], &[]) {
+            Some(whom) if !group.finalizers().iter().any(|it| it == GROUP_FINALIZER) => {
+                Verdict::no(DELETING, format!("the resource group is empty and is being deleted: {whom}"))
+            }
+            _ => {
+                remove_finalizer(&groups, &group, GROUP_FINALIZER).await?;
+                return Ok(Action::await_change());
+            }
+        },
         (Some(namespace), false) if owner(&namespace).is_some() => terminating(&namespace),
         (Some(_), false) => Verdict::no(
             NAMESPACE_TAKEN,
@@ -93,7 +101,7 @@ async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Context>) -> Result<A
             ),
         ),
     };
-    let namespace = (verdict.reason != NAMESPACE_TAKEN).then_some(name);
+    let namespace = (verdict.reason != NAMESPACE_TAKEN && verdict.reason != DELETING).then_some(name);
     let mut status = ResourceGroupStatus { namespace, ..group.status.clone().unwrap_or_default() };
     conditions::set(&mut status.conditions, READY, &verdict, group.metadata.generation, context.now());
     write_status(&groups, &group, &status).await?;
@@ -110,8 +118,11 @@ fn owner(namespace: &Namespace) -> Option<&str> {
 fn terminating(namespace: &Namespace) -> Verdict {
     let mut message = format!("waits until namespace \"{}\" has emptied itself", namespace.name_any());
     let conditions = namespace.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    for remaining in conditions.filter(|c| c.status == "True" && c.type_ == "NamespaceContentRemaining") {
-        message.push_str(&format!(": {}", remaining.message.as_deref().unwrap_or_default()));
+    let told = ["NamespaceContentRemaining", "NamespaceFinalizersRemaining"];
+    let remaining = conditions.filter(|c| c.status == "True" && told.contains(&c.type_.as_str()));
+    let remaining: Vec<&str> = remaining.filter_map(|c| c.message.as_deref()).collect();
+    if !remaining.is_empty() {
+        message.push_str(&format!(": {}", remaining.join("; ")));
     }
     Verdict::no("NamespaceTerminating", message)
 }
@@ -120,7 +131,7 @@ fn namespace_of(group: &ResourceGroup) -> Namespace {
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(group.name_any());
     namespace.metadata.labels = Some(BTreeMap::from([(GROUP_LABEL.to_owned(), group.name_any())]));
-    namespace.metadata.owner_references = group.controller_owner_ref(&()).map(|owner| vec![owner]);
+    namespace.metadata.owner_references = owned_by(group);
     namespace
 }
 
@@ -156,13 +167,7 @@ where
 
 fn vpc_status(vpc: &VirtualPrivateCloud, now: Timestamp) -> VirtualPrivateCloudStatus {
     let mut status = vpc.status.clone().unwrap_or_default();
-    conditions::set(
-        &mut status.conditions,
-        READY,
-        &Verdict::yes("Ready", "virtual machines can use it"),
-        vpc.metadata.generation,
-        now,
-    );
+    conditions::set(&mut status.conditions, READY, &usable(&vpc.metadata), vpc.metadata.generation, now);
     status
 }
 
@@ -174,12 +179,14 @@ fn subnet_status(subnet: &Subnet, vms: &[VirtualMachine], now: Timestamp) -> Sub
     let used = i64::try_from(vms.iter().filter(has_address).count()).unwrap_or(i64::MAX);
     status.using_ipv4_address_count = Some(used);
     status.available_ipv4_address_count = Some(USABLE_ADDRESSES - used);
-    conditions::set(
-        &mut status.conditions,
-        READY,
-        &Verdict::yes("Ready", "virtual machines can use it"),
-        subnet.metadata.generation,
-        now,
-    );
+    conditions::set(&mut status.conditions, READY, &usable(&subnet.metadata), subnet.metadata.generation, now);
     status
+}
+
+/// Until it is gone a deleted network is used by those that are in it; then it is made anew.
+fn usable(metadata: &ObjectMeta) -> Verdict {
+    match deletion::waits_for(metadata, &[], &[]) {
+        Some(whom) => Verdict::no(DELETING, format!("it is being deleted and then made anew: {whom}")),
+        None => Verdict::yes("Ready", "virtual machines can use it"),
+    }
 }

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use evroc_api::COMPUTE_FINALIZER;
 use evroc_api::compute::{Disk, DiskImage, VirtualMachine};
 use evroc_api::infra::{Host, Volume, VolumeSpec};
+use evroc_api::{COMPUTE_FINALIZER, deletion};
 use evroc_controller::{
-    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, remove_finalizer, retry,
-    write_status,
+    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, owned_by, remove_finalizer,
+    retry, write_status,
 };
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 
 use super::observe::{Observed, observe};
 use super::plan::{Step, plan};
@@ -57,9 +57,9 @@ async fn reconcile(disk: Arc<Disk>, context: Arc<Context>) -> Result<Action> {
     };
     let api = Api::<Disk>::namespaced(context.client.clone(), &namespace);
     let steps = plan(&observed);
-    if !steps.contains(&Step::RemoveFinalizer)
-        && write_status(&api, &observed.disk, &status(&observed, context.now())).await?
-    {
+    let is_last = steps.contains(&Step::RemoveFinalizer)
+        && deletion::waits_for(&observed.disk.metadata, &[COMPUTE_FINALIZER], &[]).is_none();
+    if !is_last && write_status(&api, &observed.disk, &status(&observed, context.now())).await? {
         return Ok(Action::requeue(std::time::Duration::ZERO));
     }
     for step in steps {
@@ -84,7 +84,7 @@ async fn carry_out(context: &Context, disks: &Api<Disk>, observed: &Observed, st
 /// The volume of a disk has its name; the host's finalizer is on it from the start, so that no data is forgotten.
 fn volume(disk: &Disk, spec: VolumeSpec) -> Volume {
     let mut volume = Volume::new(&disk.name_any(), spec);
-    volume.metadata.owner_references = disk.controller_owner_ref(&()).map(|owner| vec![owner]);
+    volume.metadata.owner_references = owned_by(disk);
     volume.metadata.finalizers = Some(vec![evroc_api::NODE_FINALIZER.into()]);
     volume
 }

@@ -2,6 +2,7 @@
 
 use evroc_api::compute::{DiskStatus, DiskUse, DiskUseKind, Placement};
 use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::{COMPUTE_FINALIZER, deletion};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -37,7 +38,10 @@ fn verdict(observed: &Observed) -> Verdict {
                     Some(volume) => {
                         format!("the disk's data is being deleted: waits for host {}", volume.spec.host_name)
                     }
-                    None => "the disk is being deleted".to_owned(),
+                    None => match deletion::waits_for(&observed.disk.metadata, &[COMPUTE_FINALIZER], &[]) {
+                        Some(whom) => format!("the disk is being deleted: {whom}"),
+                        None => "the disk is being deleted".to_owned(),
+                    },
                 },
             ),
         };

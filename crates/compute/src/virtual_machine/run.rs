@@ -4,22 +4,22 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::COMPUTE_FINALIZER;
 use evroc_api::compute::{
     Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus, VirtualMachineStatusType as State,
 };
 use evroc_api::infra::{Host, Machine, MachineSpec};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
+use evroc_api::{COMPUTE_FINALIZER, deletion};
 use evroc_controller::{
-    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, remove_finalizer, retry,
-    write_status,
+    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, owned_by, remove_finalizer,
+    retry, write_status,
 };
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 
 use super::observe::{Observed, observe};
 use super::plan::{Step, plan};
@@ -65,9 +65,9 @@ async fn reconcile(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Act
     };
     let api = Api::<VirtualMachine>::namespaced(context.client.clone(), &namespace);
     let steps = plan(&observed, context.now());
-    if !steps.contains(&Step::RemoveFinalizer)
-        && write_status(&api, &observed.vm, &status(&observed, context.now())).await?
-    {
+    let is_last = steps.contains(&Step::RemoveFinalizer)
+        && deletion::waits_for(&observed.vm.metadata, &[COMPUTE_FINALIZER], &[]).is_none();
+    if !is_last && write_status(&api, &observed.vm, &status(&observed, context.now())).await? {
         return Ok(Action::requeue(Duration::ZERO));
     }
     let mut next = Action::await_change();
@@ -107,7 +107,7 @@ fn with_address(observed: &Observed, address: Ipv4Addr) -> VirtualMachineStatus 
 /// The machine of a VM has its name; the host's finalizer is on it from the start, so that no guest is forgotten.
 fn machine(vm: &VirtualMachine, spec: MachineSpec) -> Machine {
     let mut machine = Machine::new(&vm.name_any(), spec);
-    machine.metadata.owner_references = vm.controller_owner_ref(&()).map(|owner| vec![owner]);
+    machine.metadata.owner_references = owned_by(vm);
     machine.metadata.finalizers = Some(vec![evroc_api::NODE_FINALIZER.into()]);
     machine
 }

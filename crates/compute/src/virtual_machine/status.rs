@@ -5,6 +5,7 @@ use evroc_api::compute::{
 };
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase};
+use evroc_api::{COMPUTE_FINALIZER, deletion};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -35,7 +36,7 @@ fn state(observed: &Observed) -> (State, String) {
     let deleted = observed.vm.metadata.deletion_timestamp.is_some();
     let Some(machine) = &observed.machine else {
         return match (deleted, observed.vm.spec.running) {
-            (true, _) => (State::Deleting, "the VM is being deleted".into()),
+            (true, _) => (State::Deleting, deleting(observed)),
             (false, false) => (State::Stopped, "spec.running is false".into()),
             (false, true) => match host_or_block(observed) {
                 Err(block) => (block.state, block.message),
@@ -62,6 +63,14 @@ fn state(observed: &Observed) -> (State, String) {
         Some(MachinePhase::Failed) => {
             (State::CrashLoopBackOff, words(machine, "the hypervisor ended and is started again"))
         }
+    }
+}
+
+/// The guest is gone; who else keeps the VM.
+fn deleting(observed: &Observed) -> String {
+    match deletion::waits_for(&observed.vm.metadata, &[COMPUTE_FINALIZER], &[]) {
+        Some(whom) => format!("the VM is being deleted: {whom}"),
+        None => "the VM is being deleted".into(),
     }
 }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use evroc_api::infra::{Host, Replica, ReplicaSpec};
 use evroc_api::run::{REVISION_LABEL, Revision, SERVICE_LABEL, Service};
-use evroc_controller::{Error, Result, controller, create_or_adopt, delete_if_present, drive, retry, write_status};
+use evroc_controller::{
+    Error, Result, controller, create_or_adopt, delete_if_present, drive, owned_by, retry, write_status,
+};
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 
 use super::observe::{Observed, observe};
 use super::plan::{Step, decision, plan};
@@ -85,7 +87,7 @@ fn replica(revision: &Revision, name: &str, spec: ReplicaSpec) -> Replica {
     let labels = [(SERVICE_LABEL, spec.service.clone()), (REVISION_LABEL, spec.revision.clone())];
     let mut replica = Replica::new(name, spec);
     replica.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value))));
-    replica.metadata.owner_references = revision.controller_owner_ref(&()).map(|owner| vec![owner]);
+    replica.metadata.owner_references = owned_by(revision);
     replica.metadata.finalizers = Some(vec![evroc_api::NODE_FINALIZER.into(), evroc_api::GATEWAY_FINALIZER.into()]);
     replica
 }

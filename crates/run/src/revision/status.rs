@@ -1,9 +1,11 @@
 //! What users read of a revision: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::deletion;
 use evroc_api::infra::ReplicaPhase;
 use evroc_api::run::RevisionStatus;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 
 use super::autoscale::Decision;
 use super::observe::{Observed, is_ready};
@@ -34,6 +36,10 @@ pub fn status(observed: &Observed, decision: &Decision, now: Timestamp) -> Revis
 
 /// Ready once is ready for good: afterwards zero replicas are no fault, and a request starts one.
 fn ready(observed: &Observed, status: &RevisionStatus) -> Verdict {
+    let owned: Vec<String> = observed.replicas.iter().map(|it| format!("Replica \"{}\"", it.name_any())).collect();
+    if let Some(whom) = deletion::waits_for(&observed.revision.metadata, &[], &owned) {
+        return Verdict::no("Deleting", format!("the revision is being deleted: {whom}"));
+    }
     if let Some(proven) = conditions::get(&status.conditions, READY).filter(|c| c.status == "True") {
         return Verdict::yes(&proven.reason, proven.message.clone());
     }

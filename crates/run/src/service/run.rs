@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evroc_api::run::{Revision, RevisionSpec, SERVICE_LABEL, Service};
-use evroc_controller::{Error, Result, api_error, controller, create_or_adopt, drive, get, retry, write_status};
+use evroc_controller::{
+    Error, Result, api_error, controller, create_or_adopt, drive, get, owned_by, retry, write_status,
+};
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 
 use super::status::{revision_name, status};
 use crate::RunContext;
@@ -31,14 +33,13 @@ async fn reconcile(service: Arc<Service>, context: Arc<RunContext>) -> Result<Ac
     let namespace = service.namespace().unwrap_or_default();
     let services = Api::<Service>::namespaced(context.base.client.clone(), &namespace);
     let Some(service) = get(&services, &service.name_any()).await? else { return Ok(Action::await_change()) };
-    if service.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
     let api = Api::<Revision>::namespaced(context.base.client.clone(), &namespace);
     let own = ListParams::default().labels(&format!("{SERVICE_LABEL}={}", service.name_any()));
     let mut revisions = api.list(&own).await.map_err(api_error("list revisions"))?.items;
     revisions.retain(|r| r.owner_references().iter().any(|owner| Some(&owner.uid) == service.uid().as_ref()));
-    if !revisions.iter().any(|r| r.name_any() == revision_name(&service))
+    let is_deleted = service.metadata.deletion_timestamp.is_some();
+    if !is_deleted
+        && !revisions.iter().any(|r| r.name_any() == revision_name(&service))
         && let Some(revision) = revision(&service)
     {
         create_or_adopt(&api, &revision).await?;
@@ -55,6 +56,6 @@ fn revision(service: &Service) -> Option<Revision> {
     };
     let mut revision = Revision::new(&revision_name(service), spec);
     revision.metadata.labels = Some(BTreeMap::from([(SERVICE_LABEL.to_owned(), service.name_any())]));
-    revision.metadata.owner_references = service.controller_owner_ref(&()).map(|owner| vec![owner]);
+    revision.metadata.owner_references = owned_by(service);
     Some(revision)
 }

@@ -1,6 +1,7 @@
 //! What users read of a service: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::deletion;
 use evroc_api::run::{Revision, Service, ServiceStatus, TrafficTarget};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -61,6 +62,11 @@ pub fn status(service: &Service, revisions: &[Revision], settings: &Settings, no
         ("True", "True") => Verdict::yes("Ready", format!("revision {newest} answers")),
         ("True", _) => routed.clone(),
         _ => configured.clone(),
+    };
+    let owned: Vec<String> = revisions.iter().map(|it| format!("Revision \"{}\"", it.name_any())).collect();
+    let ready = match deletion::waits_for(&service.metadata, &[], &owned) {
+        Some(whom) => Verdict::no("Deleting", format!("the service is being deleted: {whom}")),
+        None => ready,
     };
     for (kind, verdict) in [(CONFIGURATIONS_READY, &configured), (ROUTES_READY, &routed), (READY, &ready)] {
         conditions::set(&mut status.conditions, kind, verdict, service.metadata.generation, now);
