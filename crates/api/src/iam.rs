@@ -43,6 +43,7 @@ pub struct OrganizationStatus {
     shortname = "rg",
     status = "ResourceGroupStatus"
 )]
+#[kube(selectable = ".spec.organization")]
 #[kube(
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#
 )]

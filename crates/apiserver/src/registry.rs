@@ -124,6 +124,19 @@ impl Registry {
         Ok(registry)
     }
 
+    /// The kinds that `takes` takes.
+    pub fn only(&self, takes: impl Fn(&ResourceKind) -> bool) -> Self {
+        let mut registry = Registry::default();
+        for registered in self.kinds.iter().filter(|it| takes(&it.kind)) {
+            let kind = &registered.kind;
+            let path = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
+            registry.by_path.insert(path, registered.clone());
+            registry.by_kind.insert((kind.api_version(), kind.kind.clone()), registered.clone());
+            registry.kinds.push(registered.clone());
+        }
+        registry
+    }
+
     /// In the order of registration.
     pub fn kinds(&self) -> &[Arc<Registered>] {
         &self.kinds

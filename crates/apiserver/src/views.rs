@@ -7,15 +7,23 @@
 //! The one place where a view's names become the server's is [`enter`], before authorisation; [`Shown`] turns objects back on
 //! their way out. Which views there are is the matter of who builds the server ([`Views`]).
 //!
-//! Namespaces themselves are not shown in views. A view without a namespace (an organisation) has the cluster-scoped kinds only.
+//! Namespaces themselves are not shown in views. A view without a namespace (an organisation) has the cluster-scoped kinds only, and
+//! a view may show some objects of a kind and not the others. What a view does not serve is not in its discovery and schemas either.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::authn::Identity;
+use crate::authz::{Attributes, Decision};
 use crate::cache::Cache;
+use crate::discovery::Documents;
 use crate::error::{ApiError, Named};
+use crate::kind::ResourceKind;
 use crate::registry::Registry;
 use crate::request::{RequestInfo, path};
+use crate::selector::field_text;
 use crate::server::ApiServer;
 use crate::storage::encoding;
 use crate::storage::keys::ObjectKey;
@@ -27,6 +35,32 @@ pub struct View {
     pub namespace: String,
     /// Names that the namespace answers to; the first is shown where a request names none.
     pub aliases: Vec<String>,
+    /// Kinds of which not all objects are shown.
+    pub narrowed: Vec<Narrowed>,
+}
+
+/// Of one cluster-scoped kind a view shows the objects with one value of a field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowed {
+    /// `plural.group`.
+    pub kind: String,
+    /// `metadata.name`, or a selectable field without the dot that it begins with.
+    pub field: String,
+    /// The value.
+    pub value: String,
+}
+
+impl Narrowed {
+    /// Whether an object has the value.
+    pub fn takes(&self, object: &Value) -> bool {
+        field_text(object, &self.field) == self.value
+    }
+
+    /// Why an object cannot be written here.
+    pub fn refusal(&self, object: &Value) -> String {
+        let (field, value, found) = (&self.field, &self.value, field_text(object, &self.field));
+        format!("{field}: expected {value:?} at this endpoint, found {found:?}; use the endpoint of {found:?}")
+    }
 }
 
 /// Knows the views.
@@ -36,6 +70,11 @@ pub trait Views: Send + Sync {
     /// # Errors
     /// In words for the client, if there is one that cannot be entered yet.
     fn view(&self, name: &str, objects: &Objects<'_>) -> Result<Option<View>, String>;
+
+    /// Whether views serve a kind at all. Namespaces they never do.
+    fn serves(&self, _: &ResourceKind) -> bool {
+        true
+    }
 }
 
 /// No views.
@@ -158,9 +197,15 @@ pub(crate) async fn enter(
             return Ok(Some(refusal));
         }
     };
-    let registry = &server.shared.registry;
-    let is_namespaced =
-        registry.find(&info.group, &info.version, &info.resource).is_some_and(|it| it.kind.is_namespaced());
+    let registered = server.shared.registry.find(&info.group, &info.version, &info.resource);
+    let is_namespaced = registered.is_some_and(|it| it.kind.is_namespaced());
+    if registered.is_some_and(|it| !server.shared.views.serves(&it.kind)) {
+        info.namespace = name;
+        return Ok(Some(ApiError::no_such_path()));
+    }
+    let is_narrowed =
+        |it: &&Narrowed| registered.is_some_and(|registered| registered.kind.qualified_plural() == it.kind);
+    info.narrowed = view.narrowed.iter().find(is_narrowed).cloned();
     let first = view.aliases.first().cloned().unwrap_or_else(|| view.namespace.clone());
     let mut shown = Shown { real: view.namespace.clone(), alias: first, aliases: view.aliases };
     if is_namespaced && view.namespace.is_empty() {
@@ -186,6 +231,40 @@ pub(crate) async fn enter(
         info.view = Some(shown);
     }
     Ok(None)
+}
+
+/// The documents on what can be asked for in the view `cluster`. Who may not `get` the view's path sees those of any group, so that
+/// strangers are not told which views there are.
+pub(crate) async fn documents<'a>(server: &'a ApiServer, cluster: &str, identity: &Identity) -> &'a Documents {
+    let shared = &server.shared;
+    let path = format!("/clusters/{cluster}");
+    let asked = Attributes { verb: "get".into(), path, ..Attributes::default() };
+    let is_known = shared.authorizer.authorize(identity, &asked).await == Decision::Allow;
+    let found = match path::decode(cluster, false).filter(|_| is_known) {
+        Some(name) => find(server, &name).await.ok(),
+        None => None,
+    };
+    match found {
+        Some(view) if view.namespace.is_empty() => &shared.view_documents.without_namespace,
+        _ => &shared.view_documents.with_namespace,
+    }
+}
+
+/// The documents of views, by whether there is a namespace behind them.
+pub(crate) struct ViewDocuments {
+    with_namespace: Documents,
+    without_namespace: Documents,
+}
+
+impl ViewDocuments {
+    pub(crate) fn new(registry: &Registry, views: &dyn Views) -> Self {
+        let serves =
+            |kind: &ResourceKind| views.serves(kind) && !(kind.group.is_empty() && kind.plural == "namespaces");
+        ViewDocuments {
+            with_namespace: Documents::new(Arc::new(registry.only(serves))),
+            without_namespace: Documents::new(Arc::new(registry.only(|kind| serves(kind) && !kind.is_namespaced()))),
+        }
+    }
 }
 
 fn not_found(message: String) -> ApiError {

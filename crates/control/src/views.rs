@@ -2,9 +2,14 @@
 //!
 //! A resource group's endpoint shows its namespace under the names that clients use: the group's, the organisation's, `default`.
 //! `root:<resource group>` is accepted where no organisation has that name. An organisation's own endpoint has no namespace.
+//!
+//! What is others' is not shown: of organisations there is the one, of resource groups an organisation's endpoint has its own and a
+//! group's endpoint has itself. Hosts and what runs on them are the platform's, and no view serves them.
 
 use evroc_api::iam::{Organization, ResourceGroup};
-use evroc_apiserver::views::{Objects, View, Views};
+use evroc_api::infra::Host;
+use evroc_apiserver::ResourceKind;
+use evroc_apiserver::views::{Narrowed, Objects, View, Views};
 use kube::Resource;
 use serde_json::Value;
 
@@ -23,12 +28,21 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Of the kind `K` only what has this value.
+fn only<K: Resource<DynamicType = ()>>(field: &str, value: &str) -> Narrowed {
+    Narrowed { kind: format!("{}.{}", K::plural(&()), K::group(&())), field: field.into(), value: value.into() }
+}
+
 impl Views for Endpoints {
     fn view(&self, name: &str, objects: &Objects<'_>) -> Result<Option<View>, String> {
         let parts: Vec<&str> = name.split(':').collect();
         let (organization, group) = match parts.as_slice() {
             [ROOT, organization] if get::<Organization>(objects, organization).is_some() => {
-                return Ok(Some(View::default()));
+                let narrowed = vec![
+                    only::<Organization>("metadata.name", organization),
+                    only::<ResourceGroup>("spec.organization", organization),
+                ];
+                return Ok(Some(View { narrowed, ..View::default() }));
             }
             [ROOT, group] => (None, *group),
             [ROOT, organization, group] => (Some(*organization), *group),
@@ -45,6 +59,12 @@ impl Views for Endpoints {
         }
         let mut aliases = vec![group.to_owned(), owner.to_owned(), "default".to_owned()];
         aliases.retain(|alias| !alias.is_empty());
-        Ok(Some(View { namespace: namespace.to_owned(), aliases }))
+        let narrowed =
+            vec![only::<Organization>("metadata.name", owner), only::<ResourceGroup>("metadata.name", group)];
+        Ok(Some(View { namespace: namespace.to_owned(), aliases, narrowed }))
+    }
+
+    fn serves(&self, kind: &ResourceKind) -> bool {
+        kind.group != Host::group(&())
     }
 }

@@ -48,6 +48,7 @@ async fn a_tour(world: &World, program: &str) {
         let created = kubectl.ok(&format!("apply -f - {VM}")).await;
         assert!(created.contains("virtualmachine.compute.evroclabs.net/one created"), "{created}");
         assert!(kubectl.ok(&format!("apply -f - {VM}")).await.contains("one unchanged"));
+        kubectl.ok("wait vm/one --for=condition=Ready --timeout=20s").await;
         // Whatever the namespace is called, it is what was asked for.
         for alias in ["default", "acme", "web"] {
             let shown = kubectl.ok(&format!("get vm one -n {alias} -o jsonpath={{.metadata.namespace}}")).await;
@@ -56,7 +57,6 @@ async fn a_tour(world: &World, program: &str) {
             assert_eq!(listed, alias);
             kubectl.ok(&format!("get vm one -n {alias} -o yaml | \"$kubectl\" replace -n {alias} -f -")).await;
         }
-        kubectl.ok("wait vm/one --for=condition=Ready --timeout=20s").await;
         let everywhere = kubectl.ok("get vm -A").await;
         assert!(everywhere.contains("web ") && !everywhere.contains("demo"), "{everywhere}");
         assert!(kubectl.ok("describe vm one").await.contains("Namespace:    default"));
@@ -70,6 +70,8 @@ async fn a_tour(world: &World, program: &str) {
         let refused = kubectl.refused("get vm -n demo").await;
         assert!(refused.contains("\"demo\" not found") && refused.contains("\"acme\""), "{refused}");
         let refused = kubectl.refused("get namespaces").await;
+        assert!(refused.contains("the server doesn't have a resource type \"namespaces\""), "{refused}");
+        let refused = world.kubectl(program).refused(&format!("get --raw {path}/api/v1/namespaces")).await;
         assert!(refused.contains("namespaces are not shown here"), "{refused}");
         kubectl.ok(&format!("delete -f - --wait=false {VM}")).await;
         kubectl.ok("wait vm/one --for=delete --timeout=20s || true").await;
@@ -88,10 +90,36 @@ async fn kubectl_works_at_a_groups_endpoint() {
     for program in [OLD, NEWEST] {
         a_tour(&world, program).await;
     }
-    let organization = world.kubectl_at(NEWEST, "/clusters/root:acme");
-    assert!(organization.ok("get resourcegroups").await.contains("web"));
-    let refused = organization.refused("get vm").await;
-    assert!(refused.contains("name a resource group too"), "{refused}");
+    for program in [OLD, NEWEST] {
+        let organization = world.kubectl_at(program, "/clusters/root:acme");
+        // What is others' is not there, and neither is what an organisation cannot have.
+        for (kind, shown) in
+            [("resourcegroups", "resourcegroup.iam.evroclabs.net/web"), ("org", "organization.iam.evroclabs.net/acme")]
+        {
+            assert_eq!(organization.ok(&format!("get {kind} -o name")).await.trim(), shown);
+        }
+        assert!(organization.refused("get rg demo").await.contains("(NotFound)"));
+        let refused = organization.refused("get vm").await;
+        assert!(refused.contains("the server doesn't have a resource type \"vm\""), "{refused}");
+        let kinds = organization.ok("api-resources").await;
+        for absent in ["VirtualMachine", "ConfigMap", "Namespace", "Host", "Replica"] {
+            assert!(!kinds.contains(&format!(" {absent}\n")), "{absent}: {kinds}");
+        }
+        let raw = world
+            .kubectl(program)
+            .refused("get --raw /clusters/root:acme/apis/compute.evroclabs.net/v1alpha1/virtualmachines")
+            .await;
+        assert!(raw.contains("name a resource group too"), "{raw}");
+        let foreign = "create -f - <<'END'\n{\"apiVersion\": \"iam.evroclabs.net/v1alpha1\", \"kind\": \"ResourceGroup\", \"metadata\": {\"name\": \"x\"}, \"spec\": {\"organization\": \"local\"}}\nEND";
+        let refused = organization.refused(foreign).await;
+        assert!(refused.contains("spec.organization: expected \"acme\" at this endpoint"), "{refused}");
+        let group = world.kubectl_at(program, "/clusters/root:acme:web");
+        let kinds = group.ok("api-resources").await;
+        assert!(kinds.contains(" VirtualMachine\n") && kinds.contains(" ConfigMap\n"), "{kinds}");
+        assert!(!kinds.contains(" Host\n") && !kinds.contains(" Namespace\n"), "{kinds}");
+        assert_eq!(group.ok("get rg -o name").await.trim(), "resourcegroup.iam.evroclabs.net/web");
+        assert!(group.ok("explain vm.spec --recursive").await.contains("diskRefs"));
+    }
     for path in ["/clusters/root:acme:demo", "/clusters/root:none", "/clusters/web", "/clusters/root:acme:web:x"] {
         let refused = world.kubectl_at(NEWEST, path).refused("get vm").await;
         assert!(refused.contains("not found: expected root:<organisation>"), "{path}: {refused}");

@@ -14,7 +14,6 @@ use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::request::{Query, RequestInfo};
 use crate::respond;
-use crate::server::Shared;
 
 /// Documents that depend on the registered kinds only; made when first asked for.
 pub(crate) struct Documents {
@@ -33,13 +32,12 @@ const MINOR: &str = "36";
 
 /// Answers a path that names no resource.
 pub(crate) fn answer(
-    shared: &Shared,
+    documents: &Documents,
     info: &RequestInfo,
     method: &Method,
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let documents = &shared.documents;
     let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
     let is_known = matches!(
         segments.as_slice(),

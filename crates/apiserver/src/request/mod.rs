@@ -12,7 +12,7 @@ use http::Method;
 
 use crate::authz::Attributes;
 use crate::error::ApiError;
-use crate::views::Shown;
+use crate::views::{Narrowed, Shown};
 
 pub use query::Query;
 
@@ -41,6 +41,8 @@ pub struct RequestInfo {
     pub segments: Vec<String>,
     /// How a view shows its namespace, which `namespace` then is.
     pub view: Option<Shown>,
+    /// Which objects of the kind a view shows; all if `None`.
+    pub narrowed: Option<Narrowed>,
 }
 
 impl RequestInfo {

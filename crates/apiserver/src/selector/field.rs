@@ -41,6 +41,11 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
+    /// Demands a value of one more field, which must be selectable.
+    pub fn require(&mut self, field: &str, value: &str) {
+        self.terms.push(Term { field: field.to_owned(), value: value.to_owned(), negated: false });
+    }
+
     /// Whether it selects everything.
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()

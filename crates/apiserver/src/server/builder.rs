@@ -20,7 +20,7 @@ use crate::health::HealthCheck;
 use crate::kind::{CrdError, ResourceKind};
 use crate::mount::Mount;
 use crate::registry::{RegisterError, Registry};
-use crate::views::{NoViews, Views};
+use crate::views::{NoViews, ViewDocuments, Views};
 use crate::{core_kinds, expiry, gc, namespaces, quota};
 
 /// Why a server cannot start.
@@ -199,6 +199,7 @@ impl Builder {
             shared: Arc::new(Shared {
                 store: self.store,
                 documents: Documents::new(registry.clone()),
+                view_documents: ViewDocuments::new(&registry, &*self.views),
                 registry,
                 cache,
                 authenticator: self.authenticator,

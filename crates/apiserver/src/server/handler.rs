@@ -153,7 +153,11 @@ async fn answer(
     if info.is_resource {
         verbs::dispatch(server, identity, info, query, request).await
     } else {
-        discovery::answer(&server.shared, &info, request.method(), &query, request.headers())
+        let documents = match views::split(request.uri().path()) {
+            None => &server.shared.documents,
+            Some((cluster, _)) => views::documents(server, cluster, &identity).await,
+        };
+        discovery::answer(documents, &info, request.method(), &query, request.headers())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::flow::Flow;
 use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::registry::Registry;
-use crate::views::Views;
+use crate::views::{ViewDocuments, Views};
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) documents: Documents,
     pub(crate) flow: Flow,
     pub(crate) views: Arc<dyn Views>,
+    pub(crate) view_documents: ViewDocuments,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
     /// Cancelled when the server shall end: watches then end their streams.

@@ -237,6 +237,9 @@ async fn try_create(
     cache.catch_up().await?;
     loop {
         if let Some(there) = cache.kind(&registered.storage).get(key.as_str()) {
+            if !call.is_shown(&there) {
+                return Err(ApiError::conflict(call.named(&name), "the name is taken: choose another one"));
+            }
             let mut error = ApiError::already_exists(call.named(&name));
             if there.is_deleting {
                 error.message = format!("object is being deleted: {}", error.message);

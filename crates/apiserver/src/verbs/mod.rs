@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::authn::Identity;
 use crate::body::{RequestBody, ResponseBody};
+use crate::cache::object::CachedObject;
 use crate::error::{ApiError, Named};
 use crate::registry::Registered;
 use crate::request::negotiate::{self, Accepted};
@@ -87,6 +88,11 @@ impl Call {
         if let Some(view) = &self.info.view {
             view.show(object, self.registered.kind.namespace_references);
         }
+    }
+
+    /// Whether the view, if it is one, shows an object of this kind.
+    pub(crate) fn is_shown(&self, object: &CachedObject) -> bool {
+        self.info.narrowed.as_ref().is_none_or(|narrowed| object.with_fields(|fields| narrowed.takes(fields)))
     }
 
     /// An answer of one object, given as it is stored.

@@ -78,7 +78,8 @@ pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError>
         Some(revision) => cache.wait_for(revision).await?,
     }
     let kind = cache.kind(&call.registered.storage);
-    let object = kind.get(call.key().as_str()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
+    let object = kind.get(call.key().as_str()).filter(|object| call.is_shown(object));
+    let object = object.ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
     call.answer(StatusCode::OK, object.wire.clone())
 }
 

@@ -5,6 +5,7 @@ use crate::error::ApiError;
 use crate::registry::Registered;
 use crate::request::{Query, RequestInfo};
 use crate::selector::{FieldSelector, LabelSelector};
+use crate::views::Narrowed;
 
 /// Namespace, labels and fields.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,9 @@ impl Selection {
                 let field = pointer.trim_start_matches('/').replace('/', ".");
                 fields.map_value(&field, |name| view.real_of(name).to_owned());
             }
+        }
+        if let Some(Narrowed { field, value, .. }) = &info.narrowed {
+            fields.get_or_insert_default().require(field, value);
         }
         let name = fields.as_ref().and_then(|it| it.exact_name().map(str::to_owned));
         Ok(Selection {

@@ -46,6 +46,9 @@ impl From<WriteError> for ApiError {
 /// The stored state of an object.
 pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
     let cached = call.shared().cache.kind(&call.registered.storage).get(key.as_str())?;
+    if !call.is_shown(&cached) {
+        return None;
+    }
     let stored = cached.parse();
     let object = match &call.registered.kind.shared_storage {
         None => stored,
@@ -125,9 +128,11 @@ fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiE
     let namespace = &call.info.namespace;
     let key = ObjectKey::new("", namespace);
     let Some(found) = call.shared().cache.kind(&storage).get(key.as_str()) else {
-        return Err(ApiError::not_found(Named { group: "", resource: "namespaces", name: namespace }));
+        let name = call.info.shown_namespace();
+        return Err(ApiError::not_found(Named { group: "", resource: "namespaces", name }));
     };
     if found.is_deleting {
+        let namespace = call.info.shown_namespace();
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut error = ApiError::forbidden(call.named(name), why);
         error.causes.push(Cause {
@@ -169,6 +174,11 @@ pub(super) async fn submit(
     let registered = &call.registered;
     let kind = &registered.kind;
     let dry_run = is_dry_run(call);
+    if let Some((narrowed, object)) = call.info.narrowed.as_ref().zip(object)
+        && !narrowed.takes(object)
+    {
+        return Err(ApiError::forbidden(call.named(key.name()), narrowed.refusal(object)));
+    }
     let subject = object.or(live.map(|it| &it.object)).unwrap_or(&Value::Null);
     let holder = Holder {
         kind: kind.kind.clone(),
@@ -227,10 +237,13 @@ fn without_revision(encoded: &[u8]) -> Bytes {
 }
 
 fn held(call: &Call, key: &ObjectKey, claim: &ClaimKey, by: &Holder) -> ApiError {
-    let holder = if by.namespace.is_empty() {
-        format!("{} {:?}", by.kind, by.name)
-    } else {
-        format!("{} {:?} in namespace {:?}", by.kind, by.name, by.namespace)
+    let is_elsewhere = !by.namespace.is_empty() && by.namespace != call.info.namespace;
+    let holder = match by.namespace.as_str() {
+        "" => format!("{} {:?}", by.kind, by.name),
+        // A view tells of nothing but its own namespace.
+        _ if is_elsewhere && call.info.view.is_some() => format!("a {} in another namespace", by.kind),
+        namespace if is_elsewhere => format!("{} {:?} in namespace {namespace:?}", by.kind, by.name),
+        _ => format!("{} {:?} in namespace {:?}", by.kind, by.name, call.info.shown_namespace()),
     };
     let why = format!("{} is in use by {holder}", claim.what);
     match claim.refusal {

@@ -16,4 +16,5 @@ mod patches;
 mod quotas;
 mod restart;
 mod support;
+mod views;
 mod watches;
