@@ -67,7 +67,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Plant faults into the API server one by one (tests/api/mutations.json); the suite must find each (a quarter of an hour)
+    /// Plant faults into the API server one by one (tests/api/mutations.json, crates/apiserver/tests/mutations.json); the tests must find each (half an hour)
     Mutations {
         /// Only those with this in their name
         #[arg(long, value_name = "TEXT")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use evroc_apiserver::audit::{AuditRecord, AuditSink};
+use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, Identity, Peer, bearer_token};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
@@ -69,6 +70,9 @@ async fn one_may_ask_who_one_is_and_what_one_may() {
     });
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     assert_eq!(bob.post(path, &question).await.1["status"]["allowed"], false);
+    let both = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {
+        "resourceAttributes": {"verb": "get"}, "nonResourceAttributes": {"verb": "get", "path": "/apis"}}});
+    assert_eq!(bob.post(path, &both).await.0, 400, "one question at a time");
     assert_eq!(admin.post(path, &question).await.1["status"]["allowed"], true);
 }
 
@@ -87,9 +91,62 @@ async fn every_request_is_recorded() {
     let sink = kept.clone();
     let server = TestServer::start_with(|it| it.audit(sink)).await;
     server.client("bob", &[]).get(&format!("{DISKS}/a")).await;
+    server.admin().get(&format!("{DISKS}/none?pretty=true")).await;
+    let request = http::Request::get("/apis").body(Full::<bytes::Bytes>::default()).unwrap();
+    let response = server.api.service().oneshot(request).await.unwrap();
     let records = kept.0.lock().unwrap();
+    let of = |code: u16| records.iter().find(|it| it.code == code).unwrap_or_else(|| panic!("no record of a {code}"));
+    assert_eq!(of(401).audit_id, response.headers()["audit-id"].to_str().unwrap());
+    assert_eq!((of(401).user.is_none(), of(401).reason.as_str()), (true, "no credentials were given"));
+    assert_eq!(of(404).uri, format!("{DISKS}/none?pretty=true"));
+    assert_eq!(of(404).reason, "disks.test.example \"none\" not found");
     let record = records.iter().find(|it| it.user.as_ref().is_some_and(|it| it.user == "bob")).unwrap();
     assert_eq!((record.verb.as_str(), record.resource.as_str(), record.namespace.as_str()), ("get", "disks", "demo"));
     assert_eq!((record.code, record.source.as_str(), record.name.as_str()), (403, "in-process", "a"));
-    assert!(!record.reason.is_empty());
+    assert_eq!(record.reason, "not authorised");
+}
+
+/// Knows one token, and refuses another one by its reason.
+struct Tokens {
+    good: &'static str,
+    old: &'static str,
+}
+
+#[async_trait::async_trait]
+impl Authenticate for Tokens {
+    async fn authenticate(&self, _: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
+        match bearer_token(headers) {
+            Some(token) if token == self.good => Ok(Some(Identity::new(token, ["people"]))),
+            Some(token) if token == self.old => Err(AuthnError { reason: format!("{token} has ended") }),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn bearer_tokens_say_who_asks() {
+    let kept = Arc::new(Kept::default());
+    let sink = kept.clone();
+    let chain = AuthenticatorChain(vec![
+        Arc::new(Tokens { good: "bob", old: "eve" }),
+        Arc::new(Tokens { good: "eve", old: "carol" }),
+    ]);
+    let server = TestServer::start_with(|it| it.audit(sink).authenticator(Arc::new(chain))).await;
+    let ask = async |authorization: &str| {
+        let request = http::Request::get("/version").header("authorization", authorization);
+        let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
+        let code = server.api.service().oneshot(request).await.unwrap().status().as_u16();
+        let records = kept.0.lock().unwrap();
+        let last = records.last().unwrap();
+        (code, last.user.as_ref().map(|it| it.user.clone()), last.reason.clone())
+    };
+    let known = |name: &str| (200, Some(name.to_owned()), String::new());
+    let unknown = |why: &str| (401, None, why.to_owned());
+    assert_eq!(ask("Bearer bob").await, known("bob"));
+    assert_eq!(ask("bearer  bob").await, known("bob"));
+    assert_eq!(ask("Bearer eve").await, known("eve"), "refused by one, known to the next");
+    assert_eq!(ask("Bearer carol").await, unknown("carol has ended"));
+    for nothing in ["Bearer mallory", "Basic bob", "Bearer", "Bearer ", "bob"] {
+        assert_eq!(ask(nothing).await, unknown("no credentials were given"), "{nothing:?}");
+    }
 }

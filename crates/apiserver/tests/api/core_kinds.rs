@@ -13,6 +13,12 @@ async fn secrets_fold_texts_into_bytes() {
     assert_eq!(made["type"], "Opaque");
     assert!(made.get("stringData").is_none());
     assert!(made["metadata"].get("generation").is_none());
+    let patch = json!({"metadata": {"labels": {"a": "b"}}, "stringData": {"l": "other"}}).to_string();
+    let path = "/api/v1/namespaces/demo/secrets/s";
+    let (code, patched) = admin.send(http::Method::PATCH, path, "application/strategic-merge-patch+json", patch).await;
+    assert_eq!((code.as_u16(), &patched["data"]), (200, &json!({"k": "aGVsbG8=", "l": "b3RoZXI="})), "{patched}");
+    assert_eq!(names(&admin.get("/api/v1/namespaces/demo/secrets?labelSelector=a%3Db").await.1), ["s"]);
+    assert_eq!(admin.merge(path, &json!({"type": "other"})).await.0, 422, "the type stays");
     let bad = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "data": {"a b": "eA=="}});
     assert_eq!(admin.post("/api/v1/namespaces/demo/secrets", &bad).await.0, 422);
 }
@@ -56,6 +62,20 @@ async fn events_have_two_faces() {
     let mut events = admin.watch(&format!("{path}?watch=true")).await;
     let event: Value = events.next().await.unwrap();
     assert_eq!(event["object"]["note"], "It happened");
+    // The old columns want a time where a client gives only the new one.
+    let given = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e2"}, "eventTime": new["eventTime"],
+        "involvedObject": {"kind": "Disk", "name": "a", "namespace": "demo"}, "message": "And then"});
+    let made = admin.create("/api/v1/namespaces/demo/events", &given).await;
+    assert_eq!((&made["firstTimestamp"], &made["lastTimestamp"]), (&core["lastTimestamp"], &core["lastTimestamp"]));
+    // What is written in one form is read in the other.
+    let core = "/api/v1/namespaces/demo/events/e1";
+    assert_eq!(admin.merge(core, &json!({"message": "It happened again", "count": 2})).await.0, 200);
+    let (_, new) = admin.get(&format!("{path}/e1")).await;
+    assert_eq!((&new["note"], &new["deprecatedCount"]), (&json!("It happened again"), &json!(2)), "{new}");
+    assert_eq!(admin.merge(&format!("{path}/e1"), &json!({"note": "Enough"})).await.0, 200);
+    assert_eq!(admin.get(core).await.1["message"], "Enough");
+    admin.delete(&format!("{path}/e1")).await;
+    assert_eq!(admin.get(core).await.0, 404);
 }
 
 #[tokio::test]
@@ -67,6 +87,11 @@ async fn leases_are_taken_by_compare_and_set() {
         "spec": {"holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": "2026-11-21T03:00:00.000000Z"},
     });
     let made = admin.create(path, &lease).await;
+    assert_eq!(made["spec"], lease["spec"], "microseconds and all");
+    let none = json!({"spec": {"leaseDurationSeconds": 0}});
+    let (code, refused) = admin.merge(&format!("{path}/leader"), &none).await;
+    assert_eq!(code, 422, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("spec.leaseDurationSeconds"), "{refused}");
     let mut one = made.clone();
     one["spec"]["holderIdentity"] = json!("two");
     assert_eq!(admin.put(&format!("{path}/leader"), &one).await.0, 200);
