@@ -4,6 +4,7 @@ pub mod api;
 pub mod guests;
 pub mod inputs;
 pub mod kills;
+pub mod kubectls;
 pub mod processes;
 pub mod run;
 pub mod start;
