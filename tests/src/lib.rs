@@ -7,5 +7,6 @@ pub mod etcd;
 pub mod leftovers;
 pub mod names;
 pub mod process;
+pub mod published;
 
 pub use names::PREFIX;

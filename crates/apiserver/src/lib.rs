@@ -46,6 +46,8 @@ mod discovery;
 pub mod error;
 mod expiry;
 pub mod flow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gc;
 pub mod health;
 pub mod kind;

@@ -206,12 +206,18 @@ pub(crate) async fn enter(
     let is_narrowed =
         |it: &&Narrowed| registered.is_some_and(|registered| registered.kind.qualified_plural() == it.kind);
     info.narrowed = view.narrowed.iter().find(is_narrowed).cloned();
+    Ok(rename(&name, view, is_namespaced, info))
+}
+
+/// Puts the namespace of the view `name` in the place of what the request calls it; the refusal where it calls it something else. Its
+/// namespace then is the view's, none at all, or one that nothing can have.
+pub(crate) fn rename(name: &str, view: View, is_namespaced: bool, info: &mut RequestInfo) -> Option<ApiError> {
     let first = view.aliases.first().cloned().unwrap_or_else(|| view.namespace.clone());
     let mut shown = Shown { real: view.namespace.clone(), alias: first, aliases: view.aliases };
     if is_namespaced && view.namespace.is_empty() {
         let message = format!("{name:?} has no {}: name a resource group too, {name}:<group>", info.resource);
-        info.namespace = name;
-        return Ok(Some(not_found(message)));
+        name.clone_into(&mut info.namespace);
+        return Some(not_found(message));
     }
     if is_namespaced && !info.namespace.is_empty() {
         if !shown.aliases.contains(&info.namespace) {
@@ -220,8 +226,8 @@ pub(crate) async fn enter(
                 info.namespace,
                 shown.aliases.iter().map(|alias| format!("{alias:?}")).collect::<Vec<_>>().join(", ")
             );
-            info.namespace = name;
-            return Ok(Some(not_found(message)));
+            name.clone_into(&mut info.namespace);
+            return Some(not_found(message));
         }
         shown.alias = std::mem::replace(&mut info.namespace, view.namespace);
     } else if is_namespaced && matches!(info.verb, "list" | "watch") {
@@ -230,7 +236,7 @@ pub(crate) async fn enter(
     if !shown.real.is_empty() {
         info.view = Some(shown);
     }
-    Ok(None)
+    None
 }
 
 /// The documents on what can be asked for in the view `cluster`. Who may not `get` the view's path sees those of any group, so that

@@ -9,6 +9,7 @@ mod disks;
 mod failures;
 mod groups;
 mod guests;
+mod openapi;
 mod placement;
 mod services;
 mod storms;

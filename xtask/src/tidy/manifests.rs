@@ -10,7 +10,9 @@ use crate::repo::Repo;
 pub fn check(repo: &Repo) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in &repo.files {
-        if !file.path.ends_with("/Cargo.toml") {
+        // A workspace of its own has nothing to take from the root.
+        let is_member = !file.text.lines().any(|line| line.trim() == "[workspace]");
+        if !file.path.ends_with("/Cargo.toml") || !is_member {
             continue;
         }
         let mut section = "";

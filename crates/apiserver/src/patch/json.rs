@@ -1,5 +1,7 @@
-//! One operation of a JSON patch.
+//! The operations of a JSON patch.
 
+use super::MAX_COPIED_BYTES;
+use crate::schema::decode::{MAX_DEPTH, depth, is_too_deep};
 use crate::schema::error::go_json;
 use serde_json::{Map, Value};
 
@@ -22,68 +24,128 @@ pub(super) fn check(operation: &Value) -> Result<(), String> {
     }
 }
 
-/// Applies an operation; the error says what did not fit.
-pub(super) fn apply(doc: &mut Value, operation: &Value) -> Result<(), String> {
-    let field = |key: &str| {
-        operation
-            .get(key)
-            .and_then(Value::as_str)
-            .ok_or_else(|| format!("operation missing {key} field: missing value"))
-    };
-    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    match operation.get("op").and_then(Value::as_str).unwrap_or("unknown") {
-        "add" => {
-            let path = field("path")?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("add", path))?;
-            add(parent, &key, value()).map_err(|e| format!("error in add for path: '{path}': {e}"))
+/// Above this the document's nesting is looked at anew. Lower makes long patches slow, higher costs stack: everything that goes over
+/// a value is recursive.
+const LOOSE_DEPTH: usize = 400;
+
+/// A document on which a patch is at work.
+pub(super) struct Work {
+    doc: Value,
+    /// Not less than the document's nesting. An operation only ever adds to it, so most are not followed by a look at everything.
+    depth: usize,
+    /// Bytes that `copy` has added so far.
+    copied: usize,
+}
+
+impl Work {
+    pub(super) fn on(object: &Value) -> Self {
+        Work { doc: object.clone(), depth: depth(object), copied: 0 }
+    }
+
+    /// The patched document.
+    pub(super) fn finish(self) -> Result<Value, String> {
+        if is_too_deep(&self.doc) { Err(too_deep()) } else { Ok(self.doc) }
+    }
+
+    /// Applies an operation; the error says what did not fit.
+    pub(super) fn apply(&mut self, operation: &Value) -> Result<(), String> {
+        let field = |key: &str| {
+            operation
+                .get(key)
+                .and_then(Value::as_str)
+                .ok_or_else(|| format!("operation missing {key} field: missing value"))
+        };
+        let value = || operation.get("value").cloned().unwrap_or(Value::Null);
+        let op = operation.get("op").and_then(Value::as_str).unwrap_or("unknown");
+        let doc = &mut self.doc;
+        match op {
+            "add" => {
+                let (path, value) = (field("path")?, value());
+                self.depth = self.depth.max(steps(path) + depth(&value));
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("add", path))?;
+                add(parent, &key, value).map_err(|e| format!("error in add for path: '{path}': {e}"))?;
+            }
+            "remove" => {
+                let path = field("path")?;
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("remove", path))?;
+                remove(parent, &key).map_err(|e| format!("error in remove for path: '{path}': {e}"))?;
+            }
+            "replace" => {
+                let (path, value) = (field("path")?, value());
+                self.depth = self.depth.max(steps(path) + depth(&value));
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
+                let target = get_mut(parent, &key).ok_or_else(|| {
+                    format!("replace operation does not apply: doc is missing key: {path}: missing value")
+                })?;
+                *target = value;
+            }
+            "move" => {
+                let (from, path) = (field("from")?, field("path")?);
+                self.depth += steps(path).saturating_sub(steps(from));
+                let (parent, key) = locate(doc, from).ok_or_else(|| missing("move", from))?;
+                let moved = remove(parent, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("move", path))?;
+                add(parent, &key, moved).map_err(|e| format!("error in move for path: '{path}': {e}"))?;
+            }
+            "copy" => {
+                let (from, path) = (field("from")?, field("path")?);
+                self.depth += steps(path).saturating_sub(steps(from));
+                let (parent, key) = locate(doc, from).ok_or_else(|| missing("copy", from))?;
+                let source =
+                    get_mut(parent, &key).ok_or_else(|| format!("error in copy for from: '{from}': missing value"))?;
+                self.copied += size(source);
+                if self.copied > MAX_COPIED_BYTES {
+                    let copied = self.copied;
+                    return Err(format!(
+                        "unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED_BYTES}"
+                    ));
+                }
+                let source = source.clone();
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("copy", path))?;
+                add(parent, &key, source).map_err(|e| format!("error while adding value during copy: {e}"))?;
+            }
+            "test" => {
+                let (path, value) = (field("path")?, value());
+                let (parent, key) = locate(doc, path).ok_or_else(|| missing("test", path))?;
+                // Numbers are compared by value: `1` and `1.0` have become the same when they were decoded.
+                if *get_mut(parent, &key).unwrap_or(&mut Value::Null) != value {
+                    return Err(format!("testing value {path} failed: test failed"));
+                }
+            }
+            other => return Err(format!("Unexpected kind: {other}")),
         }
-        "remove" => {
-            let path = field("path")?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("remove", path))?;
-            remove(parent, &key).map(drop).map_err(|e| format!("error in remove for path: '{path}': {e}"))
+        if self.depth > LOOSE_DEPTH {
+            self.depth = depth(&self.doc);
+            if self.depth > MAX_DEPTH {
+                return Err(too_deep());
+            }
         }
-        "replace" => {
-            let path = field("path")?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
-            let target = get_mut(parent, &key).ok_or_else(|| {
-                format!("replace operation does not apply: doc is missing key: {path}: missing value")
-            })?;
-            *target = value();
-            Ok(())
-        }
-        "move" => {
-            let (from, path) = (field("from")?, field("path")?);
-            let (parent, key) = locate(doc, from).ok_or_else(|| missing("move", from))?;
-            let moved = remove(parent, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("move", path))?;
-            add(parent, &key, moved).map_err(|e| format!("error in move for path: '{path}': {e}"))
-        }
-        "copy" => {
-            let (from, path) = (field("from")?, field("path")?);
-            let (parent, key) = locate(doc, from).ok_or_else(|| missing("copy", from))?;
-            let copied = get_mut(parent, &key)
-                .cloned()
-                .ok_or_else(|| format!("error in copy for from: '{from}': missing value"))?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("copy", path))?;
-            add(parent, &key, copied).map_err(|e| format!("error while adding value during copy: {e}"))
-        }
-        "test" => {
-            let path = field("path")?;
-            let (parent, key) = locate(doc, path).ok_or_else(|| missing("test", path))?;
-            let found = get_mut(parent, &key).cloned().unwrap_or(Value::Null);
-            if same(&found, &value()) { Ok(()) } else { Err(format!("testing value {path} failed: test failed")) }
-        }
-        other => Err(format!("Unexpected kind: {other}")),
+        Ok(())
+    }
+}
+
+fn too_deep() -> String {
+    format!("the patched object is nested deeper than {MAX_DEPTH}")
+}
+
+/// How many steps a path has: a value there stands in that many objects and lists.
+fn steps(path: &str) -> usize {
+    path.matches('/').count()
+}
+
+/// The length of a value as JSON, near enough: what it costs to have it once more.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(number) => number.to_string().len(),
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(key, entry)| key.len() + size(entry) + 4).sum::<usize>() + 2,
     }
 }
 
 fn missing(operation: &str, path: &str) -> String {
     format!("{operation} operation does not apply: doc is missing path: \"{path}\": missing value")
-}
-
-/// Numbers are compared by value: `1` and `1.0` have become the same when they were decoded.
-fn same(a: &Value, b: &Value) -> bool {
-    a == b
 }
 
 /// The container of a path's last step, and that step.

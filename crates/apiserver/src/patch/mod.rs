@@ -15,6 +15,10 @@ use serde_json::Value;
 /// Kubernetes' cap on the operations of a JSON patch.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// Kubernetes' cap on what the `copy` operations of one patch may add: a patch that copies a value into itself doubles it with
+/// each operation.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;
+
 /// What clients are told of a patch that does not fit the object.
 pub const UNPROCESSABLE: &str = "the server rejected our request due to an error in our request";
 
@@ -71,11 +75,11 @@ pub fn apply_json_patch(object: &Value, body: &[u8]) -> Result<Value, PatchError
         )));
     }
     operations.iter().try_for_each(json::check).map_err(PatchError::BadRequest)?;
-    let mut out = object.clone();
+    let mut work = json::Work::on(object);
     for operation in &operations {
-        json::apply(&mut out, operation).map_err(PatchError::Unprocessable)?;
+        work.apply(operation).map_err(PatchError::Unprocessable)?;
     }
-    Ok(out)
+    work.finish().map_err(PatchError::Unprocessable)
 }
 
 /// Applies a merge patch (the request's body).

@@ -68,6 +68,33 @@ fn errors_have_kubernetes_words() {
 }
 
 #[test]
+fn a_small_patch_makes_no_large_object() {
+    let text = "x".repeat(1000);
+    let copies = |count: usize| (0..count).map(|i| json!({"op":"copy","from":"/a","path":format!("/a/{i}")})).collect();
+    assert!(patched(json!({"a":{"x":text}}), copies(11)).is_ok());
+    let Err(PatchError::Unprocessable(why)) = patched(json!({"a":{"x":text}}), copies(14)) else {
+        panic!("16 MB of copies were made");
+    };
+    assert!(why.contains("exceeding the limit 3145728"), "{why}");
+
+    let at = |depth: usize| json!([{"op":"add","path":"/a".repeat(depth),"value":{}}]);
+    let nested = |depth: usize| (0..depth).fold(json!({}), |inner, _| json!({"a": inner}));
+    assert!(patched(nested(98), at(99)).is_ok());
+    assert!(matches!(patched(nested(99), at(100)), Err(PatchError::Unprocessable(_))), "it could not be read again");
+    // Doubled in depth by each operation, it would overflow the stack before the last.
+    let deepen = (0..19).map(|n| json!({"op":"copy","from":"/a","path":"/a".repeat((1 << n) + 1)})).collect();
+    assert!(matches!(patched(json!({"a":{}}), deepen), Err(PatchError::Unprocessable(_))));
+    // Many moves into the depth are no depth.
+    let mut moves: Vec<Value> = Vec::new();
+    for _ in 0..500 {
+        moves.push(json!({"op":"move","from":"/x","path":"/d/e/x"}));
+        moves.push(json!({"op":"move","from":"/d/e/x","path":"/x"}));
+    }
+    let object = json!({"x":1,"d":{"e":{}}});
+    assert_eq!(patched(object.clone(), Value::Array(moves)), Ok(object));
+}
+
+#[test]
 fn merge_patch_follows_the_rfc_and_kubernetes() {
     for (object, patch, want) in [
         (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),

@@ -7,6 +7,7 @@ pub mod options;
 pub mod path;
 pub mod protobuf;
 pub mod query;
+pub mod token;
 
 use http::Method;
 

@@ -7,6 +7,25 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
 
+/// How deep objects and lists may be nested in what a client sends. Without a bound a body of 3 MiB overflows the stack of what goes over
+/// it; with a higher one an object, its managedFields (six levels deeper) and the list around it could be stored and never be read
+/// again, because JSON libraries stop at 127.
+pub const MAX_DEPTH: usize = 100;
+
+/// How deep a value is nested: 0 for a text, 1 for an empty list.
+pub fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Whether a value is nested deeper than [`MAX_DEPTH`].
+pub fn is_too_deep(value: &Value) -> bool {
+    depth(value) > MAX_DEPTH
+}
+
 /// A key that occurs more than once in an object; the last one counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DuplicateField {
@@ -34,6 +53,7 @@ pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<DuplicateField>), Decod
         Ok(value)
     });
     match value {
+        Ok(value) if is_too_deep(&value) => Err(DecodeError::TooDeep),
         Ok(value) => Ok((value, state.duplicates.into_inner())),
         Err(error) if error.to_string().starts_with("recursion limit exceeded") => Err(DecodeError::TooDeep),
         Err(error) => Err(DecodeError::Json(error)),
@@ -222,5 +242,9 @@ mod tests {
         }
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
         assert!(matches!(decode_strict(deep.as_bytes()), Err(DecodeError::TooDeep)));
+        for (depth, is_fine) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false)] {
+            let text = "[".repeat(depth) + &"]".repeat(depth);
+            assert_eq!(decode_strict(text.as_bytes()).is_ok(), is_fine, "{depth}");
+        }
     }
 }

@@ -8,6 +8,8 @@ pub mod error;
 pub mod status;
 
 mod cel;
+#[cfg(fuzzing)]
+pub(crate) use cel::is_running as is_rule_running;
 mod defaults;
 mod embedded;
 mod formats;

@@ -400,3 +400,36 @@ fn status_is_kubernetes_own() {
         json!({"reason":"FieldValueInvalid","message":"Invalid value: 1: no","field":"spec.b"})
     );
 }
+
+#[test]
+fn what_rules_cost_is_bounded() {
+    let model = |rule: &str| {
+        Model::compile(&json!({"type": "object", "properties": {"spec": {
+            "type": "object",
+            "properties": {"l": {"type": "array", "items": {"type": "integer"}}, "n": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": rule}],
+        }}}))
+    };
+    let object = |count: i64| json!({"spec": {"l": (0..count).collect::<Vec<_>>(), "n": i64::MIN}});
+    let loops = "self.l.all(a, self.l.all(b, self.l.all(c, self.l.all(d, a + b + c + d >= 0))))";
+    let errors = |rule: &str, count| model(rule).unwrap().validate(&object(count), None);
+    assert_eq!(errors(loops, 5), []);
+    let refused = errors(loops, 40);
+    let want = format!(
+        "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: {loops}"
+    );
+    assert_eq!(refused.iter().map(ToString::to_string).collect::<Vec<_>>(), [want]);
+    // An answer that no longer depends on it stands.
+    assert_eq!(errors(&format!("{loops} || self.n < 0"), 40), []);
+    let overflow = errors("-self.n > 0", 1)[0].to_string();
+    assert_eq!(overflow, "spec: Invalid value: \"object\": integer overflow evaluating rule: -self.n > 0");
+    for (rule, want) in [
+        ("Foo{a: 1} == self", "messages such as Foo{…} are not supported"),
+        (&*vec!["1"; 100].join("+"), "it is nested deeper than 40"),
+        (&*" ".repeat(20_000), "cannot be compiled"),
+        (&*format!("{}true{}", "(".repeat(5_000), ")".repeat(5_000)), "cannot be compiled"),
+    ] {
+        let error = model(rule).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+}

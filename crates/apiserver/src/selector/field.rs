@@ -3,7 +3,7 @@
 use super::SelectorError;
 use serde_json::Value;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Term {
     field: String,
     value: String,
@@ -38,6 +38,8 @@ impl FieldSelector {
             }
             terms.push(Term { field: field.to_string(), value, negated });
         }
+        // Written in any order and with `=` or `==`, it is the same selector.
+        terms.sort();
         Ok(Self { terms })
     }
 

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::{DecodeError, Engine};
 use bytes::{BufMut, Bytes, BytesMut};
 use evroc_store::{KeyRange, RangeRequest, StoreError};
 use http::{HeaderValue, Response, StatusCode};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Call, Selection};
@@ -17,6 +14,7 @@ use crate::cache::kind::{Page, PageRequest};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
+use crate::request::token::ContinueToken;
 use crate::request::{Query, options};
 use crate::respond::{self, shape};
 use crate::storage::keys::{self, ObjectKey};
@@ -83,33 +81,6 @@ pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError>
     call.answer(StatusCode::OK, object.wire.clone())
 }
 
-#[derive(Serialize, Deserialize)]
-struct Continue {
-    v: String,
-    rv: u64,
-    start: String,
-}
-
-impl Continue {
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        let invalid = || {
-            ApiError::bad_request("invalid continue token: continue key is not valid: it was not made by this server")
-        };
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| match error {
-            DecodeError::InvalidByte(offset, _) => ApiError::bad_request(format!(
-                "invalid continue token: continue key is not valid: illegal base64 data at input byte {offset}"
-            )),
-            _ => invalid(),
-        })?;
-        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        if token.v == "meta.k8s.io/v1" { Ok(token) } else { Err(invalid()) }
-    }
-
-    fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
-    }
-}
-
 /// A list, or a page of one.
 pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
@@ -123,7 +94,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     if page.more
         && let Some(last) = page.items.last()
     {
-        let token = Continue { v: "meta.k8s.io/v1".into(), rv: page.revision, start: last.key.as_str().to_owned() };
+        let token = ContinueToken { revision: page.revision, after: last.key.clone() };
         metadata["continue"] = json!(token.encode());
         if !selection.has_selectors() {
             metadata["remainingItemCount"] = json!(page.remaining);
@@ -147,7 +118,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let query = &call.query;
     let cache = &call.shared().cache;
     let limit = query.number("limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
-    let token = query.text("continue").map(Continue::parse).transpose()?;
+    let token = query.text("continue").map(|text| ContinueToken::parse(text, &selection.namespace)).transpose()?;
     let revision = revision_parameter(query)
         .map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message)))?;
     let matching = query.text("resourceVersionMatch");
@@ -158,8 +129,8 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let limit = limit.filter(|_| revision != Some(0) || token.is_some());
     let (at, after) = match (&token, revision, matching) {
         (Some(token), _, _) => {
-            cache.wait_for(token.rv).await?;
-            (Some(token.rv), Some(token.start.as_str()))
+            cache.wait_for(token.revision).await?;
+            (Some(token.revision), Some(token.after.as_str()))
         }
         (None, Some(exact), Some("Exact")) => {
             cache.wait_for(exact).await?;

@@ -1,5 +1,6 @@
 //! Expressions and the functions that they may call.
 
+use super::meter;
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, operators};
 use kube_cel::cel::extractors::This;
@@ -7,8 +8,14 @@ use kube_cel::cel::parser::{Expression, Parser};
 use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
 use std::sync::{Arc, LazyLock};
 
-/// Macros of newer CEL that the library does not have. A rule that uses one is refused with its schema, not when it runs.
-const MISSING: [&str; 10] = [
+/// Not a name that an expression can contain.
+const NEGATE: &str = "@negate";
+
+/// Macros of newer CEL that the library does not have, and what Kubernetes does not have (a list as long as a number says). A rule that
+/// uses one is refused with its schema, not when it runs.
+const MISSING: [&str; 12] = [
+    "lists.range",
+    "range",
     "sortBy",
     "bind",
     "transformList",
@@ -27,6 +34,9 @@ pub(super) static BASE: LazyLock<Context<'static>> = LazyLock::new(|| {
     context.add_function("size", size);
     context.add_function("dyn", dynamic);
     context.add_function("type", type_of);
+    context.add_function("sum", sum);
+    context.add_function(NEGATE, negate);
+    context.add_function(meter::SPEND, meter::spend);
     for name in ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"] {
         context.add_variable_from_value(name, Value::String(Arc::new(name.to_string())));
     }
@@ -42,6 +52,31 @@ fn size(context: &FunctionContext, This(this): This<Value>) -> Result<i64, Execu
         other => return Err(context.error(format!("{} has no size", other.type_of()))),
     };
     Ok(size as i64)
+}
+
+/// The library's overflows.
+fn sum(context: &FunctionContext, This(items): This<Arc<Vec<Value>>>) -> Result<Value, ExecutionError> {
+    let Some((first, rest)) = items.split_first() else { return Ok(Value::Int(0)) };
+    rest.iter().try_fold(first.clone(), |sum, item| {
+        let sum = match (&sum, item) {
+            (Value::Int(a), Value::Int(b)) => a.checked_add(*b).map(Value::Int),
+            (Value::UInt(a), Value::UInt(b)) => a.checked_add(*b).map(Value::UInt),
+            (Value::Float(a), Value::Float(b)) => Some(Value::Float(a + b)),
+            _ => return Err(context.error("no such overload")),
+        };
+        sum.ok_or(ExecutionError::Overflow("sum", Value::Null, Value::Null))
+    })
+}
+
+fn negate(value: Value) -> Result<Value, ExecutionError> {
+    match value {
+        Value::Int(number) => match number.checked_neg() {
+            Some(negative) => Ok(Value::Int(negative)),
+            None => Err(ExecutionError::Overflow("minus", value, Value::Null)),
+        },
+        Value::Float(number) => Ok(Value::Float(-number)),
+        other => Err(ExecutionError::UnsupportedUnaryOperator("minus", other)),
+    }
 }
 
 /// Types are checked when a rule runs, so there is nothing to forget.
@@ -69,45 +104,107 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// How deep an expression may be nested, in brackets and in operators. Deeper ones overflow the stack of the thread that evaluates
+/// them.
+const MAX_DEPTH: usize = 40;
+/// How long it may be. The parser needs stack for each operator of a chain.
+const MAX_BYTES: usize = 10 * 1024;
+/// What the parser gets: at most two thirds of it were used by the worst of that length.
+const PARSER_STACK: usize = 128 << 20;
+
 /// Parses an expression; the error is for whoever writes the schema.
 pub(super) fn parse(source: &str) -> Result<Expression, String> {
-    let mut expression =
-        Parser::new().enable_optional_syntax(true).parse(source).map_err(|errors| errors.to_string())?;
+    if source.len() > MAX_BYTES {
+        return Err(format!("it has {} bytes: expected at most {MAX_BYTES}", source.len()));
+    }
+    let owned = source.to_string();
+    let thread = std::thread::Builder::new().stack_size(PARSER_STACK).spawn(move || parse_here(&owned));
+    let thread = thread.map_err(|error| format!("there is no thread to parse it: {error}"))?;
+    thread.join().unwrap_or_else(|_| Err("the parser failed at it".to_string()))
+}
+
+fn parse_here(source: &str) -> Result<Expression, String> {
+    let parser = Parser::new().enable_optional_syntax(true).max_recursion_depth(MAX_DEPTH as u16);
+    let mut expression = parser.parse(source).map_err(|errors| errors.to_string())?;
+    if depth(&expression) > MAX_DEPTH {
+        return Err(format!("it is nested deeper than {MAX_DEPTH}"));
+    }
     if let Some(name) = expression.references().functions().iter().find(|f| MISSING.contains(*f)) {
         return Err(format!("{name} in this form is not supported"));
     }
-    select_by_index(&mut expression);
+    if let Some(problem) = unsupported(&expression) {
+        return Err(problem);
+    }
+    rewrite(&mut expression);
+    meter::install(&mut expression);
     Ok(expression)
 }
 
-/// `a.?b` becomes `a[?"b"]`: the library fails on a missing field in the first form, not in the second.
-fn select_by_index(expression: &mut Expression) {
-    match &mut expression.expr {
-        Expr::Call(call) => {
-            if call.func_name == operators::OPT_SELECT {
-                call.func_name = operators::OPT_INDEX.to_string();
-            }
-            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(select_by_index);
-        }
-        Expr::Comprehension(it) => {
-            for part in [&mut it.iter_range, &mut it.accu_init, &mut it.loop_cond, &mut it.loop_step, &mut it.result] {
-                select_by_index(part);
-            }
-        }
-        Expr::List(list) => list.elements.iter_mut().for_each(select_by_index),
-        Expr::Select(select) => select_by_index(&mut select.operand),
-        Expr::Map(map) => map.entries.iter_mut().for_each(|e| entry(&mut e.expr)),
-        Expr::Struct(it) => it.entries.iter_mut().for_each(|e| entry(&mut e.expr)),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+fn depth(expression: &Expression) -> usize {
+    1 + parts(expression).into_iter().map(depth).max().unwrap_or(0)
+}
+
+/// What the parser takes and the evaluation panics at.
+fn unsupported(expression: &Expression) -> Option<String> {
+    match &expression.expr {
+        Expr::Struct(it) => return Some(format!("messages such as {}{{…}} are not supported", it.type_name)),
+        Expr::Unspecified => return Some("an expression is missing".to_string()),
+        _ => {}
+    }
+    parts(expression).into_iter().find_map(unsupported)
+}
+
+/// The expressions directly within one.
+pub(super) fn parts(expression: &Expression) -> Vec<&Expression> {
+    match &expression.expr {
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::Comprehension(it) => vec![&it.iter_range, &it.accu_init, &it.loop_cond, &it.loop_step, &it.result],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Struct(it) => it.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
     }
 }
 
-fn entry(entry: &mut EntryExpr) {
+fn entry_parts(entry: &EntryExpr) -> Vec<&Expression> {
     match entry {
-        EntryExpr::StructField(field) => select_by_index(&mut field.value),
-        EntryExpr::MapEntry(entry) => {
-            select_by_index(&mut entry.key);
-            select_by_index(&mut entry.value);
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// What the library does otherwise is written in another way: `a.?b` becomes `a[?"b"]`, because it fails on a missing field in the
+/// first form; `-a` a call, because it overflows.
+fn rewrite(expression: &mut Expression) {
+    if let Expr::Call(call) = &mut expression.expr {
+        match call.func_name.as_str() {
+            operators::OPT_SELECT => call.func_name = operators::OPT_INDEX.to_string(),
+            operators::NEGATE => call.func_name = NEGATE.to_string(),
+            _ => {}
         }
+    }
+    parts_mut(expression).into_iter().for_each(rewrite);
+}
+
+/// [`parts`], to be changed.
+pub(super) fn parts_mut(expression: &mut Expression) -> Vec<&mut Expression> {
+    match &mut expression.expr {
+        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),
+        Expr::Comprehension(it) => {
+            vec![&mut it.iter_range, &mut it.accu_init, &mut it.loop_cond, &mut it.loop_step, &mut it.result]
+        }
+        Expr::List(list) => list.elements.iter_mut().collect(),
+        Expr::Select(select) => vec![&mut select.operand],
+        Expr::Map(map) => map.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Struct(it) => it.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+    }
+}
+
+fn entry_parts_mut(entry: &mut EntryExpr) -> Vec<&mut Expression> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&mut field.value],
+        EntryExpr::MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
     }
 }

@@ -1,0 +1,38 @@
+//! Bodies, as every client can send them: JSON, YAML, protobuf.
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::patch;
+use crate::request::content::{self, decode_json, decode_yaml};
+use crate::request::protobuf;
+use crate::schema::decode::is_too_deep;
+
+pub(super) fn body(data: &[u8]) {
+    let shown = content::excerpt(data);
+    assert!(!shown.is_empty() && shown.len() <= 200);
+    let json = decode_json(data);
+    if let Ok((value, duplicates)) = &json {
+        assert!(!is_too_deep(value));
+        let (again, none) = decode_json(value.to_string().as_bytes()).expect("what was read can be written and read");
+        assert_eq!(again, *value);
+        assert_eq!(none, Vec::<String>::new());
+        if duplicates.is_empty() && value.is_object() {
+            assert_eq!(patch::merge_patch_problems(data), Vec::<String>::new());
+        }
+    }
+    if let Ok(value) = decode_yaml(data) {
+        assert!(!is_too_deep(&value));
+        assert_eq!(decode_yaml(value.to_string().as_bytes()).ok().as_ref(), Some(&value), "JSON is YAML");
+    }
+    if let Some(value) = protobuf::decode(data) {
+        assert!(!is_too_deep(&value), "deeper than JSON may be");
+    }
+    let types = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/plain"];
+    for media_type in types {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if let Err(error) = content::decode_object(&headers, data) {
+            assert!(error.code.is_client_error(), "{}", error.message);
+        }
+    }
+}

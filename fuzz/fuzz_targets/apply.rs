@@ -1,0 +1,3 @@
+#![no_main]
+
+evroc_fuzz::target!("apply");
