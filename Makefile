@@ -22,5 +22,5 @@ bench-api: ## our API beside Kubernetes' own server and etcd, which are built on
 bench: ## measurements; see bench/
 	@cargo xtask bench
 
-soak: ## our API compared with Kubernetes' in 20,000 random sequences, 10,000 crashes of the store, then the tour again and again for an hour
+soak: ## our API compared with Kubernetes' in 20,000 random sequences, 10,000 crashes of the store, 10 minutes of fuzzing for each of 9 targets, then the tour again and again for an hour
 	@cargo xtask soak

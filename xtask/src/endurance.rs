@@ -1,12 +1,12 @@
-//! What takes long and judges no change: measurements, the comparison with the original, crashes of the store, and the suites
-//! again and again.
+//! What takes long and judges no change: measurements, the comparison with the original, crashes of the store, fuzzing, and the
+//! suites again and again.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::{reference, repo, stages};
+use crate::{fuzzing, reference, repo, stages};
 
 /// Sequences of the comparison, and the first one's seed: the same every time, so that what is found can be found again.
 const SEQUENCES: (u64, u64) = (20_000, 1);
@@ -51,7 +51,7 @@ fn store_crashes() -> Result<bool> {
     Ok(passed)
 }
 
-/// Compares with the original, crashes the store, then repeats build, suites and the leftover check; `Ok(true)` when none failed before the time was over.
+/// Compares with the original, crashes the store, fuzzes the API, then repeats build, suites and the leftover check; `Ok(true)` when none failed before the time was over.
 pub fn soak(time: Duration) -> Result<bool> {
     if !reference::differential(SEQUENCES.0, SEQUENCES.1)? {
         println!("soak: the API differs from Kubernetes' own; docs/soak.md has the counts");
@@ -59,6 +59,10 @@ pub fn soak(time: Duration) -> Result<bool> {
     }
     if !store_crashes()? {
         println!("soak: the store has lost or damaged something in a crash");
+        return Ok(false);
+    }
+    if !fuzzing::run(None, fuzzing::MINUTES)? {
+        println!("soak: fuzzing has found something; its inputs are in fuzz/corpus");
         return Ok(false);
     }
     let deadline = Instant::now() + time;

@@ -5,6 +5,7 @@
 
 mod check;
 mod endurance;
+mod fuzzing;
 mod leftovers;
 mod mutations;
 mod reference;
@@ -73,6 +74,17 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
+    /// Fuzz what clients send to the API server, and note the outcome in docs/soak.md
+    Fuzz {
+        /// Only the targets with this in their name (the folders of fuzz/corpus)
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// How long each
+        #[arg(long, default_value_t = fuzzing::MINUTES)]
+        minutes: u64,
+    },
+    /// Write tests/released-openapi.json anew: at a release, with which the API that it keeps becomes what clients know
+    ReleaseOpenapi,
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
     /// Measurements: our API beside Kubernetes' own server and etcd, which are built once
@@ -121,6 +133,8 @@ fn main() -> ExitCode {
         Command::Crds { dir } => reference::crds(&dir),
         Command::Differential { sequences, seed } => reference::differential(sequences, seed),
         Command::Mutations { only } => mutations::run(only.as_deref()),
+        Command::Fuzz { only, minutes } => fuzzing::run(only.as_deref(), minutes),
+        Command::ReleaseOpenapi => check::release_openapi(),
         Command::Bench => endurance::bench(),
         Command::BenchApi { objects, write } => reference::bench(objects, write),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 pub const LISTED_AS: &str = "- API, incompatible: ";
 
 /// Texts for people, and what follows from the rest.
-const LEFT_OUT: [&str; 6] =
-    ["description", "title", "example", "examples", "externalDocs", "x-kubernetes-group-version-kind"];
+const LEFT_OUT: [&str; 7] =
+    ["description", "message", "title", "example", "examples", "externalDocs", "x-kubernetes-group-version-kind"];
 
 /// Schemas that are Kubernetes' own, not this API's.
 const FOREIGN: &str = "io.k8s.apimachinery.";

@@ -1,0 +1,141 @@
+//! Fuzzing of what clients send (`fuzz/`, properties in `crates/apiserver/src/fuzzing`).
+//!
+//! The inputs that reach something new are kept in `target/fuzz/corpus`, so that a run goes on where the last one ended. What breaks a
+//! property goes into `fuzz/corpus`, where the tests of the API server find it until it is put right, and after.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{reference, repo};
+
+/// Minutes for each target in `make soak`.
+pub const MINUTES: u64 = 10;
+
+/// cargo-fuzz builds for the target by name, also where it is the host's.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// An input that takes longer is a find: clients must not be able to hold a processor. The longest that is allowed is a rule's two
+/// seconds, on a busy host.
+const SECONDS_PER_INPUT: u32 = 20;
+/// An input that needs more memory is a find.
+const MEGABYTES: u32 = 2048;
+/// Longer inputs find nothing that shorter ones do not, and more slowly.
+const BYTES_PER_INPUT: u32 = 4096;
+
+/// Runs the targets whose name contains `only`, each that long; `Ok(true)` when nothing was found.
+pub fn run(only: Option<&str>, minutes: u64) -> Result<bool> {
+    let targets = targets(only)?;
+    let programs = build()?;
+    let mut broken = Vec::new();
+    for target in &targets {
+        println!("== {target}, {minutes} minutes");
+        let (executions, found) = fuzz(&programs.join(target), target, minutes)?;
+        let outcome = match found.as_slice() {
+            [] => "nothing found".to_owned(),
+            found => format!("**found {}**", found.join(", ")),
+        };
+        println!("{target}: {executions} executions, {outcome}");
+        let row = format!("| {} | {target} | {minutes} | {executions} | {outcome} |\n", reference::commit()?);
+        reference::note_row("| commit | target |", &row)?;
+        if !found.is_empty() {
+            broken.push(target.as_str());
+        }
+    }
+    if !broken.is_empty() {
+        println!("fuzz: {} broke; `cargo test -p evroc-apiserver fuzzing` repeats it", broken.join(", "));
+    }
+    Ok(broken.is_empty())
+}
+
+/// The folders of the kept corpus.
+fn targets(only: Option<&str>) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(kept("")).context("read fuzz/corpus")? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let all = names.join(", ");
+    names.retain(|it| only.is_none_or(|only| it.contains(only)));
+    ensure!(!names.is_empty(), "--only {:?}: expected a part of one of {all}", only.unwrap_or_default());
+    Ok(names)
+}
+
+fn kept(target: &str) -> PathBuf {
+    repo::root().join("fuzz/corpus").join(target)
+}
+
+/// Builds all targets; where they are.
+fn build() -> Result<PathBuf> {
+    let folder = repo::root().join("target/fuzz");
+    let tools = folder.join("tools");
+    if !tools.join("bin/cargo-fuzz").exists() {
+        println!("fuzz: installing cargo-fuzz into {}", tools.display());
+        let mut install = Command::new(repo::cargo());
+        install.args(["install", "--quiet", "--locked", "cargo-fuzz", "--root"]).arg(&tools);
+        ensure!(install.status()?.success(), "cargo-fuzz cannot be installed; see above");
+    }
+    let mut build = Command::new(tools.join("bin/cargo-fuzz"));
+    // Nothing here is unsafe, so no sanitizer; the coverage needs what only nightly compilers do unasked.
+    build.args(["fuzz", "build", "--sanitizer", "none", "--target", TRIPLE, "--target-dir"]).arg(&folder);
+    build.env("RUSTC_BOOTSTRAP", "1").current_dir(repo::root());
+    ensure!(build.status().context("run cargo-fuzz")?.success(), "the fuzz targets cannot be built; see above");
+    Ok(folder.join(TRIPLE).join("release"))
+}
+
+/// Runs a target: how often it ran, and the names of the inputs that broke it.
+fn fuzz(program: &Path, target: &str, minutes: u64) -> Result<(u64, Vec<String>)> {
+    let corpus = repo::root().join("target/fuzz/corpus").join(target);
+    std::fs::create_dir_all(&corpus).with_context(|| format!("make {}", corpus.display()))?;
+    let log = repo::root().join("target/fuzz").join(format!("{target}.log"));
+    let before = names(&kept(target))?;
+    let output = std::fs::File::create(&log).with_context(|| format!("write {}", log.display()))?;
+    let mut command = Command::new(program);
+    command.arg(&corpus).arg(kept(target));
+    command.arg(format!("-max_total_time={}", minutes * 60)).arg("-print_final_stats=1");
+    command.arg(format!("-timeout={SECONDS_PER_INPUT}")).arg(format!("-report_slow_units={SECONDS_PER_INPUT}"));
+    command.arg(format!("-rss_limit_mb={MEGABYTES}")).arg(format!("-max_len={BYTES_PER_INPUT}"));
+    command.arg(format!("-artifact_prefix={}/found-", kept(target).display()));
+    let status = command.stdout(Stdio::null()).stderr(output).status().with_context(|| format!("run {target}"))?;
+    let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+    let mut found: Vec<String> = names(&kept(target))?.into_iter().filter(|it| !before.contains(it)).collect();
+    if !status.success() && found.is_empty() {
+        // One that is kept already.
+        found.push(format!("an input that is known, or none at all: see {}", log.display()));
+    }
+    Ok((executions(&text), found))
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// `stat::number_of_executed_units: 123` at the end, or `#123` at the beginning of the last line that tells of progress.
+fn executions(log: &str) -> u64 {
+    let number = |text: &str| text.trim().split([' ', '\t']).next().and_then(|it| it.parse().ok());
+    let last = |prefix: &str| log.lines().filter_map(|line| line.strip_prefix(prefix)).filter_map(number).next_back();
+    last("stat::number_of_executed_units:").or_else(|| last("#")).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executions_are_read_from_the_log() {
+        let log = "INFO: Seed: 1\n#2\tINITED cov: 1\n#512\tNEW    cov: 2\nDone\nstat::number_of_executed_units: 777\n";
+        assert_eq!(executions(log), 777);
+        assert_eq!(executions("#2\tINITED cov: 1\n#512\tNEW    cov: 2\npanicked"), 512);
+        assert_eq!(executions("nothing"), 0);
+    }
+
+    #[test]
+    fn targets_are_the_folders_of_the_corpus() {
+        let all = targets(None).unwrap();
+        assert!(all.contains(&"json_patch".to_owned()) && all.is_sorted());
+        assert_eq!(targets(Some("json")).unwrap(), ["json_patch"]);
+        assert!(targets(Some("nothing")).unwrap_err().to_string().contains("json_patch"));
+    }
+}
