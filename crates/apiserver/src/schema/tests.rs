@@ -415,10 +415,9 @@ fn what_rules_cost_is_bounded() {
     let errors = |rule: &str, count| model(rule).unwrap().validate(&object(count), None);
     assert_eq!(errors(loops, 5), []);
     let refused = errors(loops, 40);
-    let want = format!(
-        "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: {loops}"
-    );
-    assert_eq!(refused.iter().map(ToString::to_string).collect::<Vec<_>>(), [want]);
+    let want = format!("': no further validation rules will be run due to call cost exceeds limit for rule: {loops}");
+    // Its steps or, on a slow host, its time.
+    assert!(refused.len() == 1 && refused[0].to_string().ends_with(&want), "{refused:?}");
     // An answer that no longer depends on it stands.
     assert_eq!(errors(&format!("{loops} || self.n < 0"), 40), []);
     let overflow = errors("-self.n > 0", 1)[0].to_string();
