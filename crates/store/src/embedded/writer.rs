@@ -5,14 +5,16 @@
 //!                                              │ disk full: rolled back, all refused
 //!                                              └ any other failure: fatal, nothing is ever retried
 //! ```
-//! Many requests share one sync because they queue up while the one before is syncing. Within a group, requests see each
+//! Many requests share one sync because they queue up while the one before is syncing, and because as long again is waited for
+//! more where several came together: a commit costs as much for one as for many, and whoever waits for the disk does no work
+//! meanwhile. Within a group, requests see each
 //! other through [`Group::heads`]; everybody else sees them when the commit has returned. Requests about leases and
 //! compaction are a group of their own. Rows that compaction made superfluous are deleted a few with each group.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, params};
@@ -30,6 +32,9 @@ use crate::error::StoreError;
 
 /// Requests that share a sync at most. Higher delays the first one's answer, lower wastes syncs.
 const GROUP_REQUESTS: usize = 1024;
+/// How long requests are waited for at most when several came at once before. Longer is felt by those that wait, shorter brings
+/// fewer of them together.
+const GATHERING: Duration = Duration::from_millis(1);
 /// Bytes of keys and values that share a sync at most: they are held in memory until the commit has returned.
 const GROUP_BYTES: usize = 32 << 20;
 /// Bytes written before the log is copied into the database, unless the options say otherwise.
@@ -70,6 +75,8 @@ pub(super) struct Writer {
     pub unchecked_bytes: usize,
     /// When the log is copied into the database.
     pub checkpoint_bytes: usize,
+    /// How many transactions the last group had, and how long its commit took.
+    pub last_group: (usize, Duration),
     /// Last, so that the folder is released after the database was closed.
     pub _lock: FolderLock,
 }
@@ -176,6 +183,7 @@ impl Writer {
 
     /// Commits a transaction together with those that already wait; returns a request that cannot join them.
     fn serve_txns(&mut self, txn: Txn, reply: Reply<TxnOutcome>) -> Result<Option<Request>, Fatal> {
+        self.gather();
         let mut group = Group::default();
         let mut replies = Vec::new();
         let mut held = None;
@@ -192,7 +200,9 @@ impl Writer {
                 Err(_) => {}
             }
         }
+        let begun = Instant::now();
         let committed = self.commit(&group)?;
+        self.last_group = (replies.len(), begun.elapsed());
         self.shared.stats.transactions.fetch_add(replies.len() as u64, Ordering::Relaxed);
         for (reply, outcome) in replies {
             let answer = match (&committed, outcome) {
@@ -207,6 +217,15 @@ impl Writer {
             self.publish(group.revisions);
         }
         Ok(held)
+    }
+
+    /// Waits for others that come soon. Who writes alone is not held up: it waits only when several came together the last time.
+    #[expect(clippy::disallowed_methods, reason = "this thread is the writer's own")]
+    fn gather(&self) {
+        let (expected, took) = self.last_group;
+        if expected > 1 && self.requests.len() < expected {
+            std::thread::sleep(took.min(GATHERING));
+        }
     }
 
     /// Decides a transaction and adds its changes to the group.
