@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -67,14 +66,12 @@ impl AuditSink for NoAudit {
     fn record(&self, _: AuditRecord) {}
 }
 
-/// Appends JSON lines to a file, from a thread of its own.
+/// Appends JSON lines to a file. A record is the kernel's before its request is answered, so that what a client knows to be done
+/// stands in the log although the process is killed; a thread between the two would lose that and cost more than the write.
 #[derive(Debug)]
 pub struct FileAudit {
-    lines: Mutex<std::sync::mpsc::SyncSender<AuditRecord>>,
+    file: File,
 }
-
-/// Records that may wait for the disk; beyond it requests wait too.
-const QUEUE: usize = 8_192;
 
 impl FileAudit {
     /// Opens or creates the file, readable for its owner only.
@@ -86,33 +83,20 @@ impl FileAudit {
         options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path)?;
-        let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE);
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_lines(file, &receiver))?;
-        Ok(FileAudit { lines: Mutex::new(sender) })
-    }
-}
-
-fn write_lines(file: File, records: &std::sync::mpsc::Receiver<AuditRecord>) {
-    let mut out = io::BufWriter::with_capacity(1 << 16, file);
-    while let Ok(first) = records.recv() {
-        // As many as wait, then one write.
-        for record in std::iter::once(first).chain(records.try_iter()) {
-            let written =
-                serde_json::to_writer(&mut out, &record).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
-            if let Err(error) = written {
-                tracing::error!(%error, "audit record cannot be written");
-            }
-        }
-        if let Err(error) = out.flush() {
-            tracing::error!(%error, "audit records cannot be written");
-        }
+        Ok(FileAudit { file: options.open(path)? })
     }
 }
 
 impl AuditSink for FileAudit {
     fn record(&self, record: AuditRecord) {
-        // The thread ends only when this sender does.
-        let _ = self.lines.lock().unwrap_or_else(PoisonError::into_inner).send(record);
+        let mut line = Vec::with_capacity(512);
+        // One call for a line: those of other requests do not get between.
+        let written = serde_json::to_writer(&mut line, &record).map_err(io::Error::from).and_then(|()| {
+            line.push(b'\n');
+            (&self.file).write_all(&line)
+        });
+        if let Err(error) = written {
+            tracing::error!(%error, "audit record cannot be written");
+        }
     }
 }
