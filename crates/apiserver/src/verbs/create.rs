@@ -192,13 +192,16 @@ pub(super) enum Tracking {
 pub(super) async fn create_object(call: &Call, object: Value, tracking: Tracking) -> Result<bytes::Bytes, ApiError> {
     let base = strategy::metadata_text(&object, "generateName").to_owned();
     let is_generated = strategy::metadata_text(&object, "name").is_empty() && !base.is_empty();
-    for attempt in 1.. {
-        match try_create(call, object.clone(), is_generated.then_some(base.as_str()), tracking).await {
-            Err(error) if error.reason == "AlreadyExists" && is_generated && attempt < NAME_ATTEMPTS => {}
+    if !is_generated {
+        return try_create(call, object, None, tracking).await;
+    }
+    for _ in 1..NAME_ATTEMPTS {
+        match try_create(call, object.clone(), Some(&base), tracking).await {
+            Err(error) if error.reason == "AlreadyExists" => {}
             other => return other,
         }
     }
-    Err(ApiError::internal("no free name was found"))
+    try_create(call, object, Some(&base), tracking).await
 }
 
 async fn try_create(

@@ -58,7 +58,14 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let wants_state = initial.unwrap_or(revision.unwrap_or_default() == 0);
     let encoder = Encoder::new(call, query)?;
     let (first, begin) = if wants_state {
-        let request = PageRequest { namespace: &selection.namespace, after: None, limit: None, at: None };
+        let request = PageRequest {
+            namespace: &selection.namespace,
+            after: None,
+            limit: None,
+            at: None,
+            only: selection.only(),
+            terms: &selection.terms(),
+        };
         let page = kind
             .page(&request, cache.revision(), |object| selection.matches(object))
             .map_err(|oldest| too_old(0, oldest))?;

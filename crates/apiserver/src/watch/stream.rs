@@ -1,13 +1,16 @@
 //! The stream of one watcher.
+//!
+//! It is polled by the connection itself, with no task or queue of its own: an event to a thousand watchers is a thousand wakes
+//! and not two thousand, and one whose client takes nothing stands still.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_stream::wrappers::ReceiverStream;
+use futures::{Stream, stream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Encoder;
@@ -23,15 +26,10 @@ use crate::verbs::Selection;
 const BATCH: usize = 256;
 /// Bytes joined into one piece; beyond it a piece is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that wait for the connection. More would only hold memory: the history is the queue.
-const PIECES: usize = 2;
 /// Between bookmarks, as in Kubernetes.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// So long before the timeout a last bookmark is sent.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
-
-/// After the timeout, for a client to take what was sent.
-const SLACK: Duration = Duration::from_secs(30);
 
 /// What a watcher needs.
 pub(super) struct Watcher {
@@ -59,116 +57,172 @@ fn seen_as(selection: &Selection, change: &Change) -> Option<EventType> {
     }
 }
 
+/// When a bookmark is due; never for a watch without them.
+struct Bookmarks {
+    interval: Option<Interval>,
+    /// `None` also when it has passed.
+    last: Option<Pin<Box<Sleep>>>,
+}
+
+/// A watch on its way.
+struct Running {
+    watcher: Watcher,
+    initial: std::vec::IntoIter<Arc<CachedObject>>,
+    end: Pin<Box<Sleep>>,
+    bookmarks: Bookmarks,
+    /// How far a bookmark reaches that is due once the changes up to there are sent.
+    mark: Option<u64>,
+    is_over: bool,
+}
+
+impl Bookmarks {
+    fn begin(timeout: Duration) -> Self {
+        let now = Instant::now();
+        let mut interval = interval_at(now + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let last = (timeout > LAST_BOOKMARK).then(|| Box::pin(sleep_until(now + timeout - LAST_BOOKMARK)));
+        Self { interval: Some(interval), last }
+    }
+
+    fn none() -> Self {
+        Self { interval: None, last: None }
+    }
+
+    async fn due(&mut self) {
+        let interval = async {
+            match &mut self.interval {
+                Some(interval) => drop(interval.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        let last = async {
+            match &mut self.last {
+                Some(last) => last.await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_last = tokio::select! { () = interval => false, () = last => true };
+        if is_last {
+            self.last = None;
+        }
+    }
+}
+
 impl Watcher {
-    /// Sends the initial state, then changes until the timeout.
+    /// The initial state, then changes until the timeout.
     pub(super) fn into_stream(
         self,
         first: Vec<Arc<CachedObject>>,
         timeout: Duration,
     ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-        let (sender, receiver) = mpsc::channel(PIECES);
-        tokio::spawn(async move {
-            // An error says that the client has gone; one that is there but takes nothing is not waited for for ever.
-            let _ = tokio::time::timeout(timeout + SLACK, self.run(first, timeout, &sender)).await;
-        });
-        ReceiverStream::new(receiver)
+        let bookmarks = if self.with_bookmarks { Bookmarks::begin(timeout) } else { Bookmarks::none() };
+        let end = Box::pin(tokio::time::sleep(timeout));
+        let running = Running { watcher: self, initial: first.into_iter(), end, bookmarks, mark: None, is_over: false };
+        stream::unfold(running, |mut running| async move { Some((Ok(running.next().await?), running)) })
     }
 
-    async fn run(mut self, first: Vec<Arc<CachedObject>>, timeout: Duration, out: &Sender) -> Result<(), Gone> {
-        let deadline = Instant::now() + timeout;
-        let mut piece = Vec::new();
-        for object in first {
-            piece.extend_from_slice(&self.encoder.initial(&object));
-            if piece.len() >= PIECE_BYTES {
-                send(out, &mut piece).await?;
-            }
-        }
-        if self.ends_initial {
-            piece.extend_from_slice(&self.encoder.bookmark(self.begin, true));
-        }
-        send(out, &mut piece).await?;
-        let mut bookmarks = interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
-        bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let last_bookmark = tokio::time::sleep_until(if timeout > LAST_BOOKMARK {
-            deadline - LAST_BOOKMARK
-        } else {
-            deadline + timeout
-        });
-        tokio::pin!(last_bookmark);
-        let mut had_last = false;
-        let stopping = self.stopping.clone();
+    /// What has changed, as far as it goes into one piece; `None` when nothing waits. An error is the last line.
+    fn forward(&mut self) -> Result<Option<Bytes>, Bytes> {
         loop {
-            // Read before waiting: what came meanwhile has marked the receiver.
-            self.changed.borrow_and_update();
-            while self.forward(out).await? {}
-            tokio::select! {
-                changed = self.changed.changed() => if changed.is_err() { return Ok(()) },
-                _ = bookmarks.tick(), if self.with_bookmarks => self.mark(out).await?,
-                () = &mut last_bookmark, if self.with_bookmarks && !had_last => {
-                    had_last = true;
-                    self.mark(out).await?;
+            let changes = match self.kind.changes_from(self.cursor, BATCH) {
+                Ok(changes) => changes,
+                Err(oldest) => return Err(self.encoder.error(&too_old(self.begin, oldest))),
+            };
+            if changes.is_empty() {
+                return Ok(None);
+            }
+            let mut piece = Piece::default();
+            for change in &changes {
+                self.cursor += 1;
+                if change.revision <= self.begin {
+                    continue;
                 }
-                () = tokio::time::sleep_until(deadline) => return Ok(()),
-                () = stopping.cancelled() => return Ok(()),
-                () = out.closed() => return Err(Gone),
+                let Some(event) = seen_as(&self.selection, change) else { continue };
+                piece.add(self.encoder.change(change, event));
+                if piece.len() >= PIECE_BYTES {
+                    break;
+                }
+            }
+            if let Some(piece) = piece.whole() {
+                return Ok(Some(piece));
             }
         }
-    }
-
-    /// Sends a bookmark, unless changes wait that it would skip.
-    async fn mark(&mut self, out: &Sender) -> Result<(), Gone> {
-        let revision = self.cache.revision();
-        while self.forward(out).await? {}
-        let mut piece = self.encoder.bookmark(revision.max(self.begin), false).to_vec();
-        send(out, &mut piece).await
-    }
-
-    /// Sends what has changed; whether there may be more.
-    async fn forward(&mut self, out: &Sender) -> Result<bool, Gone> {
-        let changes = match self.kind.changes_from(self.cursor, BATCH) {
-            Ok(changes) => changes,
-            Err(oldest) => {
-                let mut piece = self.encoder.error(&too_old(self.begin, oldest)).to_vec();
-                send(out, &mut piece).await?;
-                return Err(Gone);
-            }
-        };
-        let mut piece = Vec::new();
-        let is_full = changes.len() == BATCH;
-        let mut single = None;
-        for change in &changes {
-            self.cursor += 1;
-            if change.revision <= self.begin {
-                continue;
-            }
-            let Some(event) = seen_as(&self.selection, change) else { continue };
-            let line = self.encoder.change(change, event);
-            if changes.len() == 1 {
-                single = Some(line);
-                break;
-            }
-            piece.extend_from_slice(&line);
-            if piece.len() >= PIECE_BYTES {
-                send(out, &mut piece).await?;
-            }
-        }
-        match single {
-            // Shared with all other watchers, not copied.
-            Some(line) => out.send(Ok(line)).await.map_err(|_| Gone)?,
-            None => send(out, &mut piece).await?,
-        }
-        Ok(is_full)
     }
 }
 
-type Sender = mpsc::Sender<Result<Bytes, BoxError>>;
+/// Lines on their way into one piece. A single one is shared with all other watchers, not copied.
+#[derive(Default)]
+struct Piece {
+    first: Option<Bytes>,
+    joined: Vec<u8>,
+}
 
-/// The client has closed the stream, or it was ended.
-struct Gone;
-
-async fn send(out: &Sender, piece: &mut Vec<u8>) -> Result<(), Gone> {
-    if piece.is_empty() {
-        return Ok(());
+impl Piece {
+    fn add(&mut self, line: Bytes) {
+        match self.first.take() {
+            None if self.joined.is_empty() => self.first = Some(line),
+            first => {
+                self.joined.extend(first.into_iter().flatten());
+                self.joined.extend_from_slice(&line);
+            }
+        }
     }
-    out.send(Ok(std::mem::take(piece).into())).await.map_err(|_| Gone)
+
+    fn len(&self) -> usize {
+        self.first.as_ref().map_or(self.joined.len(), Bytes::len)
+    }
+
+    fn whole(self) -> Option<Bytes> {
+        self.first.or_else(|| (!self.joined.is_empty()).then(|| self.joined.into()))
+    }
+}
+
+impl Running {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(piece) = self.initial() {
+            return Some(piece);
+        }
+        loop {
+            let is_over = self.is_over || Instant::now() >= self.end.deadline();
+            if is_over || self.watcher.stopping.is_cancelled() {
+                return None;
+            }
+            // Read before waiting: what came meanwhile has marked the receiver.
+            self.watcher.changed.borrow_and_update();
+            match self.watcher.forward() {
+                Ok(Some(piece)) => return Some(piece),
+                Ok(None) => {}
+                Err(last) => {
+                    self.is_over = true;
+                    return Some(last);
+                }
+            }
+            if let Some(revision) = self.mark.take() {
+                return Some(self.watcher.encoder.bookmark(revision.max(self.watcher.begin), false));
+            }
+            tokio::select! {
+                changed = self.watcher.changed.changed() => self.is_over = changed.is_err(),
+                () = self.bookmarks.due() => self.mark = Some(self.watcher.cache.revision()),
+                () = &mut self.end => self.is_over = true,
+                () = self.watcher.stopping.cancelled() => self.is_over = true,
+            }
+        }
+    }
+
+    /// A piece of the initial state, which ends with its bookmark.
+    fn initial(&mut self) -> Option<Bytes> {
+        let watcher = &mut self.watcher;
+        let mut piece = Piece::default();
+        for object in self.initial.by_ref() {
+            piece.add(watcher.encoder.initial(&object));
+            if piece.len() >= PIECE_BYTES {
+                return piece.whole();
+            }
+        }
+        if std::mem::take(&mut watcher.ends_initial) {
+            piece.add(watcher.encoder.bookmark(watcher.begin, true));
+        }
+        piece.whole()
+    }
 }
