@@ -137,7 +137,8 @@ fn apply(cache: &Cache, batch: &Batch) {
                     },
                     StoreChange::Delete { .. } => None,
                 };
-                changes.entry(storage).or_default().push((ObjectKey::from_text(key), current));
+                let key = current.as_ref().map_or_else(|| ObjectKey::from_text(key), |object| object.key.clone());
+                changes.entry(storage).or_default().push((key, current));
             }
             Entry::Claim(claim) => {
                 let mut claims = cache.claims.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,13 @@
 //! The objects of one kind and their recent changes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
 use super::change::Change;
+use super::index::{Index, Term};
 use super::object::CachedObject;
 use crate::storage::keys::ObjectKey;
 
@@ -45,11 +46,16 @@ pub struct PageRequest<'a> {
     pub limit: Option<usize>,
     /// As of this revision; `None` for the newest.
     pub at: Option<u64>,
+    /// Only this key.
+    pub only: Option<&'a str>,
+    /// What every object that is selected has: only those that have the rarest of them are looked at.
+    pub terms: &'a [Term<'a>],
 }
 
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<ObjectKey, Arc<CachedObject>>,
+    index: Index,
     history: VecDeque<Arc<Change>>,
     history_bytes: usize,
     /// Number of the first change in `history`, counted from the start of the process.
@@ -84,8 +90,10 @@ impl KindCache {
 
     /// Replaces everything, as of `revision`; watches that run are told that they are too old.
     pub(super) fn reset(&self, objects: BTreeMap<ObjectKey, Arc<CachedObject>>, revision: u64) {
+        let index = Index::of(objects.values());
         let mut state = self.write();
         state.objects = objects;
+        state.index = index;
         state.first += state.history.len() as u64 + 1;
         state.history.clear();
         state.history_bytes = 0;
@@ -111,6 +119,7 @@ impl KindCache {
             if previous.is_none() && current.is_none() {
                 continue;
             }
+            state.index.replace(previous.as_ref(), current.as_ref());
             let change = Arc::new(Change::new(revision, previous, current));
             state.history_bytes += change.weight();
             state.history.push_back(change.clone());
@@ -194,8 +203,17 @@ impl KindCache {
             }
         }
         let (start, end) = bounds(request.namespace, request.after);
-        let range = (as_bound(&start), as_bound(&end));
-        let mut newest = state.objects.range::<str, _>(range).map(|(key, object)| (key.as_str(), object)).peekable();
+        let range = match (request.only, (as_bound(&start), as_bound(&end))) {
+            (Some(key), range) if RangeBounds::<str>::contains(&range, key) => {
+                (Bound::Included(key), Bound::Included(key))
+            }
+            (Some(key), _) => (Bound::Included(key), Bound::Excluded(key)),
+            (None, range) => range,
+        };
+        let narrowed = state.index.narrowed(request.terms, range);
+        let all = narrowed.is_none().then(|| state.objects.range::<str, _>(range));
+        let all = all.into_iter().flatten().map(|(key, object)| (key.as_str(), object));
+        let mut newest = narrowed.into_iter().flatten().chain(all).peekable();
         let mut older = then.range::<str, _>(range).peekable();
         let mut merged = std::iter::from_fn(|| {
             loop {

@@ -6,6 +6,7 @@
 
 pub mod change;
 mod feed;
+pub mod index;
 pub mod kind;
 pub mod object;
 pub mod relations;

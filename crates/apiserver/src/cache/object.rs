@@ -1,13 +1,17 @@
 //! One object as the cache holds it: the bytes that every reader gets, and the few things that are looked at without
 //! parsing them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::registry::Registered;
+use crate::selector::value_text;
 use crate::storage::encoding;
 use crate::storage::keys::ObjectKey;
+use crate::storage::pick::pick;
 
 /// An owner reference.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -39,8 +43,8 @@ pub struct CachedObject {
     pub revision: u64,
     /// The JSON that clients get.
     pub wire: Bytes,
-    /// `metadata.labels`.
-    pub labels: Option<Map<String, Value>>,
+    /// `metadata.labels`, sorted.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
     /// `metadata.uid`.
     pub uid: Box<str>,
     /// `metadata.ownerReferences`.
@@ -49,8 +53,8 @@ pub struct CachedObject {
     pub finalizers: Box<[Box<str>]>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub is_deleting: bool,
-    /// The selectable fields where they stand in the object; `None` if the kind has none.
-    pub fields: Option<Box<Value>>,
+    /// The texts of the kind's selectable fields, in its order.
+    pub fields: Box<[Box<str>]>,
 }
 
 #[derive(Deserialize, Default)]
@@ -63,7 +67,7 @@ struct Head {
 #[serde(rename_all = "camelCase")]
 struct HeadMetadata {
     #[serde(default)]
-    labels: Option<Map<String, Value>>,
+    labels: Option<BTreeMap<Box<str>, Value>>,
     #[serde(default)]
     uid: Box<str>,
     #[serde(default)]
@@ -87,14 +91,14 @@ impl CachedObject {
     ) -> Result<Self, serde_json::Error> {
         let Head { metadata } = serde_json::from_slice(stored)?;
         let selectable = &registered.kind.selectable_fields;
-        let fields = match selectable.is_empty() {
-            true => None,
-            false => Some(Box::new(project(&serde_json::from_slice(stored)?, &key, selectable))),
-        };
+        let fields = selectable.iter().map(|path| Ok(value_text(pick(stored, path)?.as_ref()).into()));
+        let fields = fields.collect::<Result<_, serde_json::Error>>()?;
+        let labels = metadata.labels.into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key, value.as_str()?.into())));
         Ok(CachedObject {
             wire: encoding::at_revision(stored, revision),
             revision,
-            labels: metadata.labels.filter(|labels| !labels.is_empty()),
+            labels: labels.collect(),
             uid: metadata.uid,
             owners: metadata.owner_references.unwrap_or_default().into(),
             finalizers: metadata.finalizers.unwrap_or_default().into(),
@@ -104,11 +108,20 @@ impl CachedObject {
         })
     }
 
-    /// What field selectors look at: names, and the selectable fields.
-    pub fn with_fields<T>(&self, look: impl FnOnce(&Value) -> T) -> T {
-        match &self.fields {
-            Some(fields) => look(fields),
-            None => look(&names_only(&self.key)),
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let position = self.labels.binary_search_by(|(label, _)| (**label).cmp(key)).ok()?;
+        Some(&self.labels[position].1)
+    }
+
+    /// The text of a field that its kind lets be selected by (`spec.running`, `metadata.name`); empty of any other.
+    pub fn field(&self, registered: &Registered, field: &str) -> &str {
+        match field {
+            "metadata.name" => self.key.name(),
+            "metadata.namespace" => self.key.namespace(),
+            _ => {
+                registered.kind.selectable_number(field).and_then(|number| self.fields.get(number)).map_or("", |it| it)
+            }
         }
     }
 
@@ -116,33 +129,4 @@ impl CachedObject {
     pub fn parse(&self) -> Value {
         serde_json::from_slice(&self.wire).unwrap_or(Value::Null)
     }
-}
-
-fn names_only(key: &ObjectKey) -> Value {
-    let mut metadata = Map::new();
-    metadata.insert("name".into(), key.name().into());
-    if !key.namespace().is_empty() {
-        metadata.insert("namespace".into(), key.namespace().into());
-    }
-    json!({"metadata": metadata})
-}
-
-/// The names and the fields at `paths` (`.spec.running`), at their places.
-fn project(object: &Value, key: &ObjectKey, paths: &[String]) -> Value {
-    let mut out = names_only(key);
-    for path in paths {
-        let parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
-        let found = parts.iter().try_fold(object, |at, part| at.get(part));
-        if let Some(found) = found {
-            let mut at = &mut out;
-            for part in &parts {
-                if !at.is_object() {
-                    *at = json!({});
-                }
-                at = &mut at[*part];
-            }
-            *at = found.clone();
-        }
-    }
-    out
 }

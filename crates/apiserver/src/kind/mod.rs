@@ -218,6 +218,11 @@ impl ResourceKind {
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }
+
+    /// The place of a selectable field, given as `spec.running`, among all of them.
+    pub fn selectable_number(&self, field: &str) -> Option<usize> {
+        self.selectable_fields.iter().position(|path| path.strip_prefix('.').unwrap_or(path) == field)
+    }
 }
 
 impl fmt::Debug for ResourceKind {

@@ -70,9 +70,14 @@ impl FieldSelector {
         }
     }
 
-    /// Whether it selects the object. A missing field is the empty text.
-    pub fn matches(&self, object: &Value) -> bool {
-        self.terms.iter().all(|t| (field_text(object, &t.field) == t.value) != t.negated)
+    /// The fields that have to have one value, with that value: hints for an index.
+    pub fn exact_values(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.terms.iter().filter(|term| !term.negated).map(|term| (term.field.as_str(), term.value.as_str()))
+    }
+
+    /// Whether it selects the object whose fields `text_of` tells (see [`value_text`]). A missing field is the empty text.
+    pub fn matches<'a>(&self, text_of: impl Fn(&str) -> &'a str) -> bool {
+        self.terms.iter().all(|term| (text_of(&term.field) == term.value) != term.negated)
     }
 }
 
@@ -140,12 +145,16 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
 }
 
 /// The text that a field selector compares: strings as they are, booleans and integers printed, anything else empty.
-pub fn field_text(object: &Value, field: &str) -> String {
-    let value = field.split('.').try_fold(object, |value, step| value.get(step));
+pub fn value_text(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(b)) => b.to_string(),
         Some(Value::Number(n)) if !n.is_f64() => n.to_string(),
         _ => String::new(),
     }
+}
+
+/// The same of a field of an object.
+pub fn field_text(object: &Value, field: &str) -> String {
+    value_text(field.split('.').try_fold(object, |value, step| value.get(step)))
 }

@@ -4,7 +4,7 @@ use super::SelectorError;
 use super::lexer::{Token, tokens};
 use crate::meta_validate::names;
 use crate::schema::FieldError;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// How a key and its values are compared.
@@ -58,18 +58,17 @@ impl LabelSelector {
         self.requirements.is_empty()
     }
 
-    /// The value, if the selector demands exactly one for this label: a hint for an index.
-    pub fn exact_value(&self, key: &str) -> Option<&str> {
-        let requirement = self.requirements.iter().find(|r| r.key == key)?;
-        match (requirement.operator, requirement.values.as_slice()) {
-            (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => Some(value),
+    /// The labels that have to have one value, with that value: hints for an index.
+    pub fn exact_values(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requirements.iter().filter_map(|requirement| match (requirement.operator, requirement.values.as_slice()) {
+            (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => Some((&*requirement.key, &**value)),
             _ => None,
-        }
+        })
     }
 
-    /// Whether it selects an object with these `metadata.labels` (`None`: no labels).
-    pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        self.requirements.iter().all(|r| r.matches(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
+    /// Whether it selects an object whose labels have these values (`None`: it has no such label).
+    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(value_of(&requirement.key)))
     }
 }
 

@@ -7,7 +7,7 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
-pub use field::{FieldSelector, field_text};
+pub use field::{FieldSelector, field_text, value_text};
 pub use label::{LabelSelector, Operator, Requirement};
 
 /// A selector that cannot be parsed: HTTP 400, the text is the message.

@@ -2,4 +2,5 @@
 
 pub mod encoding;
 pub mod keys;
+pub mod pick;
 pub mod write;

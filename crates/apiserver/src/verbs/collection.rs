@@ -17,7 +17,14 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let cache = &call.shared().cache;
     cache.catch_up().await?;
     let selection = Selection::parse(&call.registered, &call.info, &call.query)?;
-    let request = PageRequest { namespace: &selection.namespace, after: None, limit: None, at: None };
+    let request = PageRequest {
+        namespace: &selection.namespace,
+        after: None,
+        limit: None,
+        at: None,
+        only: selection.only(),
+        terms: &selection.terms(),
+    };
     let page = cache
         .kind(&call.registered.storage)
         .page(&request, cache.revision(), |object| selection.matches(object))

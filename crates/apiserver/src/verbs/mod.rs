@@ -92,7 +92,7 @@ impl Call {
 
     /// Whether the view, if it is one, shows an object of this kind.
     pub(crate) fn is_shown(&self, object: &CachedObject) -> bool {
-        self.info.narrowed.as_ref().is_none_or(|narrowed| object.with_fields(|fields| narrowed.takes(fields)))
+        self.info.narrowed.as_ref().is_none_or(|it| object.field(&self.registered, &it.field) == it.value)
     }
 
     /// An answer of one object, given as it is stored.

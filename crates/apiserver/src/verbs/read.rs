@@ -147,7 +147,14 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
         }
     };
     let kind = cache.kind(&call.registered.storage);
-    let request = PageRequest { namespace: &selection.namespace, after, limit, at };
+    let request = PageRequest {
+        namespace: &selection.namespace,
+        after,
+        limit,
+        at,
+        only: selection.only(),
+        terms: &selection.terms(),
+    };
     let page = kind.page(&request, cache.revision(), |object| selection.matches(object));
     match (page, at) {
         (Ok(page), _) => Ok(page),

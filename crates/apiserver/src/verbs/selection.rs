@@ -1,31 +1,38 @@
 //! Which objects a list, watch or deletecollection is about.
 
+use std::sync::Arc;
+
+use crate::cache::index::Term;
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
 use crate::request::{Query, RequestInfo};
 use crate::selector::{FieldSelector, LabelSelector};
+use crate::storage::keys::ObjectKey;
 use crate::views::Narrowed;
 
 /// Namespace, labels and fields.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(crate) struct Selection {
     /// Empty for all.
     pub(crate) namespace: String,
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
     name: Option<String>,
+    /// The only key that it can take, where it names one.
+    only: Option<ObjectKey>,
+    registered: Arc<Registered>,
 }
 
 impl Selection {
     /// From the query.
-    pub(crate) fn parse(registered: &Registered, info: &RequestInfo, query: &Query) -> Result<Self, ApiError> {
+    pub(crate) fn parse(registered: &Arc<Registered>, info: &RequestInfo, query: &Query) -> Result<Self, ApiError> {
         let bad = |error: crate::selector::SelectorError| ApiError::bad_request(error.to_string());
         let labels = query.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
-        let selectable: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
+        let paths: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
         let mut fields = query
             .text("fieldSelector")
-            .map(|text| FieldSelector::parse(text, registered.kind.is_namespaced(), &selectable))
+            .map(|text| FieldSelector::parse(text, registered.kind.is_namespaced(), &paths))
             .transpose()
             .map_err(bad)?;
         if let (Some(fields), Some(view)) = (&mut fields, &info.view) {
@@ -39,11 +46,14 @@ impl Selection {
             fields.get_or_insert_default().require(field, value);
         }
         let name = fields.as_ref().and_then(|it| it.exact_name().map(str::to_owned));
+        let is_whole = !info.namespace.is_empty() || !registered.kind.is_namespaced();
         Ok(Selection {
+            only: name.as_ref().filter(|_| is_whole).map(|name| ObjectKey::new(&info.namespace, name)),
             namespace: info.namespace.clone(),
             labels: labels.filter(|it| !it.is_everything()),
             fields: fields.filter(|it| !it.is_everything()),
             name,
+            registered: registered.clone(),
         })
     }
 
@@ -56,7 +66,21 @@ impl Selection {
     pub(crate) fn matches(&self, object: &CachedObject) -> bool {
         (self.namespace.is_empty() || object.key.namespace() == self.namespace)
             && self.name.as_ref().is_none_or(|name| object.key.name() == name)
-            && self.labels.as_ref().is_none_or(|labels| labels.matches(object.labels.as_ref()))
-            && self.fields.as_ref().is_none_or(|fields| object.with_fields(|it| fields.matches(it)))
+            && self.labels.as_ref().is_none_or(|labels| labels.matches(|key| object.label(key)))
+            && self.fields.as_ref().is_none_or(|fields| fields.matches(|field| object.field(&self.registered, field)))
+    }
+
+    /// The only key that it can take.
+    pub(crate) fn only(&self) -> Option<&str> {
+        self.only.as_ref().map(ObjectKey::as_str)
+    }
+
+    /// What an index can narrow it by.
+    pub(crate) fn terms(&self) -> Vec<Term<'_>> {
+        let labels = self.labels.iter().flat_map(|labels| labels.exact_values());
+        let fields = self.fields.iter().flat_map(|fields| fields.exact_values());
+        let numbered =
+            fields.filter_map(|(field, text)| Some(Term::Field(self.registered.kind.selectable_number(field)?, text)));
+        labels.map(|(key, value)| Term::Label(key, value)).chain(numbered).collect()
     }
 }

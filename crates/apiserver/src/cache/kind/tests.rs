@@ -9,12 +9,12 @@ fn object(key: &ObjectKey, revision: u64, wire_bytes: usize) -> Arc<CachedObject
         key: key.clone(),
         revision,
         wire: vec![b'x'; wire_bytes].into(),
-        labels: None,
+        labels: Box::default(),
         uid: "".into(),
         owners: Box::default(),
         finalizers: Box::default(),
         is_deleting: false,
-        fields: None,
+        fields: Box::default(),
     })
 }
 
@@ -56,6 +56,8 @@ proptest! {
                 after: after.as_ref().map(ObjectKey::as_str),
                 limit,
                 at: Some(at as u64),
+                only: None,
+                terms: &[],
             };
             let expected: Vec<(String, u64)> = states[at]
                 .iter()
@@ -69,6 +71,44 @@ proptest! {
             prop_assert_eq!(page.more, length < expected.len());
             prop_assert_eq!(page.remaining, expected.len() - length);
             prop_assert_eq!(page.revision, at as u64);
+        }
+    }
+
+    /// What the index leaves out is nothing that a selector would have taken, now or as of any revision.
+    #[test]
+    fn an_index_changes_no_page(
+        writes in prop::collection::vec((0_u8..12, prop::option::of((0_usize..3, prop::option::of(0_usize..2)))), 1..40),
+        asks in prop::collection::vec((0_usize..41, 0_usize..4, 0_usize..3, 0_usize..2, prop::option::of(0_u8..12), any::<bool>()), 1..20),
+    ) {
+        let kind = KindCache::default();
+        for (position, (number, values)) in writes.iter().enumerate() {
+            let (key, revision) = (key(*number), position as u64 + 1);
+            let current = values.map(|(field, label)| {
+                let mut object = Arc::into_inner(object(&key, revision, 10)).unwrap();
+                object.labels = label.map(|label| ("label".into(), label.to_string().into())).into_iter().collect();
+                object.fields = [field.to_string().into()].into();
+                Arc::new(object)
+            });
+            kind.apply(revision, vec![(key, current)]);
+        }
+        for (at, namespace, field, label, only, with_label) in asks {
+            let (field, label) = (field.to_string(), label.to_string());
+            let only = only.map(key);
+            let mut terms = vec![Term::Field(0, &field)];
+            terms.extend(with_label.then_some(Term::Label("label", &label)));
+            let namespace = NAMESPACES.get(namespace).copied().unwrap_or_default();
+            let at = Some(at.min(writes.len()) as u64);
+            let narrow = PageRequest {
+                namespace, after: None, limit: None, at, only: only.as_ref().map(ObjectKey::as_str), terms: &terms,
+            };
+            let wide = PageRequest { namespace, after: None, limit: None, at, only: None, terms: &[] };
+            let select = |object: &CachedObject| {
+                *object.fields[0] == *field
+                    && (!with_label || object.label("label") == Some(&label))
+                    && only.as_ref().is_none_or(|only| object.key == *only)
+            };
+            let pages = [narrow, wide].map(|request| shown(&kind.page(&request, writes.len() as u64, select).unwrap()));
+            prop_assert_eq!(&pages[0], &pages[1]);
         }
     }
 
@@ -120,7 +160,7 @@ fn a_reader_that_falls_behind_the_history_is_told_so() {
     let oldest = kind.cursor_after(1).unwrap_err().oldest;
     assert!((40..50).contains(&oldest), "{oldest}");
     assert!(kind.cursor_after(oldest).is_ok(), "from there on everything is known");
-    let request = PageRequest { namespace: "", after: None, limit: None, at: Some(oldest - 1) };
+    let request = PageRequest { namespace: "", after: None, limit: None, at: Some(oldest - 1), only: None, terms: &[] };
     assert_eq!(kind.page(&request, 60, |_| true).err(), Some(TooOld { oldest }));
 }
 

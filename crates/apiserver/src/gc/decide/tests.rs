@@ -25,7 +25,7 @@ fn object(name: &str, owners: &[Owner], finalizers: &[&str], is_deleting: bool) 
         key: ObjectKey::new("demo", name),
         revision: 1,
         wire: Default::default(),
-        labels: None,
+        labels: Box::default(),
         uid: name.into(),
         owners: owners.into(),
         finalizers: finalizers.iter().map(|it| Box::from(*it)).collect(),
