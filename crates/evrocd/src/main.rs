@@ -34,6 +34,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 use roles::Role;
 
+/// Requests are many small pieces of memory with short lives: a fifth of a create's time was the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(arguments) => commands::up(&arguments),
