@@ -15,7 +15,10 @@ use anyhow::Result;
 use clap::Parser;
 
 use report::Row;
-use target::Target;
+use target::{Meter, Target};
+
+/// Changes that come together. The original closes watches whose queue of ten is full: this is what all of them still see.
+const CHANGES_AT_ONCE: usize = 8;
 
 /// Measures our API beside Kubernetes' own.
 #[derive(Parser)]
@@ -44,6 +47,9 @@ struct Arguments {
     /// How often each loop runs; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Only this part: `requests`, `watches` or `objects`
+    #[arg(long)]
+    only: Option<String>,
     /// Writes the table and its chart here
     #[arg(long)]
     write: Option<PathBuf>,
@@ -86,54 +92,92 @@ async fn original(start: &std::path::Path, arguments: &Arguments, kinds: &std::p
 }
 
 async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Result<Vec<Row>> {
-    let time = Duration::from_secs(arguments.seconds);
-    let both = [ours, original];
-    let mut rows = Vec::new();
-
+    let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
     // The roles have just started: what they hold when nothing is asked of them.
-    rows.push(Row::lower(
-        "memory, idle",
-        "MiB",
-        mebibytes(ours.memory(|_| true)?),
-        mebibytes(original.memory(|_| true)?),
-    ));
+    let idle = (ours.memory(|_| true)?, original.memory(|_| true)?);
+    let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
+    if wanted("requests") {
+        rows.extend(requests([ours, original], arguments).await?);
+    }
+    if wanted("watches") {
+        rows.extend(watches([ours, original], arguments).await?);
+    }
+    if wanted("objects") {
+        rows.extend(objects([ours, original], arguments).await?);
+    }
+    Ok(rows)
+}
 
+/// Creates and reads by many clients.
+async fn requests(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> {
+    let time = Duration::from_secs(arguments.seconds);
     let (mut creates, mut gets, mut etcd) = ([vec![], vec![]], [vec![], vec![]], vec![]);
     let (mut written, mut flushed) = (0, 0);
     for round in 0..arguments.rounds {
         for (index, target) in both.iter().enumerate() {
-            eprintln!("round {}: {}", round + 1, target.name);
             let before = target::flushes();
+            let meter = Meter::start(target)?;
             let outcome = measures::creates(target, &format!("r{round}"), time).await?;
+            eprintln!("round {}: {}: {:.0} creates/s, {}", round + 1, target.name, outcome.per_second, meter.busy()?);
             if index == 0 {
                 written += outcome.count;
                 flushed += target::flushes() - before;
             }
             creates[index].push(outcome);
-            gets[index].push(measures::gets(target, time).await?);
+            let meter = Meter::start(target)?;
+            let outcome = measures::gets(target, time).await?;
+            eprintln!("round {}: {}: {:.0} reads/s, {}", round + 1, target.name, outcome.per_second, meter.busy()?);
+            gets[index].push(outcome);
         }
         etcd.push(etcd::measure(&arguments.original, measures::CLIENTS, 1024, time).await?);
     }
     let (create, create_original) = (measures::middle(&creates[0]), measures::middle(&creates[1]));
     let (get, get_original) = (measures::middle(&gets[0]), measures::middle(&gets[1]));
     let puts = measures::middle(&etcd);
-    rows.push(Row::higher("creates of 1 KB, 64 clients", "/s", create.0, create_original.0).bar(5.0));
-    rows.push(Row::lower("creates, p99", "ms", create.1, create_original.1).bar(3.0));
-    rows.push(Row::higher("creates, beside raw etcd puts", "/s", create.0, puts.0).beside("etcd 3.5").bar(1.0));
-    rows.push(Row::higher("reads of the newest state, 64 clients", "/s", get.0, get_original.0).bar(6.0));
-    rows.push(Row::lower("reads, p99", "ms", get.1, get_original.1));
-    rows.push(Row::alone("acknowledged writes for each flush of a disk", "", written as f64 / flushed.max(1) as f64));
+    Ok(vec![
+        Row::higher("creates of 1 KB, 64 clients", "/s", create.0, create_original.0).bar(5.0),
+        Row::lower("creates, p99", "ms", create.1, create_original.1).bar(3.0),
+        Row::higher("creates, beside raw etcd puts", "/s", create.0, puts.0).beside("etcd 3.5").bar(1.0),
+        Row::higher("reads of the newest state, 64 clients", "/s", get.0, get_original.0).bar(6.0),
+        Row::lower("reads, p99", "ms", get.1, get_original.1),
+        Row::alone("acknowledged writes for each flush of a disk", "", written as f64 / flushed.max(1) as f64),
+    ])
+}
 
-    let mut watch = vec![];
-    for target in both {
-        eprintln!("watches: {}", target.name);
-        watch.push(measures::watches(target, arguments.watchers, arguments.events).await?);
+/// Changes that many connections see, one at a time and several at once.
+async fn watches(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> {
+    let (watchers, mut rows) = (arguments.watchers, vec![]);
+    for changes in [1, CHANGES_AT_ONCE] {
+        let mut rates = [vec![], vec![]];
+        let mut memory = 0.0;
+        for round in 0..arguments.rounds {
+            for (index, target) in both.iter().enumerate() {
+                let bursts = arguments.events.div_ceil(changes);
+                let watched = measures::watches(target, watchers, bursts, changes).await?;
+                eprintln!("round {}: {}: {:.0} events/s, {}", round + 1, target.name, watched.per_second, watched.busy);
+                rates[index].push(watched.per_second);
+                if index == 0 && round == 0 {
+                    memory = watched.bytes_each;
+                }
+            }
+        }
+        let [ours, original] = rates.map(load::median);
+        let name = match changes {
+            1 => format!("events to {watchers} watchers, one at a time"),
+            _ => format!("events to {watchers} watchers, {changes} at once"),
+        };
+        rows.push(Row::higher(&name, "/s", ours, original).bar(4.0));
+        if changes == 1 {
+            // The original's runtime takes memory ahead: its growth says nothing of one connection.
+            rows.push(Row::alone("memory of a watcher's connection", "KiB", memory / 1024.0));
+        }
     }
-    let name = format!("events to {} watchers", arguments.watchers);
-    rows.push(Row::higher(&name, "/s", watch[0].0, watch[1].0).bar(4.0));
-    // The original's runtime takes memory ahead: its growth says nothing of one connection.
-    rows.push(Row::alone("memory of a watcher's connection", "KiB", watch[0].1 / 1024.0));
+    Ok(rows)
+}
 
+/// Lists, selectors and memory with many objects, and the time to come back with them.
+async fn objects(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> {
+    let time = Duration::from_secs(arguments.seconds);
     let (mut lists, mut selected) = (vec![], vec![]);
     for target in both {
         eprintln!("{} objects: {}", arguments.objects, target.name);
@@ -143,19 +187,18 @@ async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Res
     }
     let objects = arguments.objects;
     let kilo = |value: f64| value / f64::from(1 << 20);
-    rows.push(Row::higher(&format!("list of {objects} objects"), "MiB/s", kilo(lists[0].0), kilo(lists[1].0)).bar(3.0));
-    rows.push(Row::lower("memory that the list took", "MiB", mebibytes(lists[0].1), mebibytes(lists[1].1)));
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
     let (label, field) = ((selected[0].0, selected[1].0), (selected[0].1, selected[1].1));
-    rows.push(Row::lower("1 % by label during 500 writes/s, p99", "ms", milliseconds(label.0), milliseconds(label.1)));
-    rows.push(Row::lower("1 % by field during 500 writes/s, p99", "ms", milliseconds(field.0), milliseconds(field.1)));
-    let held = (ours.memory(|_| true)?, original.memory(|_| true)?);
-    rows.push(
+    let held = (both[0].memory(|_| true)?, both[1].memory(|_| true)?);
+    let back = measures::restart(both[0]).await?;
+    Ok(vec![
+        Row::higher(&format!("list of {objects} objects"), "MiB/s", kilo(lists[0].0), kilo(lists[1].0)).bar(3.0),
+        Row::lower("memory that the list took", "MiB", mebibytes(lists[0].1), mebibytes(lists[1].1)),
+        Row::lower("1 % by label during 500 writes/s, p99", "ms", milliseconds(label.0), milliseconds(label.1)),
+        Row::lower("1 % by field during 500 writes/s, p99", "ms", milliseconds(field.0), milliseconds(field.1)),
         Row::lower(&format!("memory with {objects} objects"), "MiB", mebibytes(held.0), mebibytes(held.1)).bar(4.0),
-    );
-    let back = measures::restart(ours).await?;
-    rows.push(Row::alone("first list after kill -9", "s", back.as_secs_f64()));
-    Ok(rows)
+        Row::alone("first list after kill -9", "s", back.as_secs_f64()),
+    ])
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -10,8 +10,8 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::load::{self, Outcome, closed_loop, percentile};
-use crate::target::{Target, resident};
+use crate::load::{self, Connection, Outcome, closed_loop, percentile};
+use crate::target::{Meter, Target, resident};
 
 /// Clients that write or read at once.
 pub const CLIENTS: usize = 64;
@@ -89,15 +89,26 @@ async fn count(target: &Target) -> Result<usize> {
     Ok(here + usize::try_from(rest)?)
 }
 
-/// Events a second that reach `watchers`, each on a connection of its own, and what a watcher costs in bytes of memory.
-pub async fn watches(target: &Target, watchers: usize, events: usize) -> Result<(f64, f64)> {
+/// What watchers came to.
+pub struct Watched {
+    /// Events that reached any of them, per second.
+    pub per_second: f64,
+    /// What one costs in bytes of memory.
+    pub bytes_each: f64,
+    /// Whose core was busy.
+    pub busy: String,
+}
+
+/// `bursts` times so many changes at once, seen by `watchers`, each on a connection of its own; the next burst begins when all have
+/// seen the one before: no server has to drop a watcher that cannot follow.
+pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: usize) -> Result<Watched> {
     let path = path(target);
-    let connection = target.endpoint.connect()?;
+    let writers: Vec<Connection> = (0..changes).map(|_| target.endpoint.connect()).collect::<Result<_>>()?;
     let list: Value =
-        serde_json::from_slice(&connection.ask(Method::GET, &format!("{path}?limit=1"), Bytes::new()).await?)?;
+        serde_json::from_slice(&writers[0].ask(Method::GET, &format!("{path}?limit=1"), Bytes::new()).await?)?;
     let since = list["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?.to_owned();
     let before = target.memory(|_| true)?;
-    let (seen, mut tasks) = (Arc::new(AtomicUsize::new(0)), tokio::task::JoinSet::new());
+    let (seen, mut tasks) = (Arc::new(Seen::default()), tokio::task::JoinSet::<Result<()>>::new());
     for _ in 0..watchers {
         let connection = target.endpoint.connect()?;
         let watch = format!("{path}?watch=1&resourceVersion={since}&labelSelector=watched");
@@ -107,29 +118,47 @@ pub async fn watches(target: &Target, watchers: usize, events: usize) -> Result<
         tasks.spawn(async move {
             let _connection = connection;
             let mut body = answer.into_body();
-            let mut left = events;
-            while left > 0 {
+            // Ends with an error, or when the measurement does.
+            loop {
                 let frame = body.frame().await.context("a watch ended early")??;
-                let text = frame.into_data().unwrap_or_default();
-                let count = text.iter().filter(|byte| **byte == b'\n').count();
-                seen.fetch_add(count, Ordering::Relaxed);
-                left = left.saturating_sub(count);
+                let lines = frame.data_ref().map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
+                let count = seen.count.fetch_add(lines, Ordering::Relaxed) + lines;
+                if count >= seen.wanted.load(Ordering::Relaxed) {
+                    seen.all.notify_one();
+                }
             }
-            anyhow::Ok(())
         });
     }
-    let each = (target.memory(|_| true)?.saturating_sub(before)) as f64 / watchers as f64;
-    let run = std::process::id();
+    let bytes_each = (target.memory(|_| true)?.saturating_sub(before)) as f64 / watchers as f64;
+    let run = uuid::Uuid::new_v4().simple().to_string();
+    let meter = Meter::start(target)?;
     let started = Instant::now();
-    for number in 0..events {
-        let mut widget: Value = serde_json::from_slice(&object(&format!("watched-{run}-{number}"), 1))?;
-        widget["metadata"]["labels"]["watched"] = json!("yes");
-        connection.ask(Method::POST, &path, widget.to_string().into()).await?;
+    for burst in 0..bursts {
+        seen.wanted.store((burst + 1) * changes * watchers, Ordering::Relaxed);
+        let writes = writers.iter().enumerate().map(|(number, connection)| {
+            let mut widget: Value =
+                serde_json::from_slice(&object(&format!("watched-{run}-{burst}-{number}"), 1)).unwrap_or_default();
+            widget["metadata"]["labels"]["watched"] = json!("yes");
+            connection.ask(Method::POST, &path, widget.to_string().into())
+        });
+        futures::future::try_join_all(writes).await?;
+        while seen.count.load(Ordering::Relaxed) < (burst + 1) * changes * watchers {
+            tokio::select! {
+                () = seen.all.notified() => {}
+                Some(ended) = tasks.join_next() => ended??,
+            }
+        }
     }
-    while let Some(done) = tasks.join_next().await {
-        done??;
-    }
-    Ok((seen.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64(), each))
+    let per_second = seen.count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
+    Ok(Watched { per_second, bytes_each, busy: meter.busy()? })
+}
+
+/// How many events have come, and whether they are all.
+#[derive(Default)]
+struct Seen {
+    count: AtomicUsize,
+    wanted: AtomicUsize,
+    all: tokio::sync::Notify,
 }
 
 /// Bytes a second of a full list, and how far the server's memory grew meanwhile.

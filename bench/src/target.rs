@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -114,6 +115,43 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// How much of their cores the servers and the load take: who is near 100 % limits what is measured.
+pub struct Meter {
+    pids: Vec<i32>,
+    started: Instant,
+    before: (f64, f64),
+}
+
+impl Meter {
+    /// Begins to count.
+    pub fn start(target: &Target) -> Result<Self> {
+        let pids: Vec<i32> = target.processes()?.into_iter().map(|(_, pid)| pid).collect();
+        let before = (seconds(&pids)?, seconds(&[i32::try_from(std::process::id())?])?);
+        Ok(Self { pids, started: Instant::now(), before })
+    }
+
+    /// For example `servers 98 %, load 61 %`.
+    pub fn busy(&self) -> Result<String> {
+        let passed = self.started.elapsed().as_secs_f64();
+        let now = (seconds(&self.pids)?, seconds(&[i32::try_from(std::process::id())?])?);
+        let share = |now: f64, before: f64| (now - before) / passed * 100.0;
+        Ok(format!("servers {:.0} %, load {:.0} %", share(now.0, self.before.0), share(now.1, self.before.1)))
+    }
+}
+
+/// Seconds of a processor that processes have taken.
+fn seconds(pids: &[i32]) -> Result<f64> {
+    let mut ticks = 0.0;
+    for pid in pids {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's times")?;
+        // User and system time stand 12th and 13th after the name, which may hold spaces.
+        let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        ticks += times.filter_map(|time| time.parse::<f64>().ok()).sum::<f64>();
+    }
+    // USER_HZ is 100 wherever Linux runs our servers.
+    Ok(ticks / 100.0)
 }
 
 /// Resident memory of a process in bytes; 0 when it is gone.
