@@ -19,6 +19,10 @@ pub(super) fn json_patch(data: &[u8]) {
         assert!(!matches!(patched, Err(PatchError::Unprocessable(_))), "what is no patch fits no object");
         return;
     };
+    // What is counted over the whole patch is not counted one by one, and the other implementation counts nothing.
+    if matches!(&patched, Err(PatchError::Unprocessable(why)) if is_limit(why)) {
+        return;
+    }
     one_by_one(&object, &operations, &patched);
     as_in_the_rfc(&object, &operations, &patched);
 }
@@ -32,10 +36,6 @@ fn one_by_one(object: &Value, operations: &[Value], patched: &Result<Value, Patc
     match (patched, step_by_step) {
         (Ok(all), Ok(each)) => assert_eq!(*all, each),
         (Ok(all), Err(error)) => panic!("together: {all}; one by one: {error:?}"),
-        // What is counted over the whole patch.
-        (Err(PatchError::Unprocessable(why)), Ok(_)) => {
-            assert!(is_limit(why), "only together: {why}");
-        }
         (Err(error), Ok(_)) => panic!("only together: {error:?}"),
         (Err(_), Err(_)) => {}
     }
@@ -48,10 +48,6 @@ fn is_limit(why: &str) -> bool {
 /// What RFC 6902 demands, judged by another implementation. Kubernetes' library takes more than the RFC, and has no pointer to the
 /// whole document.
 fn as_in_the_rfc(object: &Value, operations: &[Value], patched: &Result<Value, PatchError>) {
-    // The other implementation has no limits, and takes what a bomb asks of it.
-    if matches!(patched, Err(PatchError::Unprocessable(why)) if is_limit(why)) {
-        return;
-    }
     let Ok(patch) = serde_json::from_value::<json_patch::Patch>(Value::Array(operations.to_vec())) else { return };
     let has_root = operations.iter().any(|it| ["path", "from"].iter().any(|key| it.get(key) == Some(&"".into())));
     let mut expected = object.clone();
