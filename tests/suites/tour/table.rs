@@ -68,7 +68,7 @@ pub fn steps() -> Vec<Step> {
         // The end.
         step(M3, s(10),  Line("evrocd status", start::status_tells)),
         step(M5, s(90),  Line("kubectl delete -f examples/", start::anything)),
-        step(M5, s(240), Look("every other kubectl does the same", kubectls::every_other_one_does)),
+        step(M5, s(420), Look("every other kubectl does the same", kubectls::every_other_one_does)),
         step(M4, s(60),  Look("processes, links, mounts and files are back to what was before", guests::everything_is_back)),
         step(M4, s(90),  Look("a VM is running when the cloud is stopped", guests::run_one_more)),
         step(M3, s(90),  Line("make stop", stop::had_something_to_stop)),

@@ -26,12 +26,12 @@ fn with(tour: &mut Tour, version: &str, program: &Path) -> Result<()> {
     let folder = program.parent().unwrap_or(Path::new("/")).display();
     tour.shell(&format!("export PATH_BEFORE=\"$PATH\" PATH={folder}:\"$PATH\""))?;
     ensure!(version_of(tour, "kubectl")? == version, "another kubectl answers");
-    let passed = lines_and_looks(tour);
+    let passed = lines_and_looks(tour, version);
     tour.shell("export PATH=\"$PATH_BEFORE\"; unset PATH_BEFORE; hash -r")?;
     passed
 }
 
-fn lines_and_looks(tour: &mut Tour) -> Result<()> {
+fn lines_and_looks(tour: &mut Tour, version: &str) -> Result<()> {
     for (name, look) in [
         ("kinds are explained", api::kinds_are_explained as fn(&mut Tour) -> Result<()>),
         ("a disk lives", api::a_disk_lives),
@@ -50,6 +50,7 @@ fn lines_and_looks(tour: &mut Tour) -> Result<()> {
         let said = || format!("`{line}`; it printed:\n{}", output.both.trim_end());
         ensure!(output.ok(), "{}: {}", output.ending(), said());
         judge(tour, &output).with_context(said)?;
+        println!("        {version:<20} {line:<60} {:>6.1} s", output.took.as_secs_f64());
         typed += 1;
     }
     ensure!(typed > 5, "only {typed} lines of the tour have a kubectl in them");
