@@ -99,6 +99,10 @@ fn applied(live: Option<&Value>, spec: &Value, by: &str, force: bool) -> Option<
     if !has_null(spec) {
         let (found, all) = (without_empty(&merged["spec"]), without_empty(spec));
         assert!(contains(&found, &all), "{spec} is not in {}", merged["spec"]);
+        let is_own = |entry: &Value| entry["manager"] == by && entry["operation"] == "Apply";
+        let entries = merged.pointer("/metadata/managedFields").and_then(Value::as_array);
+        let is_owned = entries.is_some_and(|it| it.iter().any(is_own));
+        assert!(is_owned || all == json!({}), "{by} does not own what it applied: {merged}");
     }
     let stored = admitted(merged, live, true)?;
     managed_is_sound(&stored);
