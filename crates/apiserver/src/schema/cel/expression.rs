@@ -111,6 +111,8 @@ const MAX_DEPTH: usize = 40;
 const MAX_BYTES: usize = 10 * 1024;
 /// What the parser gets: at most two thirds of it were used by the worst of that length.
 const PARSER_STACK: usize = 128 << 20;
+/// Its thread, whose panics are an error like any other: the library has some for what is no expression.
+pub(super) const PARSER: &str = "cel-parser";
 
 /// Parses an expression; the error is for whoever writes the schema.
 pub(super) fn parse(source: &str) -> Result<Expression, String> {
@@ -118,7 +120,8 @@ pub(super) fn parse(source: &str) -> Result<Expression, String> {
         return Err(format!("it has {} bytes: expected at most {MAX_BYTES}", source.len()));
     }
     let owned = source.to_string();
-    let thread = std::thread::Builder::new().stack_size(PARSER_STACK).spawn(move || parse_here(&owned));
+    let thread = std::thread::Builder::new().name(PARSER.into()).stack_size(PARSER_STACK);
+    let thread = thread.spawn(move || parse_here(&owned));
     let thread = thread.map_err(|error| format!("there is no thread to parse it: {error}"))?;
     thread.join().unwrap_or_else(|_| Err("the parser failed at it".to_string()))
 }
