@@ -4,7 +4,8 @@
 //! cargo run -p evroc-apiserver --example serve -- --crd-dir FOLDER [--state FOLDER] [--port PORT] [--bare]
 //! ```
 //!
-//! It says `KUBECONFIG=…` when it is ready and ends when its standard input does. Without `--state` nothing of it is left. `--bare` leaves
+//! It says `KUBECONFIG=…` when it is ready and ends when its standard input does. Without `--state` nothing of it is left, and
+//! `EVROC_TEST_STORE` says over which store it serves (`embedded`, or `etcd-3.4` for an etcd of its own). `--bare` leaves
 //! out what Kubernetes' own server for custom resources does not have by itself: core kinds, namespaces, garbage collection.
 
 use std::path::PathBuf;
@@ -15,12 +16,14 @@ use base64::engine::general_purpose::STANDARD;
 use evroc_apiserver::audit::FileAudit;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::{ApiServer, ServeOptions};
-use evroc_store::EmbeddedStore;
+use evroc_store::{EmbeddedStore, Store};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../tests/api/support/pki.rs"]
 mod pki;
+#[path = "../tests/api/support/store.rs"]
+mod store;
 
 #[derive(Default)]
 struct Arguments {
@@ -55,10 +58,16 @@ async fn main() {
         eprintln!("serve: {problem}");
         std::process::exit(2);
     });
-    let temporary = tempfile::tempdir().expect("a temporary folder");
-    let dir = arguments.state.unwrap_or_else(|| temporary.path().to_owned());
-    std::fs::create_dir_all(&dir).expect("make the state folder");
-    let store = Arc::new(EmbeddedStore::open(dir.join("store")).await.expect("open the store"));
+    // Ends an etcd, and removes everything, when it is dropped.
+    let temporary = store::TestState::new().await;
+    let (dir, store): (_, Arc<dyn Store>) = match arguments.state {
+        None => (temporary.dir().to_owned(), temporary.open().await),
+        Some(dir) => {
+            std::fs::create_dir_all(&dir).expect("make the state folder");
+            let store = EmbeddedStore::open(dir.join("store")).await.expect("open the store");
+            (dir, Arc::new(store))
+        }
+    };
     let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
     let mut builder = ApiServer::builder(store)
         .authorizer(Arc::new(GroupAuthorizer { unlimited }))

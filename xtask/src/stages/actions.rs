@@ -16,9 +16,9 @@ const NEED_ROOT: &[&str] = &["evroc-node", "evroc-vmm", "evrocd", "evroc-tests"]
 /// The suites over the finished product.
 const SUITES: &str = "evroc-tests suites";
 
-/// The API server's suite, which runs over any store.
-const API: &str = "evroc-apiserver api";
-/// What tells that suite which store, and the one that is not the default.
+/// The suites of the API, which run over any store.
+const API: &[&str] = &["evroc-apiserver api", "evroc-api-suite api"];
+/// What tells those suites which store, and the one that is not the default.
 const TEST_STORE: &str = "EVROC_TEST_STORE";
 const ETCD: &str = "etcd-3.4";
 
@@ -78,12 +78,11 @@ pub fn unit(run: &mut Run) -> Result<()> {
             run.test(&program, &[], NEED_ROOT.contains(&program.package.as_str()))?;
         }
     }
-    let api = run.programs.iter().find(|program| program.name == API).cloned();
-    match api {
-        // What it needs of a store, every store gives: the suite passes on both.
-        Some(api) => run.test_with(&api, &[(TEST_STORE, ETCD)], " on etcd"),
-        None => Ok(()),
+    // What the API needs of a store, every store gives: its suites pass on both.
+    for api in run.programs.clone().iter().filter(|program| API.contains(&program.name.as_str())) {
+        run.test_with(api, &[(TEST_STORE, ETCD)], " on etcd")?;
     }
+    Ok(())
 }
 
 /// The suites, one test after the other: they share two cores with the guests that they start.
