@@ -13,6 +13,7 @@ use crate::schema::{FieldError, status};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// For example `FieldValueInvalid`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// In words.
     pub message: String,

@@ -66,13 +66,13 @@ async fn main() -> Result<()> {
         Command::Record { dir } => record(&original, &dir).await?,
         Command::Definitions { dir } => accepts(&original, &dir).await?,
         Command::Replay { file } => {
-            let ours = Server::ours(&["--bare"]).await?;
+            let ours = Server::ours(&["--bare"], true).await?;
             let fine = replay(&Pair::new(ours.client().await?, original.client().await?, false), &file).await?;
             ours.stop().await?;
             fine
         }
         Command::Run { sequences, seed, dir, anew, time } => {
-            let ours = Server::ours(&["--bare"]).await?;
+            let ours = Server::ours(&["--bare"], true).await?;
             let pair = Pair::new(ours.client().await?, original.client().await?, false);
             let known = if anew { None } else { load(&dir, seed)? };
             let state = known.unwrap_or(State { seed, ..State::default() });

@@ -44,7 +44,7 @@ impl Server {
         }
         match std::env::var_os("EVROC_API_ORIGINAL") {
             Some(folder) => Self::original(Path::new(&folder), false).await,
-            None => Self::ours(&[]).await,
+            None => Self::ours(&[], false).await,
         }
     }
 
@@ -52,8 +52,9 @@ impl Server {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub async fn ours(arguments: &[&str]) -> Result<Self> {
+    pub async fn ours(arguments: &[&str], without_sync: bool) -> Result<Self> {
         let mut command = Command::new(serve_program()?);
+        keep_in(&mut command, without_sync);
         command.arg("--crd-dir").arg(kinds_dir()).args(arguments);
         Self::start(command, false).await
     }
@@ -68,6 +69,7 @@ impl Server {
         if without_sync {
             command.env("EVROC_REFERENCE_NO_SYNC", "1");
         }
+        keep_in(&mut command, without_sync);
         let server = Self::start(command, true).await?;
         install_kinds(&server.client().await?, &definitions(&kinds_dir())?).await?;
         Ok(server)
@@ -106,6 +108,14 @@ impl Server {
             program.wait().await.context("wait for the server's end")?;
         }
         Ok(())
+    }
+}
+
+/// Where only behaviour is compared, what is stored need not reach a disk: it goes to memory, if the machine has a folder for that.
+fn keep_in(command: &mut Command, without_sync: bool) {
+    let memory = Path::new("/dev/shm");
+    if without_sync && memory.is_dir() {
+        command.env("TMPDIR", memory);
     }
 }
 

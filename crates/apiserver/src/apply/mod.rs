@@ -15,6 +15,7 @@ mod conflict;
 mod managers;
 mod merge;
 mod path;
+mod reconcile;
 mod set;
 mod types;
 mod update;

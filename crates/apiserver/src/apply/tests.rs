@@ -338,3 +338,56 @@ fn the_default_manager_is_the_user_agents_program() {
     assert_eq!(default_manager("Mozilla"), "Mozilla");
     assert_eq!(default_manager(&"x".repeat(300)).len(), 128);
 }
+
+/// A schema of one list and one map, granular or atomic.
+fn changing(is_granular: bool) -> Model {
+    let (list, map) = if is_granular { ("map", "granular") } else { ("atomic", "atomic") };
+    let mut schema = json!({"type":"object","properties":{"spec":{"type":"object","properties":{
+        "list":{"type":"array","x-kubernetes-list-type":list,"items":{"type":"object","properties":{
+            "name":{"type":"string"},"value":{"type":"string"}}}},
+        "struct":{"type":"object","x-kubernetes-map-type":map,"properties":{"x":{"type":"string"},"y":{"type":"string"}}}}}}});
+    if is_granular {
+        schema["properties"]["spec"]["properties"]["list"]["x-kubernetes-list-map-keys"] = json!(["name"]);
+    }
+    Model::compile(&schema).unwrap()
+}
+
+/// As structured-merge-diff's own tests of schema changes: granular to atomic and back.
+#[test]
+fn ownership_follows_a_schema_that_changes() {
+    let (granular, atomic) = (changing(true), changing(false));
+    let one = json!({"list":[{"name":"a","value":"1"}],"struct":{"x":"1"}});
+    let two = json!({"list":[{"name":"b","value":"2"}],"struct":{"y":"2"}});
+    let apply = |model: &Model, live: Option<&Value>, spec: &Value, manager: &'static str, force| {
+        server_side_apply(model, live, &object(spec.clone()), force, &writer(manager, T1))
+    };
+    let live = apply(&granular, None, &one, "one", false).unwrap();
+    let live = apply(&granular, Some(&live), &two, "two", false).unwrap();
+    assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
+
+    // Now each is one field that both own; whoever changes it takes it from the other.
+    let conflict = apply(&atomic, Some(&live), &one, "one", false).unwrap_err();
+    assert_eq!(
+        conflict.to_string(),
+        "Apply failed with 2 conflicts: conflicts with \"two\":\n- .spec.list\n- .spec.struct"
+    );
+    let forced = apply(&atomic, Some(&live), &one, "one", true).unwrap();
+    assert_eq!(forced["spec"], one);
+    assert_eq!(owners(&forced), [r#"one Apply {"f:list":{},"f:struct":{}}"#]);
+    let mut updated = live.clone();
+    updated["spec"]["struct"] = json!({"x":"9"});
+    track_update(&atomic, Some(&live), &mut updated, &writer("three", T2));
+    assert_eq!(
+        owners(&updated),
+        [r#"one Apply {"f:list":{}}"#, r#"two Apply {"f:list":{}}"#, r#"three Update {"f:struct":{}}"#]
+    );
+
+    // From one field to many nothing is invented: whoever owned it all still does, and its parts go to whoever applies them.
+    let live = apply(&atomic, None, &one, "one", false).unwrap();
+    let live = apply(&granular, Some(&live), &two, "two", false).unwrap();
+    assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
+    assert_eq!(owners(&live)[0], r#"one Apply {"f:list":{},"f:struct":{}}"#);
+    let live = apply(&granular, Some(&live), &json!({}), "one", false).unwrap();
+    // What it held as part of the whole is nobody's now, and stays.
+    assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
+}

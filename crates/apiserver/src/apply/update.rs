@@ -5,6 +5,7 @@ use super::conflict::Conflict;
 use super::managers::{ManagerId, Managers, Operation, Owned};
 use super::merge::{merge, remove, with_structs};
 use super::path::Step;
+use super::reconcile::reconcile;
 use super::set::FieldSet;
 use super::types::Ty;
 use serde_json::Value;
@@ -73,6 +74,13 @@ fn displace(
     Ok(())
 }
 
+/// Brings what was recorded under an older schema to this one.
+fn follow_schema(managers: &mut Managers, ty: Ty<'_>) {
+    for owned in managers.values_mut() {
+        owned.fields = reconcile(&owned.fields, ty);
+    }
+}
+
 fn drop_unowned(managers: &mut Managers) {
     for owned in managers.values_mut() {
         owned.fields.remove(&UNOWNED);
@@ -90,6 +98,7 @@ pub(super) fn update(
     ignored: &FieldSet,
     now: &str,
 ) {
+    follow_schema(managers, ty);
     let Comparison { added, modified, removed } = compare(live, new, ty).without(ignored);
     let mut taken = modified;
     taken.extend(added);
@@ -126,6 +135,7 @@ impl Apply<'_> {
         managers: &mut Managers,
         force: bool,
     ) -> Result<Option<Value>, Vec<Conflict>> {
+        follow_schema(managers, self.ty);
         let merged = merge(live, applied, self.ty);
         let last = managers.get(&self.writer).cloned();
         let mut fields = fields_of(applied, self.ty);

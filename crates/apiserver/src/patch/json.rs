@@ -73,10 +73,15 @@ impl Work {
             "replace" => {
                 let (path, value) = (field("path")?, value());
                 self.depth = self.depth.max(steps(path) + depth(&value));
-                let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
-                let target = get_mut(parent, &key).ok_or_else(|| {
-                    format!("replace operation does not apply: doc is missing key: {path}: missing value")
-                })?;
+                let target = match path {
+                    "" => doc,
+                    _ => {
+                        let (parent, key) = locate(doc, path).ok_or_else(|| missing("replace", path))?;
+                        get_mut(parent, &key).ok_or_else(|| {
+                            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+                        })?
+                    }
+                };
                 *target = value;
             }
             "move" => {

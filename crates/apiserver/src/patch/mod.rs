@@ -105,17 +105,43 @@ pub fn apply_merge_patch(object: &Value, body: &[u8]) -> Result<Value, PatchErro
 /// What a strict reader finds wrong with a JSON patch's own form: duplicate and unknown fields of its operations. Join them
 /// with those of the patched object.
 pub fn json_patch_problems(body: &[u8]) -> Vec<String> {
-    let Ok((patch, duplicates)) = decode_strict(body) else { return Vec::new() };
-    let mut out: Vec<String> =
-        duplicates.iter().map(|d| format!("json patch duplicate field {}", go_quote(&d.path))).collect();
-    for (i, operation) in patch.as_array().into_iter().flatten().enumerate() {
-        for key in operation.as_object().into_iter().flat_map(|o| o.keys()) {
-            if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
-                out.push(format!("json patch unknown field {}", go_quote(&format!("[{i}].{key}"))));
+    let mut out: Vec<String> = Vec::new();
+    for (i, Keys(keys)) in serde_json::from_slice::<Vec<Keys>>(body).unwrap_or_default().into_iter().enumerate() {
+        for (position, key) in keys.iter().enumerate() {
+            let at = go_quote(&format!("[{i}].{key}"));
+            if keys[..position].contains(key) {
+                out.push(format!("json patch duplicate field {at}"));
+            } else if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
+                out.push(format!("json patch unknown field {at}"));
             }
         }
     }
     out
+}
+
+/// The keys of an object in the order in which they are written, each as often as it is.
+struct Keys(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Keys {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> serde::de::Visitor<'de> for Reader {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
+                    keys.push(key);
+                }
+                Ok(Keys(keys))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
 }
 
 /// What a strict reader finds wrong with a merge patch's own form: duplicate fields.

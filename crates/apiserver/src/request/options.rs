@@ -35,8 +35,8 @@ impl WriteOptions {
             if manager.len() > MANAGER_BYTES {
                 errors.push(FieldError::too_long("fieldManager", MANAGER_BYTES));
             }
-            if let Some(position) = manager.chars().position(char::is_control) {
-                let detail = format!("invalid character (at position {position})");
+            if let Some((position, found)) = manager.chars().enumerate().find(|it| it.1.is_control()) {
+                let detail = format!("invalid character U+{:04X} (at position {position})", u32::from(found));
                 errors.push(FieldError::invalid("fieldManager", json!(manager), detail));
             }
         }

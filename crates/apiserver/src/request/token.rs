@@ -45,9 +45,18 @@ impl ContinueToken {
             base64::DecodeError::InvalidByte(offset, _) => {
                 refuse(format_args!("illegal base64 data at input byte {offset}"))
             }
+            // One character alone is of no byte.
+            base64::DecodeError::InvalidLength(length) => {
+                refuse(format_args!("illegal base64 data at input byte {}", length.saturating_sub(1)))
+            }
             _ => foreign(),
         })?;
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(|_| foreign())?;
+        let wire: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| foreign())?;
+        let version = wire.get("v").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if wire.is_object() && version != FORMAT {
+            return Err(refuse(format_args!("server does not recognize this encoded version {version}")));
+        }
+        let wire: Wire = serde_json::from_value(wire).map_err(|_| foreign())?;
         let token = ContinueToken { revision: wire.rv, after: ObjectKey::from_text(&wire.start) };
         // One state has one token: no blanks, no other order, no other sum.
         if token.revision == 0 || token.encode() != text {

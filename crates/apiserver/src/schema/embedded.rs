@@ -15,20 +15,29 @@ pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Vec<U
     }
 }
 
+/// What keeps an embedded resource's metadata from being read at all, if anything does.
+pub(super) fn unreadable(object: &Value, root: &Node) -> Option<FieldError> {
+    let mut errors = Vec::new();
+    let mut check = |map: &Map<String, Value>, path: &str| errors.extend(read_metadata(map, path).err().map(|it| *it));
+    below(object, root, "", &mut check);
+    errors.into_iter().next()
+}
+
 pub(super) fn validate(object: &Value, root: &Node) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    below(object, root, "", &mut errors);
+    below(object, root, "", &mut |map, path| check(map, path, &mut errors));
     errors
 }
 
-fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+fn visit(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
     if let (true, Value::Object(map)) = (node.embedded, value) {
-        check(value, map, path, errors);
+        found(map, path);
     }
-    below(value, node, path, errors);
+    below(value, node, path, found);
 }
 
-fn below(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+/// Calls `found` with every embedded resource below.
+fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
     if !node.has_embedded {
         return;
     }
@@ -37,16 +46,16 @@ fn below(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
             for (name, entry) in map {
                 if let Some(child) = node.properties.get(name) {
                     let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    visit(entry, child, &path, errors);
+                    visit(entry, child, &path, found);
                 } else if let Some(child) = &node.additional {
-                    visit(entry, child, &format!("{path}[{name}]"), errors);
+                    visit(entry, child, &format!("{path}[{name}]"), found);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(child) = &node.items {
                 for (i, item) in items.iter().enumerate() {
-                    visit(item, child, &format!("{path}[{i}]"), errors);
+                    visit(item, child, &format!("{path}[{i}]"), found);
                 }
             }
         }
@@ -54,7 +63,19 @@ fn below(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check(object: &Value, map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+/// The metadata of an embedded resource in an object of its own.
+fn read_metadata(map: &Map<String, Value>, path: &str) -> Result<Option<Value>, Box<FieldError>> {
+    let Some(metadata) = map.get("metadata") else { return Ok(None) };
+    let mut copy = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
+    match coerce_metadata(&mut copy) {
+        Ok(_) => Ok(Some(copy)),
+        Err(problem) => {
+            Err(Box::new(FieldError::invalid(format!("{path}.metadata"), metadata.clone(), problem.to_string())))
+        }
+    }
+}
+
+fn check(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
     for field in ["apiVersion", "kind"] {
         let here = format!("{path}.{field}");
         match map.get(field) {
@@ -78,13 +99,12 @@ fn check(object: &Value, map: &Map<String, Value>, path: &str, errors: &mut Vec<
             Some(other) => errors.push(FieldError::invalid(here, other.clone(), "must be a string")),
         }
     }
-    let Some(metadata) = map.get("metadata") else { return };
-    let mut copy = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
-    if let Err(problem) = coerce_metadata(&mut copy) {
-        errors.push(FieldError::invalid(format!("{path}.metadata"), metadata.clone(), problem.to_string()));
-        return;
-    }
-    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+    let mut copy = match read_metadata(map, path) {
+        Ok(Some(copy)) => copy,
+        Ok(None) => return,
+        Err(error) => return errors.push(*error),
+    };
+    let text = |key: &str| map["metadata"][key].as_str().unwrap_or_default();
     let name = text("name");
     let segment = match name {
         "." => Some("may not be '.'"),

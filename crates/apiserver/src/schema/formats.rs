@@ -113,6 +113,11 @@ fn is_date_time(text: &str) -> bool {
     is_date(date) && &parts[1] <= "23" && &parts[2] <= "59" && &parts[3] <= "59"
 }
 
+/// A duration as Go's `time.ParseDuration` reads it: `1h30m`.
+pub fn is_go_duration(text: &str) -> bool {
+    GO_DURATION.is_match(text)
+}
+
 /// Go's durations, or words anywhere in the text: `1 day`.
 fn is_duration(text: &str) -> bool {
     const EXACT: [&str; 11] = ["ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"];

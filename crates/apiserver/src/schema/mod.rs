@@ -19,6 +19,8 @@ mod pattern;
 mod prune;
 mod validate;
 
+pub use formats::is_go_duration;
+
 pub use error::{FieldError, Reason};
 pub use node::{ListType, MapType, Node, Type};
 
@@ -93,6 +95,11 @@ impl Model {
         prune::prune(object, &self.root)
     }
 
+    /// What keeps an embedded resource's metadata from being read at all, if anything does.
+    pub fn unreadable(&self, object: &Value) -> Option<FieldError> {
+        embedded::unreadable(object, &self.root)
+    }
+
     /// Fills in the defaults of the schema.
     pub fn default(&self, object: &mut Value) {
         defaults::default(object, &self.root);
@@ -113,6 +120,14 @@ impl Model {
     pub fn validate_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = validate::validate(object, old, &self.root);
         errors.extend(embedded::validate(object, &self.root));
+        let before: Vec<FieldError> = errors.iter().chain(earlier).cloned().collect();
+        errors.extend(self.validate_rules_after(object, old, &before));
+        errors
+    }
+
+    /// What is checked beside the fields themselves: keys of lists, and rules.
+    pub fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         // A list that already was wrong does not refuse an update of something else.
         if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
             errors.extend(lists::validate(object, &self.root));

@@ -378,10 +378,15 @@ fn bad_schemas_are_refused_with_the_place() {
     }
     let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.a =="}]});
     assert!(matches!(Model::compile(&rule), Err(SchemaError::Rule { .. })));
-    let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.l.all(i, v, v > i)"}]});
+    let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"cel.bind(x, self.a, x == x)"}]});
     assert_eq!(
         Model::compile(&rule).unwrap_err().to_string(),
-        r#"schema at the root: rule "self.l.all(i, v, v > i)" cannot be compiled: all in this form is not supported"#
+        r#"schema at the root: rule "cel.bind(x, self.a, x == x)" cannot be compiled: bind in this form is not supported"#
+    );
+    let rule = json!({"type":"object","x-kubernetes-validations":[{"rule":"self.l.all(i + 1, v, v > i)"}]});
+    assert_eq!(
+        Model::compile(&rule).unwrap_err().to_string(),
+        r#"schema at the root: rule "self.l.all(i + 1, v, v > i)" cannot be compiled: argument 1 of all must be a simple name"#
     );
     let nullable = json!({"type":"object","properties":{"a":{"type":"string","nullable":true}},"x-kubernetes-validations":[{"rule":"!has(self.a)"}]});
     assert!(model(nullable).validate(&json!({"a":null}), None).is_empty());
@@ -431,4 +436,36 @@ fn what_rules_cost_is_bounded() {
         let error = model(rule).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
+}
+
+#[test]
+fn rules_may_use_two_variables_and_sort() {
+    let spec = json!({"m": {"a": "1", "b": "2"}, "l": [{"k": "y", "v": "2"}, {"k": "x", "v": "1"}], "min": 2});
+    for (rule, holds) in [
+        ("self.m.all(k, v, k != v)", true),
+        ("self.m.all(k, v, v == '1')", false),
+        ("self.m.exists(k, v, k == 'b' && v == '2')", true),
+        ("self.m.exists(k, v, k == 'b' && v == '1')", false),
+        ("self.m.existsOne(k, v, v != '')", false),
+        ("self.l.exists_one(i, it, it.k == 'x' && i == 1)", true),
+        ("self.l.transformList(i, it, it.k + string(i)) == ['y0', 'x1']", true),
+        ("self.l.transformList(i, it, i > 0, it.k) == ['x']", true),
+        ("self.m.transformMap(k, v, v + k) == {'a': '1a', 'b': '2b'}", true),
+        ("self.m.transformMap(k, v, v == '2', k) == {'b': 'b'}", true),
+        ("self.m.transformMapEntry(k, v, {v: k}) == {'1': 'a', '2': 'b'}", true),
+        ("self.l.transformMapEntry(i, it, i == 0, {it.k: i}) == {'y': 0}", true),
+        ("self.l.sortBy(it, it.k).map(it, it.v) == ['1', '2']", true),
+        ("self.l.sortBy(it, -int(it.v)).map(it, it.v) == ['2', '1']", true),
+        // A variable is hidden by a nearer one of its name, and only there.
+        ("self.m.all(k, v, self.m.exists(v, k, k == '2') && v.matches('^[12]$'))", true),
+        ("self.m.all(k, v, [v].all(v, v == self.m[k]) && self.l.exists(i, it, it.v == v))", true),
+        ("self.l.all(i, it, self.l.all(j, other, i == j || it.k != other.k))", true),
+        ("self.l.map(it, it.k).sort() == ['x', 'y'] && self.l.first().value().k == 'y'", true),
+    ] {
+        let errors = lines(with_rules(json!([{"rule": rule}])).validate(&json!({"spec": spec}), None));
+        assert_eq!(errors.is_empty(), holds, "{rule}: {errors:?}");
+    }
+    let twice = with_rules(json!([{"rule": "self.l.transformMapEntry(i, it, {'a': i}).size() > 0"}]));
+    let found = lines(twice.validate(&json!({"spec": spec}), None));
+    assert!(found[0].contains("key 'a' already exists"), "{found:?}");
 }

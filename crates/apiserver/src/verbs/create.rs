@@ -58,14 +58,9 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
         )),
         _ => error,
     })?;
-    check_version(call, &object, options)?;
     call.take_in(&mut object);
-    let told = call.warnings.len();
-    admit_fields(call, &mut object, &duplicates, options)?;
-    if object.get("kind").and_then(Value::as_str) != Some(call.registered.kind.kind.as_str()) {
-        // What another kind's fields are is not for this one to say.
-        call.warnings.truncate(told);
-    }
+    admit_fields(call, &mut object, content::field_problems(&[], &duplicates), options)?;
+    check_version(call, &object)?;
     Ok(object)
 }
 
@@ -80,21 +75,44 @@ fn fill_type(call: &Call, object: &mut Value) {
     }
 }
 
-/// Prunes and defaults; reports what was dropped.
+/// Prunes and defaults; reports what was dropped, after the problems that are known already. Of another kind nothing but `metadata` is known, and that stays as it is
+/// until it is refused; of another version of this kind nothing else.
 pub(super) fn admit_fields(
     call: &mut Call,
     object: &mut Value,
-    duplicates: &[String],
+    mut problems: Vec<String>,
     options: WriteOptions,
 ) -> Result<(), ApiError> {
     let registered = call.registered.clone();
-    let (kind, version) = (&registered.kind.kind, &registered.kind.version);
+    let (group, version, kind) = type_of(object);
     let refuse = |why: String| {
-        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+        ApiError::bad_request(match (group.as_str(), version.as_str()) {
+            ("", "") => NO_API_VERSION.to_owned(),
+            _ => format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"),
+        })
     };
-    let mut unknown = metadata::admit(object).map_err(refuse)?;
-    unknown.extend(registered.model.prune(object).into_iter().map(|it| it.path));
-    let problems = content::field_problems(&unknown, duplicates);
+    let own_kind = &registered.kind.kind;
+    let unreadable =
+        |why| ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {own_kind}: {why}"));
+    let mut unknown = metadata::admit(object).map_err(unreadable)?;
+    let is_own_kind = group == registered.kind.group && kind == registered.kind.kind;
+    let is_own_version = is_own_kind && version == registered.kind.version;
+    if is_own_version {
+        if let Some(error) = registered.model.unreadable(object) {
+            return Err(refuse(error.to_string()));
+        }
+        unknown.extend(registered.model.prune(object).into_iter().map(|it| it.path));
+    } else if is_own_kind {
+        let known = ["apiVersion", "kind", "metadata"];
+        let mut others: Vec<String> = object.as_object().into_iter().flat_map(|it| it.keys().cloned()).collect();
+        others.retain(|it| !known.contains(&it.as_str()));
+        if let Some(map) = object.as_object_mut() {
+            map.retain(|key, _| known.contains(&key.as_str()));
+        }
+        others.sort();
+        unknown.extend(others);
+    }
+    problems.extend(content::field_problems(&unknown, &[]));
     match options.field_validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => call.warnings.extend(problems),
@@ -103,47 +121,63 @@ pub(super) fn admit_fields(
             return Err(refuse(format!("strict decoding error: {}", problems.join(", "))));
         }
     }
-    registered.model.default(object);
+    if is_own_version {
+        registered.model.default(object);
+    }
     Ok(())
 }
 
-/// `apiVersion` must be that of the path. Of another version Kubernetes knows no field, and says so first.
-fn check_version(call: &mut Call, object: &Value, options: WriteOptions) -> Result<(), ApiError> {
+/// What Kubernetes says of an object whose version it looks for and does not find.
+pub(super) const NO_API_VERSION: &str = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
+
+/// Group, version and kind that an object says it is of.
+fn type_of(object: &Value) -> (String, String, String) {
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    (group.to_owned(), version.to_owned(), text("kind").to_owned())
+}
+
+/// Whether an object says that it is of the call's kind.
+pub(super) fn is_of_kind(call: &Call, object: &Value) -> bool {
+    let (group, _, kind) = type_of(object);
+    group == call.registered.kind.group && kind == call.registered.kind.kind
+}
+
+/// `apiVersion` must be that of the path.
+fn check_version(call: &Call, object: &Value) -> Result<(), ApiError> {
     let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let expected = &call.registered.api_version;
     if api_version == expected {
         return Ok(());
     }
-    let refused = ApiError::bad_request(format!(
+    Err(ApiError::bad_request(format!(
         "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-    ));
-    if options.field_validation == FieldValidation::Warn && !api_version.is_empty() {
-        let own = ["apiVersion", "kind", "metadata"];
-        let mut unknown: Vec<&String> = object.as_object().into_iter().flat_map(|it| it.keys()).collect();
-        unknown.retain(|it| !own.contains(&it.as_str()));
-        unknown.sort();
-        call.warnings.extend(unknown.into_iter().map(|it| format!("unknown field {it:?}")));
-    }
-    Err(refused)
+    )))
 }
 
-/// `kind` must be that of the path.
-pub(super) fn check_kind(call: &Call, object: &Value) -> Result<(), ApiError> {
+/// `kind` and `apiVersion` must be those of the path.
+pub(super) fn check_type(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let registered = &call.registered;
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
     // A status is taken from whatever it stands in: the rest of that is not looked at.
-    if kind == registered.kind.kind || call.info.subresource == "status" {
+    if call.info.subresource == "status" {
         return Ok(());
     }
-    let expected = format!("must be {}", registered.kind.kind);
-    let named = Named { group: &registered.kind.group, resource: kind, name: strategy::metadata_text(object, "name") };
-    Err(ApiError::invalid(named, &[FieldError::invalid("kind", kind.into(), expected)]))
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    for (field, expected) in [("kind", &registered.kind.kind), ("apiVersion", &registered.api_version)] {
+        if text(field) != expected {
+            let error = FieldError::invalid(field, text(field).into(), format!("must be {expected}"));
+            // Its fields are not looked at, its rules are.
+            let more = registered.model.validate_rules_after(object, old, std::slice::from_ref(&error));
+            return Err(refuse_object(object, &[vec![error], more].concat()));
+        }
+    }
+    Ok(())
 }
 
-/// Both, of a patched object.
-pub(super) fn check_type(call: &mut Call, object: &Value) -> Result<(), ApiError> {
-    check_version(call, object, WriteOptions { field_validation: FieldValidation::Ignore, ..WriteOptions::default() })?;
-    check_kind(call, object)
+/// The 422 for an object, under the kind that it says it is of.
+pub(super) fn refuse_object(object: &Value, errors: &[FieldError]) -> ApiError {
+    let (group, _, kind) = type_of(object);
+    ApiError::invalid(Named { group: &group, resource: &kind, name: strategy::metadata_text(object, "name") }, errors)
 }
 
 /// The namespace in the body must be the path's; a missing one is filled in.
@@ -169,11 +203,10 @@ pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), Api
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, options)?;
-    check_kind(call, &object)?;
     let told = strategy::warnings(&object, None);
     let made = create_object(call, object, Tracking::Update).await;
     // What is refused as invalid is not also warned of.
-    if made.as_ref().err().is_none_or(|error| error.reason == "AlreadyExists") {
+    if made.as_ref().err().is_none_or(|error| matches!(error.reason, "AlreadyExists" | "")) {
         call.warnings.extend(told);
     }
     call.answer(StatusCode::CREATED, made?)
@@ -217,10 +250,12 @@ async fn try_create(
         let name = meta_validate::generate_name(base, five());
         strategy::metadata_mut(&mut object).insert("name".into(), name.into());
     }
+    check_type(call, &object, None)?;
     let now = call.time_text();
     // What does not fit the schema's structure (a status that is dropped below) is owned by nobody, as in Kubernetes.
     let is_typed = apply::fits(&registered.model, &object);
-    let has_revision = !strategy::metadata_text(&object, "resourceVersion").is_empty();
+    let is_generated_for = !strategy::metadata_text(&object, "generateName").is_empty();
+    let revision = strategy::metadata_text(&object, "resourceVersion").to_owned();
     strategy::prepare_create(registered, &mut object, &Uuid::new_v4().to_string(), &now);
     if let Some(prepare) = &registered.kind.prepare {
         prepare(&mut object, None);
@@ -232,8 +267,9 @@ async fn try_create(
         strategy::metadata_mut(&mut object).shift_remove("managedFields");
     }
     let name = strategy::metadata_text(&object, "name").to_owned();
-    submit::validate(call, &object, None)?;
-    if has_revision && tracking == Tracking::Update && call.query.text("dryRun").is_none() {
+    submit::validate(call, None, &object, None)?;
+    let is_dry_run = call.query.text("dryRun").is_some();
+    if !revision.is_empty() && tracking == Tracking::Update && !is_dry_run {
         return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
     }
     let key = call.key_of(&name);
@@ -244,6 +280,10 @@ async fn try_create(
                 return Err(ApiError::conflict(call.named(&name), "the name is taken: choose another one"));
             }
             let mut error = ApiError::already_exists(call.named(&name));
+            if is_generated_for {
+                error.message += ", the server was not able to generate a unique name for the object";
+                error.retry_after_seconds = 1;
+            }
             if there.is_deleting {
                 error.message = format!("object is being deleted: {}", error.message);
             }
@@ -251,6 +291,12 @@ async fn try_create(
         }
         let guards = submit::guards(call, &name).await?;
         match submit::submit(call, &key, None, Some(&object), guards).await? {
+            Submitted::Done(wire) if is_dry_run && !revision.is_empty() => {
+                // No store has replaced what was sent.
+                let mut shown: Value = serde_json::from_slice(&wire).map_err(ApiError::internal)?;
+                strategy::metadata_mut(&mut shown).insert("resourceVersion".into(), revision.into());
+                return Ok(serde_json::to_vec(&shown).map_err(ApiError::internal)?.into());
+            }
             Submitted::Done(wire) => return Ok(wire),
             Submitted::ObjectChanged | Submitted::NamespaceChanged => {}
         }
@@ -272,7 +318,7 @@ pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writ
 pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut object = decode(call, options)?;
-    check_kind(call, &object)?;
+    check_type(call, &object, None)?;
     if call.registered.kind.is_namespaced() {
         check_namespace(call, &mut object)?;
     }

@@ -158,6 +158,9 @@ pub(crate) async fn dispatch(
     }
     let (parts, body) = request.into_parts();
     let accepted = negotiate::object_form(&parts.headers)?;
+    if let Some(timeout) = query.text("timeout").filter(|_| info.verb != "watch") {
+        check_timeout(timeout)?;
+    }
     let has_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let body = if has_body { content::read(body).await? } else { Bytes::new() };
     let headers = parts.headers;
@@ -186,6 +189,18 @@ pub(crate) async fn dispatch(
         response = respond::compress(&call.headers, response);
     }
     Ok(response)
+}
+
+/// `timeout` is a duration in Go's form.
+fn check_timeout(text: &str) -> Result<(), ApiError> {
+    if crate::schema::is_go_duration(text) {
+        return Ok(());
+    }
+    let why = match text.parse::<f64>() {
+        Ok(_) => "missing unit in",
+        Err(_) => "invalid",
+    };
+    Err(ApiError::bad_request(format!("invalid timeout specified in the request URL - time: {why} duration {text:?}")))
 }
 
 async fn route(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {

@@ -38,13 +38,15 @@ impl From<PatchError> for ApiError {
 pub(super) async fn patch(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     match content::media_type(&call.headers).as_str() {
         "application/json-patch+json" => {
-            change(call, |object, body| Ok(patches::apply_json_patch(object, body)?)).await
+            change(call, patches::json_patch_problems, |object, body| Ok(patches::apply_json_patch(object, body)?))
+                .await
         }
         "application/merge-patch+json" => {
-            change(call, |object, body| Ok(patches::apply_merge_patch(object, body)?)).await
+            change(call, patches::merge_patch_problems, |object, body| Ok(patches::apply_merge_patch(object, body)?))
+                .await
         }
         "application/strategic-merge-patch+json" if call.registered.kind.is_typed => {
-            change(call, strategic::apply).await
+            change(call, patches::merge_patch_problems, strategic::apply).await
         }
         "application/apply-patch+yaml" => server_side_apply(call).await,
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
@@ -53,6 +55,7 @@ pub(super) async fn patch(call: &mut Call) -> Result<Response<ResponseBody>, Api
 
 async fn change(
     call: &mut Call,
+    problems: fn(&[u8]) -> Vec<String>,
     edit: impl Fn(&Value, &[u8]) -> Result<Value, ApiError>,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
@@ -67,13 +70,24 @@ async fn change(
         call.show(&mut shown);
         let mut object = edit(&shown, &body).map_err(|error| unread(error, options))?;
         call.take_in(&mut object);
-        check_type(call, &object)?;
-        check_namespace(call, &mut object)?;
         let patched = go_json(&object);
-        admit_fields(call, &mut object, &[], options).map_err(|error| refuse_patched(error, patched))?;
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        if text("kind").is_empty() {
+            let why = format!("Object 'Kind' is missing in '{patched}'");
+            return Err(refuse_patch(patched, why));
+        }
+        let has_version = !text("apiVersion").is_empty();
+        admit_fields(call, &mut object, problems(&body), options).map_err(|error| refuse_patched(error, patched))?;
+        if !has_version {
+            let mut error = ApiError::internal(create::NO_API_VERSION);
+            error.causes.push(Cause { message: create::NO_API_VERSION.into(), ..Cause::default() });
+            return Err(error);
+        }
+        check_namespace(call, &mut object)?;
         check_name(call, &object)?;
         check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
+        check_type(call, &object, Some(&live.object))?;
         Ok(Wanted { object, is_tracked: false })
     })
     .await?;
@@ -86,6 +100,15 @@ fn unread(error: ApiError, options: WriteOptions) -> ApiError {
     if is_other && options.field_validation == FieldValidation::Ignore {
         return ApiError::bad_request("Invalid JSON Patch");
     }
+    if options.field_validation == FieldValidation::Ignore
+        && let Some(what) = error.message.strip_prefix("error decoding patch: ")
+        && let Some(what) = what.strip_suffix("handlers.jsonPatchOp")
+    {
+        let what = what
+            .strip_suffix("[]")
+            .map_or_else(|| format!("{what}jsonpatch.Operation"), |it| format!("{it}jsonpatch.Patch"));
+        return ApiError::bad_request(what);
+    }
     error
 }
 
@@ -93,6 +116,10 @@ fn unread(error: ApiError, options: WriteOptions) -> ApiError {
 fn refuse_patched(error: ApiError, patched: String) -> ApiError {
     let Some((_, problem)) = error.message.split_once(" cannot be handled as a ") else { return error };
     let Some((_, problem)) = problem.split_once(": ") else { return error };
+    refuse_patch(patched, problem.to_owned())
+}
+
+fn refuse_patch(patched: String, problem: String) -> ApiError {
     let cause = FieldError::invalid("patch", patched.into(), problem);
     ApiError::invalid(Named { group: "", resource: "", name: "" }, &[cause])
 }
@@ -131,14 +158,14 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
             return call.answer(StatusCode::OK, changed?);
         }
         let Wanted { object, .. } = merge(call, None, &applied)?;
-        check_name(call, &object)?;
-        update::revision_number(&object)?;
         let uid = strategy::metadata_text(&applied, "uid");
         if !uid.is_empty() {
             let why =
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(ApiError::conflict(call.named(&call.info.name), why));
         }
+        check_name(call, &object)?;
+        update::revision_number(&object)?;
         let told = strategy::warnings(&object, None);
         match create::create_object(call, object, Tracking::Done).await {
             // Somebody else made it meanwhile.

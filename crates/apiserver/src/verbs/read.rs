@@ -87,8 +87,8 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     // What cannot be read at all is told before what does not go together.
     query.number("limit")?;
     query.number("timeoutSeconds")?;
-    options::check_list(query, false)?;
     let selection = Selection::parse(&call.registered, &call.info, query)?;
+    options::check_list(query, false)?;
     let page = select(call, &selection).await?;
     let mut metadata = json!({"continue": "", "resourceVersion": page.revision.to_string()});
     if page.more
@@ -133,6 +133,11 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
             (Some(token.revision), Some(token.after.as_str()))
         }
         (None, Some(exact), Some("Exact")) => {
+            cache.wait_for(exact).await?;
+            (Some(exact), None)
+        }
+        // Pages begin at the revision that is named, as in Kubernetes.
+        (None, Some(exact), None) if exact > 0 && limit.is_some() => {
             cache.wait_for(exact).await?;
             (Some(exact), None)
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::delete_options::DeleteOptions;
-use super::{Call, strategy};
+use super::{Call, create, strategy};
 use crate::error::{ApiError, Cause, Named};
 use crate::kind::{ClaimKey, ClaimRefusal, ScalePaths};
 use crate::meta_validate;
@@ -57,8 +57,8 @@ pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
     Some(Live { object, revision: cached.revision })
 }
 
-/// All that is wrong with an object.
-pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+/// All that is wrong with an object; `sent` is what it was made from, where that says that it is of another kind.
+pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let registered = &call.registered;
     let mut errors: Vec<FieldError> = meta_validate::validate_metadata(object, old, registered.kind.is_namespaced());
     if old.is_some() {
@@ -87,7 +87,10 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors))
+    match sent {
+        Some(sent) => Err(create::refuse_object(sent, &errors)),
+        None => Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors)),
+    }
 }
 
 /// What the scale subresource shows must be whole numbers, whatever the schema says.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::create::{check_kind, check_namespace, decode, writer};
+use super::create::{self, check_namespace, check_type, decode, writer};
 use super::submit::{self, Guards, Live, Submitted};
 use super::{Call, strategy};
 use crate::apply;
@@ -32,9 +32,9 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     check_name(call, &object)?;
     let wire = change(call, |call, live| {
         check_uid(call, &object, live)?;
-        check_kind(call, &object)?;
         check_has_revision(call, &object)?;
         check_revision(call, &object, live)?;
+        check_type(call, &object, Some(&live.object))?;
         Ok(Wanted { object: object.clone(), is_tracked: false })
     })
     .await?;
@@ -129,8 +129,14 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let key = call.key();
     let Wanted { mut object, is_tracked } = wanted;
     check_name(call, &object)?;
-    let is_typed = apply::fits(&registered.model, &object);
+    let is_own = create::is_of_kind(call, &object);
+    let is_typed = is_own && apply::fits(&registered.model, &object);
+    let sent = (!is_own).then(|| object.clone());
     strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
+    if sent.is_some() {
+        // Of what it was sent in, nothing was known; here it is.
+        registered.model.prune(&mut object);
+    }
     if let Some(prepare) = &registered.kind.prepare {
         prepare(&mut object, Some(&live.object));
     }
@@ -143,7 +149,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
         // Whose fields these are cannot be told.
         strategy::metadata_mut(&mut object).shift_remove("managedFields");
     }
-    submit::validate(call, &object, Some(&live.object))?;
+    submit::validate(call, sent.as_ref(), &object, Some(&live.object))?;
     let is_gone = strategy::is_deleting(&object) && strategy::is_finalized(registered, &object);
     if !is_gone && apply::keep_times_if_unchanged(&live.object, &mut object) {
         return Ok(Some(serde_json::to_vec(&live.object).unwrap_or_default().into()));

@@ -100,7 +100,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         cursor,
         begin,
         with_bookmarks,
-        ends_initial: initial == Some(true) && with_bookmarks,
+        // Also for those who ask for the state in the old way, as Kubernetes.
+        ends_initial: wants_state && with_bookmarks,
         stopping: call.shared().stopping.clone(),
     };
     let stream = watcher.into_stream(first, timeout);

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use serde_json::{Map, Value, json};
 
 /// The kinds that sequences are about: plural, kind.
-pub const KINDS: &[(&str, &str)] = &[("disks", "Disk"), ("widgets", "Widget")];
+pub const KINDS: &[(&str, &str)] = &[("disks", "Disk"), ("widgets", "Widget"), ("gadgets", "Gadget")];
 
 /// One of several, each as likely as the other.
 pub fn pick<T: Clone>(rng: &mut StdRng, all: &[T]) -> T {
@@ -22,7 +22,7 @@ pub fn once_in(rng: &mut StdRng, n: u32) -> bool {
 pub fn object(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Value {
     let mut object = json!({"apiVersion": "test.example/v1", "kind": kind, "metadata": metadata(rng, name)});
     if !once_in(rng, 15) {
-        object["spec"] = if plural == "disks" { disk_spec(rng) } else { widget_spec(rng) };
+        object["spec"] = spec(rng, plural);
     }
     if once_in(rng, 6) {
         object["status"] = status(rng, plural);
@@ -31,6 +31,16 @@ pub fn object(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Value {
         spoil(rng, &mut object);
     }
     object
+}
+
+/// A spec of a kind.
+pub fn spec(rng: &mut StdRng, plural: &str) -> Value {
+    match plural {
+        "disks" => disk_spec(rng),
+        "gadgets" => super::gadgets::spec(rng),
+        "zones" => pick(rng, &[json!({"city": "x"}), json!({"city": "y"}), json!({}), json!({"city": 1, "odd": 2})]),
+        _ => widget_spec(rng),
+    }
 }
 
 /// Metadata; the name is left out where it is empty.
@@ -195,14 +205,15 @@ fn widget_spec(rng: &mut StdRng) -> Value {
     Value::Object(spec)
 }
 
-/// Takes a few of the fields: right values mostly.
-fn fill(rng: &mut StdRng, spec: &mut Map<String, Value>, optional: &[(&str, &[Value], &[Value])]) {
+/// Takes a few of the fields, each with its right and its wrong values: right ones mostly.
+pub(super) fn fill<V: AsRef<[Value]>>(rng: &mut StdRng, spec: &mut Map<String, Value>, optional: &[(&str, V, V)]) {
     let chance = (optional.len() as u32 / 3).max(2);
     for (name, right, wrong) in optional {
         if !once_in(rng, chance) {
             continue;
         }
-        let all = if right.is_empty() || once_in(rng, 10) { wrong } else { right };
+        let (right, wrong) = (right.as_ref(), wrong.as_ref());
+        let all = if right.is_empty() || (!wrong.is_empty() && once_in(rng, 10)) { wrong } else { right };
         spec.insert((*name).into(), pick(rng, all));
     }
 }
@@ -225,12 +236,48 @@ pub fn status(rng: &mut StdRng, plural: &str) -> Value {
         json!({"conditions": [{"type": "Ready"}]}),
         json!({"observed": 9_007_199_254_740_993_i64}),
     ];
-    if plural == "disks" { pick(rng, &disks) } else { pick(rng, &widgets) }
+    let gadgets = [
+        json!({"phase": "Ready", "count": 1}),
+        json!({"count": 0}),
+        json!({"phase": null}),
+        json!({"count": -1}),
+        json!({"odd": 1}),
+        json!([]),
+    ];
+    match plural {
+        "disks" => pick(rng, &disks),
+        "gadgets" => pick(rng, &gadgets),
+        _ => pick(rng, &widgets),
+    }
+}
+
+/// What clients send as `managedFields`: nothing, one empty entry, somebody's, nonsense.
+pub fn managed_fields(rng: &mut StdRng) -> Value {
+    let entry = |operation: &str, fields: Value| {
+        json!([{
+            "manager": "four", "operation": operation, "apiVersion": "test.example/v1", "time": "2026-01-02T03:04:05Z",
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
+        }])
+    };
+    let spec = json!({"f:spec": {"f:size": {}, "f:sizeGb": {}, "f:owner": {}}});
+    pick(
+        rng,
+        &[
+            json!([]),
+            json!([{}]),
+            Value::Null,
+            entry("Apply", spec.clone()),
+            entry("Update", spec.clone()),
+            entry("Odd", spec),
+            entry("Apply", json!({"f:spec": 1})),
+            entry("Apply", json!({"spec": {}})),
+        ],
+    )
 }
 
 /// Makes something of it wrong that no schema speaks of.
 fn spoil(rng: &mut StdRng, object: &mut Value) {
-    match rng.random_range(0..12) {
+    match rng.random_range(0..15) {
         0 => object["kind"] = json!("Other"),
         1 => object["apiVersion"] = json!("test.example/v2"),
         2 => object["metadata"]["namespace"] = json!("elsewhere"),
@@ -242,6 +289,9 @@ fn spoil(rng: &mut StdRng, object: &mut Value) {
         8 => object["metadata"]["deletionTimestamp"] = json!("2020-01-01T00:00:00Z"),
         9 => object["top"] = json!("level"),
         10 => object["metadata"]["managedFields"] = json!([]),
+        11 => object["metadata"]["managedFields"] = managed_fields(rng),
+        12 => object["apiVersion"] = pick(rng, &[json!("v1"), json!(""), json!("other.example/v1")]),
+        13 => object["metadata"]["generateName"] = json!("gen-"),
         _ => object["metadata"]["selfLink"] = json!("/x"),
     }
 }

@@ -11,16 +11,17 @@ use super::{Seen, Sequence, explain};
 pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen) -> Option<&'static str> {
     let request = sequence.steps.get(step)?;
     let differs = explain(&whole(ours), &whole(original));
-    let says = |seen: &Seen, text: &str| seen.body["message"].as_str().is_some_and(|it| it.contains(text));
-    if says(ours, ": kind: Invalid value") && original.code == 422 {
-        return Some("another-kind-is-all");
-    }
     if request.media_type.contains("merge-patch") && request.body.as_ref().is_some_and(Value::is_array) {
         return Some("list-as-merge-patch").filter(|_| ours.code >= 400 && original.code >= 400);
     }
     let scaled = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
     // A watch is opened before what it sees.
     let scaled = scaled || (request.method == "WATCH" && sequence.steps.iter().any(|it| it.path.contains("/scale")));
+    let is_about_scale =
+        |seen: &Seen| seen.body["message"].as_str().is_some_and(|it| it.contains("subresource \"scale\""));
+    if scaled && is_about_scale(ours) {
+        return Some("scale-has-a-manager");
+    }
     let reason_for = |line: &str| {
         let is_token = line.starts_with(".body.metadata.continue: ") && line.ends_with(" | \"token\"");
         match line {
@@ -28,6 +29,7 @@ pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen)
                 Some("no-empty-last-page")
             }
             _ if line.ends_with(".time: \"time\" | null") => Some("time-lost-on-the-way"),
+            _ if line.ends_with(".selfLink: null | \"/x\"") => Some("no-self-link"),
             _ if scaled && (line.contains("managedFields") || line.contains(".resourceVersion: ")) => {
                 Some("scale-has-a-manager")
             }

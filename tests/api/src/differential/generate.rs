@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::bodies::{KINDS, labels, metadata, object, once_in, pick, status};
+use super::bodies::{KINDS, labels, managed_fields, metadata, object, once_in, pick, spec, status};
 use super::{Sequence, Step};
 
 const MERGE: &str = "application/merge-patch+json";
@@ -32,12 +32,56 @@ pub fn sequence(seed: u64) -> Sequence {
         let at = rng.random_range(0..steps.len());
         steps.insert(at, watch(&mut rng, plural));
     }
+    if once_in(&mut rng, 12) {
+        let zones = zones(&mut rng);
+        steps.extend(zones);
+    }
     Sequence { steps }
+}
+
+/// A few steps about one object of a kind without namespaces: others are there too, so that lists ask for it alone.
+fn zones(rng: &mut StdRng) -> Vec<Step> {
+    let all = "/apis/test.example/v1/zones";
+    let one = format!("{all}/@ns-zone");
+    let count = rng.random_range(2..6);
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let query = write_query(rng);
+        let mut body = object(rng, "zones", "Zone", "@ns-zone");
+        steps.push(match rng.random_range(0..8) {
+            0 | 1 => request("POST", with_query(all.into(), query), JSON, Some(body)),
+            2 => {
+                body["metadata"]["resourceVersion"] = json!("@rv(@ns-zone)");
+                request("PUT", with_query(one.clone(), query), JSON, Some(body))
+            }
+            3 => request("PATCH", format!("{one}?fieldManager=one&force=true"), APPLY, Some(applicable(body))),
+            4 => request("PATCH", with_query(one.clone(), query), MERGE, Some(json!({"spec": body["spec"]}))),
+            5 => request("GET", format!("{all}?fieldSelector=metadata.name%3D@ns-zone"), "", None),
+            6 => request("DELETE", one.clone(), JSON, None),
+            _ => request("DELETE", format!("{all}?fieldSelector=metadata.name%3D@ns-zone"), JSON, None),
+        });
+    }
+    steps
+}
+
+/// Without what the original deals with in ways of its own when it is applied: docs/conformance.md lists it.
+fn applicable(mut body: Value) -> Value {
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        // The original keeps it where an apply creates.
+        metadata.shift_remove("deletionTimestamp");
+        // The original keeps them as they are and writes the object again at the next occasion.
+        metadata.retain(|_, it| !it.is_null() && it.as_object().is_none_or(|map| !map.is_empty()));
+    }
+    body
 }
 
 /// An object that no server refuses.
 fn sound(kind: &str, name: &str) -> Value {
-    let spec = if kind == "Disk" { json!({"sizeGb": 2}) } else { json!({"size": 2}) };
+    let spec = match kind {
+        "Disk" => json!({"sizeGb": 2}),
+        "Gadget" => json!({"level": 1}),
+        _ => json!({"size": 2}),
+    };
     json!({"apiVersion": "test.example/v1", "kind": kind, "metadata": {"name": name, "labels": {"app": "a"}}, "spec": spec})
 }
 
@@ -128,13 +172,7 @@ fn apply(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
     if once_in(rng, 8) {
         query.push(pick(rng, &["fieldValidation=Strict", "fieldValidation=Ignore"]).to_owned());
     }
-    let mut body = object(rng, plural, kind, name);
-    if let Some(metadata) = body["metadata"].as_object_mut() {
-        // The original keeps it where an apply creates: listed in docs/conformance.md.
-        metadata.shift_remove("deletionTimestamp");
-        // The original keeps them as they are and writes the object again at the next occasion: listed there too.
-        metadata.retain(|_, it| !it.is_null() && it.as_object().is_none_or(|map| !map.is_empty()));
-    }
+    let mut body = applicable(object(rng, plural, kind, name));
     if once_in(rng, 15) {
         body["metadata"]["resourceVersion"] = pick(rng, &[json!(format!("@rv({name})")), json!("1"), json!("")]);
     }
@@ -148,7 +186,9 @@ fn apply(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
 
 fn merge_patch(rng: &mut StdRng, plural: &str, kind: &str) -> Value {
     let full = object(rng, plural, kind, "");
-    match rng.random_range(0..12) {
+    match rng.random_range(0..14) {
+        12 => json!({"metadata": {"managedFields": managed_fields(rng)}}),
+        13 => json!({"spec": spec(rng, plural), "metadata": {"ownerReferences": full["metadata"]["ownerReferences"]}}),
         0..6 => json!({"spec": full["spec"]}),
         6 => json!({"metadata": {"labels": labels(rng)}}),
         7 => json!({"metadata": {"finalizers": pick(rng, &[Value::Null, json!([]), json!(["test.example/hold"])])}}),
@@ -163,7 +203,14 @@ fn merge_patch(rng: &mut StdRng, plural: &str, kind: &str) -> Value {
                 json!([]),
                 json!("x"),
                 json!({"kind": "Other"}),
+                json!({"kind": null}),
+                json!({"apiVersion": "v1"}),
+                json!({"apiVersion": "test.example/v2"}),
+                json!({"apiVersion": null}),
                 json!({"metadata": {"name": "other"}}),
+                json!({"metadata": {"namespace": "elsewhere"}}),
+                json!({"metadata": {"labels": {"app": null, "tier": "back"}}}),
+                json!({"metadata": {"creationTimestamp": null, "generation": 9}}),
                 json!({"metadata": null}),
                 json!({"spec": null}),
                 json!({"metadata": {"uid": "mine"}}),
@@ -190,8 +237,27 @@ fn json_patch(rng: &mut StdRng, plural: &str) -> Value {
         json!({"op": "move", "from": "/spec/name", "path": "/spec/note"}),
         json!({"op": "copy", "from": "/spec/mode", "path": "/spec/note"}),
     ];
+    let gadgets = [
+        json!({"op": "add", "path": "/spec/routes/-", "value": {"host": "c"}}),
+        json!({"op": "replace", "path": "/spec/routes/0/weight", "value": 4}),
+        json!({"op": "remove", "path": "/spec/fallback"}),
+        json!({"op": "add", "path": "/spec/steps", "value": [{"order": 5}]}),
+        json!({"op": "add", "path": "/spec/limits", "value": {"cpu": 49}}),
+        json!({"op": "move", "from": "/spec/owner", "path": "/spec/group"}),
+        json!({"op": "test", "path": "/spec/level", "value": 1}),
+        json!({"op": "replace", "path": "/spec/level", "value": 2}),
+        json!({"op": "copy", "from": "/spec/numbers", "path": "/spec/anything"}),
+        json!({"op": "add", "path": "/status", "value": {"count": 3}}),
+    ];
     let both = [
         json!({"op": "add", "path": "/metadata/labels", "value": {"app": "b"}}),
+        json!({"op": "replace", "path": "/metadata/managedFields", "value": [{}]}),
+        json!({"op": "remove", "path": "/metadata/managedFields"}),
+        json!({"op": "remove", "path": "/metadata/resourceVersion"}),
+        json!({"op": "replace", "path": "", "value": {"spec": {}}}),
+        json!({"op": "add", "path": "/metadata/finalizers/-", "value": "test.example/three"}),
+        json!({"op": "test", "path": "/spec/none", "value": null}),
+        json!({"op": "copy", "from": "/metadata/name", "path": "/metadata/labels/copied"}),
         json!({"op": "add", "path": "/metadata/labels/app", "value": "a"}),
         json!({"op": "remove", "path": "/metadata/labels/app"}),
         json!({"op": "remove", "path": "/spec/nothing"}),
@@ -204,7 +270,11 @@ fn json_patch(rng: &mut StdRng, plural: &str) -> Value {
         json!({"op": "add", "path": "/metadata/annotations/x~1y", "value": "z"}),
         json!({"path": "/spec"}),
     ];
-    let own: &[Value] = if plural == "disks" { &disks } else { &widgets };
+    let own: &[Value] = match plural {
+        "disks" => &disks,
+        "gadgets" => &gadgets,
+        _ => &widgets,
+    };
     if once_in(rng, 25) {
         return pick(rng, &[json!({"op": "add"}), json!([]), json!([1]), json!(null)]);
     }
@@ -233,12 +303,22 @@ fn write_status(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step 
     let query = write_query(rng);
     let mut body = object(rng, plural, kind, name);
     body["status"] = status(rng, plural);
-    match rng.random_range(0..5) {
+    match rng.random_range(0..6) {
         0 => {
             body["metadata"]["resourceVersion"] = json!(format!("@rv({name})"));
             request("PUT", with_query(path, query), JSON, Some(body))
         }
         1 => request("PUT", with_query(path, query), JSON, Some(body)),
+        4 => {
+            let patches = [
+                json!([{"op": "add", "path": "/status", "value": body["status"]}]),
+                json!([{"op": "replace", "path": "/status/phase", "value": "New"}]),
+                json!([{"op": "remove", "path": "/status"}]),
+                json!([{"op": "replace", "path": "/spec", "value": body["spec"]}]),
+            ];
+            let patch = pick(rng, &patches);
+            request("PATCH", with_query(path, query), JSON_PATCH, Some(patch))
+        }
         2 | 3 => {
             let patch = if once_in(rng, 3) { body } else { json!({"status": body["status"]}) };
             request("PATCH", with_query(path, query), MERGE, Some(patch))
@@ -266,11 +346,24 @@ fn scale(rng: &mut StdRng, plural: &str, name: &str) -> Step {
 }
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+const YAML: &str = "application/yaml";
 const PARTIAL: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
 const PARTIAL_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
 
 fn read(rng: &mut StdRng, path: String) -> Step {
-    let query = pick(rng, &["", "", "", "resourceVersion=0", "resourceVersion=1", "resourceVersion=x", "pretty=true"]);
+    let all = [
+        "",
+        "",
+        "",
+        "resourceVersion=0",
+        "resourceVersion=1",
+        "resourceVersion=x",
+        "pretty=true",
+        "includeObject=Object",
+        "includeObject=None",
+        "includeObject=Odd",
+    ];
+    let query = pick(rng, &all);
     let query = if query.is_empty() { vec![] } else { vec![query.to_owned()] };
     let mut step = request("GET", with_query(path, query), "", None);
     step.accept = pick(rng, &["", "", TABLE, PARTIAL, "text/html", "application/yaml", "*/*"]).to_owned();
@@ -289,14 +382,24 @@ fn selectors(rng: &mut StdRng, plural: &str) -> Vec<String> {
             "app%3Da%2Ctier%3Dfront",
             "app+notin+%28a%29",
             "app%3D%3Da",
+            "app+in+%28%29",
+            "tier+in+%28%2Cfront%29",
+            "size%3E3",
+            "%21tier%2Capp%21%3Db",
+            "+app+%3D+a+",
         ];
         query.push(format!("labelSelector={}", pick(rng, &all)));
     }
     if once_in(rng, 4) {
         let disks = ["metadata.name%3Da", "spec.class%3Dfast", "metadata.namespace%3D@ns", "spec.class%21%3Dfast"];
         let widgets = ["metadata.name%21%3Da", "spec.mode%3Dauto", "spec.size%3D1", "spec.on%3Dtrue"];
-        query
-            .push(format!("fieldSelector={}", if plural == "disks" { pick(rng, &disks) } else { pick(rng, &widgets) }));
+        let gadgets = ["spec.owner%3Dann", "spec.level%3D2", "spec.owner%21%3Dann%2Cspec.level%3D1", "spec.owner%3D"];
+        let own: &[&str] = match plural {
+            "disks" => &disks,
+            "gadgets" => &gadgets,
+            _ => &widgets,
+        };
+        query.push(format!("fieldSelector={}", pick(rng, own)));
     }
     query
 }
@@ -307,7 +410,9 @@ fn list(rng: &mut StdRng, plural: &str) -> Step {
         query.push(format!("limit={}", pick(rng, &["1", "2", "0", "-1", "x"])));
     }
     if once_in(rng, 6) {
-        query.push("continue=@continue".to_owned());
+        // One that the server made, and some that it did not.
+        let tokens = ["@continue", "@continue", "@continue", "x", "e30", "eyJ2IjoibWV0YS5rOHMuaW8vdjIifQ", "%21"];
+        query.push(format!("continue={}", pick(rng, &tokens)));
     }
     if once_in(rng, 5) {
         query.push(format!("resourceVersion={}", pick(rng, &["0", "@rv(list)", "@rv(a)", "x", "999999999"])));
@@ -327,14 +432,21 @@ fn list(rng: &mut StdRng, plural: &str) -> Step {
                     "sendInitialEvents=true",
                     "labelSelector=app%3Dnot+valid",
                     "timeoutSeconds=x",
-                    "watch=odd",
+                    "watch=false",
                 ],
             )
             .to_owned(),
         );
     }
-    let mut step = request("GET", with_query(collection(plural), query), "", None);
-    step.accept = pick(rng, &["", "", "", TABLE, PARTIAL_LIST]).to_owned();
+    let mut path = collection(plural);
+    if once_in(rng, 15) {
+        // Across namespaces, of which others are busy with theirs.
+        path = format!("/apis/test.example/v1/{plural}");
+        query.retain(|it| it.starts_with("labelSelector="));
+        query.push("fieldSelector=metadata.namespace%3D@ns".to_owned());
+    }
+    let mut step = request("GET", with_query(path, query), "", None);
+    step.accept = pick(rng, &["", "", "", TABLE, PARTIAL_LIST, YAML]).to_owned();
     step
 }
 
@@ -370,8 +482,12 @@ fn delete_collection(rng: &mut StdRng, plural: &str) -> Step {
     if once_in(rng, 4) {
         query.push("dryRun=All".to_owned());
     }
-    request("DELETE", with_query(collection(plural), query), JSON, None)
+    let body = if once_in(rng, 3) { delete_options(rng) } else { None };
+    request("DELETE", with_query(collection(plural), query), JSON, body)
 }
+
+/// Selectors that no object matches of those by which a watch is told of its end.
+const NEVER_AT_THE_END: [&str; 5] = ["tier", "metadata.name%3D", "size%3E3", "app+in+%28%29", "spec.owner%3Dann"];
 
 fn watch(rng: &mut StdRng, plural: &str) -> Step {
     let mut query = vec!["watch=true".to_owned()];
@@ -380,20 +496,22 @@ fn watch(rng: &mut StdRng, plural: &str) -> Step {
         "resourceVersion=0",
         "resourceVersion=@rv(list)",
         "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan",
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0&allowWatchBookmarks=true",
+        "sendInitialEvents=false&resourceVersionMatch=NotOlderThan",
+        "allowWatchBookmarks=true",
         "sendInitialEvents=true",
         "resourceVersion=x",
         "resourceVersionMatch=Exact",
     ];
-    let count = if once_in(rng, 6) { 7 } else { 4 };
+    let count = if once_in(rng, 6) { starts.len() } else { 7 };
     let start = pick(rng, &starts[..count]);
     if !start.is_empty() {
         query.push(start.to_owned());
     }
-    query.extend(
-        selectors(rng, plural).into_iter().filter(|it| !it.contains("tier") && !it.contains("metadata.name%3D")),
-    );
+    query
+        .extend(selectors(rng, plural).into_iter().filter(|it| !NEVER_AT_THE_END.iter().any(|part| it.contains(part))));
     let mut step = request("WATCH", with_query(collection(plural), query), "", None);
-    step.accept = pick(rng, &["", "", "", TABLE]).to_owned();
+    step.accept = pick(rng, &["", "", "", TABLE, PARTIAL]).to_owned();
     step
 }
 
@@ -404,7 +522,37 @@ fn bad(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
         text: Some(text.into()),
         ..request(method, path, media, None)
     };
-    match rng.random_range(0..17) {
+    match rng.random_range(0..25) {
+        17 => text(
+            "PATCH",
+            with_query(one, write_query(rng)),
+            MERGE,
+            "{\"spec\":{\"size\":1,\"size\":3,\"sizeGb\":3,\"level\":2,\"nope\":1,\"nope\":2}}",
+        ),
+        18 => text(
+            "PATCH",
+            with_query(one, write_query(rng)),
+            JSON_PATCH,
+            "[{\"op\":\"add\",\"path\":\"/spec/user\",\"value\":\"x\",\"foo\":1,\"value\":\"y\"},{\"op\":\"remove\",\"path\":\"/spec/user\",\"bar\":1}]",
+        ),
+        19 => text("POST", all, "application/yaml", "a: b: c\n"),
+        20 => text("POST", all, "application/cbor", "{}"),
+        21 => text("PATCH", one, "application/apply-patch+cbor", "{}"),
+        22 => {
+            let mut step = request("GET", one, "", None);
+            step.accept = pick(rng, &["application/yaml", "application/cbor", "image/png", "x"]).to_owned();
+            step
+        }
+        23 => {
+            let long = "m".repeat(129);
+            let manager = pick(rng, &[long.as_str(), "%01", "a%2Fb", ""]).to_owned();
+            let body = sound(kind, name);
+            request("POST", format!("{all}?fieldManager={manager}"), JSON, Some(body))
+        }
+        24 => {
+            let odd = ["limit=1&limit=2", "unknown=1", "labelSelector=", "pretty=odd", "timeout=1s", "timeout=x"];
+            request("GET", format!("{all}?{}", pick(rng, &odd)), "", None)
+        }
         0 => text("POST", all, JSON, "{"),
         1 => text("POST", all, JSON, ""),
         2 => text("POST", all, JSON, "[]"),
@@ -420,7 +568,11 @@ fn bad(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
             APPLY,
             &format!(
                 "apiVersion: test.example/v1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n  {}: 4\n",
-                if plural == "disks" { "sizeGb" } else { "size" }
+                match plural {
+                    "disks" => "sizeGb",
+                    "gadgets" => "level",
+                    _ => "size",
+                }
             ),
         ),
         10 => {

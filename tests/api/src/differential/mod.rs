@@ -6,6 +6,7 @@
 
 mod bodies;
 pub mod explained;
+mod gadgets;
 pub mod generate;
 pub mod normal;
 pub mod play;

@@ -18,10 +18,12 @@ static QUOTED_REVISION: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"(resourceVersion\\*":\\*"|precondition \(|record \()\d+(\)|\\*")"#));
 // The patched object in a refusal: the original writes the members of a patch in the patch's own order.
 static PATCHED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?s)Invalid value: "\{.*\}""#));
+// The same object, shown once more where its kind is missing.
+static KINDLESS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)Object 'Kind' is missing in '\{.*\}'$"));
 // What the original's storage says of itself before it comes to the point.
 static STORAGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"StorageError: invalid object, .*AdditionalErrorMsg: "));
 // What is wrong with a YAML document is said in the parser's words.
-static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)error decoding YAML: .*"));
+static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)(error decoding YAML|\byaml): .*"));
 static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(resource version: |current: |requested: )\d+"));
 
 #[expect(clippy::expect_used, reason = "the patterns above are constants that a test uses")]
@@ -115,7 +117,10 @@ impl Names {
         match value {
             Value::Object(map) => {
                 let is_metadata = is_object_metadata(map);
-                for (key, value) in map.iter_mut() {
+                // In one order, whatever the server's: names are given out as they come.
+                let mut entries: Vec<(&String, &mut Value)> = map.iter_mut().collect();
+                entries.sort_by_key(|it| it.0);
+                for (key, value) in entries {
                     match key.as_str() {
                         "resourceVersion" => self.revision(value, is_metadata),
                         "continue" if value.as_str().is_some_and(|it| !it.is_empty()) => *value = "token".into(),
@@ -157,6 +162,7 @@ impl Names {
         let text = REVISION.replace_all(&text, "${1}N");
         let text = QUOTED_REVISION.replace_all(&text, "${1}N${2}");
         let text = PATCHED.replace_all(&text, "Invalid value: \"{…}\"");
+        let text = KINDLESS.replace_all(&text, "Object 'Kind' is missing in '{…}'");
         let text = STORAGE.replace_all(&text, "");
         let text = YAML.replace_all(&text, "error decoding YAML: …");
         let text = QUOTED_TIME.replace_all(&text, "time");

@@ -19,8 +19,12 @@ use super::{Recording, Seen, Sequence, difference, explain};
 use crate::client::Client;
 use crate::server::make_namespace;
 
-/// Sequences in flight: enough to keep two cores busy while others wait for the disk.
-const WORKERS: usize = 8;
+/// Sequences in flight: enough to keep two cores busy while others wait; the original takes three seconds to refuse a revision that
+/// is still to come.
+const WORKERS: usize = 24;
+
+/// What is not small by then stays as it is: the next sequences wait meanwhile.
+const SHRINKING: Duration = Duration::from_secs(30);
 
 /// Both servers.
 #[derive(Clone)]
@@ -99,26 +103,19 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
     let started = Instant::now();
     let mut told = Instant::now();
     let from = state.next;
+    // What differed when the run was ended is looked at again: it may have been put right.
+    let again: Vec<u64> = std::mem::take(&mut state.differences).into_values().flatten().collect();
+    for (number, outcome) in compare(pair, state.seed, again).await? {
+        state.settle(pair, number, &outcome, dir).await?;
+    }
     while state.next < count && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        let end = (state.next + 64).min(count);
-        let batch = compare(pair, state.seed, state.next..end).await?;
-        for (number, outcome) in batch {
+        let end = (state.next + 256).min(count);
+        for (number, outcome) in compare(pair, state.seed, (state.next..end).collect()).await? {
             state.requests += outcome.codes.len() as u64;
-            for code in outcome.codes {
-                *state.answers.entry(code).or_default() += 1;
+            for code in &outcome.codes {
+                *state.answers.entry(code.clone()).or_default() += 1;
             }
-            if let Some(reason) = outcome.explained {
-                *state.explained.entry(reason.to_owned()).or_default() += 1;
-            }
-            if let Some((title, step)) = outcome.difference {
-                let known = state.differences.entry(title.clone()).or_default();
-                known.push(number);
-                if known.len() == 1 {
-                    let file = dir.join(format!("difference-{}.json", state.seed + number));
-                    report(pair, sequence(state.seed + number), &file, &title).await?;
-                    println!("sequence {number}, step {step}: {title} ({})", file.display());
-                }
-            }
+            state.settle(pair, number, &outcome, dir).await?;
         }
         state.next = end;
         save(dir, &state)?;
@@ -131,14 +128,32 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
     Ok(state)
 }
 
+impl State {
+    /// Notes what was found of a sequence; the first of a kind is shrunk and written down.
+    async fn settle(&mut self, pair: &Pair, number: u64, outcome: &Outcome, dir: &Path) -> Result<()> {
+        if let Some(reason) = outcome.explained {
+            *self.explained.entry(reason.to_owned()).or_default() += 1;
+        }
+        let Some((title, step)) = &outcome.difference else { return Ok(()) };
+        let known = self.differences.entry(title.clone()).or_default();
+        known.push(number);
+        if known.len() == 1 {
+            let file = dir.join(format!("difference-{}.json", self.seed + number));
+            report(pair, sequence(self.seed + number), &file, title).await?;
+            println!("sequence {number}, step {step}: {title} ({})", file.display());
+        }
+        Ok(())
+    }
+}
+
 struct Outcome {
     codes: Vec<String>,
     explained: Option<&'static str>,
     difference: Option<(String, usize)>,
 }
 
-async fn compare(pair: &Pair, seed: u64, numbers: std::ops::Range<u64>) -> Result<BTreeMap<u64, Outcome>> {
-    let queue = Arc::new(Mutex::new(numbers));
+async fn compare(pair: &Pair, seed: u64, numbers: Vec<u64>) -> Result<BTreeMap<u64, Outcome>> {
+    let queue = Arc::new(Mutex::new(numbers.into_iter()));
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..WORKERS {
         let (pair, queue) = (pair.clone(), queue.clone());
@@ -194,7 +209,11 @@ pub(super) fn whole(seen: &Seen) -> Value {
 /// Shrinks a sequence that differs and writes it down with both answers.
 async fn report(pair: &Pair, sequence: Sequence, file: &Path, title: &str) -> Result<()> {
     // What is left must differ in the same way: a shorter sequence often shows some other difference.
+    let deadline = Instant::now() + SHRINKING;
     let differs_so = |candidate: Sequence| async move {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
         let found = pair.differ(&candidate).await?;
         Ok(found.is_some_and(|(step, ours, original)| self::title(&candidate, step, &ours, &original) == title))
     };

@@ -1,6 +1,6 @@
 //! Expressions and the functions that they may call.
 
-use super::meter;
+use super::{macros, meter};
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, operators};
 use kube_cel::cel::extractors::This;
@@ -37,6 +37,7 @@ pub(super) static BASE: LazyLock<Context<'static>> = LazyLock::new(|| {
     context.add_function("sum", sum);
     context.add_function(NEGATE, negate);
     context.add_function(meter::SPEND, meter::spend);
+    macros::register(&mut context);
     for name in ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"] {
         context.add_variable_from_value(name, Value::String(Arc::new(name.to_string())));
     }
@@ -129,6 +130,7 @@ pub(super) fn parse(source: &str) -> Result<Expression, String> {
 fn parse_here(source: &str) -> Result<Expression, String> {
     let parser = Parser::new().enable_optional_syntax(true).max_recursion_depth(MAX_DEPTH as u16);
     let mut expression = parser.parse(source).map_err(|errors| errors.to_string())?;
+    macros::expand(&mut expression)?;
     if depth(&expression) > MAX_DEPTH {
         return Err(format!("it is nested deeper than {MAX_DEPTH}"));
     }

@@ -5,6 +5,7 @@
 //! map; errors without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
 
 mod expression;
+mod macros;
 mod meter;
 #[cfg(fuzzing)]
 pub(crate) use meter::is_running;
@@ -259,6 +260,11 @@ fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
         Error::Overflow(..) => "integer overflow".to_string(),
         Error::IndexOutOfBounds(CelValue::Int(index)) => format!("index out of bounds: {index}"),
         Error::IndexOutOfBounds(_) => "index out of bounds".to_string(),
+        Error::FunctionError { function, message } if function == "quantity" => match message {
+            message if message.contains("suffix") => "unable to parse quantity's suffix".to_string(),
+            _ => "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                .to_string(),
+        },
         // Values of these types are shown as the library's own, in no order.
         Error::FunctionError { message, .. } if !["Map(", "List(", "Opaque("].iter().any(|it| message.contains(it)) => {
             message.chars().take(MAX_MESSAGE_BYTES).collect()
