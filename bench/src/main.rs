@@ -94,7 +94,7 @@ async fn original(start: &std::path::Path, arguments: &Arguments, kinds: &std::p
 async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Result<Vec<Row>> {
     let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
     // The roles have just started: what they hold when nothing is asked of them.
-    let idle = (ours.memory(|_| true)?, original.memory(|_| true)?);
+    let idle = (ours.memory()?, original.memory()?);
     let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
     if wanted("requests") {
         rows.extend(requests([ours, original], arguments).await?);
@@ -189,7 +189,7 @@ async fn objects(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> 
     let kilo = |value: f64| value / f64::from(1 << 20);
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
     let (label, field) = ((selected[0].0, selected[1].0), (selected[0].1, selected[1].1));
-    let held = (both[0].memory(|_| true)?, both[1].memory(|_| true)?);
+    let held = (both[0].memory()?, both[1].memory()?);
     let back = measures::restart(both[0]).await?;
     Ok(vec![
         Row::higher(&format!("list of {objects} objects"), "MiB/s", kilo(lists[0].0), kilo(lists[1].0)).bar(3.0),

@@ -107,7 +107,7 @@ pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: u
     let list: Value =
         serde_json::from_slice(&writers[0].ask(Method::GET, &format!("{path}?limit=1"), Bytes::new()).await?)?;
     let since = list["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?.to_owned();
-    let before = target.memory(|_| true)?;
+    let before = target.memory()?;
     let (seen, mut tasks) = (Arc::new(Seen::default()), tokio::task::JoinSet::<Result<()>>::new());
     for _ in 0..watchers {
         let connection = target.endpoint.connect()?;
@@ -129,7 +129,7 @@ pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: u
             }
         });
     }
-    let bytes_each = (target.memory(|_| true)?.saturating_sub(before)) as f64 / watchers as f64;
+    let bytes_each = (target.memory()?.saturating_sub(before)) as f64 / watchers as f64;
     let run = uuid::Uuid::new_v4().simple().to_string();
     let meter = Meter::start(target)?;
     let started = Instant::now();

@@ -95,9 +95,9 @@ impl Target {
         }
     }
 
-    /// Resident memory of the processes that `wanted` names, in bytes.
-    pub fn memory(&self, wanted: impl Fn(&str) -> bool) -> Result<u64> {
-        Ok(self.processes()?.iter().filter(|(name, _)| wanted(name)).map(|(_, pid)| resident(*pid)).sum())
+    /// Memory of all processes in bytes. What several share, such as the program's own text, counts once.
+    pub fn memory(&self) -> Result<u64> {
+        Ok(self.processes()?.iter().map(|(_, pid)| proportional(*pid)).sum())
     }
 
     /// Ends it and removes all that it stored.
@@ -156,8 +156,17 @@ fn seconds(pids: &[i32]) -> Result<f64> {
 
 /// Resident memory of a process in bytes; 0 when it is gone.
 pub fn resident(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    kibibytes(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// The same with its share of what it shares with others: dear to find out for a large process.
+fn proportional(pid: i32) -> u64 {
+    kibibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+fn kibibytes(file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

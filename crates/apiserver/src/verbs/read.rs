@@ -46,6 +46,16 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// An exact revision that is still to come: as Kubernetes, without saying when to ask again.
+fn not_yet(error: CacheError) -> ApiError {
+    let is_behind = matches!(error, CacheError::Behind { .. });
+    let mut error = ApiError::from(error);
+    if is_behind {
+        error.retry_after_seconds = 0;
+    }
+    error
+}
+
 fn expired_list() -> ApiError {
     ApiError::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
@@ -132,13 +142,11 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
             cache.wait_for(token.revision).await?;
             (Some(token.revision), Some(token.after.as_str()))
         }
-        (None, Some(exact), Some("Exact")) => {
-            cache.wait_for(exact).await?;
-            (Some(exact), None)
-        }
         // Pages begin at the revision that is named, as in Kubernetes.
-        (None, Some(exact), None) if exact > 0 && limit.is_some() => {
-            cache.wait_for(exact).await?;
+        (None, Some(exact), matching)
+            if matching == Some("Exact") || (matching.is_none() && exact > 0 && limit.is_some()) =>
+        {
+            cache.wait_for(exact).await.map_err(not_yet)?;
             (Some(exact), None)
         }
         (None, Some(at_least), _) if at_least > 0 => {
