@@ -46,9 +46,9 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// An exact revision that is still to come: as Kubernetes, without saying when to ask again.
-fn not_yet(error: CacheError) -> ApiError {
-    let is_behind = matches!(error, CacheError::Behind { .. });
+/// A revision that is still to come; of pages Kubernetes does not say when to ask again.
+fn not_yet(error: CacheError, matching: Option<&str>) -> ApiError {
+    let is_behind = matches!(error, CacheError::Behind { .. }) && matching.is_none();
     let mut error = ApiError::from(error);
     if is_behind {
         error.retry_after_seconds = 0;
@@ -146,7 +146,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
         (None, Some(exact), matching)
             if matching == Some("Exact") || (matching.is_none() && exact > 0 && limit.is_some()) =>
         {
-            cache.wait_for(exact).await.map_err(not_yet)?;
+            cache.wait_for(exact).await.map_err(|error| not_yet(error, matching))?;
             (Some(exact), None)
         }
         (None, Some(at_least), _) if at_least > 0 => {
