@@ -46,16 +46,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// A revision that is still to come; of pages Kubernetes does not say when to ask again.
-fn not_yet(error: CacheError, matching: Option<&str>) -> ApiError {
-    let is_behind = matches!(error, CacheError::Behind { .. }) && matching.is_none();
-    let mut error = ApiError::from(error);
-    if is_behind {
-        error.retry_after_seconds = 0;
-    }
-    error
-}
-
 fn expired_list() -> ApiError {
     ApiError::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
@@ -146,7 +136,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
         (None, Some(exact), matching)
             if matching == Some("Exact") || (matching.is_none() && exact > 0 && limit.is_some()) =>
         {
-            cache.wait_for(exact).await.map_err(|error| not_yet(error, matching))?;
+            cache.wait_for(exact).await?;
             (Some(exact), None)
         }
         (None, Some(at_least), _) if at_least > 0 => {
