@@ -76,6 +76,9 @@ fn build() -> Result<PathBuf> {
         install.args(["install", "--quiet", "--locked", "cargo-fuzz", "--root"]).arg(&tools);
         ensure!(install.status()?.success(), "cargo-fuzz cannot be installed; see above");
     }
+    // What is fuzzed has the product's own versions of everything; cargo adds what only the targets need.
+    let lock = repo::root().join("Cargo.lock");
+    std::fs::copy(&lock, repo::root().join("fuzz/Cargo.lock")).with_context(|| format!("copy {}", lock.display()))?;
     let mut build = Command::new(tools.join("bin/cargo-fuzz"));
     // Nothing here is unsafe, so no sanitizer; the coverage needs what only nightly compilers do unasked.
     build.args(["fuzz", "build", "--sanitizer", "none", "--target", TRIPLE, "--target-dir"]).arg(&folder);
