@@ -50,6 +50,10 @@ fn a_planted_process_is_found_by_its_environment() {
         .process_group(0)
         .spawn()
         .expect("start sleep");
+    // The kernel lets go of the parent a moment before the new program's arguments can be read.
+    while processes::Process::read(child.id()).is_none() {
+        std::thread::yield_now();
+    }
     let found = new_since(&before);
     child.kill().expect("kill");
     child.wait().expect("wait");
