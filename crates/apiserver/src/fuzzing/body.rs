@@ -1,11 +1,24 @@
 //! Bodies, as every client can send them: JSON, YAML, protobuf.
 
 use http::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
 
 use crate::patch;
 use crate::request::content::{self, decode_json, decode_yaml};
 use crate::request::protobuf;
 use crate::schema::decode::is_too_deep;
+
+/// As written in JSON, in bytes.
+fn longest_key(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => {
+            let longest = |(key, value): (&String, &Value)| json!(key).to_string().len().max(longest_key(value));
+            map.iter().map(longest).max().unwrap_or(0)
+        }
+        Value::Array(items) => items.iter().map(longest_key).max().unwrap_or(0),
+        _ => 0,
+    }
+}
 
 pub(super) fn body(data: &[u8]) {
     let shown = content::excerpt(data);
@@ -22,7 +35,10 @@ pub(super) fn body(data: &[u8]) {
     }
     if let Ok(value) = decode_yaml(data) {
         assert!(!is_too_deep(&value));
-        assert_eq!(decode_yaml(value.to_string().as_bytes()).ok().as_ref(), Some(&value), "JSON is YAML");
+        // But for keys of more than 1,024 characters: YAML has them only after a question mark.
+        if longest_key(&value) <= 1024 {
+            assert_eq!(decode_yaml(value.to_string().as_bytes()).ok().as_ref(), Some(&value), "JSON is YAML");
+        }
     }
     if let Some(value) = protobuf::decode(data) {
         assert!(!is_too_deep(&value), "deeper than JSON may be");
