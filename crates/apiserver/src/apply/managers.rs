@@ -116,7 +116,7 @@ pub(super) fn encode(object: &mut Value, managers: &Managers) {
     let entries: Vec<Value> = entries
         .into_iter()
         .map(|(id, owned)| {
-            let mut entry = Map::new();
+            let mut entry = Map::with_capacity(7);
             if !id.name.is_empty() {
                 entry.insert("manager".into(), json!(id.name));
             }
@@ -148,6 +148,9 @@ const MAX_UPDATERS: usize = 10;
 
 /// Folds the oldest updaters of a version into `ancient-changes`.
 pub(super) fn cap_updaters(managers: &mut Managers) {
+    if managers.len() <= MAX_UPDATERS {
+        return;
+    }
     let mut updaters: Vec<(i64, ManagerId)> = managers
         .iter()
         .filter(|(id, _)| id.operation == Operation::Update)

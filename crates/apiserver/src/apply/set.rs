@@ -174,20 +174,19 @@ impl FieldSet {
 
     /// The form of `fieldsV1`.
     pub fn to_fields_v1(&self) -> Value {
-        let mut map = Map::new();
+        Value::Object(self.fields_v1(false))
+    }
+
+    fn fields_v1(&self, is_member: bool) -> Map<String, Value> {
+        let mut map = Map::with_capacity(self.entries.len() + usize::from(is_member));
+        if is_member {
+            map.insert(".".to_string(), Value::Object(Map::new()));
+        }
         for (step, entry) in &self.entries {
-            let mut below = Map::new();
-            if !entry.below.is_empty() {
-                if entry.member {
-                    below.insert(".".to_string(), Value::Object(Map::new()));
-                }
-                if let Value::Object(fields) = entry.below.to_fields_v1() {
-                    below.extend(fields);
-                }
-            }
+            let below = entry.below.fields_v1(entry.member && !entry.below.is_empty());
             map.insert(step.as_str().to_string(), Value::Object(below));
         }
-        Value::Object(map)
+        map
     }
 
     /// Reads the form of `fieldsV1`; `None` if it is not of that form.

@@ -4,7 +4,7 @@ mod certificate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,15 @@ pub struct Peer {
     pub certificates: Arc<[Vec<u8>]>,
     /// The server name that the client asked for.
     pub server_name: Option<Arc<str>>,
+    /// What the leaf says: it is read once, not for each request of the connection.
+    subject: Arc<OnceLock<Result<certificate::Subject, String>>>,
+}
+
+impl Peer {
+    /// The other end of a connection; what is not known is empty.
+    pub fn new(address: Option<SocketAddr>, certificates: Arc<[Vec<u8>]>, server_name: Option<Arc<str>>) -> Self {
+        Peer { address, certificates, server_name, subject: Arc::default() }
+    }
 }
 
 /// Credentials that were given and are wrong; without credentials an authenticator answers `Ok(None)`.

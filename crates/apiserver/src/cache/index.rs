@@ -16,12 +16,17 @@ pub enum Term<'a> {
     Field(usize, &'a str),
 }
 
+/// The objects of a kind, in order.
+type Objects = BTreeMap<ObjectKey, Arc<CachedObject>>;
+
 /// The objects with one value, in order.
 #[derive(Debug)]
 enum Posting {
     /// Many values are one object's alone: those need no tree.
     One(Arc<CachedObject>),
-    Many(BTreeMap<ObjectKey, Arc<CachedObject>>),
+    Many(Objects),
+    /// So many that to look at every object is as good: those are only counted.
+    Common(usize),
 }
 
 type ByText = HashMap<Box<str>, Posting>;
@@ -31,20 +36,47 @@ type ByText = HashMap<Box<str>, Posting>;
 pub(super) struct Index {
     labels: HashMap<Box<str>, ByText>,
     fields: Vec<ByText>,
+    /// Changes since it was looked whether what was common still is.
+    unreviewed: usize,
+}
+
+/// What fewer objects have is never common. Few in tests, which have few.
+const COMMON_FROM: usize = if cfg!(test) { 3 } else { 1024 };
+
+fn is_common(count: usize, objects: usize) -> bool {
+    count >= COMMON_FROM && count > objects / 2
+}
+
+/// Not the opposite: what is on the edge would be made and dropped again and again.
+fn is_rare(count: usize, objects: usize) -> bool {
+    count < COMMON_FROM / 2 || count < objects / 4
 }
 
 impl Index {
     /// Of these objects.
-    pub(super) fn of<'a>(objects: impl Iterator<Item = &'a Arc<CachedObject>>) -> Self {
+    pub(super) fn of(objects: &Objects) -> Self {
         let mut index = Self::default();
-        for object in objects {
-            index.replace(None, Some(object));
+        for object in objects.values() {
+            index.replace(None, Some(object), objects);
         }
         index
     }
 
-    /// Puts the new state of an object in place of the one before.
-    pub(super) fn replace(&mut self, previous: Option<&Arc<CachedObject>>, current: Option<&Arc<CachedObject>>) {
+    /// Puts the new state of an object in place of the one before; `objects` are all as they are now.
+    pub(super) fn replace(
+        &mut self,
+        previous: Option<&Arc<CachedObject>>,
+        current: Option<&Arc<CachedObject>>,
+        objects: &Objects,
+    ) {
+        self.exchange(previous, current, objects.len());
+        self.unreviewed += 1;
+        if self.unreviewed > objects.len() / 2 + COMMON_FROM {
+            self.review(objects);
+        }
+    }
+
+    fn exchange(&mut self, previous: Option<&Arc<CachedObject>>, current: Option<&Arc<CachedObject>>, all: usize) {
         for (key, value) in previous.iter().flat_map(|object| &object.labels) {
             let stays = current.is_some_and(|current| current.label(key) == Some(value));
             if !stays && let Some(by_value) = self.labels.get_mut(key) {
@@ -62,20 +94,41 @@ impl Index {
         }
         let Some(current) = current else { return };
         for (key, value) in &current.labels {
+            let is_new = previous.is_none_or(|previous| previous.label(key) != Some(value));
             match self.labels.get_mut(key) {
-                Some(by_value) => insert(by_value, value, current),
-                None => insert(self.labels.entry(key.clone()).or_default(), value, current),
+                Some(by_value) => insert(by_value, value, current, is_new, all),
+                None => insert(self.labels.entry(key.clone()).or_default(), value, current, is_new, all),
             }
         }
         if self.fields.len() < current.fields.len() {
             self.fields.resize_with(current.fields.len(), HashMap::new);
         }
-        for (by_text, text) in self.fields.iter_mut().zip(&current.fields) {
-            insert(by_text, text, current);
+        for (number, (by_text, text)) in self.fields.iter_mut().zip(&current.fields).enumerate() {
+            let is_new = previous.is_none_or(|previous| previous.fields.get(number) != Some(text));
+            insert(by_text, text, current, is_new, all);
         }
     }
 
-    /// The fewest objects that one of `terms` leaves, in the range; `None` if there are no terms.
+    /// Makes trees again for what has become rare. It looks at all objects, and therefore comes once in half as many changes.
+    fn review(&mut self, objects: &Objects) {
+        self.unreviewed = 0;
+        let has = |select: &dyn Fn(&CachedObject) -> bool| -> Objects {
+            let having = objects.iter().filter(|(_, object)| select(object));
+            having.map(|(key, object)| (key.clone(), object.clone())).collect()
+        };
+        for (key, by_value) in &mut self.labels {
+            for (value, posting) in rare(by_value, objects.len()) {
+                *posting = Posting::Many(has(&|object| object.label(key) == Some(value)));
+            }
+        }
+        for (number, by_text) in self.fields.iter_mut().enumerate() {
+            for (text, posting) in rare(by_text, objects.len()) {
+                *posting = Posting::Many(has(&|object| object.fields.get(number) == Some(text)));
+            }
+        }
+    }
+
+    /// The fewest objects that one of `terms` leaves, in the range; `None` if that is most of them, or there are no terms.
     pub(super) fn narrowed<'a>(
         &'a self,
         terms: &[Term<'_>],
@@ -88,6 +141,7 @@ impl Index {
         let fewest = postings.min_by_key(|posting| posting.map_or(0, Posting::len))?;
         let (one, many) = match fewest {
             None => (None, None),
+            Some(Posting::Common(_)) => return None,
             Some(Posting::One(object)) => {
                 (Some(object).filter(|object| RangeBounds::<str>::contains(&range, object.key.as_str())), None)
             }
@@ -103,11 +157,18 @@ impl Posting {
         match self {
             Posting::One(_) => 1,
             Posting::Many(objects) => objects.len(),
+            Posting::Common(count) => *count,
         }
     }
 }
 
-fn insert(by_text: &mut ByText, text: &str, object: &Arc<CachedObject>) {
+/// The counted ones that are common no more.
+fn rare(by_text: &mut ByText, objects: usize) -> impl Iterator<Item = (&Box<str>, &mut Posting)> {
+    by_text.iter_mut().filter(move |(_, posting)| matches!(posting, Posting::Common(count) if is_rare(*count, objects)))
+}
+
+/// `is_new`: the object had another value before, or was not there; `all`: how many objects there are.
+fn insert(by_text: &mut ByText, text: &str, object: &Arc<CachedObject>, is_new: bool, all: usize) {
     let Some(posting) = by_text.get_mut(text) else {
         by_text.insert(text.into(), Posting::One(object.clone()));
         return;
@@ -120,7 +181,11 @@ fn insert(by_text: &mut ByText, text: &str, object: &Arc<CachedObject>) {
         }
         Posting::Many(objects) => {
             objects.insert(object.key.clone(), object.clone());
+            if is_common(objects.len(), all) {
+                *posting = Posting::Common(objects.len());
+            }
         }
+        Posting::Common(count) => *count += usize::from(is_new),
     }
 }
 
@@ -131,6 +196,10 @@ fn remove(by_text: &mut ByText, text: &str, object: Option<&Arc<CachedObject>>) 
         Posting::Many(objects) => {
             objects.remove(&object.key);
             objects.is_empty()
+        }
+        Posting::Common(count) => {
+            *count -= 1;
+            *count == 0
         }
     };
     if is_empty {

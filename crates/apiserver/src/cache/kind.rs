@@ -90,7 +90,7 @@ impl KindCache {
 
     /// Replaces everything, as of `revision`; watches that run are told that they are too old.
     pub(super) fn reset(&self, objects: BTreeMap<ObjectKey, Arc<CachedObject>>, revision: u64) {
-        let index = Index::of(objects.values());
+        let index = Index::of(&objects);
         let mut state = self.write();
         state.objects = objects;
         state.index = index;
@@ -110,7 +110,8 @@ impl KindCache {
         changes: Vec<(ObjectKey, Option<Arc<CachedObject>>)>,
     ) -> Vec<Arc<Change>> {
         let mut applied = Vec::with_capacity(changes.len());
-        let mut state = self.write();
+        let mut guard = self.write();
+        let state = &mut *guard;
         for (key, current) in changes {
             let previous = match &current {
                 Some(object) => state.objects.insert(key, object.clone()),
@@ -119,7 +120,7 @@ impl KindCache {
             if previous.is_none() && current.is_none() {
                 continue;
             }
-            state.index.replace(previous.as_ref(), current.as_ref());
+            state.index.replace(previous.as_ref(), current.as_ref(), &state.objects);
             let change = Arc::new(Change::new(revision, previous, current));
             state.history_bytes += change.weight();
             state.history.push_back(change.clone());
@@ -132,7 +133,7 @@ impl KindCache {
             state.first += 1;
             state.floor = dropped.revision;
         }
-        drop(state);
+        drop(guard);
         self.changed.send_modify(|count| *count += 1);
         applied
     }

@@ -90,9 +90,7 @@ impl CachedObject {
         stored: &[u8],
     ) -> Result<Self, serde_json::Error> {
         let Head { metadata } = serde_json::from_slice(stored)?;
-        let selectable = &registered.kind.selectable_fields;
-        let fields = selectable.iter().map(|path| Ok(value_text(pick(stored, path)?.as_ref()).into()));
-        let fields = fields.collect::<Result<_, serde_json::Error>>()?;
+        let fields = pick(stored, &registered.kind.selectable_fields)?;
         let labels = metadata.labels.into_iter().flatten();
         let labels = labels.filter_map(|(key, value)| Some((key, value.as_str()?.into())));
         Ok(CachedObject {
@@ -103,7 +101,7 @@ impl CachedObject {
             owners: metadata.owner_references.unwrap_or_default().into(),
             finalizers: metadata.finalizers.unwrap_or_default().into(),
             is_deleting: metadata.deletion_timestamp.is_some(),
-            fields,
+            fields: fields.iter().map(|value| value_text(value.as_ref()).into()).collect(),
             key,
         })
     }

@@ -169,9 +169,6 @@ impl Listening {
 
 fn peer_of(session: &rustls::ServerConnection, address: SocketAddr) -> Peer {
     let certificates = session.peer_certificates().unwrap_or_default();
-    Peer {
-        address: Some(address),
-        certificates: certificates.iter().map(|it| it.to_vec()).collect(),
-        server_name: session.server_name().map(Into::into),
-    }
+    let certificates = certificates.iter().map(|it| it.to_vec()).collect();
+    Peer::new(Some(address), certificates, session.server_name().map(Into::into))
 }

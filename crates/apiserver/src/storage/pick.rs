@@ -1,78 +1,98 @@
-//! One value out of a document, without building the rest of it.
+//! A few values out of a document, without building the rest of it.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The value at `path` (`.spec.running`), if it is there.
+/// The values at `paths` (`.spec.running`), where they are there. The document is gone through once.
 ///
 /// # Errors
 /// If the bytes are not JSON.
-pub fn pick(json: &[u8], path: &str) -> Result<Option<Value>, serde_json::Error> {
-    let steps: Vec<&str> = path.split('.').filter(|step| !step.is_empty()).collect();
-    Step(&steps).deserialize(&mut serde_json::Deserializer::from_slice(json))
+pub fn pick(json: &[u8], paths: &[String]) -> Result<Vec<Option<Value>>, serde_json::Error> {
+    let mut found = vec![None; paths.len()];
+    if paths.is_empty() {
+        return Ok(found);
+    }
+    let wanted = paths.iter().enumerate();
+    let wanted = wanted.map(|(number, path)| (number, path.strip_prefix('.').unwrap_or(path))).collect();
+    Below { wanted, found: &mut found }.deserialize(&mut serde_json::Deserializer::from_slice(json))?;
+    Ok(found)
 }
 
-/// What is left of the path.
-struct Step<'a>(&'a [&'a str]);
+/// What is wanted below a place: numbers of paths, with what is left of them.
+struct Below<'a> {
+    wanted: Vec<(usize, &'a str)>,
+    found: &'a mut [Option<Value>],
+}
 
-impl<'de> DeserializeSeed<'de> for Step<'_> {
-    type Value = Option<Value>;
+impl<'de> DeserializeSeed<'de> for Below<'_> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        match self.0.is_empty() {
-            true => serde::Deserialize::deserialize(deserializer).map(Some),
-            false => deserializer.deserialize_any(self),
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.wanted.iter().all(|(_, rest)| !rest.is_empty()) {
+            return deserializer.deserialize_any(self);
         }
+        // Wanted itself, and perhaps something in it.
+        let whole: Value = serde::Deserialize::deserialize(deserializer)?;
+        for (number, rest) in self.wanted {
+            let steps = rest.split('.').filter(|step| !step.is_empty());
+            self.found[number] = steps.into_iter().try_fold(&whole, |at, step| at.as_object()?.get(step)).cloned();
+        }
+        Ok(())
     }
 }
 
-impl<'de> Visitor<'de> for Step<'_> {
-    type Value = Option<Value>;
+impl<'de> Visitor<'de> for Below<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            match self.0.split_first() {
-                Some((first, rest)) if key == *first => found = map.next_value_seed(Step(rest))?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
+            let below = self.wanted.iter().filter_map(|(number, path)| {
+                let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+                (first == key).then_some((*number, rest))
+            });
+            let wanted: Vec<_> = below.collect();
+            if wanted.is_empty() {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                map.next_value_seed(Below { wanted, found: &mut *self.found })?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
+        Ok(())
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 }
 
@@ -100,16 +120,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_is_found_in_the_whole(document in document(), path in "(\\.[a-c]){1,4}") {
-            let steps = path.split('.').filter(|step| !step.is_empty());
-            let whole = steps.into_iter().try_fold(&document, |at, step| at.as_object()?.get(step));
-            let picked = pick(document.to_string().as_bytes(), &path).unwrap();
-            prop_assert_eq!(picked.as_ref(), whole);
+        fn it_is_what_is_found_in_the_whole(
+            document in document(), paths in prop::collection::vec("(\\.[a-c]){1,4}", 0..4)
+        ) {
+            let whole = |path: &String| {
+                let steps = path.split('.').filter(|step| !step.is_empty());
+                steps.into_iter().try_fold(&document, |at, step| at.as_object()?.get(step)).cloned()
+            };
+            let picked = pick(document.to_string().as_bytes(), &paths).unwrap();
+            prop_assert_eq!(picked, paths.iter().map(whole).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn what_is_no_json_is_an_error() {
-        assert!(pick(b"{\"a\": 1", ".b").is_err());
+        assert!(pick(b"{\"a\": 1", &[".b".into()]).is_err());
     }
 }

@@ -166,7 +166,7 @@ impl Options {
             superfluous,
             unchecked_bytes: 0,
             checkpoint_bytes: self.checkpoint_bytes,
-            last_group: (0, Duration::ZERO),
+            last_group: 0,
             _lock: database.lock,
         };
         let fatal = self.fatal;

@@ -5,9 +5,8 @@
 //!                                              │ disk full: rolled back, all refused
 //!                                              └ any other failure: fatal, nothing is ever retried
 //! ```
-//! Many requests share one sync because they queue up while the one before is syncing, and because as long again is waited for
-//! more where several came together: a commit costs as much for one as for many, and whoever waits for the disk does no work
-//! meanwhile. Within a group, requests see each
+//! Many requests share one sync because they queue up while the one before is syncing, and because more are waited for where
+//! several came together, as long as they keep coming: a commit costs nearly as much for one as for many. Within a group, requests see each
 //! other through [`Group::heads`]; everybody else sees them when the commit has returned. Requests about leases and
 //! compaction are a group of their own. Rows that compaction made superfluous are deleted a few with each group.
 
@@ -34,7 +33,10 @@ use crate::error::StoreError;
 const GROUP_REQUESTS: usize = 1024;
 /// How long requests are waited for at most when several came at once before. Longer is felt by those that wait, shorter brings
 /// fewer of them together.
-const GATHERING: Duration = Duration::from_millis(1);
+const GATHERING: Duration = Duration::from_millis(3);
+/// If nobody comes for so long, nobody is waited for any more. Longer is felt by the few that write at once, shorter takes a slow
+/// moment of many for their end.
+const LULL: Duration = Duration::from_micros(300);
 /// Bytes of keys and values that share a sync at most: they are held in memory until the commit has returned.
 const GROUP_BYTES: usize = 32 << 20;
 /// Bytes written before the log is copied into the database, unless the options say otherwise.
@@ -75,8 +77,8 @@ pub(super) struct Writer {
     pub unchecked_bytes: usize,
     /// When the log is copied into the database.
     pub checkpoint_bytes: usize,
-    /// How many transactions the last group had, and how long its commit took.
-    pub last_group: (usize, Duration),
+    /// How many transactions the last group had.
+    pub last_group: usize,
     /// Last, so that the folder is released after the database was closed.
     pub _lock: FolderLock,
 }
@@ -200,9 +202,8 @@ impl Writer {
                 Err(_) => {}
             }
         }
-        let begun = Instant::now();
         let committed = self.commit(&group)?;
-        self.last_group = (replies.len(), begun.elapsed());
+        self.last_group = replies.len();
         self.shared.stats.transactions.fetch_add(replies.len() as u64, Ordering::Relaxed);
         for (reply, outcome) in replies {
             let answer = match (&committed, outcome) {
@@ -219,12 +220,18 @@ impl Writer {
         Ok(held)
     }
 
-    /// Waits for others that come soon. Who writes alone is not held up: it waits only when several came together the last time.
+    /// Waits for others, as long as they keep coming. Who writes alone is not held up: it waits only when several came together the
+    /// last time.
     #[expect(clippy::disallowed_methods, reason = "this thread is the writer's own")]
     fn gather(&self) {
-        let (expected, took) = self.last_group;
-        if expected > 1 && self.requests.len() < expected {
-            std::thread::sleep(took.min(GATHERING));
+        let begun = Instant::now();
+        let mut waiting = self.requests.len();
+        while self.last_group > 1 && waiting < GROUP_REQUESTS && begun.elapsed() < GATHERING {
+            std::thread::sleep(LULL);
+            let before = std::mem::replace(&mut waiting, self.requests.len());
+            if waiting == before {
+                break;
+            }
         }
     }
 

@@ -176,3 +176,28 @@ fn a_reset_ends_watches_and_begins_a_new_history() {
     kind.apply(10, vec![(key, None)]);
     assert_eq!(kind.changes_from(cursor, 10).unwrap().len(), 1);
 }
+
+#[test]
+fn what_most_objects_have_is_counted_until_it_is_rare() {
+    let kind = KindCache::default();
+    let write = |number: u8, field: &str| {
+        let revision = kind.read().newest + 1;
+        let mut object = Arc::into_inner(object(&key(number), revision, 10)).unwrap();
+        object.fields = [field.into()].into();
+        object.labels = [("label".into(), field.into())].into();
+        kind.apply(revision, vec![(key(number), Some(Arc::new(object)))]);
+    };
+    let both = [Term::Field(0, "common"), Term::Label("label", "common")];
+    let narrowed = |term: Term<'_>| {
+        let state = kind.read();
+        let terms = [term];
+        let found = state.index.narrowed(&terms, (Bound::Unbounded, Bound::Unbounded));
+        found.map(|found| found.map(|(key, _)| key.to_owned()).collect::<Vec<_>>())
+    };
+    (0..10).for_each(|number| write(number, "common"));
+    assert_eq!(both.map(narrowed), [None, None], "every object has it");
+    (10..100).for_each(|number| write(number, "other"));
+    let mut expected: Vec<String> = (0..10).map(|number| key(number).to_string()).collect();
+    expected.sort();
+    assert_eq!(both.map(narrowed), [Some(expected.clone()), Some(expected)]);
+}

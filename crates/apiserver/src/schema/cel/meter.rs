@@ -8,7 +8,7 @@
 use super::expression::{parts, parts_mut};
 use kube_cel::cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use kube_cel::cel::parser::Expression;
-use kube_cel::cel::{ExecutionError, FunctionContext, Value};
+use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -36,6 +36,19 @@ thread_local! {
     static LEFT: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
 }
 
+/// An expression with the steps that it takes when each of its loops turns once.
+#[derive(Debug)]
+pub(super) struct Metered {
+    expression: Expression,
+    steps: u64,
+}
+
+impl From<Expression> for Metered {
+    fn from(expression: Expression) -> Self {
+        Metered { steps: steps(&expression), expression }
+    }
+}
+
 /// What is left for the rules of one object.
 pub(super) struct Budget {
     steps: u64,
@@ -54,21 +67,20 @@ impl Budget {
         self.steps == 0 || Instant::now() >= self.deadline
     }
 
-    /// Runs one evaluation within the budget. A panic of the library is an error like any other: it refuses the object, and says so.
+    /// Evaluates an expression within the budget. A panic of the library is an error like any other: it refuses the object, and says so.
     pub(super) fn run(
         &mut self,
-        expression: &Expression,
-        evaluate: impl FnOnce() -> Result<Value, ExecutionError>,
+        Metered { expression, steps }: &Metered,
+        context: &Context,
     ) -> Result<Value, ExecutionError> {
-        let given = self.steps.min(RULE_STEPS);
-        let given = given.saturating_sub(steps(expression));
+        let given = self.steps.min(RULE_STEPS).saturating_sub(*steps);
         let before = LEFT.replace(Some((given, self.deadline)));
-        let out = catch_unwind(AssertUnwindSafe(evaluate)).unwrap_or_else(|_| {
+        let out = catch_unwind(AssertUnwindSafe(|| context.resolve(expression))).unwrap_or_else(|_| {
             tracing::error!(?expression, "the evaluation of a rule panicked");
             Err(ExecutionError::function_error("rule", "internal error"))
         });
         let left = LEFT.replace(before).map_or(0, |(left, _)| left);
-        self.steps -= self.steps.min(steps(expression) + (given - left));
+        self.steps -= self.steps.min(steps + (given - left));
         out
     }
 }

@@ -15,8 +15,7 @@ use super::{FieldError, ListType, MapType, Node, Reason, SchemaError, Type};
 use expression::{BASE, parse};
 use kube_cel::cel::Value as CelValue;
 use kube_cel::cel::objects::OptionalValue;
-use kube_cel::cel::parser::Expression;
-use meter::Budget;
+use meter::{Budget, Metered};
 use serde_json::Value;
 use std::sync::Arc;
 use value::to_cel;
@@ -24,10 +23,10 @@ use value::to_cel;
 /// A compiled rule.
 #[derive(Debug)]
 pub(super) struct Rule {
-    expression: Expression,
+    expression: Metered,
     text: String,
     message: String,
-    message_expression: Option<Expression>,
+    message_expression: Option<Metered>,
     reason: Option<Reason>,
     field_path: String,
     uses_old: bool,
@@ -53,9 +52,9 @@ pub(super) fn compile_rules(rules: Option<&Value>, path: &str) -> Result<Vec<Rul
         let expression = compile(&source)?;
         out.push(Rule {
             uses_old: expression.references().has_variable("oldSelf"),
-            expression,
+            expression: expression.into(),
             message: text("message"),
-            message_expression: if message_source.is_empty() { None } else { Some(compile(&message_source)?) },
+            message_expression: if message_source.is_empty() { None } else { Some(compile(&message_source)?.into()) },
             reason: match text("reason").as_str() {
                 "FieldValueForbidden" => Some(Reason::Forbidden),
                 "FieldValueRequired" => Some(Reason::Required),
@@ -193,7 +192,7 @@ impl Visitor<'_> {
                 self.budget.is_over = true;
                 return;
             }
-            let problem = match self.budget.run(&rule.expression, || context.resolve(&rule.expression)) {
+            let problem = match self.budget.run(&rule.expression, &context) {
                 Ok(CelValue::Bool(true)) => continue,
                 Ok(CelValue::Bool(false)) => None,
                 Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
@@ -216,11 +215,10 @@ impl Visitor<'_> {
             if !rule.uses_old && ratchet.unchanged(value) {
                 continue;
             }
-            let message =
-                rule.message_expression.as_ref().and_then(|e| match self.budget.run(e, || context.resolve(e)) {
-                    Ok(CelValue::String(text)) => usable_message(&text),
-                    _ => None,
-                });
+            let message = rule.message_expression.as_ref().and_then(|e| match self.budget.run(e, &context) {
+                Ok(CelValue::String(text)) => usable_message(&text),
+                _ => None,
+            });
             let detail = message.unwrap_or_else(|| match rule.message.as_str() {
                 "" => format!("failed rule: {}", rule.text),
                 message => message.to_string(),

@@ -12,6 +12,9 @@ use std::sync::{Arc, LazyLock};
 static TIMESTAMP: LazyLock<Option<Expression>> = LazyLock::new(|| parse("timestamp(text)").ok());
 static DURATION: LazyLock<Option<Expression>> = LazyLock::new(|| parse("duration(text)").ok());
 
+/// The schema of what has none.
+static ANYTHING: LazyLock<Node> = LazyLock::new(Node::default);
+
 fn string(text: &str) -> CelValue {
     CelValue::String(Arc::new(text.to_string()))
 }
@@ -31,12 +34,10 @@ pub(super) fn to_cel(value: &Value, node: &Node) -> CelValue {
         },
         Value::String(text) => string_to_cel(text, node),
         Value::Array(items) => {
-            let anything = Node::default();
-            let child = node.items.as_deref().unwrap_or(&anything);
+            let child = node.items.as_deref().unwrap_or(&ANYTHING);
             CelValue::List(Arc::new(items.iter().map(|item| to_cel(item, child)).collect()))
         }
         Value::Object(entries) => {
-            let anything = Node::default();
             // Keys of a map are data; names of fields are escaped.
             let is_map = node.additional.is_some() || (node.properties.is_empty() && node.kind.is_none());
             let mut map: HashMap<Key, CelValue> = HashMap::with_capacity(entries.len());
@@ -51,7 +52,7 @@ pub(super) fn to_cel(value: &Value, node: &Node) -> CelValue {
                     continue;
                 }
                 let key = if is_map { name.clone() } else { escape(name) };
-                map.insert(Key::String(Arc::new(key)), to_cel(entry, child.unwrap_or(&anything)));
+                map.insert(Key::String(Arc::new(key)), to_cel(entry, child.unwrap_or(&ANYTHING)));
             }
             CelValue::Map(kube_cel::cel::objects::Map { map: Arc::new(map) })
         }
