@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 
 use super::delete::{self, Deleted};
 use super::delete_options::DeleteOptions;
-use super::{Call, Selection};
+use super::{Call, Part, Selection};
 use crate::body::ResponseBody;
-use crate::cache::kind::PageRequest;
 use crate::error::ApiError;
 use crate::respond::{self, shape};
 
@@ -17,18 +16,8 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let cache = &call.shared().cache;
     cache.catch_up().await?;
     let selection = Selection::parse(&call.registered, &call.info, &call.query)?;
-    let request = PageRequest {
-        namespace: &selection.namespace,
-        after: None,
-        limit: None,
-        at: None,
-        only: selection.only(),
-        terms: &selection.terms(),
-    };
-    let page = cache
-        .kind(&call.registered.storage)
-        .page(&request, cache.revision(), |object| selection.matches(object))
-        .map_err(|_| ApiError::internal("the newest state is not cached"))?;
+    let page =
+        selection.page(cache, Part::default()).map_err(|_| ApiError::internal("the newest state is not cached"))?;
     let mut deleted: Vec<Value> = Vec::with_capacity(page.items.len());
     for item in &page.items {
         match delete::delete_object(call, &item.key, &options).await {

@@ -250,4 +250,4 @@ fn not_supported(call: &Call) -> ApiError {
 
 pub(crate) use read::revision_parameter;
 /// The selection of a list or watch request.
-pub(crate) use selection::Selection;
+pub(crate) use selection::{Part, Selection};

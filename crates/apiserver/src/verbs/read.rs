@@ -7,10 +7,10 @@ use evroc_store::{KeyRange, RangeRequest, StoreError};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Call, Selection};
+use super::{Call, Part, Selection};
 use crate::body::{self, ResponseBody};
 use crate::cache::CacheError;
-use crate::cache::kind::{Page, PageRequest};
+use crate::cache::kind::Page;
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
@@ -149,17 +149,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
             (None, None)
         }
     };
-    let kind = cache.kind(&call.registered.storage);
-    let request = PageRequest {
-        namespace: &selection.namespace,
-        after,
-        limit,
-        at,
-        only: selection.only(),
-        terms: &selection.terms(),
-    };
-    let page = kind.page(&request, cache.revision(), |object| selection.matches(object));
-    match (page, at) {
+    match (selection.page(cache, Part { after, limit, at }), at) {
         (Ok(page), _) => Ok(page),
         (Err(_), Some(at)) => older_page(call, selection, after, limit, at, token.is_some()).await,
         (Err(too_old), None) => Err(ApiError::internal(format!("cache begins at {}", too_old.oldest))),

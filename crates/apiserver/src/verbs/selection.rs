@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::cache::index::Term;
+use crate::cache::kind::{Page, PageRequest, TooOld};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
@@ -10,6 +12,17 @@ use crate::request::{Query, RequestInfo};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::storage::keys::ObjectKey;
 use crate::views::Narrowed;
+
+/// Which part of what is selected; by default all of it, as it is now.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Part<'a> {
+    /// Only keys greater than this one.
+    pub(crate) after: Option<&'a str>,
+    /// At most so many.
+    pub(crate) limit: Option<usize>,
+    /// As of this revision.
+    pub(crate) at: Option<u64>,
+}
 
 /// Namespace, labels and fields.
 #[derive(Clone)]
@@ -70,13 +83,24 @@ impl Selection {
             && self.fields.as_ref().is_none_or(|fields| fields.matches(|field| object.field(&self.registered, field)))
     }
 
-    /// The only key that it can take.
-    pub(crate) fn only(&self) -> Option<&str> {
-        self.only.as_ref().map(ObjectKey::as_str)
+    /// A part of the objects that it takes.
+    ///
+    /// # Errors
+    /// If the cache does not reach back to the revision that is asked for.
+    pub(crate) fn page(&self, cache: &Cache, part: Part<'_>) -> Result<Page, TooOld> {
+        let request = PageRequest {
+            namespace: &self.namespace,
+            after: part.after,
+            limit: part.limit,
+            at: part.at,
+            only: self.only.as_ref().map(ObjectKey::as_str),
+            terms: &self.terms(),
+        };
+        cache.kind(&self.registered.storage).page(&request, cache.revision(), |object| self.matches(object))
     }
 
     /// What an index can narrow it by.
-    pub(crate) fn terms(&self) -> Vec<Term<'_>> {
+    fn terms(&self) -> Vec<Term<'_>> {
         let labels = self.labels.iter().flat_map(|labels| labels.exact_values());
         let fields = self.fields.iter().flat_map(|fields| fields.exact_values());
         let numbered =

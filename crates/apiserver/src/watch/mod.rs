@@ -15,11 +15,11 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::{self, ResponseBody};
-use crate::cache::kind::{PageRequest, TooOld};
+use crate::cache::kind::TooOld;
 use crate::error::ApiError;
 use crate::request::options;
 use crate::respond::{self, shape};
-use crate::verbs::{Call, Selection, revision_parameter};
+use crate::verbs::{Call, Part, Selection, revision_parameter};
 
 use events::Encoder;
 use stream::Watcher;
@@ -58,17 +58,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let wants_state = initial.unwrap_or(revision.unwrap_or_default() == 0);
     let encoder = Encoder::new(call, query)?;
     let (first, begin) = if wants_state {
-        let request = PageRequest {
-            namespace: &selection.namespace,
-            after: None,
-            limit: None,
-            at: None,
-            only: selection.only(),
-            terms: &selection.terms(),
-        };
-        let page = kind
-            .page(&request, cache.revision(), |object| selection.matches(object))
-            .map_err(|oldest| too_old(0, oldest))?;
+        let page = selection.page(&cache, Part::default()).map_err(|oldest| too_old(0, oldest))?;
         (page.items, page.revision)
     } else {
         (Vec::new(), revision.filter(|it| *it > 0).unwrap_or_else(|| cache.revision()))
