@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -52,6 +52,14 @@ impl Endpoint {
     pub fn connect(&self) -> Result<Connection> {
         let connector = self.config.rustls_https_connector().context("make a TLS connector")?;
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        Ok(Connection { base: self.base.clone(), client })
+    }
+
+    /// A connection for many requests at once, over HTTP/2.
+    pub fn connect_shared(&self) -> Result<Connection> {
+        let tls = self.config.rustls_client_config().context("make a TLS configuration")?;
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
         Ok(Connection { base: self.base.clone(), client })
     }
 }

@@ -19,6 +19,9 @@ use target::{Meter, Target};
 
 /// Changes that come together. The original closes watches whose queue of ten is full: this is what all of them still see.
 const CHANGES_AT_ONCE: usize = 8;
+/// Connections that are shared by watches, and watches on each: nearly as many as a server allows, and enough to tell what they
+/// cost from what a server has in store.
+const SHARED: (usize, usize) = (5, 900);
 
 /// Measures our API beside Kubernetes' own.
 #[derive(Parser)]
@@ -96,6 +99,12 @@ async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Res
     // The roles have just started: what they hold when nothing is asked of them.
     let idle = (ours.memory()?, original.memory()?);
     let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
+    if wanted("watches") {
+        // The original's runtime takes memory ahead: its growth says nothing of one connection.
+        let memory = measures::watch_memory(ours, arguments.watchers, SHARED).await?;
+        rows.push(Row::alone("memory of a watcher's connection", "KiB", memory.alone / 1024.0));
+        rows.push(Row::alone("memory of a further watch on one connection", "KiB", memory.shared / 1024.0));
+    }
     if wanted("requests") {
         rows.extend(requests([ours, original], arguments).await?);
     }
@@ -149,16 +158,12 @@ async fn watches(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> 
     let (watchers, mut rows) = (arguments.watchers, vec![]);
     for changes in [1, CHANGES_AT_ONCE] {
         let mut rates = [vec![], vec![]];
-        let mut memory = 0.0;
         for round in 0..arguments.rounds {
             for (index, target) in both.iter().enumerate() {
                 let bursts = arguments.events.div_ceil(changes);
                 let watched = measures::watches(target, watchers, bursts, changes).await?;
                 eprintln!("round {}: {}: {:.0} events/s, {}", round + 1, target.name, watched.per_second, watched.busy);
                 rates[index].push(watched.per_second);
-                if index == 0 && round == 0 {
-                    memory = watched.bytes_each;
-                }
             }
         }
         let [ours, original] = rates.map(load::median);
@@ -167,10 +172,6 @@ async fn watches(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>> 
             _ => format!("events to {watchers} watchers, {changes} at once"),
         };
         rows.push(Row::higher(&name, "/s", ours, original).bar(4.0));
-        if changes == 1 {
-            // The original's runtime takes memory ahead: its growth says nothing of one connection.
-            rows.push(Row::alone("memory of a watcher's connection", "KiB", memory / 1024.0));
-        }
     }
     Ok(rows)
 }

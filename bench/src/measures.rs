@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Response, Version};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::load::{self, Connection, Outcome, closed_loop, percentile};
@@ -93,8 +94,6 @@ async fn count(target: &Target) -> Result<usize> {
 pub struct Watched {
     /// Events that reached any of them, per second.
     pub per_second: f64,
-    /// What one costs in bytes of memory.
-    pub bytes_each: f64,
     /// Whose core was busy.
     pub busy: String,
 }
@@ -104,10 +103,7 @@ pub struct Watched {
 pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: usize) -> Result<Watched> {
     let path = path(target);
     let writers: Vec<Connection> = (0..changes).map(|_| target.endpoint.connect()).collect::<Result<_>>()?;
-    let list: Value =
-        serde_json::from_slice(&writers[0].ask(Method::GET, &format!("{path}?limit=1"), Bytes::new()).await?)?;
-    let since = list["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?.to_owned();
-    let before = target.memory()?;
+    let since = newest(target).await?;
     let (seen, mut tasks) = (Arc::new(Seen::default()), tokio::task::JoinSet::<Result<()>>::new());
     for _ in 0..watchers {
         let connection = target.endpoint.connect()?;
@@ -129,7 +125,6 @@ pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: u
             }
         });
     }
-    let bytes_each = (target.memory()?.saturating_sub(before)) as f64 / watchers as f64;
     let run = uuid::Uuid::new_v4().simple().to_string();
     let meter = Meter::start(target)?;
     let started = Instant::now();
@@ -150,7 +145,59 @@ pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: u
         }
     }
     let per_second = seen.count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
-    Ok(Watched { per_second, bytes_each, busy: meter.busy()? })
+    Ok(Watched { per_second, busy: meter.busy()? })
+}
+
+/// What a watch takes in bytes of memory.
+pub struct WatchMemory {
+    /// With a connection of its own.
+    pub alone: f64,
+    /// On a connection that it shares.
+    pub shared: f64,
+}
+
+/// Opens so many watches on connections of their own, and then so many on each of some shared ones; each has sent an event when it
+/// is looked. To be asked of a server that has just started: what others have given back would be taken for it.
+pub async fn watch_memory(target: &Target, alone: usize, (connections, each): (usize, usize)) -> Result<WatchMemory> {
+    let idle = target.memory()?;
+    let own = (0..alone).map(|_| target.endpoint.connect()).collect::<Result<Vec<_>>>()?;
+    let _alone = watched(target, &own, 1).await?;
+    let with_alone = target.memory()?;
+    let shared = (0..connections).map(|_| target.endpoint.connect_shared()).collect::<Result<Vec<_>>>()?;
+    let streams = watched(target, &shared, each).await?;
+    ensure!(streams.iter().all(|it| it.version() == Version::HTTP_2), "the connections are not shared");
+    let with_all = target.memory()?;
+    Ok(WatchMemory {
+        alone: with_alone.saturating_sub(idle) as f64 / alone as f64,
+        shared: with_all.saturating_sub(with_alone) as f64 / streams.len() as f64,
+    })
+}
+
+/// Answers to so many watches on each connection, each of which has sent an event.
+async fn watched(target: &Target, connections: &[Connection], each: usize) -> Result<Vec<Response<Incoming>>> {
+    let (path, since) = (path(target), newest(target).await?);
+    let label = format!("seen-{}", uuid::Uuid::new_v4());
+    let watch = format!("{path}?watch=1&resourceVersion={since}&labelSelector={label}");
+    let mut answers = Vec::new();
+    for connection in connections.iter().flat_map(|connection| std::iter::repeat_n(connection, each)) {
+        let answer = connection.send(Method::GET, &watch, Bytes::new()).await?;
+        ensure!(answer.status().is_success(), "a watch was refused: {}", answer.status());
+        answers.push(answer);
+    }
+    let mut widget: Value = serde_json::from_slice(&object(&label, 1))?;
+    widget["metadata"]["labels"][&label] = json!("yes");
+    target.endpoint.connect()?.ask(Method::POST, &path, widget.to_string().into()).await?;
+    for answer in &mut answers {
+        answer.body_mut().frame().await.context("a watch ended early")??;
+    }
+    Ok(answers)
+}
+
+/// The newest revision.
+async fn newest(target: &Target) -> Result<String> {
+    let page = target.endpoint.connect()?.ask(Method::GET, &format!("{}?limit=1", path(target)), Bytes::new()).await?;
+    let page: Value = serde_json::from_slice(&page)?;
+    Ok(page["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?.to_owned())
 }
 
 /// How many events have come, and whether they are all.
