@@ -38,7 +38,7 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     problems.note("clean /etc/hosts", HostsFile::system().remove(&instance).map_err(Into::into));
     if let Some(etcd) = &record.etcd {
         // An etcd that is gone for good must not keep the rest from going.
-        if let Err(error) = super::store::erase(etcd) {
+        if let Err(error) = super::store::purge(etcd, record) {
             say!("warning: the state in {} is left, remove its keys by hand: {error:#}", etcd.address);
         }
     }

@@ -18,7 +18,7 @@ use super::require_root;
 use crate::cli::StoreChoice;
 use crate::instance::{InstanceLock, InstanceName, InstanceRecord};
 use crate::roles::EtcdSettings;
-use crate::roles::control::store::embedded_folder;
+use crate::roles::control::store::{Opener, embedded_folder};
 
 /// How far a restored store's counter is set beyond the backup's: more than anybody writes between a backup and the loss
 /// of what came after it (etcd's own documentation advises the same number).
@@ -39,7 +39,7 @@ pub fn backup(instance: &InstanceName, file: &Path) -> anyhow::Result<ExitCode> 
                 );
                 EmbeddedStore::backup_folder(folder, file).await.context("cannot take the backup")
             }
-            Some(etcd) => backup_of_etcd(etcd, file).await,
+            Some(etcd) => backup_of_etcd(etcd, &record, file).await,
         }
     })?;
     fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -48,9 +48,9 @@ pub fn backup(instance: &InstanceName, file: &Path) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn backup_of_etcd(etcd: &EtcdSettings, file: &Path) -> anyhow::Result<Revision> {
+async fn backup_of_etcd(etcd: &EtcdSettings, record: &InstanceRecord, file: &Path) -> anyhow::Result<Revision> {
     ensure!(!file.exists(), "{} exists: choose another name", file.display());
-    let source = etcd.open().await?;
+    let source = etcd.open_to_read(&record.instance).await?;
     let work = Work::beside(file)?;
     let revision = source.revision().await?;
     let target = Options::new(work.path()).create_at(revision).open().await?;
@@ -73,9 +73,9 @@ pub fn restore(instance: &InstanceName, file: &Path, replace: bool) -> anyhow::R
             None => into_embedded(&record, &source, base, replace, "replaced").await?,
             Some(etcd) => {
                 if replace {
-                    etcd.open().await?.erase().await?;
+                    erase(etcd, &record).await?;
                 }
-                into_etcd(etcd, &source, base)
+                into_etcd(etcd, &record, &source, base)
                     .await
                     .context("cannot restore into the etcd; with --replace, what is there is removed first")?
             }
@@ -106,14 +106,14 @@ pub fn migrate(instance: &InstanceName, to: &StoreChoice) -> anyhow::Result<Exit
                 (Box::new(store), revision)
             }
             Some(etcd) => {
-                let store = etcd.open().await?;
+                let store = etcd.open(opener(&record, &control(&record))).await?;
                 let revision = store.revision().await?;
                 (Box::new(store), revision)
             }
         };
         let summary = match &target {
             None => into_embedded(&record, &*source, revision, true, "replaced").await,
-            Some(etcd) => into_etcd(etcd, &*source, revision).await,
+            Some(etcd) => into_etcd(etcd, &record, &*source, revision).await,
         };
         source.close().await;
         summary
@@ -134,8 +134,13 @@ pub fn migrate(instance: &InstanceName, to: &StoreChoice) -> anyhow::Result<Exit
 }
 
 /// Removes the state of an instance that is purged from its etcd.
-pub fn erase(etcd: &EtcdSettings) -> anyhow::Result<()> {
-    runtime()?.block_on(async { Ok(etcd.open().await?.erase().await?) })
+pub fn purge(etcd: &EtcdSettings, record: &InstanceRecord) -> anyhow::Result<()> {
+    runtime()?.block_on(erase(etcd, record))
+}
+
+/// Removes what is in an etcd, unless another cloud uses it.
+async fn erase(etcd: &EtcdSettings, record: &InstanceRecord) -> anyhow::Result<()> {
+    Ok(etcd.open(opener(record, &control(record))).await?.erase().await?)
 }
 
 /// Fills a new embedded store, which takes the place of the one that is there when it is complete.
@@ -164,8 +169,13 @@ async fn into_embedded(
     Ok(summary)
 }
 
-async fn into_etcd(etcd: &EtcdSettings, source: &dyn Store, base: Revision) -> anyhow::Result<Summary> {
-    let target = etcd.create(base).await?;
+async fn into_etcd(
+    etcd: &EtcdSettings,
+    record: &InstanceRecord,
+    source: &dyn Store,
+    base: Revision,
+) -> anyhow::Result<Summary> {
+    let target = etcd.create(&record.instance, base).await?;
     match copy::copy(source, &target).await {
         Ok(summary) => {
             target.close().await;
@@ -251,8 +261,17 @@ impl Drop for Work {
     }
 }
 
+fn control(record: &InstanceRecord) -> PathBuf {
+    record.layout().role("control")
+}
+
 fn embedded(record: &InstanceRecord) -> PathBuf {
-    embedded_folder(&record.layout().role("control"))
+    embedded_folder(&control(record))
+}
+
+/// A command stands for its instance, which does not run meanwhile.
+fn opener<'a>(record: &'a InstanceRecord, control: &'a Path) -> Opener<'a> {
+    Opener { instance: &record.instance, control }
 }
 
 fn describe(etcd: Option<&EtcdSettings>) -> &str {

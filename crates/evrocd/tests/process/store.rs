@@ -39,6 +39,9 @@ fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
     signal(before["control"], "KILL");
     instance.all_ready_but(&[before["control"]]);
     assert_eq!(ask_api(&instance, group).unwrap(), 200);
+    // It knows that its former self is dead.
+    let log = std::fs::read_to_string(instance.state().join("log/control.log")).unwrap();
+    assert!(!log.contains("waiting for the end of this instance's former claim"), "{log}");
     let from_etcd = instance.home.path().join("etcd.backup");
     instance.must(&["store", "backup", from_etcd.to_str().unwrap()]);
     instance.must(&["down"]);
@@ -76,6 +79,22 @@ fn a_cloud_begins_in_an_etcd() {
     assert!(!instance.state().join("control/store/store.db").exists());
     let said = instance.must_fail(&["up", "--store", "embedded"]);
     assert!(said.contains("running with another one"), "{said}");
+    // Another cloud is refused, and when it is removed it takes nothing with it.
+    let other = Instance::new();
+    let said = other.must_fail(&[
+        "up",
+        "--detach",
+        "--no-hosts-block",
+        "--api-port=0",
+        "--https-port=0",
+        "--store",
+        &etcd.address(),
+    ]);
+    let who = format!("is in use by instance {}, process {} on ", instance.name, instance.ready_roles()["control"]);
+    assert!(said.contains(&who) && said.contains("choose another prefix"), "{said}");
+    let said = other.must(&["down", "--purge"]);
+    assert!(said.contains("is left") && said.contains(&who), "{said}");
+    assert_eq!(ask_api(&instance, "/apis/iam.evroclabs.net/v1alpha1/resourcegroups/demo").unwrap(), 200);
     // A purge leaves nothing, there neither.
     instance.must(&["down", "--purge"]);
     let address = etcd.address().parse().unwrap();

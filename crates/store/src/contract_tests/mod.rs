@@ -36,6 +36,11 @@ pub trait Subject: Send {
 
     /// Stops the store and starts it again on the same state.
     async fn restart(&mut self);
+
+    /// How many revisions a restart takes in which nothing changes.
+    fn restart_takes(&self) -> u64 {
+        0
+    }
 }
 
 /// Makes a test of each case of the contract. The argument is an async function that makes a [`Subject`].

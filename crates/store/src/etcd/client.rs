@@ -134,6 +134,11 @@ impl Client {
         self.requests.len()
     }
 
+    /// Goes on to the next member: the one that is asked does not answer in time.
+    pub fn leave_current(&self) {
+        self.leave(self.current.load(Ordering::Relaxed));
+    }
+
     /// Goes on to the next member, if nobody did so meanwhile.
     fn leave(&self, member: usize) {
         let _ = self.current.compare_exchange(member, member.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);

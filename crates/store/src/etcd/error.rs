@@ -37,6 +37,33 @@ pub enum OpenError {
         /// The key that says so.
         key: String,
     },
+    /// Another process uses the store.
+    #[error(
+        "store {address} is in use by {holder}: stop it first, two clouds cannot share a prefix. If it is dead, {until}; \
+         or choose another prefix: etcd://HOST:PORT/PREFIX"
+    )]
+    InUse {
+        /// The cluster and the prefix.
+        address: Address,
+        /// Who.
+        holder: String,
+        /// What to do if its holder is dead.
+        until: String,
+    },
+    /// Another process of this instance uses it.
+    #[error("store {address} is in use by {holder}: stop it first, two processes cannot share a store")]
+    Locked {
+        /// The cluster and the prefix.
+        address: Address,
+        /// Who.
+        holder: String,
+    },
+    /// A store that should be read does not exist.
+    #[error("{address} holds no store: expected one that a cloud has used")]
+    Missing {
+        /// The cluster.
+        address: Address,
+    },
     /// A store that should be made exists.
     #[error("{address} already holds a store: choose another prefix, or remove what is below {}/", address.prefix())]
     Exists {

@@ -3,6 +3,7 @@
 //! ```text
 //! <prefix>/data/<key>   the value and, after it, a CRC-32 of key and value
 //! <prefix>/origin       written once, first of all; what it was created by is this store's revision `base`
+//! <prefix>/owner        who uses the store; see `claim`
 //! ```
 //! An etcd has a past when a cloud comes to it, and a cloud may have one when it comes to an etcd. The origin joins the
 //! two counters: contract revision = etcd's revision - the origin's creation + base. A new cloud has base 0; one that was

@@ -1,6 +1,7 @@
 //! The backend in an etcd cluster, version 3.4 or newer, for several control nodes.
 //!
 //! - [`address`]: `etcd://…`. [`client`]: calls to the members. [`proto`]: what is said. [`error`]: what is answered.
+//! - [`open`]: opening a store. [`claim`]: whose it is. [`keeper`]: keeping it.
 //! - [`keys`]: how keys, values and revisions stand in etcd. [`txn`]: transactions. [`watch`]: one watch.
 //!
 //! The contract is modelled on etcd, so most of it is etcd's own promise; what is added here:
@@ -8,13 +9,17 @@
 //! - etcd does not say at which revision it was compacted: it is searched for, by asking which revisions can be read.
 //! - Watches follow all keys of the etcd, so that every revision is seen and a gap in them is noticed, and so that the
 //!   keys of others move the progress. An etcd with access rules must allow that; it should serve this cloud alone.
+//! - A store is used by one process: etcd compares its claim in every transaction.
 //! - [`Store::compact`] first lets the watches of this process receive what it is about to forget: etcd reads previous
 //!   values when it sends, and leaves out silently what it no longer has.
 
 mod address;
+mod claim;
 mod client;
 mod error;
+mod keeper;
 mod keys;
+mod open;
 mod proto;
 mod txn;
 mod watch;
@@ -25,33 +30,38 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use tonic::Status;
 
 use crate::contract::{
     KeyRange, KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome,
     WatchRequest, WatchStream,
 };
+use crate::embedded::FatalHook;
 use crate::error::StoreError;
 use crate::limits;
 
 pub use address::{Address, AddressError};
 pub use error::OpenError;
+pub use open::{Options, Tls};
 
+use claim::Owner;
 use client::{Client, Effect};
-use error::{Refusal, Said, failed, refusal};
+use error::{Refusal, failed, refusal};
+use keeper::{Held, Keeper, Lost};
 use keys::Keys;
 
-/// What an etcd with its own settings accepts (1.5 MiB a request, 128 operations a transaction), less room for what this
-/// backend and the protocol add.
-const LIMITS: Limits = Limits { key_bytes: 2048, value_bytes: 1_500_000, operations: 128, txn_bytes: 1_540_000 };
+/// What an etcd with its own settings accepts (1.5 MiB a request, 128 operations and comparisons a transaction), less room
+/// for what this backend and the protocol add: the claim is one of each.
+const LIMITS: Limits = Limits { key_bytes: 2048, value_bytes: 1_500_000, operations: 127, txn_bytes: 1_540_000 };
 
 /// How long a compaction waits for watches of this process at most. They take what etcd sends at once, so this only ends
 /// the wait for one whose connection is gone.
 const COMPACTION_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a process whose claim is lost asks who has it now, for the last words that it says.
+const LOSS_TIMEOUT: Duration = Duration::from_secs(2);
+
 const RANGE: &str = "/etcdserverpb.KV/Range";
-const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
@@ -60,94 +70,14 @@ const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// What TLS to etcd is set up from, as PEM.
-#[derive(Clone)]
-pub struct Tls {
-    /// The authority that has signed the members' certificates.
-    pub ca: Vec<u8>,
-    /// The certificate that this client shows, and its key, where the members ask for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// How to open an [`EtcdStore`].
-#[derive(Clone)]
-pub struct Options {
-    address: Address,
-    tls: Option<Tls>,
-}
-
-impl Options {
-    /// The store at `address`, without TLS.
-    #[must_use]
-    pub fn new(address: Address) -> Self {
-        Options { address, tls: None }
-    }
-
-    /// Uses TLS.
-    #[must_use]
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Opens the store, making an empty one if there is none.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub async fn open(self) -> Result<EtcdStore, OpenError> {
-        self.open_at(Revision::ZERO).await.map(|(store, _)| store)
-    }
-
-    /// Makes a store whose counter begins at `base`.
-    ///
-    /// # Errors
-    /// As [`Options::open`], and [`OpenError::Exists`].
-    pub async fn create(self, base: Revision) -> Result<EtcdStore, OpenError> {
-        let address = self.address.clone();
-        match self.open_at(base).await? {
-            (store, true) => Ok(store),
-            (_, false) => Err(OpenError::Exists { address }),
-        }
-    }
-
-    /// Opens or makes the store, and says whether it was made.
-    async fn open_at(self, base: Revision) -> Result<(EtcdStore, bool), OpenError> {
-        let Options { address, tls } = self;
-        let client = Client::new(&address, tls.as_ref())
-            .map_err(|source| OpenError::Tls { address: address.clone(), source })?;
-        let unreachable =
-            |status: Status| OpenError::Unreachable { address: address.clone(), source: Said(status).into() };
-        let key = keys::origin_key(&address.prefix);
-        let get = proto::RangeRequest { key: key.clone(), ..Default::default() };
-        let put = proto::PutRequest { key: key.clone(), value: keys::origin_value(base), lease: 0 };
-        let is_absent = txn::compare(&key, proto::CompareResult::Equal, proto::Target::CreateRevision(0));
-        let make = proto::TxnRequest {
-            compare: vec![is_absent],
-            success: vec![txn::operation(proto::Request::Put(put))],
-            failure: Vec::new(),
-        };
-        // Of two that come at the same time one makes it, and both read what stands there.
-        let made: proto::TxnResponse = client.call(TXN, Effect::Write, make).await.map_err(unreachable)?;
-        let found: proto::RangeResponse = client.call(RANGE, Effect::Read, get).await.map_err(unreachable)?;
-        let keys = found.kvs.first().and_then(|origin| Keys::new(&address.prefix, origin));
-        let Some(keys) = keys else {
-            return Err(OpenError::Foreign { key: String::from_utf8_lossy(&key).into_owned(), address });
-        };
-        let inner = Inner {
-            compacted: AtomicI64::new(keys.created()),
-            client,
-            keys,
-            closed: tokio::sync::watch::Sender::new(false),
-            positions: Mutex::default(),
-        };
-        Ok((EtcdStore { inner: Arc::new(inner), address }, made.succeeded))
-    }
-}
-
 /// What operations and watches share.
 struct Inner {
     client: Client,
+    address: Address,
     keys: Keys,
+    /// Without one, the store is only read.
+    claim: Option<Held>,
+    fatal: FatalHook,
     /// The newest compaction that is known of, in etcd's revisions; never goes back.
     compacted: AtomicI64,
     closed: tokio::sync::watch::Sender<bool>,
@@ -158,14 +88,15 @@ struct Inner {
 /// A store in an etcd cluster.
 pub struct EtcdStore {
     inner: Arc<Inner>,
-    address: Address,
+    /// Until it is closed.
+    keeper: Mutex<Option<Keeper>>,
 }
 
 impl EtcdStore {
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.inner.address
     }
 
     /// Removes the store with all that is in it: what a copy that failed has left.
@@ -173,18 +104,50 @@ impl EtcdStore {
     /// # Errors
     /// [`StoreError::Backend`].
     pub async fn erase(self) -> Result<()> {
+        let all = KeyRange::prefix(format!("{}/", self.inner.address.prefix));
+        let erased = txn::erase(&self.inner, all).await;
         self.close().await;
-        let all = KeyRange::prefix(format!("{}/", self.address.prefix));
-        let request = proto::DeleteRangeRequest { key: all.start, range_end: all.end.unwrap_or_default() };
-        let erased: Result<proto::DeleteRangeResponse, _> =
-            self.inner.client.call(DELETE_RANGE, Effect::Read, request).await;
-        erased.map(drop).map_err(|status| failed("remove the store", status))
+        erased
     }
 }
 
 impl Inner {
     fn check_open(&self) -> Result<()> {
         if *self.closed.borrow() { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// The claim that allows changes.
+    fn held(&self) -> Result<Held> {
+        self.check_open()?;
+        self.claim.ok_or_else(|| StoreError::InvalidRequest("the store was opened to be read".to_owned()))
+    }
+
+    /// Asks whether the claim still stands, for what cannot be part of a transaction.
+    async fn check_claim(&self, operation: &'static str) -> Result<()> {
+        let held = self.held()?;
+        let request = proto::RangeRequest { key: claim::key(&self.address.prefix), ..Default::default() };
+        let found = self.range(request).await.map_err(|status| failed(operation, status))?;
+        if found.kvs.first().is_some_and(|claim| claim.mod_revision == held.revision) {
+            return Ok(());
+        }
+        self.lose().await;
+        Err(StoreError::Closed)
+    }
+
+    /// Closes the store for good, since it is not this process's any more.
+    async fn lose(&self) {
+        if self.closed.send_replace(true) {
+            // Closed before: it was given back.
+            return;
+        }
+        let request = proto::RangeRequest { key: claim::key(&self.address.prefix), ..Default::default() };
+        let found = tokio::time::timeout(LOSS_TIMEOUT, self.range(request)).await;
+        let holder = found.ok().and_then(Result::ok).and_then(|found| found.kvs.into_iter().next());
+        let address = self.address.clone();
+        (self.fatal)(&match holder {
+            Some(claim) => Lost::Taken { address, holder: Owner::decode(&claim.value) },
+            None => Lost::Ended { address },
+        });
     }
 
     /// Asks for a range of etcd's keys.
@@ -353,7 +316,7 @@ impl Store for EtcdStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
-        self.inner.check_open()?;
+        self.inner.held()?;
         limits::check_txn(&txn, &LIMITS)?;
         if txn.operations.is_empty() && txn.conditions.is_empty() {
             let revision = self.inner.revision().await?;
@@ -378,6 +341,7 @@ impl Store for EtcdStore {
             Err(status) if refusal(&status) == Refusal::Compacted => return Ok(()),
             Err(status) => return Err(inner.read_failed("compact", at, status).await),
         }
+        inner.check_claim("compact").await?;
         inner.wait_for_watches(at).await;
         let request = proto::CompactionRequest { revision };
         let compacted: Result<proto::CompactionResponse, _> = inner.client.call(COMPACT, Effect::Read, request).await;
@@ -386,7 +350,7 @@ impl Store for EtcdStore {
                 inner.compacted.fetch_max(revision, Ordering::Relaxed);
                 Ok(())
             }
-            // Another control node was faster.
+            // Another cloud that shares the etcd, or an operator, was faster.
             Err(status) if refusal(&status) == Refusal::Compacted => Ok(()),
             Err(status) => Err(inner.read_failed("compact", at, status).await),
         }
@@ -398,7 +362,7 @@ impl Store for EtcdStore {
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
-        self.inner.check_open()?;
+        self.inner.held()?;
         limits::check_ttl(ttl)?;
         // etcd counts in seconds.
         let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
@@ -413,22 +377,17 @@ impl Store for EtcdStore {
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease> {
-        self.inner.check_open()?;
-        let failed = |status| failed("renew a lease", status);
-        let question = proto::LeaseKeepAliveRequest { id: id.0 as i64 };
-        // The stream stays open until the answer is there.
-        let questions = futures::stream::once(async move { question }).chain(futures::stream::pending());
-        let mut answers = self.inner.client.stream(LEASE_KEEP_ALIVE, questions).await.map_err(failed)?;
-        let answer: Option<proto::LeaseKeepAliveResponse> = answers.message().await.map_err(failed)?;
-        match answer {
-            Some(renewed) if renewed.ttl > 0 => Ok(Lease { id, ttl: seconds(renewed.ttl) }),
-            Some(_) => Err(StoreError::LeaseNotFound { id }),
-            None => Err(failed(Status::unavailable("the stream ended without an answer"))),
+        self.inner.held()?;
+        match keeper::renew(&self.inner.client, id.0 as i64).await {
+            Ok(Some(ttl)) => Ok(Lease { id, ttl }),
+            Ok(None) => Err(StoreError::LeaseNotFound { id }),
+            Err(status) => Err(failed("renew a lease", status)),
         }
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<Revision> {
-        self.inner.check_open()?;
+        // etcd does not revoke in a transaction.
+        self.inner.check_claim("revoke a lease").await?;
         let request = proto::LeaseRevokeRequest { id: id.0 as i64 };
         let revoked: Result<proto::LeaseRevokeResponse, _> =
             self.inner.client.call(LEASE_REVOKE, Effect::Write, request).await;
@@ -461,6 +420,10 @@ impl Store for EtcdStore {
 
     async fn close(&self) {
         self.inner.closed.send_replace(true);
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            keeper.stop().await;
+        }
     }
 }
 

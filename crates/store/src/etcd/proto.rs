@@ -70,9 +70,6 @@ pub struct DeleteRangeRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct DeleteRangeResponse {}
-
-#[derive(Clone, PartialEq, Message)]
 pub struct RequestOp {
     #[prost(oneof = "Request", tags = "1, 2, 3")]
     pub request: Option<Request>,

@@ -1,11 +1,11 @@
 //! Transactions: conditions are compared by etcd, and where one does not hold it answers with all their keys, from which
-//! the first that fails is found.
+//! the first that fails is found. One comparison more is that of the claim.
 
 use bytes::Bytes;
 
 use super::error::{Refusal, failed, refusal};
-use super::{Inner, LIMITS, TXN, header, proto};
-use crate::contract::{Condition, KeyValue, LeaseId, Operation, Result, Txn, TxnOutcome};
+use super::{Inner, LIMITS, TXN, claim, header, proto};
+use crate::contract::{Condition, KeyRange, KeyValue, LeaseId, Operation, Result, Txn, TxnOutcome};
 use crate::error::StoreError;
 
 use super::client::Effect;
@@ -13,8 +13,10 @@ use super::client::Effect;
 /// Runs a transaction whose size has been checked.
 pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
     let keys = &inner.keys;
+    let (claim, is_ours) = fence(inner)?;
+    let read = |key: Bytes| operation(proto::Request::Range(proto::RangeRequest { key, ..Default::default() }));
     let request = proto::TxnRequest {
-        compare: txn.conditions.iter().map(|condition| comparison(inner, condition)).collect(),
+        compare: txn.conditions.iter().map(|condition| comparison(inner, condition)).chain([is_ours]).collect(),
         success: txn
             .operations
             .iter()
@@ -32,14 +34,7 @@ pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
                 })
             })
             .collect(),
-        failure: txn
-            .conditions
-            .iter()
-            .map(|condition| {
-                let range = proto::RangeRequest { key: keys.key(condition.key()), ..Default::default() };
-                operation(proto::Request::Range(range))
-            })
-            .collect(),
+        failure: txn.conditions.iter().map(|condition| read(keys.key(condition.key()))).chain([read(claim)]).collect(),
     };
     let effect = if txn.operations.is_empty() { Effect::Read } else { Effect::Write };
     let answer: proto::TxnResponse = match inner.client.call(TXN, effect, request).await {
@@ -60,14 +55,50 @@ pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
     if answer.succeeded {
         return Ok(TxnOutcome::Committed { revision });
     }
+    let found = |index: usize| answer.responses.get(index)?.range.as_ref()?.kvs.first();
+    check_fence(inner, found(txn.conditions.len())).await?;
     for (index, condition) in txn.conditions.iter().enumerate() {
-        let range = answer.responses.get(index).and_then(|response| response.range.as_ref());
-        let current = range.and_then(|range| range.kvs.first()).map(|found| keys.item(found)).transpose()?;
+        let current = found(index).map(|found| keys.item(found)).transpose()?;
         if !holds(condition, current.as_ref()) {
             return Ok(TxnOutcome::ConditionFailed { index, current, revision });
         }
     }
     Err(StoreError::backend("apply a transaction", "etcd refused it, but all of its conditions hold"))
+}
+
+/// Removes every key of a range of etcd's, the claim among them.
+pub(super) async fn erase(inner: &Inner, range: KeyRange) -> Result<()> {
+    let (claim, is_ours) = fence(inner)?;
+    let all = proto::DeleteRangeRequest { key: range.start, range_end: range.end.unwrap_or_default() };
+    let request = proto::TxnRequest {
+        compare: vec![is_ours],
+        success: vec![operation(proto::Request::DeleteRange(all))],
+        failure: vec![operation(proto::Request::Range(proto::RangeRequest { key: claim, ..Default::default() }))],
+    };
+    let answer: Result<proto::TxnResponse, _> = inner.client.call(TXN, Effect::Write, request).await;
+    let answer = answer.map_err(|status| failed("remove the store", status))?;
+    if answer.succeeded {
+        return Ok(());
+    }
+    let found = answer.responses.first().and_then(|response| response.range.as_ref()?.kvs.first());
+    check_fence(inner, found).await?;
+    Err(StoreError::backend("remove the store", "etcd refused it, but the claim stands"))
+}
+
+/// The key of the claim, and the comparison that keeps out whoever has lost it.
+fn fence(inner: &Inner) -> Result<(Bytes, proto::Compare)> {
+    let key = claim::key(&inner.address.prefix);
+    let is_ours = compare(&key, proto::CompareResult::Equal, proto::Target::ModRevision(inner.held()?.revision));
+    Ok((key, is_ours))
+}
+
+/// What a transaction that was refused has found in the place of the claim.
+async fn check_fence(inner: &Inner, found: Option<&proto::KeyValue>) -> Result<()> {
+    if found.map(|claim| claim.mod_revision) == Some(inner.held()?.revision) {
+        return Ok(());
+    }
+    inner.lose().await;
+    Err(StoreError::Closed)
 }
 
 fn holds(condition: &Condition, current: Option<&KeyValue>) -> bool {

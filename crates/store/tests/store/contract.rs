@@ -46,6 +46,9 @@ impl Subject for Embedded {
     }
 }
 
+/// A claim is given back, and taken again.
+const CLAIMS: u64 = 2;
+
 /// The store in an etcd of its own.
 pub struct InEtcd {
     etcd: Etcd,
@@ -86,6 +89,10 @@ impl Subject for InEtcd {
         self.etcd.restart().expect("etcd starts again");
         self.open().await;
     }
+
+    fn restart_takes(&self) -> u64 {
+        CLAIMS
+    }
 }
 
 /// A store below a prefix of an etcd that others have started; a restart is one of this side.
@@ -115,6 +122,10 @@ impl Subject for Prefixed {
     async fn restart(&mut self) {
         self.store.close().await;
         *self = Prefixed::open(self.address.clone()).await;
+    }
+
+    fn restart_takes(&self) -> u64 {
+        CLAIMS
     }
 }
 

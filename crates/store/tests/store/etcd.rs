@@ -181,8 +181,9 @@ async fn a_store_can_begin_at_a_revision() {
     assert_eq!(store.get(b"a", Some(Revision(1000))).await.expect("read").0, None);
     let refused = Options::new(address).create(Revision(7)).await.err().expect("refused").to_string();
     assert!(refused.contains("already holds a store"), "{refused}");
-    // Whoever opens it later finds the same counter.
-    let again = open(&etcd.address()).await.expect("opens");
+    // Whoever opens it finds the same counter.
+    let address = etcd.address().parse().expect("an address");
+    let again = Options::new(address).open_to_read().await.expect("opens");
     assert_eq!(again.revision().await.expect("revision"), Revision(1001));
 }
 

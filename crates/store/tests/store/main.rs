@@ -9,5 +9,6 @@ mod files;
 mod linear;
 mod load;
 mod model;
+mod owner;
 mod power;
 mod support;

@@ -91,6 +91,12 @@ impl Model {
         self.states.len() as u64 - 1
     }
 
+    /// A revision in which nothing changes.
+    fn idle(&mut self) {
+        self.states.push(self.state().clone());
+        self.events.push(Vec::new());
+    }
+
     fn state(&self) -> &State {
         &self.states[self.states.len() - 1]
     }
@@ -190,6 +196,9 @@ async fn run(mut subject: Box<dyn Subject>, steps: Vec<Step>) -> Result<(), Test
                 drop(store);
                 subject.restart().await;
                 store = subject.store();
+                for _ in 0..subject.restart_takes() {
+                    model.idle();
+                }
             }
         }
         prop_assert_eq!(store.revision().await?, Revision(model.revision()));
@@ -202,6 +211,8 @@ async fn run(mut subject: Box<dyn Subject>, steps: Vec<Step>) -> Result<(), Test
         let page = store.range(RangeRequest::new(KeyRange::all()).at(Revision(at))).await?;
         prop_assert_eq!(page.items, model.range(&KeyRange::all(), at));
     }
+    // Not later, while another one is looked at.
+    store.close().await;
     Ok(())
 }
 

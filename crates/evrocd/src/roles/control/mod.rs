@@ -35,7 +35,8 @@ const COLLECT: (Duration, Duration) = (Duration::from_secs(3600), Duration::from
 /// Runs until SIGTERM.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let config = context.config.clone();
-    let store: Arc<dyn Store> = store::open(config.etcd.as_ref(), &config.role_dir).await?;
+    let opener = store::Opener { instance: &config.instance, control: &config.role_dir };
+    let store: Arc<dyn Store> = store::open(config.etcd.as_ref(), opener).await?;
     tokio::spawn(compact_continuously(store.clone(), Arc::new(SystemClock::default()), Retention::default()));
     let registry = Registry::open(config.role_dir.join("registry")).await.context("cannot open the registry")?;
     let access = Arc::new(access(&config)?);

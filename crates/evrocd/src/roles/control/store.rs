@@ -27,9 +27,9 @@ pub struct EtcdSettings {
 }
 
 impl EtcdSettings {
-    fn options(&self) -> anyhow::Result<etcd::Options> {
+    fn options(&self, instance: &str) -> anyhow::Result<etcd::Options> {
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let options = etcd::Options::new(self.address.parse()?);
+        let options = etcd::Options::new(self.address.parse()?).instance(instance);
         let Some(ca) = &self.ca else { return Ok(options) };
         let identity = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
@@ -46,15 +46,29 @@ impl EtcdSettings {
         one.prefix() == other.prefix() && one.endpoints().iter().any(|member| other.endpoints().contains(member))
     }
 
-    /// Opens the store, making an empty one if there is none.
-    pub async fn open(&self) -> anyhow::Result<EtcdStore> {
-        Ok(self.options()?.open().await?)
+    /// Opens the store, making an empty one if there is none; nobody else may use it meanwhile.
+    pub async fn open(&self, opener: Opener<'_>) -> anyhow::Result<EtcdStore> {
+        Ok(self.options(opener.instance)?.home(opener.control).open().await?)
     }
 
-    /// Makes a store whose counter begins at `base`.
-    pub async fn create(&self, base: Revision) -> anyhow::Result<EtcdStore> {
-        Ok(self.options()?.create(base).await?)
+    /// Makes a store whose counter begins at `base`, for an instance that may have another one open.
+    pub async fn create(&self, instance: &str, base: Revision) -> anyhow::Result<EtcdStore> {
+        Ok(self.options(instance)?.create(base).await?)
     }
+
+    /// Opens the store to read it, also while its cloud runs.
+    pub async fn open_to_read(&self, instance: &str) -> anyhow::Result<EtcdStore> {
+        Ok(self.options(instance)?.open_to_read().await?)
+    }
+}
+
+/// On whose behalf a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opener<'a> {
+    /// The instance's name.
+    pub instance: &'a str,
+    /// The folder of its control role, which exists once: whoever holds its lock is that instance.
+    pub control: &'a Path,
 }
 
 /// Where the embedded store of an instance is, below the folder of control.
@@ -63,9 +77,9 @@ pub fn embedded_folder(control: &Path) -> PathBuf {
 }
 
 /// Opens the store that the settings name.
-pub async fn open(etcd: Option<&EtcdSettings>, control: &Path) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open(etcd: Option<&EtcdSettings>, opener: Opener<'_>) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match etcd {
-        Some(etcd) => Arc::new(etcd.open().await.context("cannot open the store")?),
-        None => Arc::new(EmbeddedStore::open(embedded_folder(control)).await.context("cannot open the store")?),
+        Some(etcd) => Arc::new(etcd.open(opener).await.context("cannot open the store")?),
+        None => Arc::new(EmbeddedStore::open(embedded_folder(opener.control)).await.context("cannot open the store")?),
     })
 }
