@@ -4,11 +4,12 @@
 //! cargo run -p evroc-apiserver --example serve -- --crd-dir FOLDER [--state FOLDER] [--port PORT] [--bare]
 //! ```
 //!
-//! It says `KUBECONFIG=…` when it is ready and ends when its standard input does. Without `--state` nothing of it is left, and
+//! It says `KUBECONFIG=…` when it is ready and ends when its standard input does. At a line `forget` it compacts its store and starts again,
+//! so that nothing of its history is left, and says `FORGOTTEN` when it is ready again. Without `--state` nothing of it is left, and
 //! `EVROC_TEST_STORE` says over which store it serves (`embedded`, or `etcd-3.4` for an etcd of its own). `--bare` leaves
 //! out what Kubernetes' own server for custom resources does not have by itself: core kinds, namespaces, garbage collection.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -17,7 +18,7 @@ use evroc_apiserver::audit::FileAudit;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::{ApiServer, ServeOptions};
 use evroc_store::{EmbeddedStore, Store};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../tests/api/support/pki.rs"]
@@ -60,7 +61,7 @@ async fn main() {
     });
     // Ends an etcd, and removes everything, when it is dropped.
     let temporary = store::TestState::new().await;
-    let (dir, store): (_, Arc<dyn Store>) = match arguments.state {
+    let (dir, store): (_, Arc<dyn Store>) = match arguments.state.clone() {
         None => (temporary.dir().to_owned(), temporary.open().await),
         Some(dir) => {
             std::fs::create_dir_all(&dir).expect("make the state folder");
@@ -68,20 +69,10 @@ async fn main() {
             (dir, Arc::new(store))
         }
     };
-    let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
-    let mut builder = ApiServer::builder(store)
-        .authorizer(Arc::new(GroupAuthorizer { unlimited }))
-        .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).expect("open the audit log")));
-    for crds in &arguments.crd_dirs {
-        builder = builder.crd_dir(crds).expect("read the definitions");
-    }
-    if arguments.bare {
-        builder = builder.without_controllers().without_core_kinds();
-    }
-    let server = builder.start().await.expect("start the server");
     let pki = pki::Pki::new();
     let admin = pki.client("admin", &["evroc:operators"]);
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", arguments.port)).await.expect("listen");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", arguments.port)).expect("listen");
+    listener.set_nonblocking(true).expect("listen");
     let kubeconfig = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "it",
         "clusters": [{"name": "it", "cluster": {
@@ -95,13 +86,47 @@ async fn main() {
         "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": "demo"}}],
     });
     std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("write the kubeconfig");
-    println!("KUBECONFIG={}", dir.join("kubeconfig").display());
-    let stop = CancellationToken::new();
-    let stopper = stop.clone();
-    tokio::spawn(async move {
-        // Whoever started it is gone, or wants its end.
-        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
-        stopper.cancel();
-    });
-    server.serve(vec![listener], pki.server_config(), ServeOptions::default(), stop).await.expect("serve");
+    let mut wanted = BufReader::new(tokio::io::stdin()).lines();
+    let mut said = format!("KUBECONFIG={}", dir.join("kubeconfig").display());
+    loop {
+        let server = start(&arguments, store.clone(), &dir).await;
+        let again = listener.try_clone().expect("keep the address");
+        let again = tokio::net::TcpListener::from_std(again).expect("listen");
+        let stop = CancellationToken::new();
+        let serving = server.serve(vec![again], pki.server_config(), ServeOptions::default(), stop.clone());
+        let ending = async {
+            println!("{said}");
+            // Without a further line whoever started it is gone, or wants its end.
+            let line = wanted.next_line().await.expect("read what is wanted");
+            stop.cancel();
+            line
+        };
+        let (served, line) = tokio::join!(serving, ending);
+        served.expect("serve");
+        drop(server);
+        match line.as_deref() {
+            None => break,
+            Some("forget") => {
+                let now = store.revision().await.expect("the revision of the store");
+                store.compact(now).await.expect("compact the store");
+            }
+            Some(other) => panic!("{other:?}: expected \"forget\""),
+        }
+        said = "FORGOTTEN".into();
+    }
+}
+
+/// A server over the store.
+async fn start(arguments: &Arguments, store: Arc<dyn Store>, dir: &Path) -> ApiServer {
+    let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
+    let mut builder = ApiServer::builder(store)
+        .authorizer(Arc::new(GroupAuthorizer { unlimited }))
+        .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).expect("open the audit log")));
+    for crds in &arguments.crd_dirs {
+        builder = builder.crd_dir(crds).expect("read the definitions");
+    }
+    if arguments.bare {
+        builder = builder.without_controllers().without_core_kinds();
+    }
+    builder.start().await.expect("start the server")
 }

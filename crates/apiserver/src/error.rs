@@ -62,6 +62,8 @@ pub struct Refusal {
     pub causes: Vec<Cause>,
     /// When to try again; 0 for not at all.
     pub retry_after_seconds: u32,
+    /// A `continue` token by which a list goes on nevertheless, or empty.
+    pub goes_on: String,
     /// Sent as warning headers beside the refusal.
     pub warnings: Vec<String>,
 }
@@ -96,6 +98,7 @@ impl ApiError {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: 0,
+            goes_on: String::new(),
             warnings: Vec::new(),
         }))
     }
@@ -268,6 +271,9 @@ impl ApiError {
         });
         if !self.reason.is_empty() {
             status["reason"] = json!(self.reason);
+        }
+        if !self.goes_on.is_empty() {
+            status["metadata"]["continue"] = json!(self.goes_on);
         }
         let mut details = serde_json::Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::client::Client;
 
@@ -22,9 +22,15 @@ pub struct Server {
     pub kubeconfig: PathBuf,
     /// Whether it is Kubernetes' own server for custom resources: no authentication, no core kinds, no garbage collection.
     pub is_original: bool,
+    program: Option<Program>,
+}
+
+/// A server that was started here.
+struct Program {
+    child: Child,
     // Dropped with the process: the program sees the end of its input and ends.
-    _input: Option<ChildStdin>,
-    _program: Option<Child>,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
 }
 
 /// The definitions of the kinds that the tests use.
@@ -40,7 +46,7 @@ impl Server {
     pub async fn from_environment() -> Result<Self> {
         if let Some(kubeconfig) = std::env::var_os("EVROC_API_KUBECONFIG") {
             let kubeconfig = PathBuf::from(kubeconfig);
-            return Ok(Server { kubeconfig, is_original: false, _input: None, _program: None });
+            return Ok(Server { kubeconfig, is_original: false, program: None });
         }
         match std::env::var_os("EVROC_API_ORIGINAL") {
             Some(folder) => Self::original(Path::new(&folder), false).await,
@@ -86,26 +92,50 @@ impl Server {
     async fn start(mut command: Command, is_original: bool) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(false);
         let name = command.as_std().get_program().to_owned();
-        let mut program = command.spawn().with_context(|| format!("start {}", name.display()))?;
-        let input = program.stdin.take();
-        let output = program.stdout.take().context("the program has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        while let Some(line) = lines.next_line().await? {
+        let mut child = command.spawn().with_context(|| format!("start {}", name.display()))?;
+        let input = child.stdin.take().context("the program has no input")?;
+        let output = child.stdout.take().context("the program has no output")?;
+        let mut output = BufReader::new(output).lines();
+        while let Some(line) = output.next_line().await? {
             if let Some(path) = line.strip_prefix("KUBECONFIG=") {
-                return Ok(Server { kubeconfig: path.into(), is_original, _input: input, _program: Some(program) });
+                return Ok(Server {
+                    kubeconfig: path.into(),
+                    is_original,
+                    program: Some(Program { child, input, output }),
+                });
             }
         }
         bail!("{} ended before it was ready; what it said stands above", name.display())
+    }
+
+    /// Whether it was started here, so that [`Server::forget`] can be asked.
+    pub fn is_own(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// Has the server compact its store and start again: of what was before, only the newest state is known.
+    ///
+    /// # Errors
+    /// If it was not started here, or does not start again.
+    pub async fn forget(&mut self) -> Result<()> {
+        let program = self.program.as_mut().context("a server that runs already is not told to forget")?;
+        program.input.write_all(b"forget\n").await.context("ask the server to forget")?;
+        while let Some(line) = program.output.next_line().await? {
+            if line == "FORGOTTEN" {
+                return Ok(());
+            }
+        }
+        bail!("the server ended instead of forgetting; what it said stands above")
     }
 
     /// Ends the program and waits until it has.
     ///
     /// # Errors
     /// If it cannot be waited for.
-    pub async fn stop(mut self) -> Result<()> {
-        drop(self._input.take());
-        if let Some(mut program) = self._program.take() {
-            program.wait().await.context("wait for the server's end")?;
+    pub async fn stop(self) -> Result<()> {
+        if let Some(Program { mut child, input, .. }) = self.program {
+            drop(input);
+            child.wait().await.context("wait for the server's end")?;
         }
         Ok(())
     }

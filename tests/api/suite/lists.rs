@@ -57,6 +57,34 @@ async fn lists_name_the_revision_they_want() {
         assert_eq!(refused.body["details"]["retryAfterSeconds"], 1, "{query}: {}", refused.body);
     }
     assert_eq!(space.get(&space.disks("?resourceVersionMatch=Exact")).await.code, 422);
+    // Of one object the store is asked, which knows at once and does not say when to come back.
+    for (query, retry) in [("&limit=1", Value::Null), ("&resourceVersionMatch=Exact", Value::Null), ("", json!(1))] {
+        let one = space.disks(&format!("?fieldSelector=metadata.name%3Dd01&resourceVersion=99999999{query}"));
+        let refused = space.get(&one).await;
+        assert_eq!((refused.code, &refused.body["details"]["retryAfterSeconds"]), (504, &retry), "{query}");
+    }
+    // A limit makes a revision exact, but for one object it does not.
+    space.delete(&space.disks("/d01")).await;
+    let before = space.get(&space.disks(&format!("?resourceVersion={revision}&limit=5"))).await.body;
+    assert_eq!(names(&before), ["d00", "d01"]);
+    let one = format!("?fieldSelector=metadata.name%3Dd01&resourceVersion={revision}");
+    assert!(names(&space.get(&space.disks(&format!("{one}&limit=5"))).await.body).is_empty());
+    let exact = space.get(&space.disks(&format!("{one}&resourceVersionMatch=Exact"))).await.body;
+    assert_eq!(names(&exact), ["d01"]);
+}
+
+#[tokio::test]
+async fn parameters_that_do_not_go_together_are_told_before_fields_that_cannot_be_selected_by() {
+    let space = Space::new().await;
+    for (query, code) in [
+        ("fieldSelector=spec.odd%3D1", 400),
+        ("fieldSelector=spec.odd%3D1&resourceVersionMatch=Exact", 422),
+        ("fieldSelector=spec.odd&resourceVersionMatch=Exact", 400),
+        ("watch=true&fieldSelector=spec.odd%3D1&resourceVersionMatch=Exact", 422),
+    ] {
+        let refused = space.get(&space.disks(&format!("?{query}"))).await;
+        assert_eq!(refused.code, code, "{query}: {}", refused.body);
+    }
 }
 
 #[tokio::test]

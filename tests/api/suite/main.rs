@@ -4,6 +4,7 @@
 
 mod crud;
 mod discovery;
+mod history;
 mod lists;
 mod patches;
 mod sequences;

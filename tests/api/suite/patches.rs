@@ -130,3 +130,19 @@ async fn apply_to_status_owns_status_only() {
     let code = space.apply(&space.disks("/none/status?fieldManager=controller"), &wanted).await.code;
     assert!(code == 404 || code == 400, "a status is not made without its object: {code}");
 }
+
+#[tokio::test]
+async fn a_status_of_another_version_leaves_nobody_as_its_owner() {
+    let space = Space::new().await;
+    let made = space.create(&space.disks(""), &disk("a", 1)).await;
+    assert!(made["metadata"]["managedFields"].is_array());
+    let own = json!({"apiVersion": "test.example/v1", "status": {"phase": "Ready"}});
+    let written = space.merge(&space.disks("/a/status"), &own).await;
+    assert_eq!(written.code, 200, "{}", written.body);
+    assert_eq!(written.body["metadata"]["managedFields"].as_array().map(Vec::len), Some(2));
+    let other = json!({"apiVersion": "test.example/v2", "status": {"phase": "Lost"}});
+    let written = space.merge(&space.disks("/a/status"), &other).await;
+    assert_eq!(written.code, 200, "{}", written.body);
+    assert_eq!(written.body["metadata"]["managedFields"], Value::Null, "whose fields these are cannot be told");
+    assert_eq!(written.body["apiVersion"], "test.example/v1");
+}

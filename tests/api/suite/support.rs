@@ -26,7 +26,11 @@ pub async fn server() -> &'static Server {
 
 impl Space {
     pub async fn new() -> Self {
-        let server = server().await;
+        Self::at(server().await).await
+    }
+
+    /// In a server of one's own.
+    pub async fn at(server: &Server) -> Self {
         let client = server.client().await.unwrap();
         let namespace = format!("suite-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         if !server.is_original {

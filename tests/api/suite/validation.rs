@@ -111,6 +111,79 @@ async fn unknown_fields_are_dropped_reported_or_refused() {
 }
 
 #[tokio::test]
+async fn keys_that_occur_twice_in_yaml_are_told_by_line() {
+    let space = Space::new().await;
+    let text = |name: &str| {
+        format!(
+            "apiVersion: test.example/v1\nkind: Disk\nmetadata: {{name: {name}}}\nspec:\n  sizeGb: 1\n  tags: [x]\n  sizeGb: 2\n  tags:\n  - z\n"
+        )
+    };
+    let lines = ["line 7: key \"sizeGb\" already set in map", "line 9: key \"tags\" already set in map"];
+    let told = lines.map(|it| format!("299 - {it:?}"));
+    let all = format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "));
+    let (make, apply) = (
+        (Method::POST, "", "application/yaml"),
+        (Method::PATCH, "/b?fieldManager=one&", "application/apply-patch+yaml"),
+    );
+    for (name, (method, path, media), refusal) in [
+        ("a", make, format!("Disk in version \"v1\" cannot be handled as a Disk: strict decoding error: {all}")),
+        ("b", apply, format!("error strict decoding YAML: error converting YAML to JSON: {all}")),
+    ] {
+        let send = async |mode: &str| {
+            let path = space.disks(&format!("{path}{}fieldValidation={mode}", if path.is_empty() { "?" } else { "" }));
+            space.send(method.clone(), &path, media, text(name)).await
+        };
+        let refused = send("Strict").await;
+        assert_eq!((refused.code, &refused.body["message"]), (400, &json!(refusal)));
+        let made = send("Warn").await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        assert_eq!(made.header_values("warning"), told);
+        assert_eq!(made.body["spec"]["sizeGb"], 2, "the last counts");
+        assert!(send("Ignore").await.header_values("warning").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn of_two_wrong_fields_of_metadata_the_first_by_name_is_told() {
+    let space = Space::new().await;
+    let unmarshal = |found: &str, field: &str, wanted: &str| {
+        format!("json: cannot unmarshal {found} into Go struct field {field} of type {wanted}")
+    };
+    let layout = "as \"2006-01-02T15:04:05Z07:00\": cannot parse";
+    for (metadata, problem) in [
+        (json!({"name": 5, "labels": {"app": 1}}), unmarshal("number", "ObjectMeta.labels", "string")),
+        (json!({"uid": true, "labels": {"b": {}, "a": 1}}), unmarshal("number", "ObjectMeta.labels", "string")),
+        (json!({"uid": 1}), unmarshal("number", "ObjectMeta.uid", "types.UID")),
+        (json!({"generation": 1.5}), unmarshal("number 1.5", "ObjectMeta.generation", "int64")),
+        (json!({"ownerReferences": [1]}), unmarshal("number", "ObjectMeta.ownerReferences", "v1.OwnerReference")),
+        (
+            json!({"ownerReferences": [{"kind": 1}]}),
+            unmarshal("number", "OwnerReference.ownerReferences.kind", "string"),
+        ),
+        // At what is no time it ends, whatever was wrong before.
+        (
+            json!({"labels": {"app": 1}, "managedFields": [{"time": {}}]}),
+            unmarshal("object", "ManagedFieldsEntry.managedFields.time", "string"),
+        ),
+        (
+            json!({"annotations": [], "creationTimestamp": "now"}),
+            format!("parsing time \"now\" {layout} \"now\" as \"2006\""),
+        ),
+        (json!({"deletionTimestamp": "2020-01"}), format!("parsing time \"2020-01\" {layout} \"\" as \"-\"")),
+        (
+            json!({"creationTimestamp": "2020-13-01T00:00:00Z"}),
+            "parsing time \"2020-13-01T00:00:00Z\": month out of range".to_owned(),
+        ),
+    ] {
+        let wanted =
+            json!({"apiVersion": "test.example/v1", "kind": "Disk", "metadata": metadata, "spec": {"sizeGb": 1}});
+        let refused = space.post(&space.disks(""), &wanted).await;
+        let message = format!("Disk in version \"v1\" cannot be handled as a Disk: {problem}");
+        assert_eq!((refused.code, &refused.body["message"]), (400, &json!(message)));
+    }
+}
+
+#[tokio::test]
 async fn what_the_schema_preserves_is_kept() {
     let space = Space::new().await;
     let spec = json!({"free": {"any": {"thing": [1, null, 1.5]}}, "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "odd": 1}, "x": 1}});

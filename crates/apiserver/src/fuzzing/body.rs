@@ -4,8 +4,9 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::patch;
-use crate::request::content::{self, decode_json, decode_yaml};
+use crate::request::content::{self, decode_json};
 use crate::request::protobuf;
+use crate::request::yaml::decode_yaml;
 use crate::schema::decode::is_too_deep;
 
 /// As written in JSON, in bytes.

@@ -11,7 +11,7 @@ pub(super) fn continue_token(data: &[u8]) {
             match ContinueToken::parse(text, namespace) {
                 Ok(token) => {
                     assert_eq!(token.encode(), text.trim_end_matches('='), "a state has one token");
-                    assert!(token.revision > 0);
+                    assert_ne!(token.revision, Some(0));
                     assert!(namespace.is_empty() || token.after.namespace() == namespace);
                 }
                 Err(error) => assert_eq!(error.code, 400),
@@ -21,7 +21,7 @@ pub(super) fn continue_token(data: &[u8]) {
     let Ok(key) = std::str::from_utf8(rest) else { return };
     let revision =
         1 + u64::from(first.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte))));
-    let token = ContinueToken { revision, after: ObjectKey::from_text(key) };
+    let token = ContinueToken { revision: Some(revision).filter(|it| it % 7 != 0), after: ObjectKey::from_text(key) };
     let text = token.encode();
     assert!(
         text.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_')),

@@ -8,16 +8,13 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::protobuf;
+use super::yaml::{decode_yaml, duplicate_keys};
 use crate::body::RequestBody;
 use crate::error::ApiError;
 use crate::schema::decode::{DecodeError, decode_strict};
 
 /// Kubernetes' limit on the body of a request.
 pub const BODY_LIMIT: usize = 3 << 20;
-
-/// How much aliases (`*a`) of a YAML body may stand for, in scalars and brackets. With the library's million a body of 300 bytes keeps a
-/// processor for a second.
-const MAX_REPLAYED: usize = 50_000;
 
 /// A client that needs longer for 3 MiB holds a place for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -55,14 +52,17 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads JSON or YAML into a value; says which fields occur twice.
+/// Reads JSON or YAML into a value; says which fields occur twice, in Kubernetes' words.
 ///
 /// # Errors
 /// 415 for other types, 400 for what cannot be read.
 pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     match media_type(headers).as_str() {
-        "" | "application/json" | "*/*" => decode_json(body),
-        "application/yaml" | "text/yaml" => Ok((decode_yaml(body)?, Vec::new())),
+        "" | "application/json" | "*/*" => {
+            let (object, duplicates) = decode_json(body)?;
+            Ok((object, field_problems(&[], &duplicates)))
+        }
+        "application/yaml" | "text/yaml" => Ok((decode_yaml(body)?, duplicate_keys(body).into_iter().collect())),
         // Of the kinds that have one; for others it is as unknown as anything else.
         "application/vnd.kubernetes.protobuf" => match protobuf::decode(body) {
             Some(object) => Ok((object, Vec::new())),
@@ -86,21 +86,6 @@ pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
         ApiError::bad_request(format!("couldn't get version/kind; json parse error: {problem}"))
     })?;
     Ok((value, duplicates.into_iter().map(|it| it.path).collect()))
-}
-
-/// Reads YAML (which JSON is).
-///
-/// # Errors
-/// 400 for what cannot be read.
-pub fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: the body is not UTF-8"))?;
-    let mut options = serde_saphyr::Options::default();
-    options.alias_limits.max_total_replayed_events = MAX_REPLAYED;
-    let value: Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
-    // By way of JSON, as in Kubernetes: numbers then have the form that they have there.
-    let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
-    Ok(decode_json(&json)?.0)
 }
 
 /// How a body is shown in a message: at most 30 bytes, as text if it is an object, else in hexadecimal.

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::go_time;
+
 enum Type {
     Text,
     Int,
@@ -9,19 +11,21 @@ enum Type {
     Time,
     TextMap,
     Texts,
+    Uid,
     /// Free JSON.
     Any,
-    Many(&'static [(&'static str, Type)]),
+    /// A list of a type that Go has a name for.
+    Many(&'static str, &'static [(&'static str, Type)]),
 }
 
-use Type::{Any, Bool, Int, Many, Text, TextMap, Texts, Time};
+use Type::{Any, Bool, Int, Many, Text, TextMap, Texts, Time, Uid};
 
 const FIELDS: &[(&str, Type)] = &[
     ("name", Text),
     ("generateName", Text),
     ("namespace", Text),
     ("selfLink", Text),
-    ("uid", Text),
+    ("uid", Uid),
     ("resourceVersion", Text),
     ("generation", Int),
     ("creationTimestamp", Time),
@@ -29,15 +33,15 @@ const FIELDS: &[(&str, Type)] = &[
     ("deletionGracePeriodSeconds", Int),
     ("labels", TextMap),
     ("annotations", TextMap),
-    ("ownerReferences", Many(OWNER)),
+    ("ownerReferences", Many("OwnerReference", OWNER)),
     ("finalizers", Texts),
-    ("managedFields", Many(MANAGED)),
+    ("managedFields", Many("ManagedFieldsEntry", MANAGED)),
 ];
 const OWNER: &[(&str, Type)] = &[
     ("apiVersion", Text),
     ("kind", Text),
     ("name", Text),
-    ("uid", Text),
+    ("uid", Uid),
     ("controller", Bool),
     ("blockOwnerDeletion", Bool),
 ];
@@ -54,12 +58,13 @@ const MANAGED: &[(&str, Type)] = &[
 /// Drops unknown fields and nulls from an object's `metadata` and returns the paths of the unknown ones.
 ///
 /// # Errors
-/// In Go's words, for a value of the wrong type.
+/// In Go's words, for a value of the wrong type. Of several it is the one that Kubernetes names: its decoder is given the fields
+/// sorted by name, keeps the first wrong type and goes on; at a time that is none it stops, and names that.
 pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
-    let mut unknown = Vec::new();
+    let mut found = Found::default();
     match object.get_mut("metadata") {
         None => {}
-        Some(Value::Object(metadata)) => admit_fields(metadata, FIELDS, "metadata", "ObjectMeta", &mut unknown)?,
+        Some(Value::Object(metadata)) => found.fields(metadata, FIELDS, "metadata", ("ObjectMeta", ""))?,
         Some(Value::Null) => {
             if let Some(object) = object.as_object_mut() {
                 object.shift_remove("metadata");
@@ -67,89 +72,108 @@ pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
         }
         Some(other) => return Err(mismatch(other, ".metadata", "ObjectMeta")),
     }
-    Ok(unknown)
+    match found.mismatch {
+        Some(mismatch) => Err(mismatch),
+        None => Ok(found.unknown),
+    }
 }
 
-fn admit_fields(
-    map: &mut Map<String, Value>,
-    fields: &[(&str, Type)],
-    path: &str,
-    go_name: &str,
-    unknown: &mut Vec<String>,
-) -> Result<(), String> {
-    map.retain(|key, value| {
-        let is_known = fields.iter().any(|(name, _)| name == key);
-        if !is_known {
-            unknown.push(format!("{path}.{key}"));
-        }
-        is_known && !value.is_null()
-    });
-    for (name, kind) in fields {
-        if let Some(value) = map.get_mut(*name) {
-            admit_value(value, kind, &format!("{path}.{name}"), &format!("{go_name}.{name}"), unknown)?;
+/// What is wrong with `metadata` so far.
+#[derive(Default)]
+struct Found {
+    unknown: Vec<String>,
+    mismatch: Option<String>,
+}
+
+impl Found {
+    fn expect(&mut self, is_right: bool, value: &Value, field: &str, go_type: &str) {
+        if !is_right && self.mismatch.is_none() {
+            self.mismatch = Some(mismatch(value, field, go_type));
         }
     }
-    Ok(())
-}
 
-fn admit_value(
-    value: &mut Value,
-    kind: &Type,
-    path: &str,
-    go_name: &str,
-    unknown: &mut Vec<String>,
-) -> Result<(), String> {
-    let expect = |is_right: bool, value: &Value, go_type: &str| {
-        if is_right { Ok(()) } else { Err(mismatch(value, go_name, go_type)) }
-    };
-    match kind {
-        Any => Ok(()),
-        Text => expect(value.is_string(), value, "string"),
-        Bool => expect(value.is_boolean(), value, "bool"),
-        Int => expect(value.is_i64() || value.is_u64(), value, "int64"),
-        Time => match value.as_str() {
-            Some(text) if text.parse::<jiff::Timestamp>().is_ok() => Ok(()),
-            Some(text) => {
-                Err(format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as a time"))
-            }
-            None => Err(mismatch(value, go_name, "string")),
-        },
-        TextMap => {
-            let found = mismatch(value, go_name, "map[string]string");
-            let map = value.as_object_mut().ok_or(found)?;
-            for entry in map.values_mut() {
-                if entry.is_null() {
-                    *entry = Value::String(String::new());
+    fn fields(
+        &mut self,
+        map: &mut Map<String, Value>,
+        fields: &[(&str, Type)],
+        path: &str,
+        (go_type, go_path): (&str, &str),
+    ) -> Result<(), String> {
+        let mut given: Vec<String> = map.keys().cloned().collect();
+        given.sort_unstable();
+        for name in given {
+            let Some((_, kind)) = fields.iter().find(|it| it.0 == name) else {
+                self.unknown.push(format!("{path}.{name}"));
+                map.shift_remove(&name);
+                continue;
+            };
+            match map.get_mut(&name) {
+                Some(value) if !value.is_null() => {
+                    let go_path = if go_path.is_empty() { name.clone() } else { format!("{go_path}.{name}") };
+                    self.value(value, kind, &format!("{path}.{name}"), (go_type, &go_path))?;
                 }
-                expect(entry.is_string(), entry, "string")?;
+                _ => {
+                    map.shift_remove(&name);
+                }
             }
-            Ok(())
         }
-        Texts => {
-            let items = value.as_array().ok_or_else(|| mismatch(value, go_name, "[]string"))?;
-            items.iter().try_for_each(|item| expect(item.is_string(), item, "string"))
-        }
-        Many(fields) => {
-            let found = mismatch(value, go_name, "[]v1");
-            let items = value.as_array_mut().ok_or(found)?;
-            for (index, item) in items.iter_mut().enumerate() {
-                let found = mismatch(item, go_name, "v1");
-                let map = item.as_object_mut().ok_or(found)?;
-                admit_fields(map, fields, &format!("{path}[{index}]"), go_name, unknown)?;
+        Ok(())
+    }
+
+    fn value(&mut self, value: &mut Value, kind: &Type, path: &str, go: (&str, &str)) -> Result<(), String> {
+        let go_name = &format!("{}.{}", go.0, go.1);
+        match kind {
+            Any => {}
+            Text => self.expect(value.is_string(), value, go_name, "string"),
+            Uid => self.expect(value.is_string(), value, go_name, "types.UID"),
+            Bool => self.expect(value.is_boolean(), value, go_name, "bool"),
+            Int => self.expect(value.is_i64() || value.is_u64(), value, go_name, "int64"),
+            Time => {
+                let text = value.as_str().ok_or_else(|| mismatch(value, go_name, "string"))?;
+                if let Some(problem) = go_time::problem(text) {
+                    return Err(problem);
+                }
             }
-            Ok(())
+            TextMap => {
+                self.expect(value.is_object(), value, go_name, "map[string]string");
+                let mut entries: Vec<(&String, &mut Value)> = value.as_object_mut().into_iter().flatten().collect();
+                entries.sort_by_key(|it| it.0);
+                for (_, entry) in entries {
+                    if entry.is_null() {
+                        *entry = Value::String(String::new());
+                    }
+                    self.expect(entry.is_string(), entry, go_name, "string");
+                }
+            }
+            Texts => {
+                self.expect(value.is_array(), value, go_name, "[]string");
+                for item in value.as_array().into_iter().flatten() {
+                    self.expect(item.is_string(), item, go_name, "string");
+                }
+            }
+            Many(of, fields) => {
+                self.expect(value.is_array(), value, go_name, &format!("[]v1.{of}"));
+                for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
+                    self.expect(item.is_object(), item, go_name, &format!("v1.{of}"));
+                    if let Some(map) = item.as_object_mut() {
+                        self.fields(map, fields, &format!("{path}[{index}]"), (of, go.1))?;
+                    }
+                }
+            }
         }
+        Ok(())
     }
 }
 
 fn mismatch(value: &Value, field: &str, go_type: &str) -> String {
     let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(number) if go_type == "int64" => format!("number {number}"),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
     };
     format!("json: cannot unmarshal {found} into Go struct field {field} of type {go_type}")
 }
@@ -171,5 +195,13 @@ mod tests {
         assert_eq!(wrong.unwrap_err(), expected);
         assert!(admit(&mut json!({"metadata": {"deletionTimestamp": "yesterday"}})).is_err());
         assert!(admit(&mut json!({"metadata": []})).is_err());
+        let both = admit(&mut json!({"metadata": {"name": 5, "labels": {"b": true, "a": 1}}}));
+        assert_eq!(both.unwrap_err(), expected, "the first by name");
+        let late = admit(&mut json!({"metadata": {"labels": [], "managedFields": [{"time": 1}]}}));
+        assert_eq!(
+            late.unwrap_err(),
+            "json: cannot unmarshal number into Go struct field ManagedFieldsEntry.managedFields.time of type string",
+            "a time ends it"
+        );
     }
 }

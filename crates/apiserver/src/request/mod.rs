@@ -1,6 +1,7 @@
 //! What is asked: read once from the method, the path and the query, before anybody decides on it.
 
 pub mod content;
+pub(crate) mod go_time;
 pub mod metadata;
 pub mod negotiate;
 pub mod options;
@@ -8,6 +9,7 @@ pub mod path;
 pub mod protobuf;
 pub mod query;
 pub mod token;
+pub mod yaml;
 
 use http::Method;
 

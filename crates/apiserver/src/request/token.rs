@@ -12,8 +12,8 @@ const FORMAT: &str = "meta.k8s.io/v1";
 /// Where a list goes on: behind a key, in the state of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContinueToken {
-    /// The revision of the first page, from 1 on.
-    pub revision: u64,
+    /// The revision of the first page, from 1 on; `None` for the newest, where that of the first page is forgotten.
+    pub revision: Option<u64>,
     /// The last key of the page before.
     pub after: ObjectKey,
 }
@@ -22,7 +22,8 @@ pub struct ContinueToken {
 #[serde(deny_unknown_fields)]
 struct Wire {
     v: String,
-    rv: u64,
+    /// -1 for the newest.
+    rv: i64,
     start: String,
     /// Against tokens that were cut or changed on their way; not against forgers, who win nothing: what a list may show is decided
     /// by its path.
@@ -57,9 +58,9 @@ impl ContinueToken {
             return Err(refuse(format_args!("server does not recognize this encoded version {version}")));
         }
         let wire: Wire = serde_json::from_value(wire).map_err(|_| foreign())?;
-        let token = ContinueToken { revision: wire.rv, after: ObjectKey::from_text(&wire.start) };
+        let token = ContinueToken { revision: u64::try_from(wire.rv).ok(), after: ObjectKey::from_text(&wire.start) };
         // One state has one token: no blanks, no other order, no other sum.
-        if token.revision == 0 || token.encode() != text {
+        if token.revision == Some(0) || token.encode() != text {
             return Err(foreign());
         }
         if !namespace.is_empty() && token.after.namespace() != namespace {
@@ -70,7 +71,8 @@ impl ContinueToken {
 
     /// The token's text: base64 for URLs.
     pub fn encode(&self) -> String {
-        let (rv, start) = (self.revision, self.after.as_str().to_owned());
+        let rv = self.revision.map_or(-1, |it| i64::try_from(it).unwrap_or(i64::MAX));
+        let start = self.after.as_str().to_owned();
         let digest = Sha256::digest(format!("{rv} {start}"));
         let sum = BASE64.encode(&digest[..9]);
         BASE64.encode(serde_json::json!(Wire { v: FORMAT.into(), rv, start, sum }).to_string())

@@ -3,6 +3,8 @@
 mod gzip;
 pub(crate) mod shape;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
@@ -87,7 +89,9 @@ pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -
 
 /// Adds a warning header (agent code 299) for each text.
 pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    for warning in warnings {
+    // Each is told once, as in Kubernetes.
+    let mut told = HashSet::new();
+    for warning in warnings.iter().filter(|it| told.insert(it.as_str())) {
         let escaped: String = warning
             .chars()
             .filter(|it| !it.is_control())

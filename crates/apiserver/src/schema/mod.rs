@@ -125,8 +125,16 @@ impl Model {
         errors
     }
 
+    /// What is checked of an object that is of another kind: embedded resources, keys of lists and rules, but not its fields.
+    pub fn validate_other_kind(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = embedded::validate(object, &self.root);
+        let before: Vec<FieldError> = earlier.iter().chain(&errors).cloned().collect();
+        errors.extend(self.validate_rules_after(object, old, &before));
+        errors
+    }
+
     /// What is checked beside the fields themselves: keys of lists, and rules.
-    pub fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+    fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = Vec::new();
         // A list that already was wrong does not refuse an update of something else.
         if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {

@@ -20,6 +20,13 @@ impl FieldSelector {
     /// Parses a selector. `selectable` are the kind's JSON paths (`.spec.running`); `metadata.name` and, for namespaced kinds,
     /// `metadata.namespace` always are.
     pub fn parse(text: &str, namespaced: bool, selectable: &[&str]) -> Result<Self, SelectorError> {
+        let parsed = Self::read(text)?;
+        parsed.check_fields(namespaced, selectable)?;
+        Ok(parsed)
+    }
+
+    /// Parses a selector of any fields.
+    pub fn read(text: &str) -> Result<Self, SelectorError> {
         let mut parts = split_terms(text);
         parts.sort_unstable();
         let mut terms = Vec::new();
@@ -28,7 +35,17 @@ impl FieldSelector {
                 return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
             let value = unescape(value)?;
-            let known = match field {
+            terms.push(Term { field: field.to_string(), value, negated });
+        }
+        // Written in any order and with `=` or `==`, it is the same selector.
+        terms.sort();
+        Ok(Self { terms })
+    }
+
+    /// Whether all fields can be selected by; see [`FieldSelector::parse`].
+    pub fn check_fields(&self, namespaced: bool, selectable: &[&str]) -> Result<(), SelectorError> {
+        for Term { field, .. } in &self.terms {
+            let known = match field.as_str() {
                 "metadata.name" => true,
                 "metadata.namespace" => namespaced,
                 _ => selectable.iter().any(|path| path.strip_prefix('.').unwrap_or(path) == field),
@@ -36,11 +53,8 @@ impl FieldSelector {
             if !known {
                 return Err(SelectorError(format!("field label not supported: {field}")));
             }
-            terms.push(Term { field: field.to_string(), value, negated });
         }
-        // Written in any order and with `=` or `==`, it is the same selector.
-        terms.sort();
-        Ok(Self { terms })
+        Ok(())
     }
 
     /// Demands a value of one more field, which must be selectable.

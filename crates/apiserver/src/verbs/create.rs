@@ -14,7 +14,7 @@ use crate::meta_validate;
 use crate::patch;
 use crate::request::options::WriteOptions;
 use crate::request::query::FieldValidation;
-use crate::request::{content, metadata};
+use crate::request::{content, metadata, yaml};
 use crate::respond::shape;
 use crate::schema::FieldError;
 use crate::virtual_kind::Question;
@@ -59,7 +59,7 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
         _ => error,
     })?;
     call.take_in(&mut object);
-    admit_fields(call, &mut object, content::field_problems(&[], &duplicates), options)?;
+    admit_fields(call, &mut object, duplicates, options)?;
     check_version(call, &object)?;
     Ok(object)
 }
@@ -115,7 +115,7 @@ pub(super) fn admit_fields(
     problems.extend(content::field_problems(&unknown, &[]));
     match options.field_validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => call.warnings.extend(problems),
+        FieldValidation::Warn => call.warnings.extend(problems.into_iter().flat_map(yaml::warnings)),
         FieldValidation::Strict if problems.is_empty() => {}
         FieldValidation::Strict => {
             return Err(refuse(format!("strict decoding error: {}", problems.join(", "))));
@@ -165,10 +165,20 @@ pub(super) fn check_type(call: &Call, object: &Value, old: Option<&Value>) -> Re
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
     for (field, expected) in [("kind", &registered.kind.kind), ("apiVersion", &registered.api_version)] {
         if text(field) != expected {
-            let error = FieldError::invalid(field, text(field).into(), format!("must be {expected}"));
+            let mut errors = vec![FieldError::invalid(field, text(field).into(), format!("must be {expected}"))];
+            let mut prepared = object.clone();
+            match old {
+                Some(old) => {
+                    strategy::prepare_update(registered, &mut prepared, old, "");
+                    let is_namespaced = registered.kind.is_namespaced();
+                    errors.extend(meta_validate::validate_metadata(&prepared, None, is_namespaced));
+                    errors.extend(meta_validate::validate_metadata(&prepared, Some(old), is_namespaced));
+                }
+                None => strategy::prepare_create(registered, &mut prepared, "", ""),
+            }
             // Its fields are not looked at, its rules are.
-            let more = registered.model.validate_rules_after(object, old, std::slice::from_ref(&error));
-            return Err(refuse_object(object, &[vec![error], more].concat()));
+            let more = registered.model.validate_other_kind(&prepared, old, &errors);
+            return Err(refuse_object(object, &[errors, more].concat()));
         }
     }
     Ok(())

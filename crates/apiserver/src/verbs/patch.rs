@@ -13,7 +13,7 @@ use crate::error::{ApiError, Cause, Named};
 use crate::patch::{self as patches, PatchError, UNPROCESSABLE};
 use crate::request::options::{WriteOptions, invalid_patch_options};
 use crate::request::query::FieldValidation;
-use crate::request::{content, metadata};
+use crate::request::{content, metadata, yaml};
 use crate::schema::FieldError;
 use crate::schema::error::go_json;
 
@@ -125,7 +125,7 @@ fn refuse_patch(patched: String, problem: String) -> ApiError {
 }
 
 async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
-    WriteOptions::parse(&call.query, "PatchOptions")?;
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     if call.query.text("fieldManager").is_none() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
         return Err(invalid_patch_options(&[error]));
@@ -135,7 +135,8 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         call.shared().cache.catch_up().await?;
         submit::load(call, &call.key()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
     }
-    let mut applied = content::decode_yaml(&call.body)?;
+    let mut applied = yaml::decode_yaml(&call.body)?;
+    let duplicates = yaml::duplicate_keys(&call.body);
     let text = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version != call.registered.api_version || kind != call.registered.kind.kind {
@@ -146,6 +147,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     loop {
         let changed = update::change(call, |call, live| {
             let wanted = merge(call, Some(live), &applied)?;
+            admit_duplicates(call, duplicates.clone(), options)?;
             check_name(call, &wanted.object)?;
             check_has_revision(call, &wanted.object)?;
             check_revision(call, &wanted.object, live)?;
@@ -158,6 +160,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
             return call.answer(StatusCode::OK, changed?);
         }
         let Wanted { object, .. } = merge(call, None, &applied)?;
+        admit_duplicates(call, duplicates.clone(), options)?;
         let uid = strategy::metadata_text(&applied, "uid");
         if !uid.is_empty() {
             let why =
@@ -175,6 +178,20 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
                 call.warnings.extend(told);
                 return call.answer(StatusCode::CREATED, wire);
             }
+        }
+    }
+}
+
+/// Keys that occur twice in what is applied are told when it has been, as in Kubernetes.
+fn admit_duplicates(call: &mut Call, duplicates: Option<String>, options: WriteOptions) -> Result<(), ApiError> {
+    match (duplicates, options.field_validation) {
+        (None, _) | (_, FieldValidation::Ignore) => Ok(()),
+        (Some(problem), FieldValidation::Warn) => {
+            call.warnings.extend(yaml::warnings(problem));
+            Ok(())
+        }
+        (Some(problem), FieldValidation::Strict) => {
+            Err(ApiError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {problem}")))
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::cache::kind::Page;
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
+use crate::request::Query;
 use crate::request::token::ContinueToken;
-use crate::request::{Query, options};
 use crate::respond::{self, shape};
 use crate::storage::keys::{self, ObjectKey};
 use crate::views::Shown;
@@ -37,7 +37,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::TooLarge { limit, .. } => ApiError::too_large(limit),
             StoreError::Closed => ApiError::unavailable("the store is closed: the server is stopping"),
-            StoreError::Compacted { .. } => expired_list(),
+            StoreError::Compacted { .. } => ApiError::expired("The resourceVersion for the provided list is too old."),
             other => {
                 tracing::error!(error = %other, cause = ?std::error::Error::source(&other), "store failed");
                 ApiError::internal(other)
@@ -46,10 +46,13 @@ impl From<StoreError> for ApiError {
     }
 }
 
-fn expired_list() -> ApiError {
-    ApiError::expired(
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
-    )
+/// The 410 for a page whose revision is forgotten, with a token that goes on at the newest.
+fn expired_page(token: &ContinueToken) -> ApiError {
+    let mut error = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    error.goes_on = ContinueToken { revision: None, after: token.after.clone() }.encode();
+    error
 }
 
 /// A `resourceVersion` parameter.
@@ -88,13 +91,12 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     query.number("limit")?;
     query.number("timeoutSeconds")?;
     let selection = Selection::parse(&call.registered, &call.info, query)?;
-    options::check_list(query, false)?;
     let page = select(call, &selection).await?;
     let mut metadata = json!({"continue": "", "resourceVersion": page.revision.to_string()});
     if page.more
         && let Some(last) = page.items.last()
     {
-        let token = ContinueToken { revision: page.revision, after: last.key.clone() };
+        let token = ContinueToken { revision: Some(page.revision), after: last.key.clone() };
         metadata["continue"] = json!(token.encode());
         if !selection.has_selectors() {
             metadata["remainingItemCount"] = json!(page.remaining);
@@ -128,16 +130,26 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     // From the cache, whatever it holds: pages are for consistent lists only, as in Kubernetes.
     let limit = limit.filter(|_| revision != Some(0) || token.is_some());
     let (at, after) = match (&token, revision, matching) {
-        (Some(token), _, _) => {
-            cache.wait_for(token.revision).await?;
-            (Some(token.revision), Some(token.after.as_str()))
+        (Some(ContinueToken { revision: Some(revision), after }), _, _) => {
+            cache.wait_for(*revision).await?;
+            (Some(*revision), Some(after.as_str()))
+        }
+        (Some(ContinueToken { revision: None, after }), _, _) => {
+            cache.catch_up().await?;
+            (None, Some(after.as_str()))
         }
         // Pages begin at the revision that is named, as in Kubernetes.
         (None, Some(exact), matching)
             if matching == Some("Exact") || (matching.is_none() && exact > 0 && limit.is_some()) =>
         {
-            cache.wait_for(exact).await?;
-            (Some(exact), None)
+            if selection.names_one() {
+                // Of one object there are no pages: without a word a limit does not make the revision exact.
+                wait_for_one(call, exact).await?;
+                (Some(exact).filter(|_| matching.is_some()), None)
+            } else {
+                cache.wait_for(exact).await?;
+                (Some(exact), None)
+            }
         }
         (None, Some(at_least), _) if at_least > 0 => {
             cache.wait_for(at_least).await?;
@@ -151,9 +163,25 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     };
     match (selection.page(cache, Part { after, limit, at }), at) {
         (Ok(page), _) => Ok(page),
-        (Err(_), Some(at)) => older_page(call, selection, after, limit, at, token.is_some()).await,
+        (Err(_), Some(at)) => older_page(call, selection, after, limit, at).await.map_err(|error| match &token {
+            Some(token) if error.code == StatusCode::GONE => expired_page(token),
+            _ => error,
+        }),
         (Err(too_old), None) => Err(ApiError::internal(format!("cache begins at {}", too_old.oldest))),
     }
+}
+
+/// Kubernetes asks its store for the one object of a name: that knows at once whether a revision is still to come, and does not say when
+/// to ask again.
+async fn wait_for_one(call: &Call, revision: u64) -> Result<(), ApiError> {
+    let cache = &call.shared().cache;
+    cache.catch_up().await?;
+    if cache.revision() >= revision {
+        return Ok(());
+    }
+    let mut error = ApiError::future_revision(revision, cache.revision());
+    error.retry_after_seconds = 0;
+    Err(error)
 }
 
 /// A page as of a revision that only the store remembers.
@@ -163,7 +191,6 @@ async fn older_page(
     after: Option<&str>,
     limit: Option<usize>,
     at: u64,
-    is_continued: bool,
 ) -> Result<Page, ApiError> {
     let registered = &call.registered;
     let prefix = keys::prefix(&registered.storage);
@@ -176,12 +203,7 @@ async fn older_page(
     let mut items: Vec<Arc<CachedObject>> = Vec::new();
     loop {
         let request = RangeRequest::new(range.clone()).limit(1_000).at(at.into());
-        let page = call.shared().store.range(request).await.map_err(|error| match error {
-            StoreError::Compacted { .. } if !is_continued => {
-                ApiError::expired("The resourceVersion for the provided list is too old.")
-            }
-            other => other.into(),
-        })?;
+        let page = call.shared().store.range(request).await?;
         for item in &page.items {
             let key = String::from_utf8_lossy(&item.key[prefix.len()..]);
             let object =

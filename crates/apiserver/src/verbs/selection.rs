@@ -8,7 +8,7 @@ use crate::cache::kind::{Page, PageRequest, TooOld};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
-use crate::request::{Query, RequestInfo};
+use crate::request::{Query, RequestInfo, options};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::storage::keys::ObjectKey;
 use crate::views::Narrowed;
@@ -38,16 +38,17 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// From the query.
+    /// From the query; its parameters are checked too.
     pub(crate) fn parse(registered: &Arc<Registered>, info: &RequestInfo, query: &Query) -> Result<Self, ApiError> {
         let bad = |error: crate::selector::SelectorError| ApiError::bad_request(error.to_string());
         let labels = query.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
-        let paths: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
-        let mut fields = query
-            .text("fieldSelector")
-            .map(|text| FieldSelector::parse(text, registered.kind.is_namespaced(), &paths))
-            .transpose()
-            .map_err(bad)?;
+        let mut fields = query.text("fieldSelector").map(FieldSelector::read).transpose().map_err(bad)?;
+        // Whether the parameters go together is told before whether fields can be selected by.
+        options::check_list(query, info.verb == "watch")?;
+        if let Some(fields) = &fields {
+            let paths: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
+            fields.check_fields(registered.kind.is_namespaced(), &paths).map_err(bad)?;
+        }
         if let (Some(fields), Some(view)) = (&mut fields, &info.view) {
             fields.map_value("metadata.namespace", |name| view.real_of(name).to_owned());
             for pointer in registered.kind.namespace_references {
@@ -73,6 +74,11 @@ impl Selection {
     /// Whether labels or fields narrow it.
     pub(crate) fn has_selectors(&self) -> bool {
         self.labels.is_some() || self.fields.is_some()
+    }
+
+    /// Whether it names the one object that it can take.
+    pub(crate) fn names_one(&self) -> bool {
+        self.only.is_some()
     }
 
     /// Whether it takes an object.

@@ -130,7 +130,8 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let Wanted { mut object, is_tracked } = wanted;
     check_name(call, &object)?;
     let is_own = create::is_of_kind(call, &object);
-    let is_typed = is_own && apply::fits(&registered.model, &object);
+    let is_own_version = object.get("apiVersion").is_some_and(|it| *it == registered.api_version);
+    let is_typed = is_own && is_own_version && apply::fits(&registered.model, &object);
     let sent = (!is_own).then(|| object.clone());
     strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
     if sent.is_some() {

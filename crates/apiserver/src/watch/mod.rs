@@ -17,7 +17,6 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::{self, ResponseBody};
 use crate::cache::kind::TooOld;
 use crate::error::ApiError;
-use crate::request::options;
 use crate::respond::{self, shape};
 use crate::verbs::{Call, Part, Selection, revision_parameter};
 
@@ -43,7 +42,6 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let revision = revision_parameter(query)?;
     let with_bookmarks = query.flag("allowWatchBookmarks");
     let initial = query.optional_flag("sendInitialEvents");
-    options::check_list(query, true)?;
     let cache = call.shared().cache.clone();
     let kind = cache.kind(&call.registered.storage).clone();
     match revision {
