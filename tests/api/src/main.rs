@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use evroc_api_suite::differential::explained::explained;
 use evroc_api_suite::differential::run::{Pair, State, load, recordings, run, write};
-use evroc_api_suite::differential::{Recording, Sequence, difference, explain, play};
+use evroc_api_suite::differential::{Recording, Sequence, difference, explain, generate, play};
 use evroc_api_suite::server::{Server, definitions, install_kinds};
 use serde_json::{Value, json};
 
@@ -40,9 +41,9 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         time: Option<u64>,
     },
-    /// Send the steps of a file that `run` wrote to both and print what differs
+    /// Send the steps of a file that `run` wrote to both, or the sequence of a seed, and print what differs
     Replay {
-        /// The file
+        /// The file, or the seed
         file: PathBuf,
     },
     /// Ask the original for the answers of every recording in a folder, and write them down
@@ -92,8 +93,9 @@ fn tell(state: &State) {
     for (answer, count) in &state.answers {
         println!("{count:>9} {answer}");
     }
-    for (reason, count) in &state.explained {
-        println!("{count:>9} differ as docs/conformance.md says: {reason}");
+    for (reason, numbers) in &state.explained {
+        let (count, first) = (numbers.len(), state.seed + numbers[0]);
+        println!("{count:>9} differ as docs/conformance.md says: {reason} (first: {first})");
     }
     let differing: usize = state.differences.values().map(Vec::len).sum();
     println!("{differing} sequences differ, in {} ways", state.differences.len());
@@ -105,9 +107,15 @@ fn tell(state: &State) {
 }
 
 async fn replay(pair: &Pair, file: &Path) -> Result<bool> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let document: Value = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
-    let sequence = Sequence { steps: serde_json::from_value(document["steps"].clone())? };
+    let seed = file.to_str().and_then(|it| it.parse().ok());
+    let sequence = match seed {
+        Some(seed) => generate::sequence(seed),
+        None => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            let document: Value = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+            Sequence { steps: serde_json::from_value(document["steps"].clone())? }
+        }
+    };
     let (ours, original) = pair.play(&sequence).await?;
     let Some(step) = difference(&ours, &original) else {
         println!("{}: no difference", file.display());
@@ -116,6 +124,10 @@ async fn replay(pair: &Pair, file: &Path) -> Result<bool> {
     println!("{}: step {step}: {}", file.display(), serde_json::to_string(&sequence.steps[step])?);
     for line in explain(&serde_json::to_value(&ours[step])?, &serde_json::to_value(&original[step])?) {
         println!("  {line}");
+    }
+    if let Some(reason) = explained(&sequence, step, &ours, &original) {
+        println!("  as docs/conformance.md says: {reason}");
+        return Ok(true);
     }
     Ok(false)
 }

@@ -8,11 +8,15 @@ use super::{Seen, Sequence, explain};
 /// The name of the reason for which a step is answered differently, if all that differs in it has that reason.
 ///
 /// What is shared between a request and those after it is judged at the first step that differs: later ones follow from it.
-pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen) -> Option<&'static str> {
+pub fn explained(sequence: &Sequence, step: usize, all_ours: &[Seen], all_original: &[Seen]) -> Option<&'static str> {
     let request = sequence.steps.get(step)?;
+    let (ours, original) = (all_ours.get(step)?, all_original.get(step)?);
     let differs = explain(&whole(ours), &whole(original));
     if request.media_type.contains("merge-patch") && request.body.as_ref().is_some_and(Value::is_array) {
         return Some("list-as-merge-patch").filter(|_| ours.code >= 400 && original.code >= 400);
+    }
+    if has_rules_of_another_kind(ours, original) {
+        return Some("rules-of-another-kind");
     }
     let scaled = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
     // A watch is opened before what it sees.
@@ -28,19 +32,72 @@ pub fn explained(sequence: &Sequence, step: usize, ours: &Seen, original: &Seen)
             _ if is_token && !line.contains("\"token\" |") && request.path.contains("elector=") => {
                 Some("no-empty-last-page")
             }
-            _ if line.ends_with(".time: \"time\" | null") => Some("time-lost-on-the-way"),
+            _ if scaled && line.ends_with(".time: \"time\" | null") && is_of_scale(original, line) => {
+                Some("scale-has-no-time")
+            }
             _ if line.ends_with(".selfLink: null | \"/x\"") => Some("no-self-link"),
             _ if scaled && (line.contains("managedFields") || line.contains(".resourceVersion: ")) => {
                 Some("scale-has-a-manager")
             }
-            _ if request.media_type.contains("apply-patch") && line.starts_with(".body.metadata.resourceVersion: ") => {
-                Some("apply-of-nothing")
+            _ if request.media_type.contains("apply-patch")
+                && line.starts_with(".body.metadata.resourceVersion: ")
+                && is_of_nothing(&all_original[..=step]) =>
+            {
+                Some("managers-change-places")
             }
             _ => None,
         }
     };
     let reasons: Option<Vec<&'static str>> = differs.iter().map(|line| reason_for(line)).collect();
     reasons?.first().copied()
+}
+
+/// Whether a line is about an entry of `managedFields` that a write through `scale` has made.
+fn is_of_scale(original: &Seen, line: &str) -> bool {
+    let Some((path, _)) = line.split_once(".time: ") else { return false };
+    let pointer = path.replace(".body", "").replace(['.', '['], "/").replace(']', "");
+    original.body.pointer(&pointer).is_some_and(|entry| entry["subresource"] == "scale" && entry["manager"].is_string())
+}
+
+/// Whether the last of these answers shows the object as an earlier one has shown it, but for its revision, with two managers of one
+/// operation. The original orders managers by the second of their last write: one who applies again what is there, and a status that is put
+/// back, gets a new second and thereby, now and then, another place, which is a new revision though nobody can see a change.
+fn is_of_nothing(original: &[Seen]) -> bool {
+    let without_revision = |seen: &Seen| {
+        let mut body = seen.body.clone();
+        body["metadata"]["resourceVersion"] = Value::Null;
+        body
+    };
+    let Some((last, before)) = original.split_last() else { return false };
+    let uid = &last.body["metadata"]["uid"];
+    let Some(then) = before.iter().rev().find(|it| it.body["metadata"]["uid"] == *uid) else { return false };
+    let managers = last.body["metadata"]["managedFields"].as_array();
+    let count = |operation: &str| managers.into_iter().flatten().filter(|it| it["operation"] == operation).count();
+    uid.is_string()
+        && last.code == 200
+        && (count("Apply") > 1 || count("Update") > 1)
+        && without_revision(last) == without_revision(then)
+}
+
+/// An object of another kind is refused, and its rules are asked nevertheless, of values that no schema has looked at: Go's conversions
+/// of those fail in Go's words. What else is refused must be the same.
+fn has_rules_of_another_kind(ours: &Seen, original: &Seen) -> bool {
+    let causes = |seen: &Seen| seen.body["details"]["causes"].as_array().cloned().unwrap_or_default();
+    let text = |cause: &Value| cause["message"].as_str().unwrap_or_default().to_owned();
+    let is_of_go = |cause: &Value| {
+        let text = text(cause);
+        text.contains(": internal error: interface conversion: ") || text.contains(": invalid data, expected ")
+    };
+    let (one, other) = (causes(ours), causes(original));
+    let is_kind = |cause: &Value| cause["field"] == "kind" && text(cause).contains("\": must be ");
+    let without_rules = |all: &[Value]| -> Vec<Value> {
+        all.iter().filter(|it| !text(it).contains(" evaluating rule: ")).cloned().collect()
+    };
+    (ours.code, original.code) == (422, 422)
+        && other.iter().any(is_kind)
+        && other.iter().any(is_of_go)
+        && without_rules(&one) == without_rules(&other)
+        && ours.warnings == original.warnings
 }
 
 #[cfg(test)]
@@ -57,10 +114,50 @@ mod tests {
         one.steps[0].path = "/x?labelSelector=a&limit=1".into();
         let (ours, original) =
             (seen(json!({"metadata": {"continue": ""}})), seen(json!({"metadata": {"continue": "token"}})));
-        assert_eq!(explained(&one, 0, &ours, &original), Some("no-empty-last-page"));
+        let explained = |sequence: &Sequence, ours: &Seen, original: &Seen| {
+            super::explained(sequence, 0, std::slice::from_ref(ours), std::slice::from_ref(original))
+        };
+        assert_eq!(explained(&one, &ours, &original), Some("no-empty-last-page"));
         let more = seen(json!({"metadata": {"continue": "token"}, "items": [1]}));
-        assert_eq!(explained(&one, 0, &ours, &more), None);
+        assert_eq!(explained(&one, &ours, &more), None);
         one.steps[0].path = "/x?limit=1".into();
-        assert_eq!(explained(&one, 0, &ours, &original), None);
+        assert_eq!(explained(&one, &ours, &original), None);
+
+        let refused = |causes: &[(&str, &str)]| Seen {
+            code: 422,
+            body: json!({"details": {"causes": causes.iter().map(|it| json!({"field": it.0, "message": it.1})).collect::<Vec<_>>()}}),
+            ..ours.clone()
+        };
+        let kind = ("kind", "Invalid value: \"Other\": must be Disk");
+        let rule = ("spec", "Invalid value: \"object\": no such key: order evaluating rule: x");
+        let of_go = ("spec", "Invalid value: \"object\": invalid data, expected string, got int64 evaluating rule: x");
+        let name = |ours: &[_], original: &[_]| explained(&one, &refused(ours), &refused(original));
+        assert_eq!(name(&[kind, rule], &[kind, of_go]), Some("rules-of-another-kind"));
+        assert_eq!(name(&[kind, rule], &[kind]), None, "a rule that only ours finds broken");
+        assert_eq!(name(&[rule], &[of_go]), None, "of its own kind");
+        assert_eq!(name(&[rule], &[kind, of_go]), None, "the kind is to be refused");
+    }
+
+    #[test]
+    fn a_new_revision_is_explained_only_where_nothing_else_is_new() {
+        let seen = |revision: &str, size: u32, managers: usize| Seen {
+            code: 200,
+            warnings: vec![],
+            media_type: String::new(),
+            body: json!({"spec": {"size": size}, "metadata": {
+                "uid": "uid-0", "resourceVersion": revision, "managedFields": vec![json!({"operation": "Apply"}); managers],
+            }}),
+        };
+        let mut two = sequence(1);
+        two.steps.truncate(2);
+        for step in &mut two.steps {
+            (step.path, step.media_type) = ("/x".into(), "application/apply-patch+yaml".into());
+        }
+        let name =
+            |first: Seen, ours: Seen, original: Seen| explained(&two, 1, &[first.clone(), ours], &[first, original]);
+        let reason = Some("managers-change-places");
+        assert_eq!(name(seen("rv-0", 1, 2), seen("rv-0", 1, 2), seen("rv-1", 1, 2)), reason);
+        assert_eq!(name(seen("rv-0", 1, 1), seen("rv-0", 1, 1), seen("rv-1", 1, 1)), None, "one has one place");
+        assert_eq!(name(seen("rv-0", 1, 2), seen("rv-0", 2, 2), seen("rv-1", 2, 2)), None, "a change is a revision");
     }
 }

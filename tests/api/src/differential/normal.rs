@@ -22,7 +22,7 @@ static PATCHED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?s)Invalid value:
 static KINDLESS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)Object 'Kind' is missing in '\{.*\}'$"));
 // What the original's storage says of itself before it comes to the point.
 static STORAGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"StorageError: invalid object, .*AdditionalErrorMsg: "));
-// What is wrong with a YAML document is said in the parser's words.
+// What is wrong with a YAML document is said in the parser's words; which keys occur twice in it is said by both in the same.
 static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)(error decoding YAML|\byaml): .*"));
 static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(resource version: |current: |requested: )\d+"));
 
@@ -82,6 +82,19 @@ fn order_causes(body: &mut Value) {
     }
 }
 
+/// Objects whose names the servers have made up stand in lists in the order of those names: in that of their revisions here.
+fn order_generated(items: &mut [Value]) {
+    let part = |item: &Value, field: &str| {
+        let metadata = item.get("metadata").or_else(|| item.pointer("/object/metadata"));
+        metadata.and_then(|it| it[field].as_str()).unwrap_or_default().to_owned()
+    };
+    let is_generated = |item: &Value| part(item, "name") == "gen-#####";
+    let rank = |item: &Value| part(item, "resourceVersion").strip_prefix("rv-").and_then(|it| it.parse::<u64>().ok());
+    for run in items.chunk_by_mut(|one, other| is_generated(one) && is_generated(other)) {
+        run.sort_by_key(rank);
+    }
+}
+
 struct Names {
     namespace: String,
     ranks: HashMap<u64, String>,
@@ -138,9 +151,10 @@ impl Names {
                 }
             }
             Value::Array(items) => {
-                for item in items {
+                for item in items.iter_mut() {
                     self.value(item, key);
                 }
+                order_generated(items);
             }
             Value::String(text) => {
                 *text = if key == "cells" && AGE.is_match(text) { "age".into() } else { self.text(text) };
@@ -164,7 +178,10 @@ impl Names {
         let text = PATCHED.replace_all(&text, "Invalid value: \"{…}\"");
         let text = KINDLESS.replace_all(&text, "Object 'Kind' is missing in '{…}'");
         let text = STORAGE.replace_all(&text, "");
-        let text = YAML.replace_all(&text, "error decoding YAML: …");
+        let text = match text.ends_with(" already set in map") {
+            true => text,
+            false => YAML.replace_all(&text, "error decoding YAML: …"),
+        };
         let text = QUOTED_TIME.replace_all(&text, "time");
         let uids = &mut self.uids;
         UID.replace_all(&text, |found: &regex::Captures<'_>| {
@@ -193,6 +210,21 @@ mod tests {
         let mut silent = json!({"message": "X is invalid: [a: bad]", "details": {"causes": [cause("a"), cause("b")]}});
         order_causes(&mut silent);
         assert_ne!(silent, other, "a message that leaves one out is no such message");
+    }
+
+    #[test]
+    fn generated_names_have_no_order() {
+        let item = |name: &str, rank: &str| json!({"metadata": {"name": name, "resourceVersion": rank}});
+        let mut list = [
+            item("b", "rv-9"),
+            item("gen-#####", "rv-10"),
+            item("gen-#####", "rv-2"),
+            item("h", "rv-1"),
+            item("i", "rv-0"),
+        ];
+        let sorted = [1, 3, 2, 4, 5].map(|it| list[it - 1].clone());
+        order_generated(&mut list);
+        assert_eq!(list, sorted);
     }
 
     #[test]

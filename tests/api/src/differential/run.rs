@@ -89,7 +89,7 @@ pub struct State {
     pub answers: BTreeMap<String, u64>,
     /// Sequences that differ as docs/conformance.md says, by the reason there.
     #[serde(default)]
-    pub explained: BTreeMap<String, u64>,
+    pub explained: BTreeMap<String, Vec<u64>>,
     /// Sequences that differ, by the first difference that they show.
     pub differences: BTreeMap<String, Vec<u64>>,
 }
@@ -132,7 +132,7 @@ impl State {
     /// Notes what was found of a sequence; the first of a kind is shrunk and written down.
     async fn settle(&mut self, pair: &Pair, number: u64, outcome: &Outcome, dir: &Path) -> Result<()> {
         if let Some(reason) = outcome.explained {
-            *self.explained.entry(reason.to_owned()).or_default() += 1;
+            self.explained.entry(reason.to_owned()).or_default().push(number);
         }
         let Some((title, step)) = &outcome.difference else { return Ok(()) };
         let known = self.differences.entry(title.clone()).or_default();
@@ -170,7 +170,7 @@ async fn compare(pair: &Pair, seed: u64, numbers: Vec<u64>) -> Result<BTreeMap<u
                 if difference(&ours, &original).is_some()
                     && let Some((step, ours, original)) = pair.differ(&sequence).await?
                 {
-                    reason = explained(&sequence, step, &ours[step], &original[step]);
+                    reason = explained(&sequence, step, &ours, &original);
                     if reason.is_none() {
                         found = Some((title(&sequence, step, &ours, &original), step));
                     }

@@ -243,6 +243,28 @@ pub fn watch(rng: &mut StdRng, plural: &str) -> Step {
     step
 }
 
+/// What follows a number in the spec of a YAML document: mostly keys that occur twice, of which the last counts.
+const TWICE: [&str; 6] = [
+    "",
+    "  user: one\n  user: two\n",
+    "  tags: [x]\n  # again\n  tags:\n  - z\n  free: {a: 1, a: 2, \"a\": 3}\nmetadata:\n  name: zz\n",
+    "  nested:\n    depth: 1\n    depth: 2\n  odd: 1\n",
+    "  mounts:\n  - path: /a\n    path: /b\n  - {path: /c, path: /d}\n",
+    "  settings: {a: x, a: y}\n  size: 2\n  sizeGb: 2\n  level: 2\n",
+];
+
+fn number_field(plural: &str) -> &'static str {
+    match plural {
+        "disks" => "sizeGb",
+        "gadgets" => "level",
+        _ => "size",
+    }
+}
+
+fn yaml_head(kind: &str, name: &str) -> String {
+    format!("apiVersion: test.example/v1\nkind: {kind}\nmetadata:\n  name: {name}\n")
+}
+
 pub fn bad(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
     let all = collection(plural);
     let one = format!("{all}/{name}");
@@ -290,19 +312,17 @@ pub fn bad(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
         6 => text("PATCH", one, MERGE, "{"),
         7 => text("PATCH", one, JSON_PATCH, "[{\"op\":"),
         8 => text("PATCH", format!("{one}?fieldManager=one"), APPLY, ": : :"),
-        9 => text(
-            "PATCH",
-            format!("{one}?fieldManager=one"),
-            APPLY,
-            &format!(
-                "apiVersion: test.example/v1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n  {}: 4\n",
-                match plural {
-                    "disks" => "sizeGb",
-                    "gadgets" => "level",
-                    _ => "size",
-                }
-            ),
-        ),
+        9 => {
+            let field = number_field(plural);
+            let query = pick(rng, &["", "", "&fieldValidation=Strict", "&fieldValidation=Ignore", "&force=true"]);
+            let (head, more) = (yaml_head(kind, name), pick(rng, &TWICE));
+            text(
+                "PATCH",
+                format!("{one}?fieldManager=one{query}"),
+                APPLY,
+                &format!("{head}spec:\n  {field}: 4\n{more}"),
+            )
+        }
         10 => {
             let strict = pick(rng, &["", "?fieldValidation=Strict", "?fieldValidation=Ignore"]);
             let twice = format!(
@@ -310,12 +330,12 @@ pub fn bad(rng: &mut StdRng, plural: &str, kind: &str, name: &str) -> Step {
             );
             text("POST", format!("{all}{strict}"), JSON, &twice)
         }
-        11 => text(
-            "POST",
-            all,
-            "application/yaml",
-            &format!("apiVersion: test.example/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{sizeGb: 1}}\n"),
-        ),
+        11 => {
+            let field = number_field(plural);
+            let query = pick(rng, &["", "", "?fieldValidation=Strict", "?fieldValidation=Ignore"]);
+            let (head, more) = (yaml_head(kind, name), pick(rng, &TWICE));
+            text("POST", format!("{all}{query}"), YAML, &format!("{head}spec:\n  {field}: 1\n{more}"))
+        }
         12 => request("GET", format!("{one}/nothing"), "", None),
         13 => request("GET", format!("{all}/no-such"), "", None),
         14 => request("DELETE", format!("{all}/no-such"), "", None),
