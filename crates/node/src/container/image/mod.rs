@@ -5,133 +5,37 @@
 //! <root>/layers/<diff id>/      one unpacked layer, never changed after it got its name
 //! <root>/tmp/                   what is being made; emptied at start
 //! ```
+//! [`receive`] verifies what comes, [`error`] says why an image is not there.
+//!
 //! A name in `images` or `layers` exists only when all of it is on disk, so whatever was interrupted is in `tmp`. The root is closed to
 //! everybody else: a layer may hold a program that is root's and sets the user id, which is harmless in a container only.
 
+mod error;
+mod receive;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::digest::{Digest, HashingReader};
-use super::fetch::{ByteStream, FetchError, ImageFetch};
+use super::digest::Digest;
+use super::fetch::ImageFetch;
 use super::manifest::{Descriptor, Document, ImageConfig, Platform};
-use super::unpack::{OPAQUE_XATTR, UnpackError, unpack_layer};
-use super::user::{UserError, refuse_obvious_root};
+use super::unpack::OPAQUE_XATTR;
+use super::user::refuse_obvious_root;
 
-/// Manifests and configurations are text of some kilobytes; the registry itself refuses larger ones.
-const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
-/// Unpacked size of one layer. Too low refuses honest images (machine-learning layers reach several GB); too high lets a small
-/// archive of zeros fill the disk.
-const MAX_LAYER_BYTES: u64 = 16 << 30;
+pub use error::ImageError;
+
+use error::disk;
+use receive::{receive, unpack_to};
+
 /// More do not fit into one page of mount options, and no builder makes more than 127.
 const MAX_LAYERS: usize = 127;
-
-/// Why an image is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// The registry does not have it, or could not be asked.
-    #[error("fetch {what} of image {image:?}")]
-    Fetch {
-        /// As the user wrote it.
-        image: String,
-        /// Which part.
-        what: String,
-        /// The cause.
-        #[source]
-        source: FetchError,
-    },
-    /// The transfer broke off.
-    #[error("receive {what} of image {image:?}")]
-    Receive {
-        /// As the user wrote it.
-        image: String,
-        /// Which part.
-        what: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// What came is not what was asked for.
-    #[error("{what} of image {image:?} is damaged: expected {expected}, found {found}")]
-    Mismatch {
-        /// As the user wrote it.
-        image: String,
-        /// Which part.
-        what: String,
-        /// Digest or size that the image promises.
-        expected: String,
-        /// What came.
-        found: String,
-    },
-    /// A part that does not mean anything.
-    #[error("{what} of image {image:?} is not valid: {problem}")]
-    Invalid {
-        /// As the user wrote it.
-        image: String,
-        /// Which part.
-        what: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// It is for another kind of machine.
-    #[error("image {image:?} is for {found}: evroc Run needs linux/amd64; build it with `--platform linux/amd64`")]
-    Platform {
-        /// As the user wrote it.
-        image: String,
-        /// Its platforms.
-        found: String,
-    },
-    /// It would run as root, or as nobody known.
-    #[error("image {image:?} {source}")]
-    User {
-        /// As the user wrote it.
-        image: String,
-        /// Not given as a source: its words complete the sentence.
-        source: UserError,
-    },
-    /// A layer cannot be unpacked.
-    #[error("unpack layer {layer} of image {image:?}")]
-    Unpack {
-        /// As the user wrote it.
-        image: String,
-        /// The layer's digest.
-        layer: Digest,
-        /// The cause.
-        #[source]
-        source: UnpackError,
-    },
-    /// The host's disk.
-    #[error("{operation} {}", path.display())]
-    Disk {
-        /// What was tried.
-        operation: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl ImageError {
-    /// Nothing but another image helps: trying again is useless.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Fetch { source, .. } => !source.is_transient(),
-            Self::Receive { .. } | Self::Disk { .. } => false,
-            Self::Mismatch { .. } | Self::Invalid { .. } | Self::Platform { .. } | Self::User { .. } => true,
-            // A full disk or a lost connection shows up here, too.
-            Self::Unpack { source, .. } => source.io_source().is_none(),
-        }
-    }
-}
 
 /// Names an image for [`ImageStore::ensure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -389,116 +293,10 @@ impl ImageStore {
     }
 }
 
-/// Receives a small document and checks it.
-async fn receive(
-    reference: &ImageReference,
-    what: &str,
-    mut stream: ByteStream,
-    digest: Digest,
-    size: Option<u64>,
-) -> Result<Vec<u8>, ImageError> {
-    let mismatch = |expected: String, found: String| ImageError::Mismatch {
-        image: reference.written.clone(),
-        what: what.into(),
-        expected,
-        found,
-    };
-    let limit = size.unwrap_or(MAX_DOCUMENT_BYTES).min(MAX_DOCUMENT_BYTES);
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|source| ImageError::Receive {
-            image: reference.written.clone(),
-            what: what.into(),
-            source,
-        })?;
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > limit {
-            return Err(mismatch(format!("at most {limit} bytes"), "more".into()));
-        }
-    }
-    if size.is_some_and(|size| size != bytes.len() as u64) {
-        return Err(mismatch(format!("{limit} bytes"), format!("{} bytes", bytes.len())));
-    }
-    let found = Digest::of(&bytes);
-    if found != digest {
-        return Err(mismatch(digest.to_string(), found.to_string()));
-    }
-    Ok(bytes)
-}
-
-/// Unpacks a layer from the wire into `folder`, checks both of its digests, and syncs it.
-fn unpack_to(
-    image: &str,
-    wire: impl Read,
-    layer: &Descriptor,
-    diff_id: Digest,
-    folder: &Path,
-) -> Result<(), ImageError> {
-    fs::create_dir(folder).map_err(disk("create folder", folder))?;
-    let what = || format!("layer {}", layer.digest);
-    let mismatch =
-        |expected: String, found: String| ImageError::Mismatch { image: image.into(), what: what(), expected, found };
-    let receive = |source| ImageError::Receive { image: image.into(), what: what(), source };
-    let mut compressed = HashingReader::new(wire, layer.size);
-    let unpacked = {
-        let mut buffered = BufReader::with_capacity(64 << 10, &mut compressed);
-        let magic = buffered.fill_buf().map_err(receive)?;
-        let plain: Box<dyn Read + '_> = if magic.starts_with(&[0x1f, 0x8b]) {
-            Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
-        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            Box::new(zstd::stream::read::Decoder::with_buffer(buffered).map_err(receive)?)
-        } else {
-            Box::new(buffered)
-        };
-        let mut plain = HashingReader::new(plain, MAX_LAYER_BYTES);
-        match unpack_layer(&mut plain, folder) {
-            Ok(()) => plain.finish().map_err(UnpackError::Archive),
-            Err(error) => Err(error),
-        }
-    };
-    // A damaged transfer shows as nonsense in the archive: name the damage, not the nonsense.
-    if let Err(source) = &unpacked
-        && source.io_source().is_some_and(|io| io.kind() == io::ErrorKind::StorageFull)
-    {
-        return unpacked.map(drop).map_err(|source| ImageError::Unpack {
-            image: image.into(),
-            layer: layer.digest,
-            source,
-        });
-    }
-    let (found, size) = compressed.finish().map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => mismatch(format!("{} bytes", layer.size), "more".into()),
-        _ => receive(error),
-    })?;
-    if size != layer.size {
-        return Err(mismatch(format!("{} bytes", layer.size), format!("{size} bytes")));
-    }
-    if found != layer.digest {
-        return Err(mismatch(layer.digest.to_string(), found.to_string()));
-    }
-    let (found, _) =
-        unpacked.map_err(|source| ImageError::Unpack { image: image.into(), layer: layer.digest, source })?;
-    if found != diff_id {
-        return Err(mismatch(format!("{diff_id} after decompression"), found.to_string()));
-    }
-    // The rename that follows must not reach the disk before the files do.
-    let root = fs::File::open(folder).map_err(disk("open", folder))?;
-    rustix::fs::syncfs(&root).map_err(|source| ImageError::Disk {
-        operation: "sync",
-        path: folder.to_owned(),
-        source: source.into(),
-    })
-}
-
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(path)?;
     io::Write::write_all(&mut file, bytes)?;
     file.sync_all()
-}
-
-fn disk(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> ImageError + use<> {
-    let path = path.to_owned();
-    move |source| ImageError::Disk { operation, path: path.clone(), source }
 }
 
 fn platforms<'a>(platforms: impl Iterator<Item = &'a Platform>) -> String {
@@ -513,5 +311,4 @@ fn platforms<'a>(platforms: impl Iterator<Item = &'a Platform>) -> String {
 }
 
 #[cfg(test)]
-#[path = "image_tests.rs"]
 mod tests;

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::container::digest::HashingReader;
 use crate::container::fake::{FakeRegistry, Layer};
+use crate::container::fetch::{ByteStream, FetchError};
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
