@@ -170,7 +170,6 @@ impl Visitor<'_> {
             return;
         }
         let shown = if path.is_empty() { "<nil>" } else { path };
-        let type_name = Value::from(typed.kind.map_or("", Type::as_str));
         let mut context = BASE.new_inner_scope();
         context.add_variable_from_value("self", to_cel(value, typed));
         let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
@@ -188,9 +187,7 @@ impl Visitor<'_> {
             }
             let spoken = if rule.message.is_empty() { &rule.text } else { &rule.message };
             if self.budget.is_spent() {
-                self.errors.push(FieldError::invalid(shown, type_name.clone(), meter::NOTHING_LEFT));
-                self.budget.is_over = true;
-                return;
+                return self.give_up(shown, typed, meter::NOTHING_LEFT.to_owned());
             }
             let problem = match self.budget.run(&rule.expression, &context) {
                 Ok(CelValue::Bool(true)) => continue,
@@ -198,18 +195,12 @@ impl Visitor<'_> {
                 Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
                 Err(error) if let Some(cause) = meter::exceeded(&error) => {
                     let end = "no further validation rules will be run due to call cost exceeds limit for rule";
-                    self.errors.push(FieldError::invalid(
-                        shown,
-                        type_name.clone(),
-                        format!("'{cause}': {end}: {spoken}"),
-                    ));
-                    self.budget.is_over = true;
-                    return;
+                    return self.give_up(shown, typed, format!("'{cause}': {end}: {spoken}"));
                 }
                 Err(error) => Some(format!("{} evaluating rule: {spoken}", in_words(&error))),
             };
             if let Some(problem) = problem {
-                self.errors.push(FieldError::invalid(shown, type_name.clone(), problem));
+                self.no_answer(shown, typed, problem);
                 continue;
             }
             if !rule.uses_old && ratchet.unchanged(value) {
@@ -240,6 +231,18 @@ impl Visitor<'_> {
                 _ => FieldError { path, reason: Reason::Invalid, value: shown_value, detail },
             });
         }
+    }
+
+    /// A rule that gave no answer about a value, which is named by its type.
+    fn no_answer(&mut self, shown: &str, typed: &Node, problem: String) {
+        let type_name = Value::from(typed.kind.map_or("", Type::as_str));
+        self.errors.push(FieldError::invalid(shown, type_name, problem));
+    }
+
+    /// One that gave none, and after which none is asked any more.
+    fn give_up(&mut self, shown: &str, typed: &Node, problem: String) {
+        self.no_answer(shown, typed, problem);
+        self.budget.is_over = true;
     }
 }
 
