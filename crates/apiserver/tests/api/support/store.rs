@@ -40,13 +40,20 @@ impl TestState {
 
     /// Opens the store, as soon as its former owner has let go of it.
     pub async fn open(&self) -> Arc<dyn Store> {
-        if let Some(server) = &self.etcd {
-            return Arc::new(etcd::Options::new(server.address().parse().unwrap()).open().await.unwrap());
-        }
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
-            match EmbeddedStore::open(self.dir.path().join("store")).await {
-                Ok(store) => return Arc::new(store),
+            let opened: Result<Arc<dyn Store>, String> = match &self.etcd {
+                Some(server) => {
+                    let options = etcd::Options::new(server.address().parse().unwrap()).home(self.dir.path());
+                    options.open().await.map(|store| Arc::new(store) as _).map_err(|error| error.to_string())
+                }
+                None => {
+                    let opened = EmbeddedStore::open(self.dir.path().join("store")).await;
+                    opened.map(|store| Arc::new(store) as _).map_err(|error| error.to_string())
+                }
+            };
+            match opened {
+                Ok(store) => return store,
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
