@@ -112,6 +112,12 @@ impl RequestInfo {
         }
     }
 
+    /// Whether the path is that of a namespace (`/api/v1/namespaces/<name>`) or of its subresource, and not one below it: whoever may
+    /// do something there may do it in that namespace only.
+    pub fn is_namespace_itself(&self) -> bool {
+        self.name == self.namespace && self.segments.len() == 4 + usize::from(!self.subresource.is_empty())
+    }
+
     /// The namespace as the client knows it.
     pub fn shown_namespace(&self) -> &str {
         self.view.as_ref().map_or(&self.namespace, Shown::alias)

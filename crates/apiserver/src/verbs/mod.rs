@@ -145,7 +145,7 @@ pub(crate) async fn dispatch(
                 || (across_namespaces && info.verb != "deletecollection")
                 || registered.kind.answer.is_some()
         }
-        false => info.namespace.is_empty() || registered.is_namespace(),
+        false => info.namespace.is_empty() || (registered.is_namespace() && info.is_namespace_itself()),
     };
     if !is_scope_right {
         return Err(ApiError::no_such_path());

@@ -56,6 +56,19 @@ async fn what_nobody_allows_is_denied_in_kubernetes_words() {
     );
 }
 
+/// Whoever may do everything in one namespace would otherwise reach any other by a path below it.
+#[tokio::test]
+async fn below_a_namespace_there_are_no_namespaces() {
+    let (_server, admin) = TestServer::with_demo().await;
+    for path in ["demo", "demo/namespaces/other", "demo/namespaces/demo", "demo/namespaces/demo/status"] {
+        let (code, answer) = admin.get(&format!("/api/v1/namespaces/{path}")).await;
+        assert_eq!(code == 404, path != "demo", "{path}: {answer}");
+    }
+    let (code, answer) = admin.delete("/api/v1/namespaces/default/namespaces/demo").await;
+    assert_eq!(code, 404, "{answer}");
+    assert_eq!(admin.get("/api/v1/namespaces/demo").await.1["status"]["phase"], "Active");
+}
+
 #[tokio::test]
 async fn one_may_ask_who_one_is_and_what_one_may() {
     let (server, admin) = TestServer::with_demo().await;
