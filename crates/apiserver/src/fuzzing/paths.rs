@@ -62,8 +62,7 @@ fn parts_are_of_the_path(info: &RequestInfo) {
     }
     assert_eq!(rest.next(), Some(info.version.as_str()));
     let mut written: Vec<&str> = Vec::new();
-    let is_namespace_itself = info.resource == "namespaces" && info.group.is_empty() && info.is_namespace_itself();
-    if !info.namespace.is_empty() && !is_namespace_itself {
+    if !info.namespace.is_empty() && !info.is_namespace_itself() {
         written.extend(["namespaces", &info.namespace]);
     }
     let below = [&info.resource, &info.name, &info.subresource].into_iter().map(String::as_str);

@@ -115,7 +115,11 @@ impl RequestInfo {
     /// Whether the path is that of a namespace (`/api/v1/namespaces/<name>`) or of its subresource, and not one below it: whoever may
     /// do something there may do it in that namespace only.
     pub fn is_namespace_itself(&self) -> bool {
-        self.name == self.namespace && self.segments.len() == 4 + usize::from(!self.subresource.is_empty())
+        let group_and_version = if self.group.is_empty() { 2 } else { 3 };
+        let parts = self.segments.len().saturating_sub(group_and_version);
+        self.resource == "namespaces"
+            && self.name == self.namespace
+            && parts == 2 + usize::from(!self.subresource.is_empty())
     }
 
     /// The namespace as the client knows it.

@@ -317,7 +317,7 @@ async fn ends_are_told_exactly() {
     // Without a handler the first process of a container ignores SIGTERM.
     let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();
     let exit = container.stop(15, Duration::from_millis(200)).await.unwrap();
-    assert_eq!(exit.signal, Some(9));
+    assert_eq!(exit.signal, Some(9), "{exit:?}");
     // Waiting for a port ends with the container.
     let container = host.runner.start(&host.spec("late", &["exit"])).await.unwrap();
     assert!(matches!(container.wait_ready(PORT).await, Err(ContainerError::Ended(exit)) if exit.code == Some(7)));

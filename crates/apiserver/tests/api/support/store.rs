@@ -56,6 +56,7 @@ impl TestState {
                 Ok(store) => return store,
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
             }
+            // Between two polls.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
