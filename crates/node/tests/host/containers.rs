@@ -316,6 +316,9 @@ async fn ends_are_told_exactly() {
     assert!(host.log("code").contains(" stderr F leaving\n"));
     // Without a handler the first process of a container ignores SIGTERM.
     let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();
+    // The runtime's own process, which stands there until then, ends by SIGTERM.
+    let sleeping = || Some(host.log("stubborn")).filter(|log| log.contains("sleeping")).ok_or("no output".to_owned());
+    eventually("the program runs", async || sleeping()).await;
     let exit = container.stop(15, Duration::from_millis(200)).await.unwrap();
     assert_eq!(exit.signal, Some(9), "{exit:?}");
     // Waiting for a port ends with the container.

@@ -16,9 +16,12 @@ fn main() {
                 all.push(vec![1_u8; 1 << 20]);
             }
         }
-        "sleep" => loop {
-            std::thread::park();
-        },
+        "sleep" => {
+            println!("sleeping");
+            loop {
+                std::thread::park();
+            }
+        }
         other => panic!("unknown mode {other:?}"),
     }
 }

@@ -33,7 +33,7 @@ use crate::error::StoreError;
 const GROUP_REQUESTS: usize = 1024;
 /// How long requests are waited for at most when several came at once before. Longer is felt by those that wait, shorter brings
 /// fewer of them together.
-const GATHERING: Duration = Duration::from_millis(3);
+const GATHERING: Duration = Duration::from_micros(1_500);
 /// If nobody comes for so long, nobody is waited for any more. Longer is felt by the few that write at once, shorter takes a slow
 /// moment of many for their end.
 const LULL: Duration = Duration::from_micros(300);
