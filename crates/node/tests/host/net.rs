@@ -45,7 +45,15 @@ impl Host {
 
     async fn guest(&self, vpc: &VpcSpec, number: u8) -> Guest {
         let port = port(number);
-        self.network.ensure_port(vpc, &port).await.unwrap();
+        // The tap of a guest that has just ended goes with its process, perhaps while it is looked at.
+        loop {
+            match self.network.ensure_port(vpc, &port).await {
+                Err(NetworkError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    tokio::task::yield_now().await;
+                }
+                other => break other.unwrap(),
+            }
+        }
         let fd = self.network.open_tap(&vpc.uid, &port.machine_uid).await.unwrap();
         Guest::start(&self.root.path().join(format!("guest-{}-{number}", vpc.uid)), port, fd)
     }
