@@ -50,7 +50,11 @@ impl Endpoint {
 
     /// A connection of its own.
     pub fn connect(&self) -> Result<Connection> {
-        let connector = self.config.rustls_https_connector().context("make a TLS connector")?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // As every client of Kubernetes: otherwise a server that sends nothing after the handshake has the first request after 40 ms.
+        tcp.set_nodelay(true);
+        let connector = self.config.rustls_https_connector_with_connector(tcp).context("make a TLS connector")?;
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
         Ok(Connection { base: self.base.clone(), client })
     }

@@ -5,13 +5,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{reference, repo};
+use crate::repo;
+use crate::results::Table;
 
 /// Minutes for each target in `make soak`.
 pub const MINUTES: u64 = 10;
+
+/// The outcome of a target that broke nothing.
+const NOTHING: &str = "nothing found";
 
 /// cargo-fuzz builds for the target by name, also where it is the host's.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -24,29 +29,64 @@ const MEGABYTES: u32 = 2048;
 /// Longer inputs find nothing that shorter ones do not, and more slowly.
 const BYTES_PER_INPUT: u32 = 4096;
 
-/// Runs the targets whose name contains `only`, each that long; `Ok(true)` when nothing was found.
+/// Runs the targets whose name contains `only`, each that long and as many at once as there are processors; `Ok(true)` when nothing
+/// was found.
 pub fn run(only: Option<&str>, minutes: u64) -> Result<bool> {
-    let targets = targets(only)?;
-    let programs = build()?;
-    let mut broken = Vec::new();
-    for target in &targets {
-        println!("== {target}, {minutes} minutes");
-        let (executions, found) = fuzz(&programs.join(target), target, minutes)?;
-        let outcome = match found.as_slice() {
-            [] => "nothing found".to_owned(),
-            found => format!("**found {}**", found.join(", ")),
-        };
-        println!("{target}: {executions} executions, {outcome}");
-        let row = format!("| {} | {target} | {minutes} | {executions} | {outcome} |\n", reference::commit()?);
-        reference::note_row("| commit | target |", &row)?;
-        if !found.is_empty() {
-            broken.push(target.as_str());
+    all(targets(only)?, minutes)
+}
+
+/// Runs the targets that have no row of this commit yet, each [`MINUTES`]; `Ok(true)` when nothing was found.
+pub fn run_rest() -> Result<bool> {
+    let mut rest = Vec::new();
+    for target in targets(None)? {
+        if !Table::Fuzzing.has(&[&target, &MINUTES.to_string()], NOTHING)? {
+            rest.push(target);
         }
     }
+    all(rest, MINUTES)
+}
+
+fn all(targets: Vec<String>, minutes: u64) -> Result<bool> {
+    if targets.is_empty() {
+        return Ok(true);
+    }
+    let programs = build()?;
+    let queue = Mutex::new(targets.into_iter());
+    let broken = Mutex::new(Vec::new());
+    let work = || -> Result<()> {
+        loop {
+            let Some(target) = locked(&queue).next() else { return Ok(()) };
+            println!("== {target}, {minutes} minutes");
+            let (executions, found) = fuzz(&programs.join(&target), &target, minutes)?;
+            let outcome = match found.as_slice() {
+                [] => NOTHING.to_owned(),
+                found => format!("**found {}**", found.join(", ")),
+            };
+            println!("{target}: {executions} executions, {outcome}");
+            // The lock is also that of the table.
+            let mut broken = locked(&broken);
+            Table::Fuzzing.note(&[target.clone(), minutes.to_string(), executions.to_string(), outcome])?;
+            if !found.is_empty() {
+                broken.push(target);
+            }
+        }
+    };
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|it| it.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked; see above"))))
+    })?;
+    let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !broken.is_empty() {
         println!("fuzz: {} broke; `cargo test -p evroc-apiserver fuzzing` repeats it", broken.join(", "));
     }
     Ok(broken.is_empty())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The folders of the kept corpus.

@@ -10,6 +10,7 @@ mod leftovers;
 mod mutations;
 mod reference;
 mod repo;
+mod results;
 mod stages;
 mod tidy;
 
@@ -96,9 +97,9 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// The suites again and again until one fails or the time is over
+    /// The comparison, crashes and fuzzing that this commit has not passed yet, then the suites again and again until one fails
     Soak {
-        /// How long
+        /// How long the suites
         #[arg(long, value_name = "MINUTES", default_value_t = 60)]
         minutes: u64,
     },

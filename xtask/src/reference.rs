@@ -6,10 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::results::{Table, commit};
 use crate::{repo, stages};
-
-/// Where the results of the comparison stand.
-const RESULTS: &str = "docs/soak.md";
 
 /// Builds the original where it is not in the cache; its folder.
 pub fn build() -> Result<PathBuf> {
@@ -72,13 +70,14 @@ pub fn crds(dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Compares random sequences on both servers and notes the outcome; `Ok(true)` when nothing differs.
+/// Compares random sequences on both servers and notes the outcome; `Ok(true)` when nothing differs. One that was ended goes on at
+/// the same commit.
 pub fn differential(sequences: u64, seed: u64) -> Result<bool> {
     let folder = build()?;
     let mut cargo = Command::new(repo::cargo());
     cargo.args("build --release --package evroc-api-suite --package evroc-apiserver --bins --examples".split(' '));
     ensure!(cargo.current_dir(repo::root()).status()?.success(), "the comparison cannot be built; see above");
-    let dir = repo::root().join("target/differential");
+    let dir = repo::root().join("target/differential").join(commit()?);
     let mut run = Command::new(repo::root().join("target/release/differential"));
     run.arg("--original").arg(folder).arg("run").args(["--sequences", &sequences.to_string()]);
     run.args(["--seed", &seed.to_string()]).arg("--dir").arg(&dir);
@@ -90,65 +89,9 @@ pub fn differential(sequences: u64, seed: u64) -> Result<bool> {
 
 /// Adds a row to the table of results.
 fn note(state: &Value) -> Result<()> {
-    let differing: usize =
-        state["differences"].as_object().into_iter().flatten().map(|it| it.1.as_array().map_or(0, Vec::len)).sum();
-    let row = format!(
-        "| {} | {} | {} | {} | {differing} | {} |\n",
-        commit()?,
-        state["seed"],
-        state["next"],
-        state["requests"],
-        state["differences"].as_object().map_or(0, |it| it.len()),
-    );
-    note_row("| commit | seed |", &row)
-}
-
-/// Adds a row to the table of results that begins with `header`.
-pub fn note_row(header: &str, row: &str) -> Result<()> {
-    let file = repo::root().join(RESULTS);
-    let text = std::fs::read_to_string(&file).with_context(|| format!("read {RESULTS}"))?;
-    std::fs::write(&file, with_row(&text, header, row)).with_context(|| format!("write {RESULTS}"))
-}
-
-/// The commit that is measured.
-pub fn commit() -> Result<String> {
-    let commit = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(repo::root()).output()?;
-    Ok(String::from_utf8_lossy(&commit.stdout).trim().to_owned())
-}
-
-/// The document with one more row in the table that begins with `header`.
-fn with_row(text: &str, header: &str, row: &str) -> String {
-    let mut out = String::new();
-    let mut in_table = false;
-    for line in text.lines() {
-        if in_table && !line.starts_with('|') {
-            out.push_str(row);
-            in_table = false;
-        }
-        in_table |= line.starts_with(header);
-        out.push_str(line);
-        out.push('\n');
-    }
-    if in_table {
-        out.push_str(row);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_goes_to_the_end_of_its_table() {
-        let text = "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n\nb\n";
-        assert_eq!(
-            with_row(text, "| commit | seed |", "| y | 2 |\n"),
-            "a\n\n| commit | seed |\n|---|---|\n| x | 1 |\n| y | 2 |\n\nb\n"
-        );
-        assert!(
-            with_row("| commit | seed |\n|---|---|\n", "| commit | seed |", "| y | 2 |\n")
-                .ends_with("|---|---|\n| y | 2 |\n")
-        );
-    }
+    let ways = state["differences"].as_object();
+    let differing: usize = ways.into_iter().flatten().map(|it| it.1.as_array().map_or(0, Vec::len)).sum();
+    let (seed, next, requests) = (&state["seed"], &state["next"], &state["requests"]);
+    let ways = ways.map_or(0, serde_json::Map::len);
+    Table::Differential.note(&[seed, next, requests, &differing.into(), &ways.into()].map(Value::to_string))
 }

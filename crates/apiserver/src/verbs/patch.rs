@@ -144,6 +144,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
     }
     call.take_in(&mut applied);
+    let warnings = call.warnings.len();
     loop {
         let changed = update::change(call, |call, live| {
             let wanted = merge(call, Some(live), &applied)?;
@@ -159,6 +160,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         if !is_create {
             return call.answer(StatusCode::OK, changed?);
         }
+        call.warnings.truncate(warnings);
         let Wanted { object, .. } = merge(call, None, &applied)?;
         admit_duplicates(call, duplicates.clone(), options)?;
         let uid = strategy::metadata_text(&applied, "uid");
@@ -172,7 +174,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         let told = strategy::warnings(&object, None);
         match create::create_object(call, object, Tracking::Done).await {
             // Somebody else made it meanwhile.
-            Err(error) if error.reason == "AlreadyExists" => {}
+            Err(error) if error.reason == "AlreadyExists" => call.warnings.truncate(warnings),
             created => {
                 let wire = created?;
                 call.warnings.extend(told);

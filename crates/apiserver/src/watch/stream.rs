@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::events::Encoder;
 use super::too_old;
@@ -73,6 +73,8 @@ struct Running {
     /// How far a bookmark reaches that is due once the changes up to there are sent.
     mark: Option<u64>,
     is_over: bool,
+    /// Kept from one change to the next: who asks again queues again.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Bookmarks {
@@ -117,7 +119,9 @@ impl Watcher {
     ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
         let bookmarks = if self.with_bookmarks { Bookmarks::begin(timeout) } else { Bookmarks::none() };
         let end = Box::pin(tokio::time::sleep(timeout));
-        let running = Running { watcher: self, initial: first.into_iter(), end, bookmarks, mark: None, is_over: false };
+        let stopped = Box::pin(self.stopping.clone().cancelled_owned());
+        let initial = first.into_iter();
+        let running = Running { watcher: self, initial, end, bookmarks, mark: None, is_over: false, stopped };
         stream::unfold(running, |mut running| async move { Some((Ok(running.next().await?), running)) })
     }
 
@@ -139,7 +143,7 @@ impl Watcher {
                 }
                 let Some(event) = seen_as(&self.selection, change) else { continue };
                 piece.add(self.encoder.change(change, event));
-                if piece.len() >= PIECE_BYTES {
+                if piece.is_full() {
                     break;
                 }
             }
@@ -153,27 +157,25 @@ impl Watcher {
 /// Lines on their way into one piece. A single one is shared with all other watchers, not copied.
 #[derive(Default)]
 struct Piece {
-    first: Option<Bytes>,
-    joined: Vec<u8>,
+    lines: Vec<Bytes>,
+    len: usize,
 }
 
 impl Piece {
     fn add(&mut self, line: Bytes) {
-        match self.first.take() {
-            None if self.joined.is_empty() => self.first = Some(line),
-            first => {
-                self.joined.extend(first.into_iter().flatten());
-                self.joined.extend_from_slice(&line);
-            }
+        self.len += line.len();
+        self.lines.push(line);
+    }
+
+    fn is_full(&self) -> bool {
+        self.len >= PIECE_BYTES
+    }
+
+    fn whole(mut self) -> Option<Bytes> {
+        match self.lines.len() {
+            0 | 1 => self.lines.pop(),
+            _ => Some(self.lines.concat().into()),
         }
-    }
-
-    fn len(&self) -> usize {
-        self.first.as_ref().map_or(self.joined.len(), Bytes::len)
-    }
-
-    fn whole(self) -> Option<Bytes> {
-        self.first.or_else(|| (!self.joined.is_empty()).then(|| self.joined.into()))
     }
 }
 
@@ -205,7 +207,7 @@ impl Running {
                 changed = self.watcher.changed.changed() => self.is_over = changed.is_err(),
                 () = self.bookmarks.due() => self.mark = Some(self.watcher.cache.revision()),
                 () = &mut self.end => self.is_over = true,
-                () = self.watcher.stopping.cancelled() => self.is_over = true,
+                () = &mut self.stopped => self.is_over = true,
             }
         }
     }
@@ -216,7 +218,7 @@ impl Running {
         let mut piece = Piece::default();
         for object in self.initial.by_ref() {
             piece.add(watcher.encoder.initial(&object));
-            if piece.len() >= PIECE_BYTES {
+            if piece.is_full() {
                 return piece.whole();
             }
         }
