@@ -45,6 +45,9 @@ enum Command {
     Replay {
         /// The file, or the seed
         file: PathBuf,
+        /// Print every step and both answers
+        #[arg(long)]
+        steps: bool,
     },
     /// Ask the original for the answers of every recording in a folder, and write them down
     Record {
@@ -66,9 +69,9 @@ async fn main() -> Result<()> {
     let fine = match arguments.command {
         Command::Record { dir } => record(&original, &dir).await?,
         Command::Definitions { dir } => accepts(&original, &dir).await?,
-        Command::Replay { file } => {
+        Command::Replay { file, steps } => {
             let ours = Server::ours(&["--bare"], true).await?;
-            let fine = replay(&Pair::new(ours.client().await?, original.client().await?, false), &file).await?;
+            let fine = replay(&Pair::new(ours.client().await?, original.client().await?, false), &file, steps).await?;
             ours.stop().await?;
             fine
         }
@@ -106,7 +109,7 @@ fn tell(state: &State) {
     }
 }
 
-async fn replay(pair: &Pair, file: &Path) -> Result<bool> {
+async fn replay(pair: &Pair, file: &Path, with_steps: bool) -> Result<bool> {
     let seed = file.to_str().and_then(|it| it.parse().ok());
     let sequence = match seed {
         Some(seed) => generate::sequence(seed),
@@ -117,6 +120,11 @@ async fn replay(pair: &Pair, file: &Path) -> Result<bool> {
         }
     };
     let (ours, original) = pair.play(&sequence).await?;
+    for (step, (ours, original)) in sequence.steps.iter().zip(ours.iter().zip(&original)).filter(|_| with_steps) {
+        println!("{}", serde_json::to_string(step)?);
+        println!("  ours:     {}", serde_json::to_string(ours)?);
+        println!("  original: {}", serde_json::to_string(original)?);
+    }
     let Some(step) = difference(&ours, &original) else {
         println!("{}: no difference", file.display());
         return Ok(true);

@@ -36,6 +36,9 @@ pub fn explained(sequence: &Sequence, step: usize, all_ours: &[Seen], all_origin
                 Some("scale-has-no-time")
             }
             _ if line.ends_with(".selfLink: null | \"/x\"") => Some("no-self-link"),
+            _ if line.starts_with(".warnings: [] | ") && is_of_what_is_gone(sequence, step, all_ours, all_original) => {
+                Some("warned-of-what-is-gone")
+            }
             _ if scaled && (line.contains("managedFields") || line.contains(".resourceVersion: ")) => {
                 Some("scale-has-a-manager")
             }
@@ -77,6 +80,16 @@ fn is_of_nothing(original: &[Seen]) -> bool {
         && last.code == 200
         && (count("Apply") > 1 || count("Update") > 1)
         && without_revision(last) == without_revision(then)
+}
+
+/// Whether a patch found nothing on both servers right after a delete. The original patches what its cache still has, warns of what it sees
+/// there, and then finds in etcd that the object is gone.
+fn is_of_what_is_gone(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> bool {
+    let Some(before) = step.checked_sub(1) else { return false };
+    sequence.steps[step].method == "PATCH"
+        && (ours[step].code, original[step].code) == (404, 404)
+        && sequence.steps[before].method == "DELETE"
+        && original[before].code == 200
 }
 
 /// An object of another kind is refused, and its rules are asked nevertheless, of values that no schema has looked at: Go's conversions
@@ -136,6 +149,29 @@ mod tests {
         assert_eq!(name(&[kind, rule], &[kind]), None, "a rule that only ours finds broken");
         assert_eq!(name(&[rule], &[of_go]), None, "of its own kind");
         assert_eq!(name(&[rule], &[kind, of_go]), None, "the kind is to be refused");
+    }
+
+    #[test]
+    fn a_warning_is_explained_only_of_what_was_just_deleted() {
+        let seen = |code, warnings: &[&str]| Seen {
+            code,
+            warnings: warnings.iter().map(|it| (*it).to_owned()).collect(),
+            media_type: String::new(),
+            body: json!({}),
+        };
+        let name = |methods: [&str; 2], code, ours: &[&str], original: &[&str]| {
+            let mut two = sequence(1);
+            two.steps.truncate(2);
+            for (step, method) in two.steps.iter_mut().zip(methods) {
+                (step.method, step.media_type, step.path) = (method.into(), String::new(), "/x".into());
+            }
+            explained(&two, 1, &[seen(200, &[]), seen(code, ours)], &[seen(200, &[]), seen(code, original)])
+        };
+        assert_eq!(name(["DELETE", "PATCH"], 404, &[], &["a"]), Some("warned-of-what-is-gone"));
+        assert_eq!(name(["DELETE", "PATCH"], 200, &[], &["a"]), None, "it is there");
+        assert_eq!(name(["GET", "PATCH"], 404, &[], &["a"]), None, "nothing was deleted");
+        assert_eq!(name(["DELETE", "PUT"], 404, &[], &["a"]), None, "only a patch is made from what is there");
+        assert_eq!(name(["DELETE", "PATCH"], 404, &["a"], &[]), None, "a warning of ours");
     }
 
     #[test]

@@ -134,13 +134,13 @@ impl State {
         if let Some(reason) = outcome.explained {
             self.explained.entry(reason.to_owned()).or_default().push(number);
         }
-        let Some((title, step)) = &outcome.difference else { return Ok(()) };
-        let known = self.differences.entry(title.clone()).or_default();
+        let Some(found) = &outcome.difference else { return Ok(()) };
+        let known = self.differences.entry(found.title.clone()).or_default();
         known.push(number);
         if known.len() == 1 {
             let file = dir.join(format!("difference-{}.json", self.seed + number));
-            report(pair, sequence(self.seed + number), &file, title).await?;
-            println!("sequence {number}, step {step}: {title} ({})", file.display());
+            report(pair, sequence(self.seed + number), &file, found).await?;
+            println!("sequence {number}, step {}: {} ({})", found.step, found.title, file.display());
         }
         Ok(())
     }
@@ -149,7 +149,15 @@ impl State {
 struct Outcome {
     codes: Vec<String>,
     explained: Option<&'static str>,
-    difference: Option<(String, usize)>,
+    difference: Option<Found>,
+}
+
+/// A difference as it was seen.
+struct Found {
+    title: String,
+    step: usize,
+    ours: Vec<Seen>,
+    original: Vec<Seen>,
 }
 
 async fn compare(pair: &Pair, seed: u64, numbers: Vec<u64>) -> Result<BTreeMap<u64, Outcome>> {
@@ -172,7 +180,8 @@ async fn compare(pair: &Pair, seed: u64, numbers: Vec<u64>) -> Result<BTreeMap<u
                 {
                     reason = explained(&sequence, step, &ours, &original);
                     if reason.is_none() {
-                        found = Some((title(&sequence, step, &ours, &original), step));
+                        let title = title(&sequence, step, &ours, &original);
+                        found = Some(Found { title, step, ours, original });
                     }
                 }
                 done.push((number, Outcome { codes, explained: reason, difference: found }));
@@ -206,24 +215,27 @@ pub(super) fn whole(seen: &Seen) -> Value {
     json!({"code": seen.code, "warnings": seen.warnings, "type": seen.media_type, "body": seen.body})
 }
 
-/// Shrinks a sequence that differs and writes it down with both answers.
-async fn report(pair: &Pair, sequence: Sequence, file: &Path, title: &str) -> Result<()> {
+/// Shrinks a sequence that differs and writes it down with both answers; one that does not differ again as it was found.
+async fn report(pair: &Pair, sequence: Sequence, file: &Path, found: &Found) -> Result<()> {
     // What is left must differ in the same way: a shorter sequence often shows some other difference.
     let deadline = Instant::now() + SHRINKING;
     let differs_so = |candidate: Sequence| async move {
         if Instant::now() > deadline {
             return Ok(false);
         }
-        let found = pair.differ(&candidate).await?;
-        Ok(found.is_some_and(|(step, ours, original)| self::title(&candidate, step, &ours, &original) == title))
+        let again = pair.differ(&candidate).await?;
+        Ok(again.is_some_and(|(step, ours, original)| title(&candidate, step, &ours, &original) == found.title))
     };
-    let small = shrink(sequence, differs_so).await?;
-    let Some((step, ours, original)) = pair.differ(&small).await? else { return Ok(()) };
+    let small = shrink(sequence.clone(), differs_so).await?;
+    let (sequence, step, ours, original) = match pair.differ(&small).await? {
+        Some((step, ours, original)) => (small, step, ours, original),
+        None => (sequence, found.step, found.ours.clone(), found.original.clone()),
+    };
     let document = json!({
-        "title": title,
+        "title": found.title,
         "differs": explain(&whole(&ours[step]), &whole(&original[step])),
         "step": step,
-        "steps": small.steps,
+        "steps": sequence.steps,
         "ours": ours,
         "original": original,
     });
