@@ -47,11 +47,14 @@ async fn history(store: Arc<dyn Store>) -> Vec<Done> {
             let tick = || clock.fetch_add(1, Ordering::SeqCst);
             let mut done = Vec::new();
             let mut seen = Revision::ZERO;
+            // A read, a write on the condition that nothing has changed since, and up to two writes: not as many for each worker, or
+            // all would keep step, and the condition of none would ever hold.
+            let turns = 2 + worker % 3;
             for number in 0..OPERATIONS {
-                // A read, a write on the condition that nothing has changed since, a write.
-                let key = KEYS[(worker + number / 3) as usize % KEYS.len()];
+                let (round, turn) = (number / turns, number % turns);
+                let key = KEYS[(worker + round) as usize % KEYS.len()];
                 let began = tick();
-                let what = if number % 3 == 0 {
+                let what = if turn == 0 {
                     match store.range(RangeRequest::new(KeyRange::all())).await {
                         Ok(page) => {
                             let known = page.items.iter().find(|item| item.key == key);
@@ -67,7 +70,7 @@ async fn history(store: Arc<dyn Store>) -> Vec<Done> {
                         0 => Operation::delete(key),
                         _ => Operation::put(key, value.clone()),
                     });
-                    if number % 3 == 1 && seen > Revision::ZERO {
+                    if turn == 1 && seen > Revision::ZERO {
                         txn = txn.when(Condition::Unchanged(key.into(), seen));
                     }
                     // A delete is known again by what is written beside it.
