@@ -52,11 +52,11 @@ fn read() -> Result<(PathBuf, String)> {
     Ok((file, text))
 }
 
-/// The commit that is measured: the last one with more than documents in it, marked if the tree has such changes.
+/// The commit that is measured: the last one with more than documents and found inputs in it, marked if the tree has such changes.
 pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| -> Result<String> {
         let mut git = Command::new("git");
-        git.args(arguments).args(["--", ".", ":!*.md"]).current_dir(repo::root());
+        git.args(arguments).args(["--", ".", ":!*.md", ":!fuzz/corpus"]).current_dir(repo::root());
         let output = git.output().context("run git")?;
         ensure!(output.status.success(), "git {arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
