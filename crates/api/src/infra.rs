@@ -23,6 +23,11 @@ pub struct HostSpec {
     /// Whether nothing new is placed on it.
     #[serde(default)]
     pub unschedulable: bool,
+    /// How much of `status.allocatable.diskBytes` is promised to volumes, in percent: 100 if it is not set. A volume occupies only what
+    /// its guest has written, so more than 100 promises the same bytes twice; a disk that is then full stops every guest on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub disk_overcommit_percent: Option<u32>,
 }
 
 /// What a host's agent reports.
@@ -39,9 +44,15 @@ pub struct HostStatus {
     /// What it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// What guests and containers may use of it.
+    /// What guests, containers and volumes may use of it in all: what those that run use already is part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
+    /// The versioned machine types that its hypervisor offers, for example `pc-i440fx-10.0`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machine_types: Vec<String>,
+    /// The named processor models that its hypervisor offers, for example `qemu64-v1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_models: Vec<String>,
 }
 
 /// Amounts of what a host has.
@@ -57,7 +68,7 @@ pub struct Capacity {
 }
 
 /// The storage behind a Disk, on a host. Named as the disk, in its namespace.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "infra.evroclabs.net",
     version = "v1alpha1",
@@ -79,21 +90,29 @@ pub struct VolumeSpec {
     /// The image that it is cloned from; none for a blank disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Its size in bytes.
+    /// The SHA-256 of the image's bytes, in hexadecimal: which of the images that had this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_sha256: Option<String>,
+    /// Its size in bytes. It can grow.
     pub size_bytes: u64,
 }
 
 /// What the host reports of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct VolumeStatus {
+    /// The size that it has, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
     /// The state over time: Ready when a machine can use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// One run of a virtual machine on a host. Named as the virtual machine, in its namespace; all that the host needs is in it.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// One incarnation of a virtual machine on a host, in its namespace, named by [`machine_name`]. All that the host needs to run it is in
+/// it, and it never changes: what is to run otherwise is another incarnation.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "infra.evroclabs.net",
     version = "v1alpha1",
@@ -106,14 +125,19 @@ pub struct VolumeStatus {
 #[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
 #[kube(printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.network.address"}"#)]
 #[kube(selectable = ".spec.hostName")]
+#[kube(selectable = ".spec.virtualMachineUid")]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSpec {
     /// The host that runs it.
     pub host_name: String,
-    /// Rises with every binding to a host; an older one must not run any more.
+    /// The number of the incarnation: `status.epoch` of the virtual machine when it was made. One with a lower number must not run
+    /// any more.
     pub epoch: i64,
     /// The virtual machine's uid: names what must outlive one run (the guest's instance id).
     pub virtual_machine_uid: String,
+    /// The virtual machine's name, for people. Machines of earlier versions lack it and have the name themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_machine: Option<String>,
     /// Virtual processors.
     pub vcpus: u32,
     /// Memory in bytes.
@@ -130,16 +154,53 @@ pub struct MachineSpec {
     /// User data as the user gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+    /// The versioned machine type, one of the host's `status.machineTypes`: a newer hypervisor does not change the guest's hardware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_type: Option<String>,
+    /// The named processor model, one of the host's `status.cpuModels`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
 }
 
-/// A volume of a machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The name of a virtual machine's incarnation.
+pub fn machine_name(virtual_machine: &str, epoch: i64) -> String {
+    format!("{virtual_machine}-{epoch}")
+}
+
+/// A volume of a machine. What is optional is missing from machines of earlier versions only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct MachineVolume {
     /// The Volume's name.
     pub name: String,
     /// Whether the firmware boots from it.
     #[serde(default)]
     pub boot: bool,
+    /// The Volume's uid, by which the host's pool knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The Disk's uid: the serial number that the guest sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_uid: Option<String>,
+    /// The form of its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<VolumeFormat>,
+    /// Its size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// The SHA-256 of the image that it was cloned from, in hexadecimal; absent for a blank disk too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_sha256: Option<String>,
+}
+
+/// The form of a volume's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum VolumeFormat {
+    /// As the guest sees them.
+    Raw,
+    /// QEMU's copy-on-write format.
+    Qcow2,
 }
 
 /// A machine's place in its VPC.
@@ -192,12 +253,16 @@ pub enum MachinePhase {
     Starting,
     /// The hypervisor runs the guest.
     Running,
+    /// The hypervisor has stopped the guest's processors, for example because the host's disk is full; the condition says why.
+    Paused,
     /// The guest was asked to stop.
     Stopping,
     /// The guest powered itself off.
     Stopped,
-    /// It cannot be started; the condition says why.
+    /// It ended or cannot be started; the condition says why. Only the record of its exit shows this, never a failed observation.
     Failed,
+    /// The host cannot find out; the condition says why. The guest may run.
+    Unknown,
 }
 
 /// One instance of a revision on a host.
@@ -219,11 +284,11 @@ pub enum MachinePhase {
 pub struct ReplicaSpec {
     /// The host that runs it.
     pub host_name: String,
-    /// Rises with every binding to a host.
+    /// The number of the incarnation.
     pub epoch: i64,
-    /// The service.
+    /// The service's name.
     pub service: String,
-    /// The revision.
+    /// The revision's name.
     pub revision: String,
     /// The repository in the cloud's registry, for example `demo/hello`.
     pub repository: String,
@@ -270,6 +335,8 @@ pub enum ReplicaPhase {
     Running,
     /// It was asked to stop.
     Stopping,
-    /// It ended, or cannot be started; the condition says why.
+    /// It ended, or cannot be started; the condition says why. Only the record of its exit shows this, never a failed observation.
     Failed,
+    /// The host cannot find out; the condition says why. The container may run.
+    Unknown,
 }

@@ -84,7 +84,7 @@ pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
     let hosts = candidates(&observed.hosts, spec.placement.as_ref()).map_err(|why| Verdict::no("Pending", why.0))?;
     let host_name =
         place_volume(&hosts).ok_or_else(|| Verdict::no("Pending", "no host has reported its disk space yet"))?;
-    Ok(VolumeSpec { host_name, image, size_bytes: bytes })
+    Ok(VolumeSpec { host_name, image, image_sha256: None, size_bytes: bytes })
 }
 
 /// The size that the user gave, or the image's.

@@ -74,6 +74,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
             hostname: vm.name_any(),
             authorized_keys: keys(observed),
             user_data: vm.spec.os_settings.as_ref().and_then(|s| s.cloud_init_user_data.clone()),
+            ..MachineSpec::default()
         }))),
     }
     steps
@@ -139,7 +140,10 @@ fn volumes(observed: &Observed) -> Vec<MachineVolume> {
     let boot = observed.vm.spec.boot_disk().map(|d| d.name.clone()).unwrap_or_default();
     let mut names: Vec<&str> = observed.disks.iter().map(|d| d.name.as_str()).collect();
     names.sort_by_key(|name| *name != boot);
-    names.into_iter().map(|name| MachineVolume { name: name.into(), boot: name == boot }).collect()
+    names
+        .into_iter()
+        .map(|name| MachineVolume { name: name.into(), boot: name == boot, ..MachineVolume::default() })
+        .collect()
 }
 
 fn keys(observed: &Observed) -> Vec<String> {

@@ -56,6 +56,8 @@ fn state(observed: &Observed) -> (State, String) {
         None | Some(MachinePhase::Pending) => (State::Provisioning, words(machine, "the host is preparing the VM")),
         Some(MachinePhase::Starting) => (State::Starting, words(machine, "the hypervisor is being started")),
         Some(MachinePhase::Running) => (State::Running, words(machine, "the hypervisor runs the guest")),
+        Some(MachinePhase::Paused) => (State::Paused, words(machine, "the hypervisor has paused the guest")),
+        Some(MachinePhase::Unknown) => (State::Unknown, words(machine, "the host cannot find out how the guest is")),
         Some(MachinePhase::Stopping) => (State::Stopping, words(machine, "the guest was asked to power off")),
         Some(MachinePhase::Stopped) => {
             (State::CrashLoopBackOff, words(machine, "the guest powered off and is started again"))

@@ -70,7 +70,7 @@ async fn report(
         Some(host) => host,
         None => {
             // An apply names its object, a create does not: a host may write itself and no other.
-            let host = Host::new(name, HostSpec { zone: Some(zone.to_owned()), unschedulable: false });
+            let host = Host::new(name, HostSpec { zone: Some(zone.to_owned()), ..HostSpec::default() });
             let manager = PatchParams::apply("evroc-node");
             hosts.patch(name, &manager, &Patch::Apply(&host)).await.map_err(api_error("create the host"))?
         }

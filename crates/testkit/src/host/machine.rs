@@ -46,7 +46,13 @@ impl Agent {
                 let verdict = Verdict::yes("Running", "the hypervisor runs the guest");
                 self.report_machine(machine, MachinePhase::Running, &verdict).await
             }
-            Some(MachinePhase::Stopping | MachinePhase::Stopped | MachinePhase::Failed) => Ok(()),
+            Some(
+                MachinePhase::Paused
+                | MachinePhase::Stopping
+                | MachinePhase::Stopped
+                | MachinePhase::Failed
+                | MachinePhase::Unknown,
+            ) => Ok(()),
         }
     }
 

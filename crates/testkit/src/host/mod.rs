@@ -245,7 +245,7 @@ impl Agent {
         let host = match get(&hosts, &self.name).await? {
             Some(host) => host,
             None => {
-                let host = Host::new(&self.name, HostSpec { zone: Some(self.zone.clone()), unschedulable: false });
+                let host = Host::new(&self.name, HostSpec { zone: Some(self.zone.clone()), ..HostSpec::default() });
                 let manager = PatchParams::apply("evroc-node");
                 hosts.patch(&self.name, &manager, &Patch::Apply(&host)).await.map_err(api_error("create the host"))?
             }

@@ -29,7 +29,9 @@ impl Agent {
                     (ReplicaPhase::Running, Verdict::yes("Ready", "the container accepts connections"))
                 }
             },
-            Some(ReplicaPhase::Running | ReplicaPhase::Stopping | ReplicaPhase::Failed) => return Ok(()),
+            Some(ReplicaPhase::Running | ReplicaPhase::Stopping | ReplicaPhase::Failed | ReplicaPhase::Unknown) => {
+                return Ok(());
+            }
         };
         let mut status = replica.status.clone().unwrap_or_default();
         status.phase = Some(phase);
