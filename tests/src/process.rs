@@ -120,15 +120,20 @@ impl Running {
     }
 
     /// Waits for the end, and makes one at the deadline.
-    pub fn finish(mut self, within: Duration) -> Result<Output> {
-        drop(self.child.stdin.take());
+    pub fn finish(self, within: Duration) -> Result<Output> {
         let deadline = Instant::now() + within;
+        self.finish_unless(|| Instant::now() > deadline)
+    }
+
+    /// Waits for the end, and makes one as soon as `is_over` returns true.
+    pub fn finish_unless(mut self, mut is_over: impl FnMut() -> bool) -> Result<Output> {
+        drop(self.child.stdin.take());
         let mut timed_out = false;
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
-            if Instant::now() > deadline {
+            if is_over() {
                 timed_out = true;
                 end_group(&mut self.child);
                 break self.child.wait()?;
@@ -148,6 +153,11 @@ impl Running {
 /// Runs a command to its end or to the deadline.
 pub fn run(command: &mut Command, within: Duration) -> Result<Output> {
     Running::start(command, false)?.finish(within)
+}
+
+/// Runs a command to its end, or until `is_over` returns true.
+pub fn run_unless(command: &mut Command, is_over: impl FnMut() -> bool) -> Result<Output> {
+    Running::start(command, false)?.finish_unless(is_over)
 }
 
 #[expect(clippy::disallowed_methods, reason = "between two looks of a poll, on a thread of its own")]

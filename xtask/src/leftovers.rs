@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use evroc_tests::leftovers::{Foreign, Snapshot};
+use evroc_tests::leftovers::{Foreign, Leftover, Snapshot};
 use serde::{Deserialize, Serialize};
 
 /// A snapshot with the foreign instances of its moment: one that has gone since was foreign all the same.
@@ -23,14 +23,19 @@ pub fn save(file: &Path) -> Result<bool> {
 
 /// Names what has appeared since; `Ok(false)` when there is any.
 pub fn compare(file: &Path) -> Result<bool> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let before: Saved = serde_json::from_str(&text).with_context(|| format!("understand {}", file.display()))?;
-    let names: Vec<&str> = before.foreign.iter().map(String::as_str).collect();
-    let foreign = Foreign::registered().and(Foreign::of(&names));
-    let leftovers = Snapshot::take().since(&before.snapshot, &foreign);
+    let leftovers = since(file)?;
     for leftover in &leftovers {
         println!("left behind: {leftover}");
     }
     println!("leftovers: {}", leftovers.len());
     Ok(leftovers.is_empty())
+}
+
+/// What has appeared since `save` wrote the file, without what belongs to foreign instances.
+pub fn since(file: &Path) -> Result<Vec<Leftover>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let before: Saved = serde_json::from_str(&text).with_context(|| format!("parse {}", file.display()))?;
+    let names: Vec<&str> = before.foreign.iter().map(String::as_str).collect();
+    let foreign = Foreign::registered().and(Foreign::of(&names));
+    Ok(Snapshot::take().since(&before.snapshot, &foreign))
 }

@@ -4,6 +4,7 @@
 //! before it is sent, `test` is the whole of `make test`.
 
 mod check;
+mod cleanup;
 mod endurance;
 mod fuzzing;
 mod leftovers;
@@ -44,6 +45,12 @@ enum Command {
         /// Run only tests whose name contains this text (in the stages `unit` and `suites`)
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
+        /// Run the stages this many times, whatever fails, and name the rounds that failed
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        rounds: usize,
+        /// Keep this many processors busy meanwhile, to find tests that depend on time
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        burners: usize,
         /// Print the stages and their budgets, run nothing
         #[arg(long)]
         list: bool,
@@ -122,6 +129,13 @@ enum LeftoversCommand {
         /// The file that `save` wrote
         file: PathBuf,
     },
+    /// End and remove what a test run has made since `save`: for a run that was cut off
+    Clean {
+        /// The file that `save` wrote
+        file: PathBuf,
+        /// The run's name
+        run: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -129,7 +143,10 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Tidy { warnings } => tidy::run(warnings),
         Command::Check => check::run(),
-        Command::Test { stages, filter, list } => stages::run(&stages, filter.as_deref(), list),
+        Command::Test { stages, filter, list: true, .. } => stages::run(&stages, filter.as_deref(), true),
+        Command::Test { stages, filter, rounds, burners, list: false } => {
+            stages::run_rounds(&stages, filter.as_deref(), rounds, burners)
+        }
         Command::TestReference { filter } => reference::test(filter.as_deref()),
         Command::Crds { dir } => reference::crds(&dir),
         Command::Differential { sequences, seed } => reference::differential(sequences, seed),
@@ -142,6 +159,7 @@ fn main() -> ExitCode {
         Command::Leftovers { command } => match command {
             LeftoversCommand::Save { file } => leftovers::save(&file),
             LeftoversCommand::Compare { file } => leftovers::compare(&file),
+            LeftoversCommand::Clean { file, run } => cleanup::clean(&file, &run),
         },
     };
     match result {

@@ -51,6 +51,18 @@ impl Process {
         (!command.is_empty()).then_some(process)
     }
 
+    /// Whether the run of this name has started it, however far up.
+    pub fn is_of_run(&self, run: &str) -> bool {
+        let wanted = format!("{RUN_VARIABLE}={run}");
+        self.environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    }
+
+    /// Whether the name stands in its command line, its control groups or its environment.
+    pub fn mentions(&self, name: &str) -> bool {
+        let environment = String::from_utf8_lossy(&self.environment);
+        self.command.contains(name) || self.groups.contains(name) || environment.contains(name)
+    }
+
     /// Whether a test has started it, or something that a test has started.
     fn is_of_a_test(&self) -> bool {
         has_variable(&self.environment)

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use evroc_tests::process;
 use serde_json::Value;
 
 use super::runner::{Program, Run};
@@ -43,7 +42,7 @@ pub fn build(run: &mut Run) -> Result<()> {
     let arguments = "build --workspace --all-targets --locked --keep-going --message-format=json-render-diagnostics";
     cargo.args(arguments.split(' '));
     let started = Instant::now();
-    let output = process::run(&mut cargo, run.left())?;
+    let output = run.output(&mut cargo)?;
     let said: Vec<&str> = output.both.lines().filter(|line| !line.starts_with('{')).collect();
     run.append_log("cargo build", &said.join("\n"))?;
     run.programs = output.stdout.lines().filter_map(|line| program(&serde_json::from_str(line).ok()?)).collect();
@@ -65,7 +64,7 @@ pub fn check(run: &mut Run) -> Result<()> {
         run.check(step.name, command.args(&step.command[1..]))?;
     }
     if !check::has_cargo_deny() {
-        println!("  --   deny is skipped: cargo-deny is not installed and takes minutes to build");
+        run.record_skipped("deny", "cargo-deny is not installed and takes minutes to build");
     }
     let mut tidy = run.command(&run.own_program);
     run.check("tidy", tidy.arg("tidy")).map(drop)

@@ -4,7 +4,7 @@ use super::report::Tally;
 
 /// Reads the output of one test program that ended with success or not.
 ///
-/// A program that dies has no last line; it counts as one failure by the name given, beside the failures it had told of.
+/// A program that dies has no last line; it counts as one failure by the name given, beside the failures it had reported.
 pub fn tally(program: &str, output: &str, succeeded: bool) -> Tally {
     let mut tally = Tally::default();
     let mut finished = false;
@@ -12,6 +12,7 @@ pub fn tally(program: &str, output: &str, succeeded: bool) -> Tally {
         if let Some(result) = line.strip_prefix("test result: ") {
             finished = true;
             tally.passed += count_before(result, " passed").unwrap_or(0);
+            tally.skipped += count_before(result, " ignored").unwrap_or(0);
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             tally.failed.push(format!("{program} {name}"));
         }
@@ -59,16 +60,19 @@ mod tests {
 
     #[test]
     fn passes_and_failures_are_counted_and_named() {
-        assert_eq!(tally("node", MIXED, false), Tally { passed: 1, failed: vec!["node b::c".into()] });
+        assert_eq!(tally("node", MIXED, false), Tally { passed: 1, failed: vec!["node b::c".into()], skipped: 1 });
         let fine = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\n";
-        assert_eq!(tally("node", fine, true), Tally { passed: 12, failed: vec![] });
+        assert_eq!(tally("node", fine, true), Tally { passed: 12, ..Tally::default() });
         assert!(reasons(MIXED, 10).contains("boom") && !reasons(MIXED, 10).contains("    b::c"));
     }
 
     #[test]
     fn a_program_that_dies_is_a_failure() {
         let died = "running 2 tests\ntest a ... ok\n";
-        assert_eq!(tally("node", died, false), Tally { passed: 1, failed: vec!["node (did not finish)".into()] });
+        assert_eq!(
+            tally("node", died, false),
+            Tally { passed: 1, failed: vec!["node (did not finish)".into()], skipped: 0 }
+        );
         assert_eq!(tally("node", "", false).failed.len(), 1);
     }
 

@@ -1,11 +1,15 @@
 //! `make test`: every stage in order, each within its budget, and one count over all of them.
 //!
+//! A budget finds what hangs; on a slow or busy machine it is longer ([`pace`]). A stage that uses it up is ended, and what it left on
+//! the machine is removed.
+//!
 //! A stage does not stop the run when it fails: whoever waits for half an hour wants to know everything. What a stage prints goes to
 //! `target/test-logs/<stage>.log`; the screen shows one line per program and, for a failure, the part of the log that tells why.
 //! `target/test-report.json` holds the same for machines. The last line is `N passed, N failed`.
 
 mod actions;
 mod libtest;
+mod pace;
 mod report;
 mod runner;
 
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use pace::Burners;
 use report::Report;
 use runner::Run;
 pub use runner::is_root;
@@ -55,6 +60,26 @@ const STAGES: &[Stage] = &[
         act: actions::leftovers,
     },
 ];
+
+/// Runs the stages again and again while `burners` threads keep the processors busy; `Ok(true)` when no round had a failure.
+pub fn run_rounds(only: &[String], filter: Option<&str>, rounds: usize, burners: usize) -> Result<bool> {
+    let burning = Burners::start(burners);
+    let mut failed = Vec::new();
+    for round in 1..=rounds {
+        if rounds > 1 {
+            println!("== round {round} of {rounds}");
+        }
+        if !run(only, filter, false)? {
+            failed.push(round.to_string());
+        }
+    }
+    drop(burning);
+    if rounds > 1 {
+        let which = if failed.is_empty() { "none".to_owned() } else { failed.join(", ") };
+        println!("{rounds} rounds, of which failed: {which}");
+    }
+    Ok(failed.is_empty())
+}
 
 /// Runs the stages named (all, when none is); `Ok(true)` when nothing failed.
 pub fn run(only: &[String], filter: Option<&str>, list: bool) -> Result<bool> {

@@ -14,6 +14,8 @@ pub struct Tally {
     pub passed: usize,
     /// The names of those that failed.
     pub failed: Vec<String>,
+    /// How many were not run: they need what this machine or user lacks.
+    pub skipped: usize,
 }
 
 impl Tally {
@@ -21,6 +23,7 @@ impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
+        self.skipped += other.skipped;
     }
 }
 
@@ -50,10 +53,11 @@ impl Report {
 
     /// The table of stages, the names of failures, and the last line.
     pub fn print(&self, total: Duration) {
-        println!("\n{:<10} {:>9} {:>9} {:>8} {:>8}", "stage", "time", "budget", "passed", "failed");
+        println!("\n{:<10} {:>9} {:>9} {:>8} {:>8} {:>8}", "stage", "time", "budget", "passed", "failed", "skipped");
         for line in &self.stages {
             let (took, budget) = (seconds(line.took), seconds(line.budget));
-            println!("{:<10} {took:>9} {budget:>9} {:>8} {:>8}", line.name, line.tally.passed, line.tally.failed.len());
+            let Tally { passed, failed, skipped } = &line.tally;
+            println!("{:<10} {took:>9} {budget:>9} {passed:>8} {:>8} {skipped:>8}", line.name, failed.len());
         }
         println!("{:<10} {:>9}", "all", seconds(total));
         for line in &self.stages {
@@ -62,6 +66,10 @@ impl Report {
             }
         }
         let (passed, failed) = self.counts();
+        let skipped = self.skipped();
+        if skipped > 0 {
+            println!("{skipped} skipped");
+        }
         println!("{passed} passed, {failed} failed");
     }
 
@@ -75,13 +83,23 @@ impl Report {
                 "budgetSeconds": line.budget.as_secs(),
                 "passed": line.tally.passed,
                 "failed": line.tally.failed,
+                "skipped": line.tally.skipped,
             })
         };
         let stages: Vec<_> = self.stages.iter().map(stage).collect();
-        let text = serde_json::to_string_pretty(&json!({ "passed": passed, "failed": failed, "stages": stages }))?;
+        let text = serde_json::to_string_pretty(&json!({
+            "passed": passed,
+            "failed": failed,
+            "skipped": self.skipped(),
+            "stages": stages,
+        }))?;
         let file = repo::root().join("target/test-report.json");
         std::fs::create_dir_all(repo::root().join("target")).context("make the folder target")?;
         std::fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))
+    }
+
+    fn skipped(&self) -> usize {
+        self.stages.iter().map(|line| line.tally.skipped).sum()
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -102,11 +120,16 @@ mod tests {
     #[test]
     fn one_failure_anywhere_fails_the_whole() {
         let mut report = Report::default();
-        report.add("unit", Duration::from_secs(61), Duration::from_secs(60), Tally { passed: 3, failed: vec![] });
+        report.add("unit", Duration::from_secs(61), Duration::from_secs(60), Tally { passed: 3, ..Tally::default() });
         assert!(report.passed_all());
-        report.add("suites", Duration::ZERO, Duration::ZERO, Tally { passed: 1, failed: vec!["tour".into()] });
+        report.add(
+            "suites",
+            Duration::ZERO,
+            Duration::ZERO,
+            Tally { passed: 1, failed: vec!["tour".into()], skipped: 2 },
+        );
         assert!(!report.passed_all());
-        assert_eq!(report.counts(), (4, 1));
+        assert_eq!((report.counts(), report.skipped()), ((4, 1), 2));
         assert_eq!(seconds(Duration::from_secs(61)), "1:01.0");
     }
 }

@@ -4,12 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use evroc_tests::process::Output;
 use evroc_tests::{names, process};
 
 use super::libtest;
+use super::pace::Pace;
 use super::report::Tally;
 use crate::repo;
 
@@ -41,7 +43,9 @@ pub struct Run {
     pub programs: Vec<Program>,
     temporary: PathBuf,
     stage: &'static str,
-    deadline: Instant,
+    pace: Pace,
+    /// When the stage's budget is used up, on the clock of `pace`.
+    limit: Duration,
     tally: Tally,
 }
 
@@ -64,7 +68,8 @@ impl Run {
             programs: Vec::new(),
             temporary,
             stage: "",
-            deadline: Instant::now(),
+            pace: Pace::start(),
+            limit: Duration::ZERO,
             tally: Tally::default(),
         };
         let saved = run.as_root(&run.own_program).args(["leftovers", "save"]).arg(run.snapshot()).status();
@@ -75,7 +80,7 @@ impl Run {
     /// Begins a stage.
     pub fn enter(&mut self, stage: &'static str, budget: Duration) {
         self.stage = stage;
-        self.deadline = Instant::now() + budget;
+        self.limit = self.pace.counted() + budget;
         self.tally = Tally::default();
         let _ = fs::remove_file(self.log());
     }
@@ -124,7 +129,7 @@ impl Run {
 
     /// Runs one check that passes by ending with success.
     pub fn check(&mut self, name: &str, command: &mut Command) -> Result<bool> {
-        let output = process::run(command, self.left())?;
+        let output = self.output(command)?;
         self.append_log(name, &output.both)?;
         self.line(output.ok(), name, "", output.took);
         if output.ok() {
@@ -136,9 +141,12 @@ impl Run {
         Ok(output.ok())
     }
 
-    /// Runs one test program and counts its tests.
+    /// Runs one test program and counts its tests. With root's rights it runs the tests too that are ignored without them.
     pub fn test(&mut self, program: &Program, arguments: &[&str], root: bool) -> Result<()> {
         let mut command = if root { self.as_root(&program.executable) } else { self.command(&program.executable) };
+        if root {
+            command.arg("--include-ignored");
+        }
         command.args(arguments);
         self.run_test(&program.name, &program.dir, command)
     }
@@ -155,10 +163,13 @@ impl Run {
         if let Some(filter) = &self.filter {
             command.arg(filter);
         }
-        let output = process::run(&mut command, self.left())?;
+        let output = self.output(&mut command)?;
         self.append_log(name, &output.both)?;
         let tally = libtest::tally(name, &output.both, output.ok());
-        let count = format!("{} passed, {} failed", tally.passed, tally.failed.len());
+        let mut count = format!("{} passed, {} failed", tally.passed, tally.failed.len());
+        if tally.skipped > 0 {
+            count += &format!(", {} skipped", tally.skipped);
+        }
         self.line(tally.failed.is_empty(), name, &count, output.took);
         if !tally.failed.is_empty() {
             println!("{}", indent(&libtest::reasons(&output.both, LINES_SHOWN)));
@@ -178,15 +189,28 @@ impl Run {
         self.tally.failed.push(name.to_owned());
     }
 
+    /// Counts a check that was not made.
+    pub fn record_skipped(&mut self, name: &str, reason: &str) {
+        println!("  --   {name:<34} skipped: {reason}");
+        self.tally.skipped += 1;
+    }
+
     /// Counts a pass that is not a program's.
     pub fn record_pass(&mut self, name: &str, took: Duration) {
         self.line(true, name, "", took);
         self.tally.passed += 1;
     }
 
-    /// How much of the stage's budget is left.
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// Runs a command to its end. When the stage's budget is used up first, the command is ended, and what it started is removed
+    /// from the machine, so that the next stage does not fail for it.
+    pub fn output(&self, command: &mut Command) -> Result<Output> {
+        let output = process::run_unless(command, || self.pace.counted() >= self.limit)?;
+        if output.timed_out {
+            let mut clean = self.as_root(&self.own_program);
+            let status = clean.args(["leftovers", "clean"]).arg(self.snapshot()).arg(&self.name).status();
+            status.context("remove what an ended command left behind")?;
+        }
+        Ok(output)
     }
 
     /// Adds to the stage's log.
