@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use evroc_controller::{Context, chain};
-use evroc_node::agent::host::{Accelerator, NO_ACCELERATOR};
+use evroc_node::agent::host::{Accelerator, HostConditions, NO_ACCELERATOR};
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
@@ -77,6 +77,7 @@ struct Node {
     network: HostNetwork,
     qemu: Qemu,
     accelerator: Arc<watch::Sender<Option<Accelerator>>>,
+    conditions: HostConditions,
 }
 
 /// Something that is taken once.
@@ -91,6 +92,7 @@ impl Node {
         let state = &config.role_dir;
         let base = Context::new(api::client(config)?);
         let draining = Draining::default();
+        let conditions = HostConditions::default();
         let dialer = Dialer::start().context("cannot start the thread that makes sockets")?;
         let shim = ShimLauncher::evrocd(&config.program);
         let shim_id = config.uid_base + UIDS.0;
@@ -162,6 +164,7 @@ impl Node {
             network,
             qemu,
             accelerator: Arc::new(accelerator),
+            conditions,
         })
     }
 
@@ -178,6 +181,7 @@ impl Node {
             self.config.zone.clone(),
             self.config.role_dir.clone(),
             self.accelerator.subscribe(),
+            self.conditions.clone(),
         );
         let agents = async {
             self.first_look(&context).await;

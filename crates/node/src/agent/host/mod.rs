@@ -1,12 +1,16 @@
-//! Host: what this machine has, told to the API.
+//! Host: reports to the API what this machine has and what is wrong with it.
+
+mod conditions;
 
 use std::time::Duration;
 
-use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::conditions::{READY, Verdict, set};
 use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus};
 use evroc_controller::{Context, Error, Result, api_error, chain, get, write_status};
 use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::watch;
+
+pub use self::conditions::{HostConditions, Topic};
 
 /// How often the host looks at itself. Disk and memory change all the time; what is told is rounded.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -39,10 +43,13 @@ pub async fn run(
     zone: String,
     state: std::path::PathBuf,
     mut accelerator: watch::Receiver<Option<Accelerator>>,
+    conditions: HostConditions,
 ) {
+    let mut reports = conditions.changes();
     loop {
         let probed = accelerator.borrow_and_update().clone();
-        let wait = match report(&context, &name, &zone, &state, probed.as_ref()).await {
+        reports.mark_unchanged();
+        let wait = match report(&context, &name, &zone, &state, probed.as_ref(), &conditions).await {
             Ok(()) => LOOK_AGAIN,
             Err(Error::Changed(_)) => Duration::from_millis(50),
             Err(error) => {
@@ -50,10 +57,11 @@ pub async fn run(
                 Duration::from_secs(1)
             }
         };
-        // The sender lives as long as the agent; without it only the pause counts.
+        // Without the senders only the pause counts.
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             Ok(()) = accelerator.changed() => {}
+            Ok(()) = reports.changed() => {}
         }
     }
 }
@@ -64,6 +72,7 @@ async fn report(
     zone: &str,
     state: &std::path::Path,
     accelerator: Option<&Accelerator>,
+    conditions: &HostConditions,
 ) -> Result<()> {
     let hosts = Api::<Host>::all(context.client.clone());
     let host = match get(&hosts, name).await? {
@@ -90,14 +99,15 @@ async fn report(
     };
     status.accelerator = accelerator.map(|a| a.name.clone());
     let now = context.now();
-    conditions::set(&mut status.conditions, READY, &verdict, None, now);
+    set(&mut status.conditions, READY, &verdict, None, now);
     let accelerated = match accelerator {
         None => Verdict::unknown("Probing", "a guest is being booted to find out"),
         Some(found) if found.name == "kvm" => Verdict::yes("Kvm", found.reason.clone()),
         Some(found) if found.name == NO_ACCELERATOR => Verdict::no("CannotRunGuests", found.reason.clone()),
         Some(found) => Verdict::no("Emulated", found.reason.clone()),
     };
-    conditions::set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
+    set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
+    conditions.write(&mut status.conditions, now);
     write_status(&hosts, &host, &status).await.map(|_| ())
 }
 
