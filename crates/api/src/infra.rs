@@ -50,7 +50,7 @@ pub struct HostStatus {
     /// The versioned machine types that its hypervisor offers, for example `pc-i440fx-10.0`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machine_types: Vec<String>,
-    /// The named processor models that its hypervisor offers, for example `qemu64-v1`.
+    /// The named processor models that its hypervisor offers, for example `x86-64-v3`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_models: Vec<String>,
 }
@@ -160,6 +160,14 @@ pub struct MachineSpec {
     /// The named processor model, one of the host's `status.cpuModels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_model: Option<String>,
+    /// How many times the guest had ended by itself, shortly after its start, before this run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// The name of a virtual machine's incarnation.
@@ -235,10 +243,10 @@ pub struct MachineStatus {
     /// When the guest began to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// How many times it was started again, and why it last was.
+    /// How many times the host started it again.
     #[serde(default)]
     pub restarts: i32,
-    /// The state over time: Ready (QEMU runs) and GuestReady (the guest's ssh server answers).
+    /// The state over time: Ready (the hypervisor executes the guest) and GuestReady (the guest's ssh server answers).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,10 +1,12 @@
 //! Host agent: machines, disks, containers, host network.
 pub mod agent;
+pub mod cgroup;
 pub mod container;
 pub mod dial;
 pub mod image;
 pub mod machine;
 pub mod net;
+pub mod owner;
 pub mod seed;
 pub mod shim;
 pub mod tunnel;

@@ -188,6 +188,22 @@ pub struct VirtualMachineStatus {
     /// Where the VM is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// The virtual hardware of the VM, chosen at its first start and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// How many times the guest was started again after it ended by itself; counted anew after ten minutes of running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
+}
+
+/// Named versions of virtual hardware: a guest finds the same devices and processor features after an upgrade of the hypervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// The board and its devices, for example `pc-i440fx-7.2`.
+    pub machine_type: String,
+    /// The processor, for example `x86-64-v3`, or `host` for the features of the host's own.
+    pub cpu_model: String,
 }
 
 /// The addresses of a VM.

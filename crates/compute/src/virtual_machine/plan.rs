@@ -12,10 +12,12 @@ use kube::ResourceExt;
 use super::block::host_or_block;
 use super::observe::{Observed, address};
 
-/// The pause before a guest that ended is started again. Too low keeps a host busy with a guest that cannot run; too high
-/// keeps its user waiting.
+/// The pause before a guest that ended is started again; doubled with each restart up to [`LONGEST_PAUSE`]. Too low keeps a host
+/// busy with a guest that cannot run; too high keeps its user waiting.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The same for a guest that ran for longer than [`LONG_LIFE`]: it is most likely rebooting or was shut down from within.
+/// Too low keeps a host busy with guests that will never run; too high delays a guest whose fault was put right.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The pause for a guest that ran for longer than [`LONG_LIFE`]: it is most likely rebooting or was shut down from within.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// How long a guest must have run for its end not to look like a failure to start.
 const LONG_LIFE: Duration = Duration::from_secs(600);
@@ -74,6 +76,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
             hostname: vm.name_any(),
             authorized_keys: keys(observed),
             user_data: vm.spec.os_settings.as_ref().and_then(|s| s.cloud_init_user_data.clone()),
+            machine_type: vm.status.as_ref().and_then(|s| s.hardware.as_ref()).map(|h| h.machine_type.clone()),
+            cpu_model: vm.status.as_ref().and_then(|s| s.hardware.as_ref()).map(|h| h.cpu_model.clone()),
+            restarts: restarts(observed).unwrap_or_default(),
             ..MachineSpec::default()
         }))),
     }
@@ -85,7 +90,8 @@ fn hold(observed: &Observed) -> Vec<Step> {
     if held { vec![] } else { vec![Step::AddFinalizer] }
 }
 
-/// Whether the guest ended by itself or could not be started: `running: true` means that it is started again.
+/// Whether the guest ended by itself or could not be started: `running: true` means that it is started again. A host that cannot
+/// find out says `Unknown`, which is no end: the guest may well be running.
 fn ended(observed: &Observed) -> bool {
     let phase = observed.machine.as_ref().and_then(|m| m.status.as_ref()?.phase);
     matches!(phase, Some(MachinePhase::Stopped | MachinePhase::Failed))
@@ -93,15 +99,37 @@ fn ended(observed: &Observed) -> bool {
 
 /// How long to wait before the next start.
 fn restart_pause(observed: &Observed, now: Timestamp) -> Duration {
-    let Some(status) = observed.machine.as_ref().and_then(|m| m.status.as_ref()) else { return Duration::ZERO };
-    let Some(since) = conditions::get(&status.conditions, READY).map(|c| c.last_transition_time.0) else {
-        return Duration::ZERO;
-    };
-    let lived = status.started_at.as_ref().map_or(0, |started| since.as_second() - started.0.as_second());
-    let is_long = Duration::from_secs(lived.max(0).unsigned_abs()) > LONG_LIFE;
-    let pause = if is_long { SHORT_PAUSE } else { PAUSE };
+    let Some((since, _)) = end_and_life(observed) else { return Duration::ZERO };
+    let doublings = restarts(observed).unwrap_or_default().saturating_sub(1).clamp(0, 10).unsigned_abs();
+    let pause = if has_lived_long(observed) { SHORT_PAUSE } else { (PAUSE * (1 << doublings)).min(LONGEST_PAUSE) };
     let waited = Duration::from_secs(now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs());
     pause.saturating_sub(waited)
+}
+
+/// When the machine stopped being ready, and how long it had been running by then.
+fn end_and_life(observed: &Observed) -> Option<(Timestamp, Duration)> {
+    let status = observed.machine.as_ref()?.status.as_ref()?;
+    let since = conditions::get(&status.conditions, READY)?.last_transition_time.0;
+    let lived = status.started_at.as_ref().map_or(0, |started| since.as_second() - started.0.as_second());
+    Some((since, Duration::from_secs(lived.max(0).unsigned_abs())))
+}
+
+fn has_lived_long(observed: &Observed) -> bool {
+    end_and_life(observed).is_some_and(|(_, lived)| lived > LONG_LIFE)
+}
+
+/// How many times the guest ended by itself, the machine's own end included. While there is no machine the last count stands, until
+/// the virtual machine is switched off.
+pub(super) fn restarts(observed: &Observed) -> Option<i32> {
+    if !observed.vm.spec.running {
+        return None;
+    }
+    let Some(machine) = &observed.machine else { return observed.vm.status.as_ref()?.restarts };
+    match ended(observed) {
+        true if has_lived_long(observed) => Some(1),
+        true => Some(machine.spec.restarts.saturating_add(1)),
+        false => Some(machine.spec.restarts),
+    }
 }
 
 /// The lowest address that no other virtual machine of the group has. Gateway .1 and system .2 are the platform's.

@@ -1,7 +1,7 @@
 //! What users read of a virtual machine: pure.
 
 use evroc_api::compute::{
-    AttachedDiskStatus, GUEST_READY, Placement, VirtualMachineStatus, VirtualMachineStatusType as State,
+    AttachedDiskStatus, GUEST_READY, Hardware, Placement, VirtualMachineStatus, VirtualMachineStatusType as State,
 };
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase};
@@ -11,6 +11,7 @@ use kube::ResourceExt;
 
 use super::block::host_or_block;
 use super::observe::Observed;
+use super::plan::restarts;
 
 /// The status that the observed state amounts to.
 pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
@@ -19,6 +20,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
     let (state, message) = state(observed);
     let ready = match state {
         State::Running => Verdict::yes("Ready", message),
+        State::Unknown => Verdict::unknown("Unknown", message),
         _ => Verdict::no(&format!("{state:?}"), message),
     };
     conditions::set(&mut status.conditions, READY, &ready, generation, now);
@@ -29,7 +31,19 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
     if let Some(zone) = host.and_then(|h| h.spec.zone.clone()) {
         status.placement = Some(Placement { zone: Some(zone) });
     }
+    if status.hardware.is_none() {
+        status.hardware = default_hardware(observed);
+    }
+    status.restarts = restarts(observed).filter(|count| *count > 0);
     status
+}
+
+/// What new guests get on the host that this one is placed on; chosen once, before the first machine is made.
+fn default_hardware(observed: &Observed) -> Option<Hardware> {
+    let (name, _) = host_or_block(observed).ok()?;
+    let offers = observed.hosts.iter().find(|host| host.name_any() == name)?.status.as_ref()?;
+    let (machine_type, cpu_model) = (offers.machine_types.first()?, offers.cpu_models.first()?);
+    Some(Hardware { machine_type: machine_type.clone(), cpu_model: cpu_model.clone() })
 }
 
 fn state(observed: &Observed) -> (State, String) {
@@ -92,6 +106,8 @@ fn guest(observed: &Observed, state: State) -> Verdict {
         (State::Running, Some(said)) if said.status == "True" => Verdict::yes(&said.reason, said.message.clone()),
         (State::Running, Some(said)) => Verdict::no(&said.reason, said.message.clone()),
         (State::Running, None) => Verdict::no("Booting", "the guest has not been heard of yet"),
+        (State::Unknown, _) => Verdict::unknown("Unknown", "the host cannot find out whether the guest runs"),
+        (State::Paused, _) => Verdict::no("Paused", "the hypervisor does not execute the guest"),
         _ => Verdict::no("NotRunning", "the hypervisor does not run the guest"),
     }
 }

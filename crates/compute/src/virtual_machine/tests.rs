@@ -189,3 +189,57 @@ fn a_guest_that_powered_off_is_started_again_after_a_pause() {
     assert_eq!(plan(&observed, later), vec![Step::DeleteMachine]);
     assert_eq!(state(&observed), State::CrashLoopBackOff);
 }
+
+/// A failed look at a machine is not its end: what the host cannot see may be a healthy guest.
+#[test]
+fn only_an_end_is_followed_by_a_new_start() {
+    let later = Timestamp::from_second(1_000_000).unwrap();
+    for (phase, expected, steps) in [
+        ("Unknown", State::Unknown, vec![]),
+        ("Paused", State::Paused, vec![]),
+        ("Running", State::Running, vec![]),
+        ("Stopped", State::CrashLoopBackOff, vec![Step::DeleteMachine]),
+        ("Failed", State::CrashLoopBackOff, vec![Step::DeleteMachine]),
+    ] {
+        let observed = with_machine(startable(), phase);
+        assert_eq!(plan(&observed, later), steps, "{phase}");
+        assert_eq!(state(&observed), expected, "{phase}");
+        let ready = evroc_api::conditions::is_true(&status(&observed, later).conditions, "Ready");
+        assert_eq!(ready, phase == "Running", "{phase}");
+    }
+}
+
+#[test]
+fn the_pause_before_a_restart_doubles_to_five_minutes_and_restarts_are_counted() {
+    let mut pauses = vec![];
+    let mut observed = startable();
+    for _ in 0..7 {
+        observed = with_machine(observed, "Failed");
+        let [Step::LookAgain(pause)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+        pauses.push(pause.as_secs());
+        let counted = status(&observed, Timestamp::UNIX_EPOCH);
+        assert_eq!(counted.restarts, i32::try_from(pauses.len()).ok());
+        observed.vm.status = Some(counted);
+        observed.machine = None;
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
+    observed = with_machine(observed, "Running");
+    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, Some(7));
+    observed.vm.spec.running = false;
+    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, None);
+}
+
+#[test]
+fn a_guest_keeps_the_hardware_of_its_first_start() {
+    let mut observed = startable();
+    let offers = observed.hosts[0].status.as_mut().unwrap();
+    offers.machine_types = vec!["pc-i440fx-7.2".into(), "pc-i440fx-7.1".into()];
+    offers.cpu_models = vec!["x86-64-v3".into()];
+    let first = status(&observed, Timestamp::UNIX_EPOCH);
+    assert_eq!(first.hardware.as_ref().unwrap().machine_type, "pc-i440fx-7.2");
+    observed.vm.status = Some(first);
+    observed.hosts[0].status.as_mut().unwrap().machine_types.insert(0, "pc-i440fx-10.0".into());
+    observed.vm.status = Some(status(&observed, Timestamp::UNIX_EPOCH));
+    let [Step::CreateMachine(spec)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+    assert_eq!(spec.machine_type.as_deref(), Some("pc-i440fx-7.2"));
+}

@@ -4,7 +4,6 @@
 //! that and a [`bundle::Workload`] into a running [`runner::Container`]. What a container may do is written in [`bundle`].
 
 pub mod bundle;
-pub mod cgroup;
 pub mod digest;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -33,11 +33,11 @@ use crate::shim::{
 };
 
 use super::bundle::{BundleInput, Workload, config_json};
-use super::cgroup::{CgroupError, Cgroups};
 use super::image::Image;
 use super::rootfs::{RootfsError, has_folder, mount_rootfs, remove_rootfs};
 use super::runtime::{Runtime, RuntimeError};
 use super::user;
+use crate::cgroup::{CgroupError, Cgroups};
 
 const PREFIX: &str = "replica-";
 /// A process that got SIGKILL ends at once unless it is stuck in the kernel.

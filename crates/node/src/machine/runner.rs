@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::record::{self, MachineRecord};
 use super::running::{Machine, MonitorSlot, StopManner, Stopped, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, limits};
-use crate::container::cgroup::{CgroupError, Cgroups};
+use crate::cgroup::{CgroupError, Cgroups};
 use crate::seed::{self, SeedError};
 use crate::shim::{
     self, Adopted, ClientError, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, SpawnError, Spec, Stderr, User,

@@ -9,8 +9,9 @@ use rustix::process::Signal;
 
 use super::client::ShimClient;
 use super::files;
-use super::process::{ProcessHandle, boot_id, kill_members};
+use super::process::{ProcessHandle, boot_id};
 use super::spec::{Exit, PidRecord, SPEC_VERSION, Spec};
+use crate::cgroup::kill_members;
 
 /// How long a shim that holds its lock may be silent: it is starting (or its process is stopped, which nobody should do).
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
@@ -106,7 +107,9 @@ impl Lost {
             }
         }
         if let (false, Some(spec)) = (self.is_after_reboot, &self.spec) {
-            kill_members(&spec.cgroups);
+            for cgroup in &spec.cgroups {
+                kill_members(cgroup, Some(rustix::process::getpid()));
+            }
             files::remove_path(&spec.socket)?;
         }
         let exit = Exit {

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 /// Identifies a process within one boot of the machine.
@@ -122,17 +121,6 @@ pub fn boot_id() -> io::Result<&'static str> {
     }
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(BOOT_ID.get_or_init(|| id.trim().to_owned()))
-}
-
-/// Kills every process in the given cgroups but the caller. Writing `cgroup.kill` would be one step, but is v2 only and root only.
-pub(crate) fn kill_members(cgroups: &[PathBuf]) {
-    let me = rustix::process::getpid();
-    for cgroup in cgroups {
-        let text = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-        for pid in text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).filter(|pid| *pid != me) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_node::container::cgroup::Cgroups;
+use evroc_node::cgroup::Cgroups;
 use evroc_node::image::ImageStore;
 use evroc_node::machine::{
     AcceleratorKind, Found, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner, VolumeUse,

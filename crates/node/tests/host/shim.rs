@@ -415,7 +415,7 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn running_out_of_memory_is_told() {
     let shims = Shims::new();
-    let cgroups = evroc_node::container::cgroup::Cgroups::discover().unwrap();
+    let cgroups = evroc_node::cgroup::Cgroups::discover().unwrap();
     let instance = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
     let group = format!("/{instance}/oom");
     cgroups.create(&group).unwrap();

@@ -16,8 +16,9 @@ use super::end::{children, describe, oom_kills, read_pid};
 use super::log::{LogWriter, Stream};
 use super::spawn::{self, Streams};
 use super::{privileges, report};
+use crate::cgroup::kill_members;
 use crate::shim::files;
-use crate::shim::process::{ProcessIdentity, kill_members};
+use crate::shim::process::ProcessIdentity;
 use crate::shim::protocol::{PROTOCOL_VERSION, Request, Response, State, Status};
 use crate::shim::spec::{Exit, PidRecord, SPEC_VERSION, Spec, Stderr};
 
@@ -396,7 +397,9 @@ impl<'a> Pump<'a> {
 
     /// Nothing of the workload survives it: members of its cgroups and orphans that came to us.
     fn end_leftovers(&self) {
-        kill_members(&self.spec.cgroups);
+        for cgroup in &self.spec.cgroups {
+            kill_members(cgroup, Some(rustix::process::getpid()));
+        }
         for pid in children() {
             let _ = kill_process(pid, Signal::KILL);
         }

@@ -151,7 +151,10 @@ impl Connect for MachineStream {
         let (host, uid) = (&machine.spec.host_name, machine.uid().unwrap_or_default());
         let tunnels = &self.streams.0.tunnels;
         let phase = machine.status.as_ref().and_then(|status| status.phase);
-        let is_running = matches!(phase, Some(MachinePhase::Running | MachinePhase::Stopping));
+        let is_running = matches!(
+            phase,
+            Some(MachinePhase::Running | MachinePhase::Paused | MachinePhase::Stopping | MachinePhase::Unknown)
+        );
         if !matches!(self.what, What::Log) && !is_running {
             return Err(not_running(&vm));
         }

@@ -1,4 +1,4 @@
-//! Control groups on v1, v2 and hybrid hosts: one path, in every hierarchy there is.
+//! Control groups of guests and containers, on v1, v2 and hybrid hosts: one path, in every hierarchy.
 //!
 //! The runtime makes and removes a container's group, but leaves the folder above it behind in up to ten hierarchies. So we make the
 //! groups before it and remove what is left after it, parents included. Making and removing exclude each other within this
@@ -120,7 +120,7 @@ impl Cgroups {
     pub fn remove(&self, group: &str) -> Result<(), CgroupError> {
         let deadline = Instant::now() + DEATH_DEADLINE;
         for folder in self.folders(group) {
-            kill_members(&folder);
+            kill_members(&folder, None);
             let mut pause = Duration::from_micros(200);
             loop {
                 match fs::remove_dir(&folder) {
@@ -128,7 +128,7 @@ impl Cgroups {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     // A member that was killed has not left yet; v1 tells nobody when it has.
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                        kill_members(&folder);
+                        kill_members(&folder, None);
                         std::thread::sleep(pause);
                         pause = (pause * 2).min(Duration::from_millis(50));
                     }
@@ -159,13 +159,17 @@ impl Cgroups {
     }
 }
 
-fn kill_members(folder: &Path) {
+/// Kills every process in the group but `spared`. The number of a process that ended may pass to a stranger: it is only signalled
+/// through a descriptor that was opened while the number stood in the group.
+pub(crate) fn kill_members(folder: &Path, spared: Option<Pid>) {
     // One stroke where the kernel has it (v2), else one by one.
-    if fs::write(folder.join("cgroup.kill"), "1").is_ok() {
+    if spared.is_none() && fs::write(folder.join("cgroup.kill"), "1").is_ok() {
         return;
     }
     let members = || fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    for pid in members().lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+    let pids = members();
+    let pids = pids.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw);
+    for pid in pids.filter(|pid| Some(*pid) != spared) {
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         // The number may have passed to a stranger between reading and opening: look again.
         if members().lines().any(|line| line.parse() == Ok(pid.as_raw_nonzero().get())) {

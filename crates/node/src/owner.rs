@@ -1,0 +1,425 @@
+//! One task per workload, with a mailbox: whoever wants something of a machine or container asks its owner.
+//!
+//! ```text
+//!  ask(request) ──▶ arrive(ahead, kind) ─┬─ Join ────▶ shares the answer of a request of the same kind that is ahead
+//!                                        ├─ Refuse ──▶ AskError::Refused
+//!                                        ├─ Preempt ─▶ the turn under way is dropped; those who wait for it get this one's answer
+//!                                        └─ Queue ───▶ turn(request), one at a time: look, judge, act ──▶ answer
+//! ```
+//!
+//! Guarantees:
+//! - Turns of one workload never overlap; turns of two workloads never wait for each other.
+//! - A request that was accepted is carried out although nobody waits for its answer any more.
+//! - The task ends, and its entry goes, after a turn that says that nothing of the workload is left.
+//!
+//! What only looks takes no turn and is not sent here: it may be asked at any time, and [`Owner::doing`] says what is under way.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What an owner looks after, and how its requests are carried out.
+pub trait Workload: Send + Sync + 'static {
+    /// What may be asked.
+    type Request: Send + 'static;
+    /// Requests of one kind ask for the same, so that one answer serves all that wait.
+    type Kind: Copy + Debug + PartialEq + Send + Sync + 'static;
+    /// The answer to a request that was carried out.
+    type Answer: Clone + Send + 'static;
+    /// Why it was not.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The kind of a request.
+    fn kind(request: &Self::Request) -> Self::Kind;
+
+    /// What to do with a request, seeing what is ahead of it: the one under way first, then those that wait. Pure.
+    fn arrive(ahead: &[Self::Kind], request: Self::Kind) -> Arrival;
+
+    /// Looks, decides whether the request is legal now, and carries it out. The future is dropped if another request preempts it.
+    fn turn(
+        self: Arc<Self>,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<Turn<Self::Answer>, Self::Error>> + Send;
+}
+
+/// What happens to a request that has come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Wait for its turn.
+    Queue,
+    /// Share the answer of the last request of the same kind that is ahead.
+    Join,
+    /// Take the turn of the request under way at once; those who wait for that one share this one's answer.
+    Preempt,
+    /// It will never be legal, because of what is ahead; the text says why.
+    Refuse(&'static str),
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn<A> {
+    /// It was carried out, or was so already.
+    Done(A),
+    /// The same, and nothing of the workload is left.
+    Removed(A),
+    /// It is not legal in the state that was found; the text says why.
+    Refused(&'static str),
+}
+
+/// Why an owner did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum AskError<E: std::error::Error + 'static> {
+    /// The request is not legal now.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// It was tried.
+    #[error(transparent)]
+    Failed(Arc<E>),
+    /// The owner ended before it answered: the process is ending, or a turn panicked.
+    #[error("the owner of the workload ended before it answered")]
+    Lost,
+}
+
+impl<E: std::error::Error> Clone for AskError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Refused(why) => Self::Refused(why),
+            Self::Failed(error) => Self::Failed(error.clone()),
+            Self::Lost => Self::Lost,
+        }
+    }
+}
+
+/// The answer as it is shared by all that wait for it.
+pub type Asked<W> = Result<<W as Workload>::Answer, AskError<<W as Workload>::Error>>;
+
+struct Letter<W: Workload> {
+    request: W::Request,
+    reply: oneshot::Sender<Asked<W>>,
+}
+
+struct Entry<W: Workload> {
+    mailbox: mpsc::UnboundedSender<Letter<W>>,
+    doing: watch::Receiver<Option<W::Kind>>,
+}
+
+type Entries<W> = Arc<Mutex<HashMap<String, Entry<W>>>>;
+
+/// The owners of all workloads of one sort on this host, by uid.
+pub struct Owners<W: Workload> {
+    make: Arc<dyn Fn(&str) -> W + Send + Sync>,
+    entries: Entries<W>,
+}
+
+impl<W: Workload> Clone for Owners<W> {
+    fn clone(&self) -> Self {
+        Self { make: self.make.clone(), entries: self.entries.clone() }
+    }
+}
+
+impl<W: Workload> Owners<W> {
+    /// Owners of the workloads that `make` makes out of uids.
+    pub fn new(make: impl Fn(&str) -> W + Send + Sync + 'static) -> Self {
+        Self { make: Arc::new(make), entries: Arc::default() }
+    }
+
+    /// Asks the owner of `uid` and waits for the answer.
+    pub async fn ask(&self, uid: &str, request: W::Request) -> Asked<W> {
+        let (reply, answer) = oneshot::channel();
+        self.send(uid, Letter { request, reply });
+        answer.await.unwrap_or(Err(AskError::Lost))
+    }
+
+    /// What the owner of `uid` is doing.
+    pub fn doing(&self, uid: &str) -> Option<W::Kind> {
+        lock(&self.entries).get(uid).and_then(|entry| *entry.doing.borrow())
+    }
+
+    /// How many workloads have an owner at the moment.
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+
+    /// Whether no workload has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sent under the lock, so that an owner that is about to end sees the letter or is replaced.
+    fn send(&self, uid: &str, letter: Letter<W>) {
+        let mut entries = lock(&self.entries);
+        let unsent = match entries.get(uid) {
+            Some(entry) => entry.mailbox.send(letter).err().map(|error| error.0),
+            None => Some(letter),
+        };
+        let Some(letter) = unsent else { return };
+        let (mailbox, letters) = mpsc::unbounded_channel();
+        let (doing, seen) = watch::channel(None);
+        let task = Task {
+            uid: uid.to_owned(),
+            workload: Arc::new((self.make)(uid)),
+            entries: self.entries.clone(),
+            letters,
+            doing,
+            queue: VecDeque::new(),
+            current: None,
+        };
+        // The receiver is in `task`, which has not begun: this cannot fail.
+        let _ = mailbox.send(letter);
+        entries.insert(uid.to_owned(), Entry { mailbox, doing: seen });
+        tokio::spawn(task.run());
+    }
+}
+
+fn lock<W: Workload>(entries: &Entries<W>) -> MutexGuard<'_, HashMap<String, Entry<W>>> {
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Waiting<W: Workload> {
+    kind: W::Kind,
+    request: W::Request,
+    replies: Vec<oneshot::Sender<Asked<W>>>,
+}
+
+struct Current<W: Workload> {
+    kind: W::Kind,
+    replies: Vec<oneshot::Sender<Asked<W>>>,
+    turn: BoxFuture<'static, Result<Turn<W::Answer>, W::Error>>,
+}
+
+struct Task<W: Workload> {
+    uid: String,
+    workload: Arc<W>,
+    entries: Entries<W>,
+    letters: mpsc::UnboundedReceiver<Letter<W>>,
+    doing: watch::Sender<Option<W::Kind>>,
+    queue: VecDeque<Waiting<W>>,
+    current: Option<Current<W>>,
+}
+
+impl<W: Workload> Task<W> {
+    async fn run(mut self) {
+        loop {
+            if self.current.is_none()
+                && let Some(next) = self.queue.pop_front()
+            {
+                self.begin(next);
+            }
+            let turn = async {
+                match &mut self.current {
+                    Some(current) => (&mut current.turn).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                letter = self.letters.recv() => match letter {
+                    Some(letter) => self.take_in(letter),
+                    // Nobody can ask any more; what was accepted is still carried out.
+                    None if self.current.is_none() => return,
+                    None => {
+                        let outcome = match &mut self.current {
+                            Some(current) => (&mut current.turn).await,
+                            None => return,
+                        };
+                        self.finish(outcome);
+                    }
+                },
+                outcome = turn => if self.finish(outcome) && self.leave() {
+                    return;
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, next: Waiting<W>) {
+        let Waiting { kind, request, replies } = next;
+        self.doing.send_replace(Some(kind));
+        let turn = self.workload.clone().turn(request).boxed();
+        self.current = Some(Current { kind, replies, turn });
+    }
+
+    fn take_in(&mut self, letter: Letter<W>) {
+        let Letter { request, reply } = letter;
+        let kind = W::kind(&request);
+        let ahead: Vec<W::Kind> =
+            self.current.iter().map(|current| current.kind).chain(self.queue.iter().map(|w| w.kind)).collect();
+        match W::arrive(&ahead, kind) {
+            Arrival::Refuse(why) => {
+                let _ = reply.send(Err(AskError::Refused(why)));
+            }
+            Arrival::Join => match self.last_of(kind) {
+                Some(replies) => replies.push(reply),
+                None => self.queue.push_back(Waiting { kind, request, replies: vec![reply] }),
+            },
+            Arrival::Preempt => {
+                let mut replies = self.current.take().map(|current| current.replies).unwrap_or_default();
+                replies.push(reply);
+                self.begin(Waiting { kind, request, replies });
+            }
+            Arrival::Queue => self.queue.push_back(Waiting { kind, request, replies: vec![reply] }),
+        }
+    }
+
+    fn last_of(&mut self, kind: W::Kind) -> Option<&mut Vec<oneshot::Sender<Asked<W>>>> {
+        let waiting = self.queue.iter_mut().rev().find(|waiting| waiting.kind == kind).map(|w| &mut w.replies);
+        waiting.or(self.current.as_mut().filter(|current| current.kind == kind).map(|current| &mut current.replies))
+    }
+
+    /// Answers everybody who waits; whether nothing of the workload is left.
+    fn finish(&mut self, outcome: Result<Turn<W::Answer>, W::Error>) -> bool {
+        self.doing.send_replace(None);
+        let (answer, is_removed) = match outcome {
+            Ok(Turn::Done(answer)) => (Ok(answer), false),
+            Ok(Turn::Removed(answer)) => (Ok(answer), true),
+            Ok(Turn::Refused(why)) => (Err(AskError::Refused(why)), false),
+            Err(error) => (Err(AskError::Failed(Arc::new(error))), false),
+        };
+        for reply in self.current.take().map(|current| current.replies).unwrap_or_default() {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(answer.clone());
+        }
+        is_removed
+    }
+
+    /// Removes the entry unless something was asked meanwhile.
+    fn leave(&mut self) -> bool {
+        let mut entries = lock(&self.entries);
+        let is_idle = self.queue.is_empty() && self.letters.is_empty();
+        if is_idle {
+            entries.remove(&self.uid);
+        }
+        is_idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns take as long as the test lets them.
+    struct Door {
+        opened: tokio::sync::Semaphore,
+        log: Mutex<Vec<String>>,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Kind {
+        Start,
+        Stop,
+        Kill,
+        Remove,
+    }
+
+    #[derive(Debug, Error)]
+    #[error("no")]
+    struct No;
+
+    impl Workload for Arc<Door> {
+        type Request = Kind;
+        type Kind = Kind;
+        type Answer = String;
+        type Error = No;
+
+        fn kind(request: &Kind) -> Kind {
+            *request
+        }
+
+        fn arrive(ahead: &[Kind], request: Kind) -> Arrival {
+            match (ahead.first(), request) {
+                (_, request) if ahead.contains(&request) => Arrival::Join,
+                (Some(Kind::Stop), Kind::Kill) => Arrival::Preempt,
+                _ if ahead.contains(&Kind::Remove) => Arrival::Refuse("it is being removed"),
+                _ => Arrival::Queue,
+            }
+        }
+
+        async fn turn(self: Arc<Self>, request: Kind) -> Result<Turn<String>, No> {
+            self.log.lock().unwrap().push(format!("begin {request:?}"));
+            self.opened.acquire().await.unwrap().forget();
+            self.log.lock().unwrap().push(format!("end {request:?}"));
+            match request {
+                Kind::Remove => Ok(Turn::Removed("removed".into())),
+                request => Ok(Turn::Done(format!("{request:?}"))),
+            }
+        }
+    }
+
+    fn owners() -> (Arc<Door>, Owners<Arc<Door>>) {
+        let door = Arc::new(Door { opened: tokio::sync::Semaphore::new(0), log: Mutex::default() });
+        let made = door.clone();
+        (door, Owners::new(move |_| made.clone()))
+    }
+
+    /// Runs until every task waits for something.
+    async fn settle() {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn ask(owners: &Owners<Arc<Door>>, kind: Kind) -> tokio::task::JoinHandle<Asked<Arc<Door>>> {
+        let owners = owners.clone();
+        tokio::spawn(async move { owners.ask("u", kind).await })
+    }
+
+    #[tokio::test]
+    async fn turns_are_taken_one_at_a_time_and_shared_by_who_asks_the_same() {
+        let (door, owners) = owners();
+        let first = ask(&owners, Kind::Start);
+        settle().await;
+        let second = ask(&owners, Kind::Start);
+        let third = ask(&owners, Kind::Stop);
+        settle().await;
+        assert_eq!(owners.doing("u"), Some(Kind::Start));
+        door.opened.add_permits(2);
+        assert_eq!(first.await.unwrap().unwrap(), "Start");
+        assert_eq!(second.await.unwrap().unwrap(), "Start");
+        assert_eq!(third.await.unwrap().unwrap(), "Stop");
+        assert_eq!(*door.log.lock().unwrap(), ["begin Start", "end Start", "begin Stop", "end Stop"]);
+        assert_eq!(owners.doing("u"), None);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_preempted_is_answered_by_the_one_that_took_its_place() {
+        let (door, owners) = owners();
+        let polite = ask(&owners, Kind::Stop);
+        settle().await;
+        let hard = ask(&owners, Kind::Kill);
+        settle().await;
+        door.opened.add_permits(1);
+        assert_eq!(polite.await.unwrap().unwrap(), "Kill");
+        assert_eq!(hard.await.unwrap().unwrap(), "Kill");
+        assert_eq!(*door.log.lock().unwrap(), ["begin Stop", "begin Kill", "end Kill"]);
+    }
+
+    #[tokio::test]
+    async fn an_owner_goes_with_its_workload_and_comes_again() {
+        let (door, owners) = owners();
+        let removed = ask(&owners, Kind::Remove);
+        settle().await;
+        let refused = ask(&owners, Kind::Start).await.unwrap().unwrap_err();
+        assert_eq!(refused.to_string(), "it is being removed");
+        door.opened.add_permits(1);
+        assert_eq!(removed.await.unwrap().unwrap(), "removed");
+        settle().await;
+        assert!(owners.is_empty());
+        door.opened.add_permits(1);
+        assert_eq!(ask(&owners, Kind::Start).await.unwrap().unwrap(), "Start");
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_is_done_although_nobody_waits() {
+        let (door, owners) = owners();
+        let given_up = ask(&owners, Kind::Start);
+        settle().await;
+        given_up.abort();
+        door.opened.add_permits(1);
+        settle().await;
+        assert_eq!(*door.log.lock().unwrap(), ["begin Start", "end Start"]);
+    }
+}
