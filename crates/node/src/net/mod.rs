@@ -1,13 +1,16 @@
 //! The host's network: one namespace per VPC, what is in it, and its way out.
 //!
-//! [`vpc::HostNetwork`] is what the agent uses; the other modules are its parts, pure where they can be ([`rules`], [`dhcp`],
-//! [`names`], [`resolvers`]).
+//! [`network::Network`] is what the agent uses, with [`vpc::HostNetwork`] behind it, or [`memory::MemoryNetwork`] in tests; the other
+//! modules are parts of the real one, pure where they can be ([`rules`], [`dhcp`], [`names`], [`resolvers`]).
 
 pub mod command;
 pub mod dhcp;
+pub mod error;
 pub mod mac;
+pub mod memory;
 pub mod names;
 pub mod netns;
+pub mod network;
 pub mod resolvers;
 pub mod rules;
 pub mod tap;

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use crate::io::{BoxDuplex, Duplex};
 pub use client::{ConnectError, TunnelConfig, keep_connected};
 pub use serve::serve_connection;
 
@@ -36,12 +36,6 @@ pub const PROTOCOL: &str = "evroc-tunnel";
 /// Names the target of `POST /v1/dial`.
 pub const TARGET_HEADER: &str = "x-evroc-target";
 
-/// Bytes in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Bytes in both directions, of whatever kind.
-pub type BoxDuplex = Box<dyn Duplex>;
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 

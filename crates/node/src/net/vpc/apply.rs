@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{HostNetwork, NetworkError, PortSpec, Record, VpcSpec, file};
+use super::{HostNetwork, NetworkError, PortSpec, Record, VpcSpec};
 use crate::net::command::{ip_batch, nft};
 use crate::net::dhcp::Lease;
+use crate::net::error::file;
 use crate::net::mac::MacAddress;
 use crate::net::names;
 use crate::net::netns::Netns;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::net::mac::MacAddress;
+use crate::net::network::{PortSpec, VpcSpec};
 use crate::net::uplink::Uplink;
 
 /// What all VPCs of an instance have in common.
@@ -43,30 +43,6 @@ impl NetworkConfig {
             mtu: 1500,
         }
     }
-}
-
-/// A VPC, as a machine on this host sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VpcSpec {
-    /// The VPC's uid.
-    pub uid: String,
-    /// Its addresses.
-    pub subnet: Ipv4Net,
-    /// The gateway's among them.
-    pub gateway: Ipv4Addr,
-}
-
-/// A machine's place in its VPC.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortSpec {
-    /// The machine's uid.
-    pub machine_uid: String,
-    /// Its link address.
-    pub mac: MacAddress,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The name that DHCP tells it.
-    pub hostname: String,
 }
 
 /// What is wanted of a VPC.

@@ -24,59 +24,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::command::{CommandError, ip_batch, nft};
+use super::command::{ip_batch, nft};
 use super::dhcp::server::DhcpServer;
+use super::error::file;
 use super::names::Names;
-use super::netns::{Netns, NetnsError};
+use super::netns::Netns;
+use super::network::{Network, TapState};
 use super::rules::{host_table, remove_table};
 use super::tap;
 use super::uplink::{Uplink, allow_forwarding, restore_forwarding, uses_forwarding};
 use crate::dial::Dialer;
+use crate::io::BoxDuplex;
 use crate::shim::boot_id;
 
+pub use self::config::NetworkConfig;
 use self::config::Record;
-pub use self::config::{NetworkConfig, PortSpec, VpcSpec};
+pub use super::error::NetworkError;
+pub use super::network::{PortSpec, VpcSpec};
 
 /// How long a tap may be busy that should be free: a hypervisor that is ending, or a child of ours between fork and exec, which has a
 /// copy of every descriptor for a moment.
 const BUSY_DEADLINE: Duration = Duration::from_millis(500);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
-
-/// A failed change of the host's network.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum NetworkError {
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    #[error("{operation} {}", path.display())]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("create tap {link}")]
-    Tap {
-        link: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("start the DHCP server of VPC {vpc}")]
-    Dhcp {
-        vpc: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("VPC {vpc} has no port for machine {machine}: call ensure_port first")]
-    UnknownPort { vpc: String, machine: String },
-    #[error("the transit range {0} is used up: widen it")]
-    TransitFull(Ipv4Net),
-}
 
 /// What this process keeps of a VPC.
 struct Running {
@@ -350,10 +322,39 @@ fn is_busy(error: &io::Error) -> bool {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
 ) -> Result<T, NetworkError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    crate::io::blocking(work).await
 }
 
-fn file(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> NetworkError + use<> {
-    let path = path.to_owned();
-    move |source| NetworkError::File { operation, path: path.clone(), source }
+#[async_trait]
+impl Network for HostNetwork {
+    async fn ensure_port(&self, vpc: &VpcSpec, port: &PortSpec) -> Result<TapState, NetworkError> {
+        Self::ensure_port(self, vpc, port).await?;
+        let link = self.names.tap(&port.machine_uid);
+        let Some(netns) = self.vpcs.lock().await.get(&vpc.uid).map(|running| running.netns.clone()) else {
+            return Ok(TapState::Absent);
+        };
+        let read = file("read", Path::new("/proc/thread-self/net/dev"));
+        let exists = blocking(move || netns.run(|| tap::link_exists(&link))?.map_err(read)).await?;
+        Ok(if exists { TapState::Present } else { TapState::Absent })
+    }
+
+    async fn open_tap(&self, vpc_uid: &str, machine_uid: &str) -> Result<OwnedFd, NetworkError> {
+        Self::open_tap(self, vpc_uid, machine_uid).await
+    }
+
+    async fn remove_port(&self, vpc_uid: &str, machine_uid: &str) -> Result<(), NetworkError> {
+        Self::remove_port(self, vpc_uid, machine_uid).await
+    }
+
+    async fn ports(&self) -> BTreeMap<String, Vec<String>> {
+        Self::ports(self).await
+    }
+
+    async fn connect(&self, vpc_uid: &str, address: SocketAddr) -> io::Result<BoxDuplex> {
+        Ok(Box::new(Self::connect(self, vpc_uid, address).await?))
+    }
+
+    async fn remove_all(&self) -> Result<(), NetworkError> {
+        Self::remove_all(self).await
+    }
 }
