@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use crate::load::{Outcome, percentile};
 
-/// Messages as the bytes that they are: a put is two fields, and nobody reads the answer.
+/// Messages as raw bytes: a put is two fields, and the response is not read.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 

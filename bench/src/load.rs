@@ -27,7 +27,7 @@ pub struct Connection {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// What a loop came to.
+/// The result of a loop.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Requests that were answered, per second.

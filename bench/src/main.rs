@@ -100,7 +100,7 @@ async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Res
     let idle = (ours.memory()?, original.memory()?);
     let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
     if wanted("watches") {
-        // The original's runtime takes memory ahead: its growth says nothing of one connection.
+        // The original's runtime allocates memory ahead: its growth does not show the cost of one connection.
         let memory = measures::watch_memory(ours, arguments.watchers, SHARED).await?;
         rows.push(Row::alone("memory of a watcher's connection", "KiB", memory.alone / 1024.0));
         rows.push(Row::alone("memory of a further watch on one connection", "KiB", memory.shared / 1024.0));

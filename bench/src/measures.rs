@@ -1,4 +1,4 @@
-//! What is measured on one server; the same on each.
+//! The measurements on one server; the same on each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::target::{Meter, Target, resident};
 
 /// Clients that write or read at once.
 pub const CLIENTS: usize = 64;
-/// Of so many objects one has the label and the field that the selectors ask for.
+/// One in this many objects has the label and the field that the selectors ask for.
 const ONE_OF: usize = 100;
 /// Writes a second while selectors are asked.
 const WRITES_PER_SECOND: u32 = 500;
@@ -90,11 +90,11 @@ async fn count(target: &Target) -> Result<usize> {
     Ok(here + usize::try_from(rest)?)
 }
 
-/// What watchers came to.
+/// The result of a run with watchers.
 pub struct Watched {
     /// Events that reached any of them, per second.
     pub per_second: f64,
-    /// Whose core was busy.
+    /// How busy each core was.
     pub busy: String,
 }
 
@@ -148,7 +148,7 @@ pub async fn watches(target: &Target, watchers: usize, bursts: usize, changes: u
     Ok(Watched { per_second, busy: meter.busy()? })
 }
 
-/// What a watch takes in bytes of memory.
+/// Returns the memory of a watch in bytes.
 pub struct WatchMemory {
     /// With a connection of its own.
     pub alone: f64,

@@ -15,7 +15,7 @@ const SERVERS_CORE: &str = "0";
 
 /// A running server.
 pub struct Target {
-    /// What the report calls it.
+    /// Its name in the report.
     pub name: &'static str,
     /// How to reach it.
     pub endpoint: Endpoint,
@@ -154,7 +154,7 @@ fn seconds(pids: &[i32]) -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
-/// Resident memory of a process in bytes; 0 when it is gone.
+/// Returns the resident memory of a process in bytes; 0 when it has ended.
 pub fn resident(pid: i32) -> u64 {
     kibibytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }

@@ -118,7 +118,7 @@ impl Etcd {
         (0..self.members.len()).try_for_each(|member| self.start_member(member))
     }
 
-    /// What the members have said so far: errors.
+    /// Returns the members' log output so far: errors.
     pub fn log(&self) -> String {
         self.members.iter().flatten().map(Running::so_far).collect()
     }

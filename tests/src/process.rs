@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 /// Between two looks at something that is waited for: short against any deadline, long against the cost of looking.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a command wrote and how it ended.
+/// The output of a command and how it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
     /// Both streams as they came, so that an error stands where it happened.
@@ -33,7 +33,7 @@ impl Output {
         self.code == Some(0)
     }
 
-    /// How it ended, in words.
+    /// Describes how it ended.
     pub fn ending(&self) -> String {
         match (self.timed_out, self.code) {
             (true, _) => format!("stopped at the deadline after {:.0} s", self.took.as_secs_f64()),
@@ -53,7 +53,7 @@ pub struct Running {
 }
 
 impl Drop for Running {
-    /// What a failed test leaves behind is ended with it.
+    /// Ends a command that a failed test leaves behind.
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             end_group(&mut self.child);
@@ -77,7 +77,7 @@ impl Running {
         Ok(Running { child, started: Instant::now(), stdout, both, readers })
     }
 
-    /// What it has written so far, both streams.
+    /// Returns what it has written so far, both streams.
     pub fn so_far(&self) -> String {
         text(&self.both)
     }
@@ -113,7 +113,7 @@ impl Running {
         }
     }
 
-    /// Ends it as `kill -9` does and waits until it is gone.
+    /// Ends it as `kill -9` does and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

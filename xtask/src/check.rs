@@ -1,4 +1,4 @@
-//! What a change has to pass before it is sent: format, clippy, tidy, and cargo-deny where it is installed.
+//! The checks that a change must pass: format, clippy, tidy, and cargo-deny where it is installed.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

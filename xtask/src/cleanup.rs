@@ -79,14 +79,14 @@ fn purge(instance: &str) -> Result<()> {
     Ok(())
 }
 
-/// What carries the name of something that a test made, and that no living process mentions.
+/// Returns the leftovers that carry the name of something that a test made and that no living process mentions.
 fn removable(leftovers: Vec<Leftover>) -> Vec<Leftover> {
     let alive = Alive::look();
     let is_dead = |leftover: &Leftover| test_name(&leftover.item).is_some_and(|name| !alive.mentions(name));
     leftovers.into_iter().filter(|leftover| leftover.class != Class::Process && is_dead(leftover)).collect()
 }
 
-/// What the living processes of the machine mention.
+/// The living processes of the machine.
 struct Alive(Vec<Process>);
 
 impl Alive {

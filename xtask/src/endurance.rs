@@ -1,4 +1,4 @@
-//! What takes long and judges no change: measurements, the comparison with the original, crashes of the store, fuzzing, and the
+//! Long runs that are not part of judging a change: measurements, the comparison with the original, crashes of the store, fuzzing, and the
 //! suites again and again.
 
 use std::process::Command;

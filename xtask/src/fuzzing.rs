@@ -1,7 +1,7 @@
 //! Fuzzing of what clients send (`fuzz/`, properties in `crates/apiserver/src/fuzzing`).
 //!
 //! The inputs that reach something new are kept in `target/fuzz/corpus`, so that a run goes on where the last one ended. What breaks a
-//! property goes into `fuzz/corpus`, where the tests of the API server find it until it is put right, and after.
+//! property goes into `fuzz/corpus`, where the tests of the API server replay it from then on.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -116,7 +116,7 @@ fn build() -> Result<PathBuf> {
         install.args(["install", "--quiet", "--locked", "cargo-fuzz", "--root"]).arg(&tools);
         ensure!(install.status()?.success(), "cargo-fuzz cannot be installed; see above");
     }
-    // What is fuzzed has the product's own versions of everything; cargo adds what only the targets need.
+    // The fuzzed code uses the product's own versions of all dependencies; cargo adds what only the targets need.
     let lock = repo::root().join("Cargo.lock");
     std::fs::copy(&lock, repo::root().join("fuzz/Cargo.lock")).with_context(|| format!("copy {}", lock.display()))?;
     let mut build = Command::new(tools.join("bin/cargo-fuzz"));
@@ -155,7 +155,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// `stat::number_of_executed_units: 123` at the end, or `#123` at the beginning of the last line that tells of progress.
+/// `stat::number_of_executed_units: 123` at the end, or `#123` at the beginning of the last line that reports progress.
 fn executions(log: &str) -> u64 {
     let number = |text: &str| text.trim().split([' ', '\t']).next().and_then(|it| it.parse().ok());
     let last = |prefix: &str| log.lines().filter_map(|line| line.strip_prefix(prefix)).filter_map(number).next_back();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use evroc_tests::leftovers::{Foreign, Leftover, Snapshot};
 use serde::{Deserialize, Serialize};
 
-/// A snapshot with the foreign instances of its moment: one that has gone since was foreign all the same.
+/// A snapshot with the foreign instances of that moment: one that was removed since is still foreign.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     snapshot: Snapshot,
@@ -31,7 +31,7 @@ pub fn compare(file: &Path) -> Result<bool> {
     Ok(leftovers.is_empty())
 }
 
-/// What has appeared since `save` wrote the file, without what belongs to foreign instances.
+/// Lists what has appeared since `save` wrote the file, without what belongs to foreign instances.
 pub fn since(file: &Path) -> Result<Vec<Leftover>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let before: Saved = serde_json::from_str(&text).with_context(|| format!("parse {}", file.display()))?;

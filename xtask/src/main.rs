@@ -91,7 +91,7 @@ enum Command {
         #[arg(long, default_value_t = fuzzing::MINUTES)]
         minutes: u64,
     },
-    /// Write tests/released-openapi.json anew: at a release, with which the API that it keeps becomes what clients know
+    /// Write tests/released-openapi.json again: at a release, when today's API becomes the one that clients rely on
     ReleaseOpenapi,
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
@@ -110,7 +110,7 @@ enum Command {
         #[arg(long, value_name = "MINUTES", default_value_t = 60)]
         minutes: u64,
     },
-    /// What the machine holds now, to be compared with later
+    /// Snapshots of the machine's state, to find what a run leaves behind
     Leftovers {
         #[command(subcommand)]
         command: LeftoversCommand,

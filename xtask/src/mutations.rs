@@ -18,7 +18,7 @@ struct Suite {
     table: &'static str,
     /// The package of the tests, by its manifest.
     manifest: &'static str,
-    /// What is built again after a fault was planted.
+    /// The package that is rebuilt after a fault was planted.
     build: &'static [&'static str],
 }
 
@@ -46,13 +46,13 @@ const PACKAGES: [&str; 4] = ["--package", "evroc-api-suite", "--package", "evroc
 struct Mutation {
     /// Short and unique.
     name: String,
-    /// What the server does wrong with it.
+    /// The faulty behaviour of the server with it.
     about: String,
     /// Where.
     file: String,
-    /// What stands there; the first occurrence is replaced.
+    /// The text to replace; the first occurrence is replaced.
     from: String,
-    /// What stands there instead.
+    /// The replacement.
     to: String,
     /// The test that must fail.
     test: String,

@@ -1,4 +1,4 @@
-//! What is done with Kubernetes' own server for custom resources: the suite against it, and the comparison with ours.
+//! Commands that use Kubernetes' own server for custom resources: the suite against it, and the comparison with ours.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -30,7 +30,7 @@ pub struct Package {
     pub name: String,
     /// Folder from the root, as `crates/api`.
     pub dir: String,
-    /// What its manifest names, of every kind.
+    /// The dependencies in its manifest, of every kind.
     pub dependencies: Vec<Dependency>,
     /// Names of its integration-test binaries.
     pub test_binaries: Vec<String>,
@@ -93,7 +93,7 @@ fn read_files(root: &Path) -> Result<Vec<File>> {
     let mut files = Vec::new();
     for path in output.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
         let path = String::from_utf8_lossy(path).into_owned();
-        // A file that git lists may be gone (deleted, not committed) or be a link or a folder.
+        // A file that git lists may be absent (deleted, not committed) or be a link or a folder.
         let Ok(content) = std::fs::read(root.join(&path)) else { continue };
         let text = if content.contains(&0) { String::new() } else { String::from_utf8(content).unwrap_or_default() };
         files.push(File { path, text });

@@ -10,7 +10,7 @@ use crate::repo;
 /// Where the results stand.
 const RESULTS: &str = "docs/soak.md";
 
-/// Follows the commit when the tree has changes: such a row says nothing about the commit.
+/// Appended to the commit when the tree has changes: such a row is no result for the commit.
 const CHANGED: &str = "+";
 
 /// A table, by what its header begins with.

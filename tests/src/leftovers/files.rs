@@ -63,7 +63,7 @@ pub fn mounts() -> BTreeSet<String> {
         .collect()
 }
 
-/// Lines of /etc/hosts, each with the marked block that it stands in, so that the owner can be told.
+/// Lists the lines of /etc/hosts, each with the marked block that contains it, so that the owner is known.
 pub fn hosts_lines() -> BTreeSet<String> {
     lines_with_block(&fs::read_to_string("/etc/hosts").unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Whose something is: by the names that the design gives to everything an instance makes.
+//! Finds the owner of an item, by the names that the design gives to everything an instance creates.
 
 use std::path::Path;
 

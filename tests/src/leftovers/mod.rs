@@ -1,4 +1,4 @@
-//! What a run leaves behind on the machine: processes, control groups, namespaces, links, rules, mounts and files.
+//! Finds what a run leaves behind on the machine: processes, control groups, namespaces, links, rules, mounts and files.
 //!
 //! A [`Snapshot`] is taken before and one after; what is new is a leftover, and the run fails with its name. Other clouds may
 //! come and go on the same machine meanwhile: what belongs to a *foreign* instance (a registered one whose name is not a test's)
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use foreign::{Foreign, REGISTRY, link_prefix};
 
-/// What a leftover is.
+/// The class of a leftover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Class {
@@ -42,7 +42,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// What a person calls it.
+    /// Its name in reports.
     pub fn noun(self) -> &'static str {
         match self {
             Class::Process => "process",
@@ -57,7 +57,7 @@ impl Class {
     }
 }
 
-/// What the machine holds at one moment.
+/// The state of the machine at one moment.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     items: BTreeMap<Class, BTreeSet<String>>,
@@ -66,7 +66,7 @@ pub struct Snapshot {
 /// One thing that was not there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// What it is.
+    /// Its class.
     pub class: Class,
     /// Which one: a path, a name, or a process with its command line.
     pub item: String,
@@ -93,7 +93,7 @@ impl Snapshot {
         Snapshot { items }
     }
 
-    /// What this snapshot has and `before` has not, without what belongs to foreign instances.
+    /// Returns what this snapshot has and `before` has not, without what belongs to foreign instances.
     pub fn since(&self, before: &Snapshot, foreign: &Foreign) -> Vec<Leftover> {
         let nothing = BTreeSet::new();
         let mut leftovers = Vec::new();
@@ -107,7 +107,7 @@ impl Snapshot {
         leftovers
     }
 
-    /// What belongs to one instance, by name: its purge has to leave none of it.
+    /// Returns what belongs to one instance, by name: its purge has to leave none of it.
     pub fn of_instance(&self, instance: &str) -> Vec<Leftover> {
         let owner = Foreign::of(&[instance]);
         let all = self.items.iter().flat_map(|(class, items)| items.iter().map(|item| (*class, item)));

@@ -12,10 +12,10 @@ pub const RUN_VARIABLE: &str = "EVROC_TEST_RUN";
 /// The first of the uids that instances give to their roles and guests.
 const FIRST_INSTANCE_UID: u32 = 1_900_000_000;
 
-/// What programs take for "no user"; never an instance's.
+/// The uid that programs take for "no user"; never an instance's.
 const NO_UID: u32 = u32::MAX - 1;
 
-/// A process, as /proc tells of it.
+/// A process, as /proc describes it.
 #[derive(Debug, Clone)]
 pub struct Process {
     /// Its number.
@@ -80,7 +80,7 @@ pub fn all() -> Vec<Process> {
     pids.filter(|pid| !ancestors.contains(pid)).filter_map(Process::read).collect()
 }
 
-/// Every process that can be told to belong to a test run, with its command line.
+/// Lists every process that recognisably belongs to a test run, with its command line.
 pub fn list() -> BTreeSet<String> {
     let ours = all().into_iter().filter(Process::is_of_a_test);
     ours.map(|process| {

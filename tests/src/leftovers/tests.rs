@@ -1,4 +1,4 @@
-//! Each class: something is planted, found by name, and gone again.
+//! For each class: something is planted, found by name, and removed again.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

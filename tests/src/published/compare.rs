@@ -1,4 +1,4 @@
-//! What a client of one API would miss in another.
+//! Finds what a client of one API would miss in another.
 
 use std::collections::BTreeSet;
 
@@ -112,7 +112,7 @@ impl Changes {
             let key = key.as_str();
             [&JUDGED[..], &LOWER, &UPPER, &NARROWING].iter().any(|keys| keys.contains(&key))
         };
-        // Whatever else a schema says (its type, references, how lists merge) may not change at all.
+        // All other parts of a schema (its type, references, how lists merge) may not change at all.
         let keys: BTreeSet<&String> = old_map.keys().chain(new_map.keys()).filter(|key| !judged(key)).collect();
         for key in keys {
             self.changed(place, key, old.get(key), new.get(key));
@@ -129,7 +129,7 @@ impl Changes {
         }
         let required = |of: &Value| texts(&of["required"]);
         for name in required(new).difference(&required(old)) {
-            // Where there is a default, nobody has to write it.
+            // A field with a default is optional.
             if new["properties"][name].get("default").is_none() {
                 self.tell(&field(place, name), "the field is now required");
             }
@@ -182,7 +182,7 @@ impl Changes {
                         }
                     }
                     (None, Some(_)) => true,
-                    // OpenAPI 3.0 says with a boolean that a bound is exclusive.
+                    // OpenAPI 3.0 marks an exclusive bound with a boolean.
                     _ => is == Some(&Value::Bool(true)) && was != is,
                 };
                 if is_narrower {

@@ -1,7 +1,7 @@
 //! The published API beside that of the last release: what clients may rely on stays, or stands in the changelog.
 //!
 //! [`surface`] leaves of the OpenAPI documents what clients depend on, [`compare::incompatible`] names what a client of the last release
-//! would miss, [`unlisted`] takes out what the changelog tells.
+//! would miss, [`unlisted`] removes what the changelog lists.
 
 pub mod compare;
 #[cfg(test)]
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// What a line of the changelog begins with that tells of an incompatible change.
+/// The beginning of a changelog line that announces an incompatible change.
 pub const LISTED_AS: &str = "- API, incompatible: ";
 
 /// Texts for people, and what follows from the rest.
@@ -21,7 +21,7 @@ const LEFT_OUT: [&str; 7] =
 /// Schemas that are Kubernetes' own, not this API's.
 const FOREIGN: &str = "io.k8s.apimachinery.";
 
-/// What clients depend on, of the documents by their path (`apis/compute.evroclabs.net/v1alpha1`); sorted.
+/// Returns the parts that clients depend on, of the documents by their path (`apis/compute.evroclabs.net/v1alpha1`); sorted.
 pub fn surface(documents: &BTreeMap<String, Value>) -> Value {
     let of_one = |document: &Value| {
         let paths: BTreeMap<&String, Value> =

@@ -18,7 +18,7 @@ fn whole(schema: &Value) -> Value {
     surface(&BTreeMap::from([("apis/g/v1".to_owned(), document)]))
 }
 
-/// One way the second is incompatible, as the sentence says; the other way it is not.
+/// Asserts that the second is incompatible with the first, with this message, and not the other way round.
 #[test]
 fn a_narrower_api_is_incompatible_and_a_wider_one_is_not() {
     let table = [

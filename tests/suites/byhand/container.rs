@@ -38,17 +38,17 @@ impl Container {
         Ok(Container { process: Process::start(&mut command, folder.join("container.log"))?, state, name })
     }
 
-    /// What it has written so far, both streams.
+    /// Returns what it has written so far, both streams.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has written the words.
+    /// Waits until it has written the text.
     pub fn wait_for_log(&self, words: &str, within: Duration) -> Result<()> {
         self.process.wait_for(words, within)
     }
 
-    /// What the kernel says of its first process.
+    /// Returns the kernel's status of its first process.
     pub fn process_status(&self) -> Result<String> {
         let state: Value = serde_json::from_str(&run(self.runc().args(["state", &self.name]))?)?;
         let path = format!("/proc/{}/status", state["pid"]);

@@ -71,7 +71,7 @@ impl Guest {
         Ok(Guest { process, serial, monitor })
     }
 
-    /// Waits until the serial console has shown the words.
+    /// Waits until the serial console has shown the text.
     pub fn wait_for_serial(&mut self, words: &str, within: Duration) -> Result<()> {
         let mut ended = None;
         let seen = eventually(within, || {
@@ -142,11 +142,11 @@ impl Key {
         Ok(Key { private, public })
     }
 
-    /// What a command prints in the guest; tried until the guest's ssh server answers.
+    /// Returns the output of a command in the guest; retried until the guest's ssh server answers.
     pub fn ssh(&self, namespace: &Namespace, address: &str, command: &str, within: Duration) -> Result<String> {
         let key = self.private.display().to_string();
         let target = format!("evroc-user@{address}");
-        // Of these options the last three make a guest that is not there yet an error soon, and not a question.
+        // The last three options turn a guest that does not answer yet into a quick error instead of a prompt.
         let words = [
             "ssh",
             "-F",
@@ -179,13 +179,13 @@ impl Key {
     }
 }
 
-/// What a NoCloud seed tells the guest.
+/// The content of a guest's NoCloud seed.
 pub struct Seed<'a> {
     /// Another instance than the last means a first boot.
     pub instance: &'a str,
     /// The guest's name.
     pub hostname: &'a str,
-    /// Who may log in.
+    /// The keys that may log in.
     pub key: &'a Key,
 }
 

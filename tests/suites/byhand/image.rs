@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The folder of an image, built when the cache lacks it.
 pub fn folder(name: &str) -> Result<PathBuf> {
     let script = names::repository().join("images/build");
-    // What a build says, and it may take a minute, belongs on the screen.
+    // A build may take a minute: show its output.
     let output = Command::new(&script)
         .arg(name)
         .stderr(Stdio::inherit())

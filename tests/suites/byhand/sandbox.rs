@@ -1,4 +1,4 @@
-//! What a test makes on the machine, each removed when it goes out of scope: folder, network namespace, process.
+//! Things that a test creates on the machine, each removed when it goes out of scope: folder, network namespace, process.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ impl Namespace {
         command
     }
 
-    /// What a command that runs in it prints; an error when it fails.
+    /// Runs a command in it and returns its output; an error when it fails.
     pub fn output(&self, words: &[&str]) -> Result<String> {
         run(&mut self.command(words))
     }
@@ -107,12 +107,12 @@ impl Process {
         Ok(Process { child: child.with_context(|| format!("start {command:?}"))?, log })
     }
 
-    /// What it has written so far.
+    /// Returns what it has written so far.
     pub fn log(&self) -> String {
         text(&self.log)
     }
 
-    /// Waits until it has written the words.
+    /// Waits until it has written the text.
     pub fn wait_for(&self, words: &str, within: Duration) -> Result<()> {
         ensure!(eventually(within, || self.log().contains(words)), "expected `{words}`, found: {}", self.log());
         Ok(())

@@ -1,4 +1,4 @@
-//! What people type every day, with Debian's kubectl (1.20) and with the newest.
+//! Everyday commands, with Debian's kubectl (1.20) and with the newest.
 
 use evroc_testkit::IMAGE;
 
@@ -31,7 +31,7 @@ fn first_words(table: &str) -> Vec<&str> {
 }
 
 async fn a_day(kubectl: &Kubectl, is_old: bool) {
-    // What there is.
+    // Discovery.
     let kinds = kubectl.ok("api-resources").await;
     for kind in ["VirtualMachine", "Disk", "ResourceGroup", "ConfigMap", "Lease"] {
         assert!(kinds.contains(kind), "{kind}: {kinds}");

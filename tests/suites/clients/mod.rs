@@ -49,7 +49,7 @@ impl World {
         Kubectl { program: tools().join(program), kubeconfig: self.kubeconfig.clone() }
     }
 
-    /// The newest kubectl as somebody else, or at another address.
+    /// The newest kubectl with another identity, or at another address.
     fn kubectl_as(&self, path: &str, user: &Value) -> Kubectl {
         Kubectl { program: tools().join(NEWEST), kubeconfig: self.endpoint.kubeconfig(path, user) }
     }

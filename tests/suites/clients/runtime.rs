@@ -67,7 +67,7 @@ async fn a_controller_owns_finalizes_and_repairs() {
         .owns(copies.clone(), watcher::Config::default())
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), copier.clone())
         .for_each(|outcome| async {
-            // An object that has changed or gone meanwhile is looked at again.
+            // An object that was changed or deleted meanwhile is reconciled again.
             drop(outcome);
         });
     let controller = tokio::spawn(controller);
@@ -82,7 +82,7 @@ async fn a_controller_owns_finalizes_and_repairs() {
         let copy = platform.until::<ConfigMap>(name, "made", |_| true).await;
         assert_eq!(copy.metadata.owner_references.as_ref().expect("an owner")[0].kind, "Disk");
     }
-    // What somebody takes away comes back.
+    // A deleted child is created again.
     platform.delete::<ConfigMap>("b").await;
     platform.until::<ConfigMap>("b", "made again", |it| it.metadata.deletion_timestamp.is_none()).await;
     eventually("the reflector has all", || {

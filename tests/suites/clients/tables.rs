@@ -1,4 +1,4 @@
-//! What `kubectl get` prints of every kind, by default and wide: a golden file, renewed with `UPDATE=1`.
+//! The output of `kubectl get` for every kind, default and wide: a golden file, updated with `UPDATE=1`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use evroc_testkit::objects::{HasConditions, disk, guest_is_ready, service, virtu
 
 use super::{NEWEST, World};
 
-/// The columns of a line; what differs from run to run is gone.
+/// Returns the columns of a line, without what differs from run to run.
 fn line(text: &str) -> String {
     let is_age = |word: &str| {
         word.len() > 1 && word.ends_with(['s', 'm', 'h', 'd']) && word.starts_with(|it: char| it.is_ascii_digit())

@@ -18,7 +18,7 @@ fn with_token(world: &World, token: &str) -> Kubectl {
     world.kubectl_as("", &json!({"token": token}))
 }
 
-/// Old and new kubectl have words of their own for 401.
+/// Old and new kubectl print different messages for 401.
 fn is_unauthorized(said: &str) -> bool {
     said.contains("Unauthorized") || said.contains("must be logged in")
 }

@@ -92,7 +92,7 @@ async fn kubectl_works_at_a_groups_endpoint() {
     }
     for program in [OLD, NEWEST] {
         let organization = world.kubectl_at(program, "/clusters/root:acme");
-        // What is others' is not there, and neither is what an organisation cannot have.
+        // Other tenants' objects are absent, and so are kinds that an organisation cannot have.
         for (kind, shown) in
             [("resourcegroups", "resourcegroup.iam.evroclabs.net/web"), ("org", "organization.iam.evroclabs.net/acme")]
         {
@@ -124,7 +124,7 @@ async fn kubectl_works_at_a_groups_endpoint() {
         let refused = world.kubectl_at(NEWEST, path).refused("get vm").await;
         assert!(refused.contains("not found: expected root:<organisation>"), "{path}: {refused}");
     }
-    // Somebody without rights is not told which there are.
+    // A caller without permissions does not learn which exist.
     let eve = world.endpoint.certificate("eve", "strangers");
     for path in ["/clusters/root:acme:web", "/clusters/root:none"] {
         let refused = world.kubectl_as(path, &eve).refused("get vm -n default").await;

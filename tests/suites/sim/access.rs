@@ -1,4 +1,4 @@
-//! Who may do what, with the tables that the product has.
+//! Authorisation, with the product's own rules.
 
 use evroc_api::compute::{Disk, VirtualMachine};
 use evroc_api::infra::{Host, HostSpec, Machine, Replica, Volume};

@@ -1,4 +1,4 @@
-//! A delete that waits says on whom, within a second: in the object's condition Ready, and in an event.
+//! A delete that waits reports within a second what it waits for: in the object's condition Ready, and in an event.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::{all_is_well, running_vm};
 
-/// What a user waits before asking what is going on.
+/// The time after which a user asks why nothing happens.
 const SOON: Duration = Duration::from_secs(1);
 const THEIRS: &str = "example.com/backup";
 
-/// Deletes, and waits until the object says so with these words.
+/// Deletes, and waits until the object's condition contains these texts.
 async fn says<K: ApiOf + HasConditions>(
     platform: &Platform,
     name: &str,
@@ -37,7 +37,7 @@ async fn says<K: ApiOf + HasConditions>(
     assert_eq!(told.ready().0, "False");
 }
 
-/// Waits for the event that tells the same.
+/// Waits for the event with the same message.
 async fn is_in_events(platform: &Platform, kind: &str, reason: &str, word: &str) {
     let events = Api::<Event>::namespaced(platform.client_as(evroc_iam::Identity::operator()), "demo");
     eventually("an event tells it", || async {

@@ -1,4 +1,4 @@
-//! Where things go, and what is said when they cannot.
+//! Placement, and the messages when nothing fits.
 
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_api::infra::Machine;

@@ -1,9 +1,9 @@
-//! How far the product is: the one place that says it.
+//! The milestone that the product has reached: the one place that states it.
 //!
 //! To advance: set [`CURRENT`], run `make test` (or `cargo xtask test --stage build --stage suites --filter tour`), and bring the
 //! README up to date with `UPDATE=1`. A step of a later milestone that passes fails the run: then it is time.
 
-/// What has to work from a milestone on.
+/// The features that have to work from a milestone on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Milestone {
     /// The machine and the images can do what the product asks of them; shown by hand.
@@ -25,7 +25,7 @@ pub enum Milestone {
 /// The milestone that the product has reached: its steps and all earlier ones pass, the later ones do not yet.
 pub const CURRENT: Milestone = Milestone::M7;
 
-/// [`CURRENT`], or what `EVROC_TOUR_AT` says (`M4`), for trying the steps of a milestone with their full deadlines before it is reached.
+/// Returns [`CURRENT`], or the value of `EVROC_TOUR_AT` (`M4`), to try a milestone with its full deadlines before it is reached.
 pub fn current() -> Milestone {
     let tried = std::env::var("EVROC_TOUR_AT").unwrap_or_default();
     let all = [Milestone::M1, Milestone::M2, Milestone::M3, Milestone::M4, Milestone::M5, Milestone::M6, Milestone::M7];

@@ -1,10 +1,10 @@
 //! The first hour of a new user, with the clients that a user has: kubectl, curl, skopeo, ssh, `evroc`, `evrocd`.
 //!
 //! [`table`] has the steps in order, each with the milestone from which it has to pass. Steps of later milestones run too, and have to
-//! fail: so nobody forgets to advance, and no step passes by proving nothing. The lines of the README's tour are the steps with a
+//! fail: so advancing is not forgotten, and no step passes without proving anything. The lines of the README's tour are the steps with a
 //! [`step::Act::Line`]; the others look behind them. Every cloud here has a random instance name and leaves nothing behind.
 //!
-//! `UPDATE=1` writes the README's tour anew from what the lines really printed.
+//! `UPDATE=1` rewrites the README's tour from what the lines really printed.
 
 mod checks;
 mod cloud;

@@ -38,7 +38,7 @@ pub fn check_or_update(transcript: &[(String, String)], terminal: &Terminal) -> 
     Ok(())
 }
 
-/// What differs between this run and a user's, and what a reader shall see instead.
+/// The differences between this run and a user's, each with the text that the README shows.
 struct Normal {
     replacements: Vec<(String, String)>,
 }
@@ -75,7 +75,7 @@ impl Normal {
     }
 }
 
-/// Any port of this run as the one that a user gets: 6443 on an address; on a name 443, which is not said.
+/// Any port of this run as the one that a user gets: 6443 on an address; on a name 443, which is left out.
 fn usual_ports(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -122,7 +122,7 @@ fn render(transcript: &[(String, String)], normal: &Normal) -> String {
     text + "```\n"
 }
 
-/// The lines without what cargo says while it builds, which depends on what was built before.
+/// Returns the lines without cargo's progress output, which depends on what was built before.
 fn without_compiler(output: &str) -> Vec<&str> {
     let mut building = false;
     let mut lines: Vec<&str> = Vec::new();

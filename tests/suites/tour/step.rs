@@ -9,13 +9,13 @@ use evroc_tests::process::Output;
 use super::cloud::Cloud;
 use super::milestone::{self, Milestone};
 
-/// What the steps share, in their order.
+/// The state shared by the steps, which run in order.
 pub struct Tour {
     /// The cloud that the tour is about.
     pub cloud: Cloud,
-    /// What the lines of the README printed.
+    /// The output of the README's lines.
     pub transcript: Vec<(String, String)>,
-    /// What one step found out for a later one.
+    /// Values that one step stores for a later one.
     pub notes: BTreeMap<&'static str, String>,
     /// The deadline of the step that runs now.
     deadline: Instant,
@@ -27,11 +27,11 @@ pub struct Step {
     pub milestone: Milestone,
     /// How long it may take on two cores without hardware acceleration.
     pub within: Duration,
-    /// What is done.
+    /// The action.
     pub act: Act,
 }
 
-/// What a step does.
+/// The action of a step.
 pub enum Act {
     /// A line of the README's tour, and what has to be true of what it printed.
     Line(&'static str, fn(&mut Tour, &Output) -> Result<()>),
@@ -42,7 +42,7 @@ pub enum Act {
 }
 
 impl Step {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(&self) -> String {
         match &self.act {
             Act::Line(line, _) | Act::Conversation(line, _) => format!("$ {line}"),
@@ -50,7 +50,7 @@ impl Step {
         }
     }
 
-    /// Runs it; the error tells what was expected and what was found.
+    /// Runs it; the error states what was expected and what was found.
     pub fn run(&self, tour: &mut Tour, within: Duration) -> Result<()> {
         tour.deadline = Instant::now() + within;
         match &self.act {
@@ -88,7 +88,7 @@ impl Tour {
         Ok(output.stdout)
     }
 
-    /// Types a line that has to be refused, and returns what it said.
+    /// Types a line that has to be refused, and returns its output.
     pub fn refused(&self, line: &str) -> Result<String> {
         let output = self.cloud.terminal.type_line(line, self.left())?;
         ensure!(!output.ok(), "`{line}` was accepted; it printed:\n{}", output.both.trim_end());

@@ -62,7 +62,7 @@ impl Terminal {
 
     /// Types one line and waits for its end.
     pub fn type_line(&self, line: &str, within: Duration) -> Result<Output> {
-        // What the line exports is kept for the next one, as in a terminal that stays open.
+        // Variables that the line exports are kept for the next one, as in a terminal that stays open.
         let script = format!("{}\n__code=$?\nexport -p >\"$EVROC_SHELL_STATE\"\nexit $__code", line);
         process::run(&mut self.shell(&script), within)
     }

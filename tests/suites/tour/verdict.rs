@@ -1,8 +1,8 @@
-//! What a step's outcome means at the milestone that the product has reached.
+//! Judges a step's outcome at the milestone that the product has reached.
 
 use super::milestone::Milestone;
 
-/// What a step's outcome means.
+/// The judgement of a step's outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It had to pass and did.

@@ -1,4 +1,4 @@
-//! What each stage does.
+//! The actions of the stages.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,7 +17,7 @@ const SUITES: &str = "evroc-tests suites";
 
 /// The suites of the API, which run over any store.
 const API: &[&str] = &["evroc-apiserver api", "evroc-api-suite api"];
-/// What tells those suites which store, and the one that is not the default.
+/// The variable that selects the store of those suites, and the store that is not the default.
 const TEST_STORE: &str = "EVROC_TEST_STORE";
 const ETCD: &str = "etcd-3.4";
 
@@ -77,7 +77,7 @@ pub fn unit(run: &mut Run) -> Result<()> {
             run.test(&program, &[], NEED_ROOT.contains(&program.package.as_str()))?;
         }
     }
-    // What the API needs of a store, every store gives: its suites pass on both.
+    // Every store provides what the API needs: its suites pass on both.
     for api in run.programs.clone().iter().filter(|program| API.contains(&program.name.as_str())) {
         run.test_with(api, &[(TEST_STORE, ETCD)], " on etcd")?;
     }
@@ -106,7 +106,7 @@ pub fn leftovers(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// The test program that one of cargo's messages tells of.
+/// Returns the test program that one of cargo's messages reports.
 fn program(message: &Value) -> Option<Program> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

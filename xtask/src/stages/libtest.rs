@@ -1,4 +1,4 @@
-//! What the standard test harness says, as counts and names.
+//! Parses the output of the standard test harness into counts and names.
 
 use super::report::Tally;
 
@@ -34,7 +34,7 @@ pub fn unfinished(output: &str) -> Vec<&str> {
     open.filter(|name| !output.contains(&format!("test {name} ... "))).collect()
 }
 
-/// The part of the output that tells why tests failed; the end of it, when there is no such part.
+/// Returns the part of the output that explains why tests failed, or its end when there is no such part.
 pub fn reasons(output: &str, lines: usize) -> String {
     let part = output.find("\nfailures:\n").map_or(output, |at| &output[at + 1..]);
     let part = part.find("\nfailures:\n    ").map_or(part, |at| &part[..at]);

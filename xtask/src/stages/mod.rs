@@ -4,7 +4,7 @@
 //! the machine is removed.
 //!
 //! A stage does not stop the run when it fails: whoever waits for half an hour wants to know everything. What a stage prints goes to
-//! `target/test-logs/<stage>.log`; the screen shows one line per program and, for a failure, the part of the log that tells why.
+//! `target/test-logs/<stage>.log`; the screen shows one line per program and, for a failure, the part of the log that explains it.
 //! `target/test-report.json` holds the same for machines. The last line is `N passed, N failed`.
 
 mod actions;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::repo;
 
-/// What one program or check came to.
+/// The result of one program or check.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Tally {
     /// How many tests passed.

@@ -39,7 +39,7 @@ pub struct Run {
     pub filter: Option<String>,
     /// This program. Asked for once: the stage `build` may replace the file.
     pub own_program: PathBuf,
-    /// What the stage `build` made.
+    /// The programs that the stage `build` made.
     pub programs: Vec<Program>,
     temporary: PathBuf,
     stage: &'static str,
@@ -100,7 +100,7 @@ impl Run {
         logs().join("machine-before.json")
     }
 
-    /// What tests have left in the run's temporary folder.
+    /// Lists what tests have left in the run's temporary folder.
     pub fn temporary_entries(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.temporary).into_iter().flatten().flatten();
         entries.map(|entry| entry.path().display().to_string()).collect()
@@ -119,7 +119,7 @@ impl Run {
             return self.command(program);
         }
         let mut command = self.command(Path::new("sudo"));
-        // sudo drops the environment; what a test needs of it is said again.
+        // sudo drops the environment: pass on the variables that tests need.
         let kept = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "UPDATE", "RUST_LOG", "EVROC_TOUR_AT"];
         let kept = kept.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         command.arg("env").args(kept.chain(self.environment()).map(|(name, value)| format!("{name}={value}")));

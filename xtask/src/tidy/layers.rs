@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::repo::Repo;
 
-/// A crate and what it must do without, with the reason that a reader is told.
+/// A crate and the dependencies it must not have, with the reason that the finding prints.
 const DENIED: &[(&str, &[&str], &str)] = &[
     ("evroc-compute", &["evroc-network", "evroc-run"], "compute, network and run meet as API objects"),
     ("evroc-network", &["evroc-compute", "evroc-run"], "compute, network and run meet as API objects"),
@@ -18,7 +18,7 @@ const DENIED: &[(&str, &[&str], &str)] = &[
     ("evroc-vmm", &["evroc-api", "kube", "k8s-openapi"], "hypervisor drivers never see an API type"),
 ];
 
-/// What only some may depend on. Tests count too, so that no suite looks behind the API.
+/// Crates that only some crates may depend on. Tests count too, so that no suite bypasses the API.
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("evroc-store", &["evroc-apiserver", "evroc-testkit", "evrocd"], "only the API server reads or writes the store"),
     (

@@ -26,7 +26,7 @@ use crate::repo::{self, Repo};
 pub struct Finding {
     /// File, and line where there is one: `crates/api/src/lib.rs:12`.
     pub place: String,
-    /// What was expected, what was found, what to do.
+    /// The message: what was expected, what was found, what to do.
     pub message: String,
     /// Whether it fails the run.
     pub severity: Severity,

@@ -1,4 +1,4 @@
-//! What the crates may not do in their code: the kinds do no I/O; the control side starts no process and asks the kernel for nothing.
+//! Forbids calls by crate: the kinds do no I/O; the control side starts no process and asks the kernel for nothing.
 
 use super::{Finding, scrub};
 use crate::repo::Repo;

@@ -6,7 +6,7 @@ use crate::repo::Repo;
 const AIM: usize = 300;
 const LIMIT: usize = 800;
 
-/// What people read and write; data, locks, licences and golden files may be long.
+/// File types that people read and write; data, locks, licences and golden files may be long.
 const EXTENSIONS: &[&str] = &[".rs", ".sh", ".toml", ".md", ".py", ".js", ".html", ".css"];
 const EXEMPT: &[&str] = &["CHANGELOG.md"];
 

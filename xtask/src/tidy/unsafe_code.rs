@@ -1,4 +1,4 @@
-//! `unsafe` stands only where the host is touched, and every use says why it is sound.
+//! `unsafe` is allowed only in crates that touch the host, and every use explains why it is sound.
 //!
 //! clippy's `undocumented_unsafe_blocks` sees blocks and implementations of what is compiled; this sees every file.
 
@@ -29,8 +29,10 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
             // `unsafe fn` and `unsafe extern` state a duty for the caller (`# Safety` in the docs) and do nothing themselves.
             let above = &source[number.saturating_sub(COMMENT_DISTANCE)..=number];
             if !above.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety")) {
-                findings
-                    .push(Finding::error(place, "`unsafe` without a `// SAFETY:` comment that says why it is sound"));
+                findings.push(Finding::error(
+                    place,
+                    "`unsafe` without a `// SAFETY:` comment that explains why it is sound",
+                ));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Tests wait for a condition, never for time.
 //!
 //! A sleep in a test is either too short on a slow machine or too long on every other. The one sleep that is right is the pause
-//! between two looks: it stands in a loop. Where the loop is not to be seen close by, the line says so with the word `poll`.
+//! between two looks: it stands in a loop. Where the loop is not visible close by, the line contains the word `poll`.
 
 use super::{Finding, scrub};
 use crate::repo::Repo;

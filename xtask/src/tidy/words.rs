@@ -1,4 +1,4 @@
-//! What must not stand in any file: traces of the machine or the occasion at which it was written.
+//! Texts that no file may contain: traces of the machine or the occasion at which it was written.
 //!
 //! Paths and hosts are not listed here: they are asked of the machine that runs the check (the folder of the clone, its package
 //! sources), so the rule holds on every machine and this file gives nothing away.
@@ -30,7 +30,7 @@ const PHRASES: &[&str] = &[
     "co-authored-by",
 ];
 
-/// What this machine must not leave in a file.
+/// Returns texts of this machine that no file may contain.
 pub struct Traces {
     paths: Vec<String>,
     hosts: BTreeSet<String>,

@@ -23,7 +23,7 @@ pub fn qemus(tour: &Tour) -> Vec<Process> {
     let ours = |process: &Process| {
         process.command.contains("qemu-system") && (process.command.contains(&mark) || process.group.contains(&mark))
     };
-    // The parent of a guest has QEMU's arguments in its own at most in part; the program tells.
+    // The parent of a guest has QEMU's arguments in its own at most in part: compare the program.
     let is_qemu =
         |process: &Process| process.command.split(' ').next().is_some_and(|program| program.contains("qemu-system"));
     all().into_iter().filter(ours).filter(is_qemu).collect()
@@ -131,7 +131,7 @@ fn evroc_link_prefix(tour: &Tour) -> String {
     evroc_tests::leftovers::link_prefix(tour.cloud.instance())
 }
 
-/// What a process has open, and whether it may write to it.
+/// Lists what a process has open, and whether it may write to it.
 fn open_files(pid: u32) -> Result<Vec<(PathBuf, bool)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} is gone"))?.flatten() {
@@ -213,7 +213,7 @@ pub fn run_one_more(tour: &mut Tour) -> Result<()> {
         .map(drop)
 }
 
-/// What the instance holds, without what changes at every restart of a role. Network namespaces of resource groups stay; named caches too.
+/// Lists what the instance holds, without what changes at every restart of a role. Network namespaces of resource groups stay.
 fn inventory(tour: &Tour) -> Result<BTreeSet<String>> {
     let instance = tour.cloud.instance();
     let of_instance = Snapshot::take().of_instance(instance);

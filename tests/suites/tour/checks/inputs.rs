@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::tour::step::Tour;
 
-/// Applies a manifest that has to be refused, and expects all these words in what is said.
+/// Applies a manifest that has to be refused, and expects all these texts in the message.
 fn refused_with(tour: &Tour, manifest: &str, words: &[&str]) -> Result<()> {
     let said = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
     for word in words {
@@ -13,7 +13,7 @@ fn refused_with(tour: &Tour, manifest: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Applies a manifest that is accepted and cannot work, expects all these words in the condition Ready, and deletes it.
+/// Applies a manifest that is accepted and cannot work, expects all these texts in the condition Ready, and deletes it.
 fn reported_with(tour: &Tour, manifest: &str, object: &str, words: &[&str]) -> Result<()> {
     tour.shell(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
     let outcome = tour.eventually(|tour| {
@@ -28,7 +28,7 @@ fn reported_with(tour: &Tour, manifest: &str, object: &str, words: &[&str]) -> R
     outcome
 }
 
-/// A field that no kind has is named with its path; kubectl before 1.25 looks by itself and has words of its own.
+/// An unknown field is named with its path; kubectl before 1.25 validates on its own and prints its own message.
 pub fn unknown_field(tour: &mut Tour) -> Result<()> {
     let manifest = "apiVersion: compute.evroclabs.net/v1alpha1\nkind: Disk\nmetadata: {name: bad}\nspec: {diskSize: {amount: 1, unit: GB}, colour: blue}";
     let said = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
@@ -72,7 +72,7 @@ pub fn not_enough_memory(tour: &mut Tour) -> Result<()> {
     outcome
 }
 
-/// The image's user is root: the service never becomes ready and says why.
+/// The image's user is root: the service never becomes ready and reports why.
 pub fn root_container(tour: &mut Tour) -> Result<()> {
     tour.shell("skopeo copy oci:$EVROC_HELLO_IMAGE:root docker://$EVROC_REGISTRY/demo/hello:root")?;
     reported_with(tour, &service("rooted", "hello:root", 8080), "service/rooted", &["root", "USER"])
@@ -83,7 +83,7 @@ pub fn low_port(tour: &mut Tour) -> Result<()> {
     refused_with(tour, &service("low", "hello:v1", 80), &["containerPort", "1024", "80"])
 }
 
-/// An image that nobody has pushed.
+/// An image that was never pushed.
 pub fn missing_container_image(tour: &mut Tour) -> Result<()> {
     reported_with(tour, &service("absent", "hello:absent", 8080), "service/absent", &["hello:absent"])
 }

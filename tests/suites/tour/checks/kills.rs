@@ -14,7 +14,7 @@ use super::processes::{alive, kill, pids, record};
 use super::{guests, stop};
 use crate::tour::step::Tour;
 
-/// Who is killed.
+/// The processes to kill.
 const VICTIMS: &[&str] = &["supervisor", "control", "edge", "node", "the guest's shim", "the container's shim"];
 
 /// The lines of the tour that can be typed twice, with the word that has to be in what they print.
@@ -35,13 +35,13 @@ const LINES: &[(&str, &str)] = &[
     ("evrocd status", "node"),
 ];
 
-/// How long a line may take in all, retyped as often as needed: a guest that starts anew is in it.
+/// How long a line may take in all, retyped as often as needed: it includes a guest that boots again.
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// How often each has to be found and killed, so that the test cannot pass by finding nobody.
+/// How often each has to be found and killed, so that the test cannot pass without killing any.
 const LEAST_KILLS: usize = 2;
 
-/// Starts the cloud again and does what the module's header says.
+/// Starts the cloud again and does what the module's header describes.
 pub fn every_process_at_every_line(tour: &mut Tour) -> Result<()> {
     let clone = tour.cloud.terminal.clone.display().to_string();
     let make_run = format!("make -C {clone} run");

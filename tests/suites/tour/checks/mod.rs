@@ -1,4 +1,4 @@
-//! What has to be true after a line of the tour, and the looks behind the lines.
+//! Assertions after a line of the tour, and the checks behind the scenes.
 
 pub mod api;
 pub mod guests;

@@ -11,7 +11,7 @@ use crate::tour::step::Tour;
 /// The roles that have to run without any privilege.
 const UNPRIVILEGED: &[&str] = &["control", "edge"];
 
-/// What the machine remembers of the instance: ports, and who runs it.
+/// The instance's record on the machine: ports, and the user who runs it.
 pub fn record(tour: &Tour) -> Result<Value> {
     let path = format!("/var/lib/evroc-instances/{}.json", tour.cloud.instance());
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

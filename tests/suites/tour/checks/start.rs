@@ -30,7 +30,7 @@ pub fn prints_what_to_do_next(_: &mut Tour, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Keys and certificates are readable by their owner and nobody else.
+/// Keys and certificates are readable by their owner only.
 pub fn credentials_are_private(tour: &mut Tour) -> Result<()> {
     let folder = tour.cloud.terminal.home.join(".evroc").join(tour.cloud.instance());
     for name in ["kubeconfig", "id_ed25519"] {
@@ -73,7 +73,7 @@ pub fn again_without_network(tour: &mut Tour) -> Result<()> {
     Ok(())
 }
 
-/// The status tells what runs, where, and what is free.
+/// The status shows what runs, where, and what is free.
 pub fn status_tells(tour: &mut Tour, output: &Output) -> Result<()> {
     let text = output.stdout.to_lowercase();
     for expected in ["control", "edge", "node", "https://", "cpu", "memory", "disk"] {

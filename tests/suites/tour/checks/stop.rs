@@ -31,7 +31,7 @@ pub fn nothing_runs(tour: &mut Tour) -> Result<()> {
     })
 }
 
-/// What was `running: true` runs again after the next start.
+/// VMs with `running: true` run again after the next start.
 pub fn vm_comes_back(tour: &mut Tour) -> Result<()> {
     let clone = tour.cloud.terminal.clone.display().to_string();
     tour.shell(&format!("make -C {clone} run"))?;

@@ -10,7 +10,7 @@ use evroc_tests::{names, process};
 
 use super::step::Tour;
 
-/// What the README tells a new user: the packages, the clone, the start, and the tour that follows it.
+/// The commands that the README gives a new user: the packages, the clone, the start, and the tour that follows it.
 #[derive(Debug, PartialEq, Eq)]
 struct FirstLines {
     packages: String,
@@ -61,7 +61,7 @@ fn first_lines(readme: &str) -> Result<FirstLines> {
     })
 }
 
-/// A console wants a terminal, and somebody who leaves it.
+/// A console needs a terminal, and input that leaves it.
 fn typed(line: &str) -> String {
     if line.contains(" console ") {
         return format!("printf '\\035' | script --quiet --return --command '{line}' /dev/null");
