@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::authn::Identity;
+use crate::identity::Identity;
 
 /// One request.
 #[derive(Clone, Debug, Serialize)]

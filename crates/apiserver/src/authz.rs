@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::authn::Identity;
+use crate::identity::Identity;
 
 /// What a caller wants to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::authn::Identity;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::ApiError;
+use crate::identity::Identity;
 
 /// A request to a connect subresource, already authenticated and authorised (verb `get` for GET, `create` for POST).
 pub struct ConnectRequest {

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::schema::{FieldError, status};
+use crate::field_error::FieldError;
+use crate::schema::status;
 
 /// One cause of a refusal, often a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -11,11 +11,11 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::authn::Identity;
 use crate::cache::Cache;
 use crate::cache::relations::Place;
-use crate::gc::{expect, path_of, send};
+use crate::identity::Identity;
 use crate::registry::Registered;
+use crate::send::{expect, path_of, send};
 use crate::server::{ApiServer, IdentityService};
 
 /// Between looks. Objects outlive their lifetime by at most so much.

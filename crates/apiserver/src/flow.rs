@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::authn::Identity;
 use crate::error::ApiError;
+use crate::identity::Identity;
 
 /// Limits per caller.
 #[derive(Clone, Debug)]

@@ -39,17 +39,21 @@ pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
+mod builder;
 mod cache;
+mod commit;
 pub mod connect;
 mod core_kinds;
 mod discovery;
 pub mod error;
 mod expiry;
+mod field_error;
 pub mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gc;
 pub mod health;
+mod identity;
 pub mod kind;
 pub mod meta_validate;
 pub mod mount;
@@ -62,20 +66,23 @@ mod request;
 mod respond;
 pub mod schema;
 pub mod selector;
+mod send;
 pub mod serve;
 pub mod server;
 mod storage;
 pub mod table;
+mod time;
 mod verbs;
 pub mod views;
 pub mod virtual_kind;
 mod watch;
 
-pub use authn::Identity;
+pub use builder::{BuildError, Builder};
 pub use connect::{Connect, ConnectRequest};
 pub use error::ApiError;
+pub use identity::Identity;
 pub use kind::{
     ClaimKey, ClaimRefusal, CrdError, PrinterColumn, ResourceKind, ScalePaths, Scope, SharedStorage, Subresources,
 };
 pub use serve::ServeOptions;
-pub use server::{ApiServer, BuildError, Builder};
+pub use server::ApiServer;

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::authn::Identity;
 use crate::error::ApiError;
+use crate::identity::Identity;
 
 /// A question that was authenticated, authorised (verb `create`) and validated against the kind's schema.
 pub struct Question {

@@ -4,7 +4,7 @@
 use super::compare::{compare, fields_of};
 use super::set::FieldSet;
 use super::types::Ty;
-use crate::schema::error::go_json;
+use crate::field_error::go_json;
 use serde_json::Value;
 
 /// The manager that kubectl applies as on the server.

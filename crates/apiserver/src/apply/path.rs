@@ -1,6 +1,6 @@
 //! Steps of a field path, in the form that `fieldsV1` has: `f:name`, `k:{"name":"a"}`, `v:"a"`, `i:0`.
 
-use crate::schema::error::go_json;
+use crate::field_error::go_json;
 use serde_json::{Map, Value};
 
 /// One step. Two steps are the same if their text is: keys and values are written canonically.

@@ -1,34 +1,14 @@
 //! Callers by client certificate: the common name is the user, organisations are the groups, as in Kubernetes.
 
 use async_trait::async_trait;
-use x509_parser::prelude::{FromDer, Validity, X509Certificate};
 
-use super::{Authenticate, AuthnError, Identity, Peer};
+use super::peer::{Peer, Subject};
+use super::{Authenticate, AuthnError};
+use crate::identity::Identity;
 
 /// Trusts every chain that the TLS layer has verified.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CertificateAuthenticator;
-
-/// Of whom a certificate speaks, and when.
-#[derive(Debug)]
-pub(super) struct Subject {
-    identity: Identity,
-    validity: Validity,
-}
-
-impl Subject {
-    fn read(leaf: &[u8]) -> Result<Self, String> {
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|error| format!("client certificate cannot be read: {error}"))?;
-        let subject = certificate.subject();
-        let user = subject.iter_common_name().filter_map(|it| it.as_str().ok()).next().unwrap_or_default();
-        if user.is_empty() {
-            return Err("client certificate has no common name".into());
-        }
-        let groups = subject.iter_organization().filter_map(|it| it.as_str().ok());
-        Ok(Subject { identity: Identity::new(user, groups), validity: certificate.validity().clone() })
-    }
-}
 
 #[async_trait]
 impl Authenticate for CertificateAuthenticator {

@@ -51,7 +51,7 @@ pub struct HeldClaim {
     /// The revision that wrote it.
     pub revision: u64,
     /// Who holds it.
-    pub holder: crate::storage::write::Holder,
+    pub holder: crate::storage::claims::Holder,
 }
 
 /// A change of any kind, for controllers in the server.

@@ -163,5 +163,5 @@ fn fill_times(event: &mut Value) {
 }
 
 fn seconds(time: &str) -> String {
-    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), crate::verbs::time_text)
+    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), crate::time::time_text)
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{age, object, schema};
+use crate::field_error::FieldError;
 use crate::kind::ResourceKind;
 use crate::quota::count;
-use crate::schema::FieldError;
 
 pub(super) fn resource_quota() -> ResourceKind {
     let quantities = |description: &str| {

@@ -1,6 +1,7 @@
 //! What the server offers: groups, kinds, schemas, its version.
 
 mod aggregated;
+pub(crate) mod of_views;
 mod openapi;
 mod plain;
 

@@ -4,7 +4,8 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::patch;
-use crate::request::content::{self, decode_json};
+use crate::request::content;
+use crate::request::json::decode_json;
 use crate::request::protobuf;
 use crate::request::yaml::decode_yaml;
 use crate::schema::decode::is_too_deep;

@@ -4,7 +4,8 @@ use http::Method;
 
 use crate::request::options::{self, WriteOptions};
 use crate::request::{Query, RequestInfo};
-use crate::views::{self, View};
+use crate::server::enter;
+use crate::views::View;
 
 const REAL: &str = "web-x7";
 
@@ -15,7 +16,7 @@ pub(super) fn request_path(data: &[u8]) {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let query = Query::parse(query);
     check_query(&query);
-    let Some((view, inner)) = views::split(path) else { return plain(&method, path, &query) };
+    let Some((view, inner)) = enter::split(path) else { return plain(&method, path, &query) };
     assert!(inner.starts_with('/'));
     plain(&method, inner, &query);
     let Ok(info) = RequestInfo::parse(&method, inner, &query) else { return };
@@ -89,7 +90,7 @@ fn in_view(cluster: &str, info: &RequestInfo, is_namespaced: bool) {
         ..View::default()
     };
     let mut mapped = info.clone();
-    let refusal = views::rename(cluster, view, is_namespaced, &mut mapped);
+    let refusal = enter::rename(cluster, view, is_namespaced, &mut mapped);
     if refusal.is_some() {
         return;
     }

@@ -2,13 +2,9 @@
 
 use crate::cache::object::CachedObject;
 use crate::cache::relations::Place;
+use crate::meta_validate::finalizers::{FOREGROUND, ORPHAN};
 
 use super::observe::{Observed, OwnerState};
-
-/// The finalizer of an owner that waits for its dependents.
-pub(super) const FOREGROUND: &str = "foregroundDeletion";
-/// The finalizer of an owner whose dependents shall stay.
-pub(super) const ORPHAN: &str = "orphan";
 
 /// One request to the API.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,12 +20,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use act::{expect, path_of, send};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::authn::Identity;
 use crate::cache::Cache;
 use crate::cache::relations::Place;
+use crate::identity::Identity;
 use crate::server::ApiServer;
 
 /// After a failed action on an object, before it is looked at again; doubled up to [`MAX_RETRY`].

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::cache::object::{CachedObject, Owner};
 use crate::cache::relations::Place;
+use crate::meta_validate::finalizers::FOREGROUND;
 
 /// What became of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ fn owner_state(cache: &Cache, place: &Place, owner: &Owner) -> OwnerState {
     }
     match cache.kind(&found.storage).get(found.key.as_str()) {
         None => OwnerState::Gone,
-        Some(owner) if owner.is_deleting && owner.finalizers.iter().any(|it| &**it == super::decide::FOREGROUND) => {
+        Some(owner) if owner.is_deleting && owner.finalizers.iter().any(|it| &**it == FOREGROUND) => {
             OwnerState::WaitsForDependents
         }
         Some(_) => OwnerState::There,

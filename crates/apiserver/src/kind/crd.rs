@@ -1,12 +1,8 @@
 //! Kinds from CustomResourceDefinitions.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
-
-use crate::server::BuildError;
 
 use super::{PrinterColumn, ResourceKind, ScalePaths, Scope, Subresources};
 
@@ -132,34 +128,4 @@ impl ResourceKind {
         kind.selectable_fields = version.selectable_fields.into_iter().map(|it| it.json_path).collect();
         Ok(kind)
     }
-}
-
-impl ResourceKind {
-    /// The kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
-    ///
-    /// # Errors
-    /// If a file cannot be read or a definition cannot be used.
-    pub fn in_dir(dir: &Path) -> Result<Vec<Self>, BuildError> {
-        definitions_in(dir)?.iter().map(|it| Ok(Self::from_crd(it)?)).collect()
-    }
-}
-
-/// All CustomResourceDefinitions in the files of a folder, in the order of the files' names.
-fn definitions_in(dir: &Path) -> Result<Vec<Value>, BuildError> {
-    let failed = |path: &Path, problem: String| BuildError::File { path: path.display().to_string(), problem };
-    let entries = std::fs::read_dir(dir).map_err(|error| failed(dir, error.to_string()))?;
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json"))
-        .collect();
-    files.sort();
-    let mut definitions = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|error| failed(&file, error.to_string()))?;
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&text).map_err(|error| failed(&file, error.to_string()))?;
-        let is_definition = |it: &Value| it.get("kind").is_some_and(|kind| kind == "CustomResourceDefinition");
-        definitions.extend(documents.into_iter().filter(is_definition));
-    }
-    Ok(definitions)
 }

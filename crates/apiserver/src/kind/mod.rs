@@ -13,7 +13,7 @@ use serde_json::Value;
 pub use crd::CrdError;
 
 use crate::connect::Connect;
-use crate::schema::FieldError;
+use crate::field_error::FieldError;
 use crate::virtual_kind::Answer;
 
 /// Whether objects live in a namespace.

@@ -1,13 +1,14 @@
 //! Rules for `metadata`: names, labels, annotations, finalizers, owner references; with Kubernetes' messages.
 
 mod coerce;
+pub mod finalizers;
 pub mod names;
 
 #[cfg(test)]
 mod tests;
 
-use crate::schema::error::go_quote;
-use crate::schema::{FieldError, Reason};
+use crate::field_error::go_quote;
+use crate::field_error::{FieldError, Reason};
 use serde_json::{Map, Value, json};
 
 pub use coerce::{MetadataError, coerce_metadata};

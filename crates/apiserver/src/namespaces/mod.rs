@@ -16,10 +16,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::authn::Identity;
 use crate::cache::Cache;
-use crate::gc::{expect, path_of, send};
+use crate::identity::Identity;
 use crate::registry::{GroupResource, Registered};
+use crate::send::{expect, path_of, send};
 use crate::server::{ApiServer, IdentityService};
 
 /// Before a namespace whose deletion has failed is looked at again.
@@ -148,7 +148,7 @@ impl Controller {
     }
 
     async fn report(&self, name: &str, mut current: Value, remaining: &[status::Remaining]) -> Result<(), String> {
-        let now = crate::verbs::time_text(jiff::Timestamp::now());
+        let now = crate::time::time_text(jiff::Timestamp::now());
         let conditions = status::conditions(current.pointer("/status/conditions"), remaining, &now);
         if current.pointer("/status/conditions") == Some(&conditions) {
             return Ok(());

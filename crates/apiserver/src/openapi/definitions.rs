@@ -142,7 +142,7 @@ pub(super) fn of_kind(info: &KindInfo<'_>, dialect: Dialect) -> [(String, Value)
         schema = json!({"type": "object"});
     } else {
         if dialect == Dialect::V2 {
-            super::v2::simplify(&mut schema);
+            simplify(&mut schema);
         }
         embed(&mut schema, dialect);
         let properties = object(&mut schema).entry("properties").or_insert_with(|| json!({}));
@@ -215,5 +215,51 @@ fn embed(schema: &mut Value, dialect: Dialect) {
                 required.push(json!(name));
             }
         }
+    }
+}
+
+/// Takes out of a schema what v2 cannot say or kubectl misreads there.
+pub(super) fn simplify(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for key in ["allOf", "anyOf", "oneOf", "not", "default"] {
+        map.shift_remove(key);
+    }
+    let flag = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    let nullable = flag(map, "nullable");
+    let keeps_unknown = flag(map, "x-kubernetes-preserve-unknown-fields");
+    // A null is refused where a type is given, and unknown fields where properties are.
+    if nullable {
+        map.shift_remove("type");
+        map.shift_remove("nullable");
+    }
+    if nullable || keeps_unknown {
+        map.shift_remove("items");
+        map.shift_remove("properties");
+    }
+    let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
+    if (kind == "array" && !map.contains_key("items")) || (kind == "object" && keeps_unknown) {
+        map.shift_remove("type");
+    }
+    let nullable_fields: Vec<String> = map
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, schema)| schema.get("nullable") == Some(&Value::Bool(true)))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !nullable_fields.iter().any(|n| name == n));
+        if required.is_empty() {
+            map.shift_remove("required");
+        }
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(child) = map.get_mut(key) {
+            simplify(child);
+        }
+    }
+    for (_, child) in map.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        simplify(child);
     }
 }

@@ -1,6 +1,6 @@
 //! A small protobuf writer: a message is described by a table of its fields, and made from JSON.
 
-use crate::schema::error::go_json;
+use crate::field_error::go_json;
 use serde_json::Value;
 
 /// A message: which JSON key becomes which field.

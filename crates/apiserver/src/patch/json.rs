@@ -1,8 +1,7 @@
 //! The operations of a JSON patch.
 
-use super::MAX_COPIED_BYTES;
+use crate::field_error::go_json;
 use crate::schema::decode::{MAX_DEPTH, depth, is_too_deep};
-use crate::schema::error::go_json;
 use serde_json::{Map, Value};
 
 /// Whether an operation has what it needs.
@@ -228,3 +227,7 @@ fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
         _ => Err("missing value".to_string()),
     }
 }
+
+/// Kubernetes' cap on what the `copy` operations of one patch may add: a patch that copies a value into itself doubles it with
+/// each operation.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;

@@ -5,19 +5,17 @@
 mod json;
 mod merge;
 
+pub use json::MAX_COPIED_BYTES;
+
 #[cfg(test)]
 mod tests;
 
+use crate::field_error::go_quote;
 use crate::schema::decode::decode_strict;
-use crate::schema::error::go_quote;
 use serde_json::Value;
 
 /// Kubernetes' cap on the operations of a JSON patch.
 pub const MAX_OPERATIONS: usize = 10_000;
-
-/// Kubernetes' cap on what the `copy` operations of one patch may add: a patch that copies a value into itself doubles it with
-/// each operation.
-pub const MAX_COPIED_BYTES: usize = 3 << 20;
 
 /// What clients are told of a patch that does not fit the object.
 pub const UNPROCESSABLE: &str = "the server rejected our request due to an error in our request";

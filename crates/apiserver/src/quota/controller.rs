@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::{limit, names_of, storage};
-use crate::authn::Identity;
 use crate::cache::{Cache, Notice};
-use crate::gc::{expect, path_of, send};
+use crate::identity::Identity;
 use crate::registry::Registered;
+use crate::send::{expect, path_of, send};
 use crate::server::{ApiServer, IdentityService};
 
 /// Before a quota that could not be written is looked at again.

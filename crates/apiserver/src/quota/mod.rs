@@ -14,11 +14,9 @@ use serde_json::Value;
 use crate::cache::{Cache, CacheError};
 use crate::kind::ResourceKind;
 use crate::registry::{GroupResource, Registered};
+use crate::storage::claims::Ledger;
 
 pub(crate) use controller::start;
-
-/// What a create must find unchanged, and changes: the claim's name and its revision, if it is there.
-pub(crate) type Ledger = (String, Option<u64>);
 
 /// Why an object may not be created.
 pub(crate) enum QuotaError {

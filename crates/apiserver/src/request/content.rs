@@ -7,11 +7,11 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+use super::json::decode_json;
 use super::protobuf;
 use super::yaml::{decode_yaml, duplicate_keys};
 use crate::body::RequestBody;
 use crate::error::ApiError;
-use crate::schema::decode::{DecodeError, decode_strict};
 
 /// Kubernetes' limit on the body of a request.
 pub const BODY_LIMIT: usize = 3 << 20;
@@ -70,22 +70,6 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
         },
         _ => Err(ApiError::unsupported_media_type(super::negotiate::OBJECT_TYPES)),
     }
-}
-
-/// Reads JSON.
-///
-/// # Errors
-/// 400 for what cannot be read.
-pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    let (value, duplicates) = decode_strict(body).map_err(|error| {
-        let problem = match &error {
-            DecodeError::Json(cause) if cause.is_eof() => "unexpected end of JSON input".to_owned(),
-            DecodeError::Json(cause) => cause.to_string(),
-            other => other.to_string(),
-        };
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {problem}"))
-    })?;
-    Ok((value, duplicates.into_iter().map(|it| it.path).collect()))
 }
 
 /// How a body is shown in a message: at most 30 bytes, as text if it is an object, else in hexadecimal.

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub(crate) mod go_time;
+pub mod json;
 pub mod metadata;
 pub mod negotiate;
 pub mod options;
@@ -9,13 +10,14 @@ pub mod path;
 pub mod protobuf;
 pub mod query;
 pub mod token;
+pub mod view;
 pub mod yaml;
 
 use http::Method;
 
 use crate::authz::Attributes;
 use crate::error::ApiError;
-use crate::views::{Narrowed, Shown};
+use view::{Narrowed, Shown};
 
 pub use query::Query;
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::query::{FieldValidation, Query};
 use crate::error::{ApiError, Named};
-use crate::schema::FieldError;
+use crate::field_error::FieldError;
 
 /// Kubernetes' limit on the length of `fieldManager`.
 const MANAGER_BYTES: usize = 128;

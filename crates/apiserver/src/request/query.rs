@@ -71,3 +71,17 @@ impl Query {
         self.0.iter().filter(move |(it, _)| it == key).map(|(_, value)| value.as_str())
     }
 }
+
+/// A `resourceVersion` parameter.
+///
+/// # Errors
+/// 500 if it is no number, as in Kubernetes.
+pub(crate) fn revision_parameter(query: &Query) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query.text("resourceVersion") else { return Ok(None) };
+    let parsed = text.parse::<u64>().map_err(|_| {
+        ApiError::unclassified(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    });
+    parsed.map(Some)
+}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 
-use super::content::decode_json;
+use super::json::decode_json;
 use crate::error::ApiError;
 
 /// How much aliases (`*a`) of a YAML body may stand for, in scalars and brackets. With the library's million a body of 300 bytes keeps a

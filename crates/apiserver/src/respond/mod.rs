@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-use crate::authn::Identity;
 use crate::body::{self, ResponseBody};
 use crate::error::{ApiError, Named};
+use crate::identity::Identity;
 use crate::request::RequestInfo;
 use crate::request::negotiate::Encoding;
 

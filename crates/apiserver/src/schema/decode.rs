@@ -69,8 +69,8 @@ pub fn strict_error(duplicates: &[DuplicateField], unknown: &[super::UnknownFiel
 
 /// The same problems one by one: the texts of warning headers with `fieldValidation=Warn`.
 pub fn strict_warnings(duplicates: &[DuplicateField], unknown: &[super::UnknownField]) -> Vec<String> {
-    let duplicate = duplicates.iter().map(|d| format!("duplicate field {}", super::error::go_quote(&d.path)));
-    let unknown = unknown.iter().map(|u| format!("unknown field {}", super::error::go_quote(&u.path)));
+    let duplicate = duplicates.iter().map(|d| format!("duplicate field {}", crate::field_error::go_quote(&d.path)));
+    let unknown = unknown.iter().map(|u| format!("unknown field {}", crate::field_error::go_quote(&u.path)));
     duplicate.chain(unknown).collect()
 }
 

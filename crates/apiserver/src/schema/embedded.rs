@@ -1,6 +1,7 @@
 //! Embedded resources (`x-kubernetes-embedded-resource`): objects inside objects have a type and metadata of their own.
 
-use super::{FieldError, Node, UnknownField};
+use super::{Node, UnknownField};
+use crate::field_error::FieldError;
 use crate::meta_validate::{coerce_metadata, names, validate_metadata};
 use serde_json::{Map, Value};
 

@@ -1,6 +1,7 @@
 //! Lists of type set and map: no entry twice.
 
-use super::{FieldError, ListType, Node};
+use super::{ListType, Node};
+use crate::field_error::FieldError;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -65,7 +66,7 @@ fn repeated<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<usize> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut out = Vec::new();
     for (i, value) in values.enumerate() {
-        let times = seen.entry(super::error::go_json(value)).or_default();
+        let times = seen.entry(crate::field_error::go_json(value)).or_default();
         *times += 1;
         if *times == 2 {
             out.push(i);

@@ -4,7 +4,6 @@
 use serde_json::Value;
 
 pub mod decode;
-pub mod error;
 pub mod status;
 
 mod cel;
@@ -21,7 +20,7 @@ mod validate;
 
 pub use formats::is_go_duration;
 
-pub use error::{FieldError, Reason};
+pub use crate::field_error::{FieldError, Reason};
 pub use node::{ListType, MapType, Node, Type};
 
 /// A schema that cannot be compiled.

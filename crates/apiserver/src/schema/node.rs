@@ -2,6 +2,7 @@
 
 use super::SchemaError;
 use super::cel::Rule;
+use crate::field_error::shown;
 use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::Value;
@@ -294,11 +295,6 @@ fn compile_checks(
 
 fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
-}
-
-/// A place in the schema as errors name it.
-pub(super) fn shown(path: &str) -> String {
-    if path.is_empty() { "the root".to_string() } else { path.to_string() }
 }
 
 fn problem(path: &str, problem: &str) -> SchemaError {

@@ -83,7 +83,7 @@ proptest! {
 
     #[test]
     fn quoting_is_go_quoting(text in ".{0,8}") {
-        let quoted = error::go_quote(&text);
+        let quoted = crate::field_error::go_quote(&text);
         prop_assert!(quoted.starts_with('"') && quoted.ends_with('"') && !quoted.contains('\n'));
     }
 }

@@ -1,7 +1,7 @@
 //! Field errors as the `Status` object of a 422 answer.
 
 use super::FieldError;
-use super::error::go_quote;
+use crate::field_error::go_quote;
 use serde_json::{Value, json};
 
 /// `VirtualMachine.compute.evroclabs.net "x" is invalid: [a, b]`.

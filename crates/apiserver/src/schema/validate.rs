@@ -3,9 +3,10 @@
 //! An error at a value that the update does not change is dropped ("ratcheting"): an object that was valid under an older
 //! schema stays editable.
 
-use super::error::{go_float, go_quote};
 use super::node::Checks;
-use super::{FieldError, ListType, Node, Reason, Type, formats};
+use super::{ListType, Node, Type, formats};
+use crate::field_error::{FieldError, Reason};
+use crate::field_error::{go_float, go_quote};
 use serde_json::{Map, Value};
 
 /// Errors of one value, and how many checks applied to it: of several failed alternatives, the one where most
@@ -236,7 +237,7 @@ fn check_enum(value: &Value, checks: &Checks, path: &str, out: &mut Outcome) {
     let supported: Vec<String> = checks
         .allowed
         .iter()
-        .map(|v| v.as_str().map(str::to_string).unwrap_or_else(|| super::error::go_json(v)))
+        .map(|v| v.as_str().map(str::to_string).unwrap_or_else(|| crate::field_error::go_json(v)))
         .collect();
     out.errors.push(FieldError::not_supported(shown(path), value.clone(), &supported));
 }

@@ -2,8 +2,8 @@
 
 use super::SelectorError;
 use super::lexer::{Token, tokens};
+use crate::field_error::FieldError;
 use crate::meta_validate::names;
-use crate::schema::FieldError;
 use serde_json::Value;
 use std::collections::BTreeSet;
 

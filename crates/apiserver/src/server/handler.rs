@@ -1,6 +1,7 @@
 //! One request from arrival to answer: who, what, may they, do it, record it.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -8,14 +9,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::ApiServer;
+use super::shared::Shared;
+use super::{enter, probes};
 use crate::audit::AuditRecord;
-use crate::authn::{Identity, Peer};
+use crate::authn::Peer;
 use crate::authz::Decision;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::{ApiError, Named};
+use crate::identity::Identity;
 use crate::request::{Query, RequestInfo, negotiate};
-use crate::{discovery, health, respond, verbs, views};
+use crate::{discovery, respond, verbs};
 
 /// Every authenticated caller belongs to it.
 const AUTHENTICATED: &str = "system:authenticated";
@@ -30,12 +33,12 @@ struct Trail {
 
 /// Answers a request; `identity` is set for callers in this process.
 pub(super) async fn handle(
-    server: &ApiServer,
+    shared: &Arc<Shared>,
     identity: Option<Identity>,
     request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
     if identity.is_none()
-        && let Some(mount) = server.shared.mounts.iter().find(|mount| mount.takes(&request))
+        && let Some(mount) = shared.mounts.iter().find(|mount| mount.takes(&request))
     {
         return mount.answer(request).await;
     }
@@ -45,7 +48,7 @@ pub(super) async fn handle(
     let query = Query::parse(request.uri().query());
     let segments = request.uri().path().trim_matches('/').split('/').map(str::to_owned).collect::<Vec<_>>();
     if matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Some(response) = health::answer(&server.shared, &segments, &query).await
+        && let Some(response) = probes::answer(shared, &segments, &query).await
     {
         return response;
     }
@@ -59,7 +62,7 @@ pub(super) async fn handle(
         (None, None) => "unknown".to_owned(),
     };
     let mut trail = Trail::default();
-    let answering = AssertUnwindSafe(answer(server, identity, &peer, query, request, &mut trail)).catch_unwind().await;
+    let answering = AssertUnwindSafe(answer(shared, identity, &peer, query, request, &mut trail)).catch_unwind().await;
     // A fault of the server in one request does not end the connection of others.
     let answered = answering.unwrap_or_else(|_| Err(ApiError::internal("the server failed at this request")));
     let mut response = match answered {
@@ -80,7 +83,7 @@ pub(super) async fn handle(
     response.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let Trail { identity, info, reason } = trail;
     let code = response.status().as_u16();
-    server.shared.audit.record(AuditRecord {
+    shared.audit.record(AuditRecord {
         time,
         audit_id,
         user: identity,
@@ -105,7 +108,7 @@ fn text_header(headers: &HeaderMap, name: &str) -> String {
 }
 
 async fn answer(
-    server: &ApiServer,
+    shared: &Arc<Shared>,
     identity: Option<Identity>,
     peer: &Peer,
     query: Query,
@@ -114,7 +117,7 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, ApiError> {
     let mut identity = match identity {
         Some(identity) => identity,
-        None => match server.shared.authenticator.authenticate(peer, request.headers()).await {
+        None => match shared.authenticator.authenticate(peer, request.headers()).await {
             Ok(Some(identity)) => identity,
             Ok(None) => {
                 trail.reason = "no credentials were given".into();
@@ -130,13 +133,13 @@ async fn answer(
         identity.groups.push(AUTHENTICATED.into());
     }
     trail.identity = Some(identity.clone());
-    let (cluster, path) = match views::split(request.uri().path()) {
+    let (cluster, path) = match enter::split(request.uri().path()) {
         Some((cluster, path)) => (Some(cluster), path),
         None => (None, request.uri().path()),
     };
     let mut info = RequestInfo::parse(request.method(), path, &query)?;
     let no_view = match cluster {
-        Some(cluster) => views::enter(server, cluster, &mut info).await?,
+        Some(cluster) => enter::enter(shared, cluster, &mut info).await?,
         None => None,
     };
     trail.info = info.clone();
@@ -144,25 +147,25 @@ async fn answer(
         let named = Named { group: "authentication.k8s.io", resource: "users", name: "" };
         return Err(ApiError::forbidden(named, "impersonation is not supported by this server"));
     }
-    authorize(server, &identity, &info, &query, trail).await?;
+    authorize(shared, &identity, &info, &query, trail).await?;
     if let Some(refusal) = no_view {
         return Err(refusal);
     }
     // Given back when the answer begins: watches and streams do not hold it.
-    let _place = server.shared.flow.enter(&identity).await?;
+    let _place = shared.flow.enter(&identity).await?;
     if info.is_resource {
-        verbs::dispatch(server, identity, info, query, request).await
+        verbs::dispatch(shared, identity, info, query, request).await
     } else {
-        let documents = match views::split(request.uri().path()) {
-            None => &server.shared.documents,
-            Some((cluster, _)) => views::documents(server, cluster, &identity).await,
+        let documents = match enter::split(request.uri().path()) {
+            None => &shared.documents,
+            Some((cluster, _)) => enter::documents(shared, cluster, &identity).await,
         };
         discovery::answer(documents, &info, request.method(), &query, request.headers())
     }
 }
 
 async fn authorize(
-    server: &ApiServer,
+    shared: &Arc<Shared>,
     identity: &Identity,
     info: &RequestInfo,
     query: &Query,
@@ -175,7 +178,7 @@ async fn authorize(
     {
         attributes.name = name.to_owned();
     }
-    let Decision::Deny { reason } = server.shared.authorizer.authorize(identity, &attributes).await else {
+    let Decision::Deny { reason } = shared.authorizer.authorize(identity, &attributes).await else {
         return Ok(());
     };
     trail.reason = if reason.is_empty() { "not authorised".into() } else { reason.clone() };

@@ -1,45 +1,18 @@
-//! The server: what it is made of, and how one is built.
+//! The server: what all requests share, and a request from arrival to answer.
 
-mod builder;
+pub(crate) mod enter;
 mod handler;
+mod probes;
 mod service;
+pub(crate) mod shared;
 
 use std::sync::Arc;
 
-use evroc_store::Store;
-use tokio_util::sync::CancellationToken;
-
-pub use builder::{BuildError, Builder};
 pub use service::{IdentityService, NetworkService};
 
-use crate::audit::AuditSink;
-use crate::authn::{Authenticate, Identity};
-use crate::authz::Authorize;
-use crate::cache::Cache;
-use crate::discovery::Documents;
-use crate::flow::Flow;
-use crate::health::HealthCheck;
-use crate::mount::Mount;
+use crate::identity::Identity;
 use crate::registry::Registry;
-use crate::views::{ViewDocuments, Views};
-
-/// What all requests share.
-pub(crate) struct Shared {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) authenticator: Arc<dyn Authenticate>,
-    pub(crate) authorizer: Arc<dyn Authorize>,
-    pub(crate) audit: Arc<dyn AuditSink>,
-    pub(crate) documents: Documents,
-    pub(crate) flow: Flow,
-    pub(crate) views: Arc<dyn Views>,
-    pub(crate) view_documents: ViewDocuments,
-    pub(crate) mounts: Vec<Mount>,
-    pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
-    /// Cancelled when the server shall end: watches then end their streams.
-    pub(crate) stopping: CancellationToken,
-}
+use shared::Shared;
 
 /// An API server. Cheap to clone; the last clone that goes ends its background tasks.
 #[derive(Clone)]
@@ -48,20 +21,15 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Begins to describe a server.
-    pub fn builder(store: Arc<dyn Store>) -> Builder {
-        Builder::new(store)
-    }
-
     /// The API as seen by one caller in this process: a service for `kube::Client::new`. The identity stands in the
     /// service and cannot be changed by a request; authorisation and audit apply as over the network.
     pub fn service_as(&self, identity: Identity) -> IdentityService {
-        IdentityService::new(self.clone(), identity)
+        IdentityService::new(self.shared.clone(), identity)
     }
 
     /// The API for callers who authenticate themselves; requests may carry a [`crate::authn::Peer`] as an extension.
     pub fn service(&self) -> NetworkService {
-        NetworkService::new(self.clone())
+        NetworkService::new(self.shared.clone())
     }
 
     /// A `kube` client for one caller in this process.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,32 +12,33 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::Service;
 
-use super::{ApiServer, handler};
-use crate::authn::Identity;
+use super::handler;
+use super::shared::Shared;
 use crate::body::{BoxError, RequestBody, ResponseBody};
+use crate::identity::Identity;
 
 /// The API as seen by one caller in this process.
 #[derive(Clone)]
 pub struct IdentityService {
-    server: ApiServer,
+    shared: Arc<Shared>,
     identity: Identity,
 }
 
 impl IdentityService {
-    pub(super) fn new(server: ApiServer, identity: Identity) -> Self {
-        IdentityService { server, identity }
+    pub(super) fn new(shared: Arc<Shared>, identity: Identity) -> Self {
+        IdentityService { shared, identity }
     }
 }
 
 /// The API for callers who authenticate themselves.
 #[derive(Clone)]
 pub struct NetworkService {
-    server: ApiServer,
+    shared: Arc<Shared>,
 }
 
 impl NetworkService {
-    pub(super) fn new(server: ApiServer) -> Self {
-        NetworkService { server }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        NetworkService { shared }
     }
 }
 
@@ -64,8 +66,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (server, identity, request) = (self.server.clone(), self.identity.clone(), boxed(request));
-        Box::pin(async move { Ok(handler::handle(&server, Some(identity), request).await) })
+        let (shared, identity, request) = (self.shared.clone(), self.identity.clone(), boxed(request));
+        Box::pin(async move { Ok(handler::handle(&shared, Some(identity), request).await) })
     }
 }
 
@@ -83,7 +85,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (server, request) = (self.server.clone(), boxed(request));
-        Box::pin(async move { Ok(handler::handle(&server, None, request).await) })
+        let (shared, request) = (self.shared.clone(), boxed(request));
+        Box::pin(async move { Ok(handler::handle(&shared, None, request).await) })
     }
 }

@@ -3,9 +3,10 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::delete::{self, Deleted};
 use super::delete_options::DeleteOptions;
-use super::{Call, Part, Selection};
+use super::selection::{Part, Selection};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 use crate::respond::{self, shape};

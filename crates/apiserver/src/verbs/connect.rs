@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 
-use crate::authn::Identity;
 use crate::body::{RequestBody, ResponseBody};
 use crate::connect::ConnectRequest;
 use crate::error::{ApiError, Named};
+use crate::identity::Identity;
 use crate::registry::Registered;
 use crate::request::RequestInfo;
-use crate::server::ApiServer;
+use crate::server::shared::Shared;
 use crate::storage::keys::ObjectKey;
 
 pub(super) async fn connect(
-    server: &ApiServer,
+    shared: &Shared,
     registered: &Arc<Registered>,
     identity: Identity,
     info: RequestInfo,
@@ -26,7 +26,7 @@ pub(super) async fn connect(
         return Err(ApiError::method_not_allowed());
     }
     let namespace = if kind.is_namespaced() { info.namespace.clone() } else { String::new() };
-    let cache = &server.shared.cache;
+    let cache = &shared.cache;
     cache.catch_up().await?;
     let key = ObjectKey::new(&namespace, &info.name);
     let named = Named { group: &kind.group, resource: &kind.plural, name: &info.name };

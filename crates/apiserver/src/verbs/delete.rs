@@ -4,16 +4,15 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::delete_options::{DeleteOptions, Propagation};
+use super::strategy;
 use super::submit::{self, Guards, Live, Submitted};
-use super::{Call, strategy};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
+use crate::meta_validate::finalizers::{FOREGROUND, ORPHAN};
 use crate::respond;
 use crate::storage::keys::ObjectKey;
-
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
 
 /// What became of a deletion.
 pub(super) enum Deleted {

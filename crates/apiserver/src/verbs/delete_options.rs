@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::Call;
+use super::call::Call;
 use crate::error::ApiError;
+use crate::field_error::FieldError;
 use crate::request::{content, options};
-use crate::schema::FieldError;
 
 /// What becomes of the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use http::{Response, StatusCode};
 
-use super::Call;
-use super::create::decode;
+use super::call::Call;
+use super::decode::decode;
 use super::update::{self, Wanted, check_revision};
 use crate::body::ResponseBody;
 use crate::error::ApiError;

@@ -3,19 +3,21 @@
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::create::{self, Tracking, admit_fields, check_namespace, check_type, writer};
+use super::call::Call;
+use super::create::{self, Tracking};
+use super::decode::{self, admit_fields, check_namespace, check_type, writer};
 use super::submit::{self, Live};
 use super::update::{self, Wanted, check_has_revision, check_name, check_revision};
-use super::{Call, strategic, strategy};
+use super::{strategic, strategy};
 use crate::apply::{self, ApplyError};
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Cause, Named};
+use crate::field_error::FieldError;
+use crate::field_error::go_json;
 use crate::patch::{self as patches, PatchError, UNPROCESSABLE};
 use crate::request::options::{WriteOptions, invalid_patch_options};
 use crate::request::query::FieldValidation;
 use crate::request::{content, metadata, yaml};
-use crate::schema::FieldError;
-use crate::schema::error::go_json;
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
@@ -79,8 +81,8 @@ async fn change(
         let has_version = !text("apiVersion").is_empty();
         admit_fields(call, &mut object, problems(&body), options).map_err(|error| refuse_patched(error, patched))?;
         if !has_version {
-            let mut error = ApiError::internal(create::NO_API_VERSION);
-            error.causes.push(Cause { message: create::NO_API_VERSION.into(), ..Cause::default() });
+            let mut error = ApiError::internal(decode::NO_API_VERSION);
+            error.causes.push(Cause { message: decode::NO_API_VERSION.into(), ..Cause::default() });
             return Err(error);
         }
         check_namespace(call, &mut object)?;

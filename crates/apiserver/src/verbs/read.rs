@@ -7,18 +7,19 @@ use evroc_store::{KeyRange, RangeRequest, StoreError};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Call, Part, Selection};
+use super::call::Call;
+use super::selection::{Part, Selection};
 use crate::body::{self, ResponseBody};
 use crate::cache::CacheError;
 use crate::cache::kind::Page;
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
-use crate::request::Query;
+use crate::request::query::revision_parameter;
 use crate::request::token::ContinueToken;
+use crate::request::view::Shown;
 use crate::respond::{self, shape};
 use crate::storage::keys::{self, ObjectKey};
-use crate::views::Shown;
 
 /// Pieces of this size are sent while the rest of a list is still to be copied: bounds the memory of a list.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -53,20 +54,6 @@ fn expired_page(token: &ContinueToken) -> ApiError {
     );
     error.goes_on = ContinueToken { revision: None, after: token.after.clone() }.encode();
     error
-}
-
-/// A `resourceVersion` parameter.
-///
-/// # Errors
-/// 500 if it is no number, as in Kubernetes.
-pub(crate) fn revision_parameter(query: &Query) -> Result<Option<u64>, ApiError> {
-    let Some(text) = query.text("resourceVersion") else { return Ok(None) };
-    let parsed = text.parse::<u64>().map_err(|_| {
-        ApiError::unclassified(format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
-    });
-    parsed.map(Some)
 }
 
 /// One object.

@@ -3,16 +3,17 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::call::Call;
+use super::strategy;
 use super::submit::{self, Live};
 use super::update::{self, Wanted, check_revision};
-use super::{Call, strategy};
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Named};
+use crate::field_error::FieldError;
 use crate::kind::ScalePaths;
 use crate::patch;
 use crate::request::content;
 use crate::respond;
-use crate::schema::FieldError;
 
 /// Reads or writes the scale.
 pub(super) async fn scale(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {

@@ -8,10 +8,10 @@ use crate::cache::kind::{Page, PageRequest, TooOld};
 use crate::cache::object::CachedObject;
 use crate::error::ApiError;
 use crate::registry::Registered;
+use crate::request::view::Narrowed;
 use crate::request::{Query, RequestInfo, options};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::storage::keys::ObjectKey;
-use crate::views::Narrowed;
 
 /// Which part of what is selected; by default all of it, as it is now.
 #[derive(Clone, Copy, Default)]

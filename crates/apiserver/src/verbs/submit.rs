@@ -3,18 +3,20 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::call::Call;
 use super::delete_options::DeleteOptions;
-use super::{Call, create, strategy};
+use super::{decode, strategy};
+use crate::commit::{self, Outcome, Write, WriteError};
 use crate::error::{ApiError, Cause, Named};
+use crate::field_error::FieldError;
+use crate::field_error::go_number;
 use crate::kind::{ClaimKey, ClaimRefusal, ScalePaths};
 use crate::meta_validate;
-use crate::quota::{self, Ledger, QuotaError};
+use crate::quota::{self, QuotaError};
 use crate::registry::GroupResource;
-use crate::schema::FieldError;
-use crate::schema::error::go_number;
+use crate::storage::claims::{Holder, Ledger};
 use crate::storage::encoding;
 use crate::storage::keys::{self, ObjectKey};
-use crate::storage::write::{self, Holder, Outcome, Write, WriteError};
 
 /// The stored state that a write replaces.
 pub(super) struct Live {
@@ -88,7 +90,7 @@ pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: O
         return Ok(());
     }
     match sent {
-        Some(sent) => Err(create::refuse_object(sent, &errors)),
+        Some(sent) => Err(decode::refuse_object(sent, &errors)),
         None => Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors)),
     }
 }
@@ -212,7 +214,7 @@ pub(super) async fn submit(
         dry_run,
     };
     let shared = call.shared();
-    match write::commit(&*shared.store, &shared.cache, &write).await? {
+    match commit::commit(&*shared.store, &shared.cache, &write).await? {
         Outcome::Written(revision) => Ok(Submitted::Done(match encoded {
             Some(encoded) if revision > 0 => encoding::at_revision(&encoded, revision),
             Some(encoded) => without_revision(&encoded),

@@ -4,14 +4,15 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::create::{self, check_namespace, check_type, decode, writer};
+use super::call::Call;
+use super::decode::{self, check_namespace, check_type, decode, writer};
+use super::strategy;
 use super::submit::{self, Guards, Live, Submitted};
-use super::{Call, strategy};
 use crate::apply;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
+use crate::field_error::FieldError;
 use crate::request::options::WriteOptions;
-use crate::schema::FieldError;
 
 /// Attempts before a change that fits any state is given up because others were faster every time.
 const ATTEMPTS: usize = 50;
@@ -129,7 +130,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let key = call.key();
     let Wanted { mut object, is_tracked } = wanted;
     check_name(call, &object)?;
-    let is_own = create::is_of_kind(call, &object);
+    let is_own = decode::is_of_kind(call, &object);
     let is_own_version = object.get("apiVersion").is_some_and(|it| *it == registered.api_version);
     let is_typed = is_own && is_own_version && apply::fits(&registered.model, &object);
     let sent = (!is_own).then(|| object.clone());

@@ -11,9 +11,9 @@ use crate::error::ApiError;
 use crate::registry::Registered;
 use crate::request::Query;
 use crate::request::negotiate::Shape;
+use crate::request::view::Shown;
 use crate::respond::shape;
-use crate::verbs::Call;
-use crate::views::Shown;
+use crate::verbs::call::Call;
 
 /// How one watcher wants its events.
 pub(super) struct Encoder {

@@ -17,8 +17,10 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::{self, ResponseBody};
 use crate::cache::kind::TooOld;
 use crate::error::ApiError;
+use crate::request::query::revision_parameter;
 use crate::respond::{self, shape};
-use crate::verbs::{Call, Part, Selection, revision_parameter};
+use crate::verbs::call::Call;
+use crate::verbs::selection::{Part, Selection};
 
 use events::Encoder;
 use stream::Watcher;

@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::cache::change::{Change, EventType};
 use crate::cache::kind::KindCache;
 use crate::cache::object::CachedObject;
-use crate::verbs::Selection;
+use crate::verbs::selection::Selection;
 
 /// Changes taken from the history at once: bounds how long the history is locked.
 const BATCH: usize = 256;

@@ -1,8 +1,9 @@
 //! Expressions and the functions that they may call.
 
+use super::tree::{PARSER, parts, parts_mut};
 use super::{macros, meter};
 use kube_cel::KubeCelExt;
-use kube_cel::cel::common::ast::{EntryExpr, Expr, operators};
+use kube_cel::cel::common::ast::{Expr, operators};
 use kube_cel::cel::extractors::This;
 use kube_cel::cel::parser::{Expression, Parser};
 use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
@@ -112,8 +113,6 @@ const MAX_DEPTH: usize = 40;
 const MAX_BYTES: usize = 10 * 1024;
 /// What the parser gets: at most two thirds of it were used by the worst of that length.
 const PARSER_STACK: usize = 128 << 20;
-/// Its thread, whose panics are an error like any other: the library has some for what is no expression.
-pub(super) const PARSER: &str = "cel-parser";
 
 /// Parses an expression; the error is for whoever writes the schema.
 pub(super) fn parse(source: &str) -> Result<Expression, String> {
@@ -159,26 +158,6 @@ fn unsupported(expression: &Expression) -> Option<String> {
     parts(expression).into_iter().find_map(unsupported)
 }
 
-/// The expressions directly within one.
-pub(super) fn parts(expression: &Expression) -> Vec<&Expression> {
-    match &expression.expr {
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
-        Expr::Comprehension(it) => vec![&it.iter_range, &it.accu_init, &it.loop_cond, &it.loop_step, &it.result],
-        Expr::List(list) => list.elements.iter().collect(),
-        Expr::Select(select) => vec![&select.operand],
-        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
-        Expr::Struct(it) => it.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
-    }
-}
-
-fn entry_parts(entry: &EntryExpr) -> Vec<&Expression> {
-    match entry {
-        EntryExpr::StructField(field) => vec![&field.value],
-        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-    }
-}
-
 /// What the library does otherwise is written in another way: `a.?b` becomes `a[?"b"]`, because it fails on a missing field in the
 /// first form; `-a` a call, because it overflows.
 fn rewrite(expression: &mut Expression) {
@@ -190,26 +169,4 @@ fn rewrite(expression: &mut Expression) {
         }
     }
     parts_mut(expression).into_iter().for_each(rewrite);
-}
-
-/// [`parts`], to be changed.
-pub(super) fn parts_mut(expression: &mut Expression) -> Vec<&mut Expression> {
-    match &mut expression.expr {
-        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),
-        Expr::Comprehension(it) => {
-            vec![&mut it.iter_range, &mut it.accu_init, &mut it.loop_cond, &mut it.loop_step, &mut it.result]
-        }
-        Expr::List(list) => list.elements.iter_mut().collect(),
-        Expr::Select(select) => vec![&mut select.operand],
-        Expr::Map(map) => map.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
-        Expr::Struct(it) => it.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
-    }
-}
-
-fn entry_parts_mut(entry: &mut EntryExpr) -> Vec<&mut Expression> {
-    match entry {
-        EntryExpr::StructField(field) => vec![&mut field.value],
-        EntryExpr::MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
-    }
 }

@@ -3,7 +3,7 @@
 //! Two variables are one that holds a pair: `self.m.all(k, v, v > 0)` is `pairs(self.m).all(pair, pair[1] > 0)`. The inner
 //! macros are expanded before the outer ones, and every pair has a name of its own, so that none hides another.
 
-use super::expression::parts_mut;
+use super::tree::parts_mut;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;

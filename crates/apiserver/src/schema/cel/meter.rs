@@ -5,7 +5,7 @@
 //! number of steps that a turn takes. It fails once the budget of the evaluation is spent; and at a deadline, because what one step
 //! costs depends on how large the values are.
 
-use super::expression::{parts, parts_mut};
+use super::tree::{parts, parts_mut};
 use kube_cel::cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use kube_cel::cel::parser::Expression;
 use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
@@ -88,7 +88,7 @@ impl Budget {
 /// Whether this thread parses or evaluates a rule: panics are caught then.
 #[cfg(fuzzing)]
 pub(crate) fn is_running() -> bool {
-    LEFT.get().is_some() || std::thread::current().name() == Some(super::expression::PARSER)
+    LEFT.get().is_some() || std::thread::current().name() == Some(super::tree::PARSER)
 }
 
 /// The reason, if an evaluation failed because of its cost: further rules are not run then.

@@ -7,72 +7,23 @@
 mod expression;
 mod macros;
 mod meter;
+mod rules;
+mod tree;
 #[cfg(fuzzing)]
 pub(crate) use meter::is_running;
 mod value;
 
-use super::{FieldError, ListType, MapType, Node, Reason, SchemaError, Type};
-use expression::{BASE, parse};
+use super::{ListType, MapType, Node, Type};
+use crate::field_error::{FieldError, Reason};
+use expression::BASE;
 use kube_cel::cel::Value as CelValue;
 use kube_cel::cel::objects::OptionalValue;
-use meter::{Budget, Metered};
+use meter::Budget;
+use rules::{MAX_MESSAGE_BYTES, usable_message};
+pub(super) use rules::{Rule, compile_rules};
 use serde_json::Value;
 use std::sync::Arc;
 use value::to_cel;
-
-/// A compiled rule.
-#[derive(Debug)]
-pub(super) struct Rule {
-    expression: Metered,
-    text: String,
-    message: String,
-    message_expression: Option<Metered>,
-    reason: Option<Reason>,
-    field_path: String,
-    uses_old: bool,
-    optional_old: bool,
-}
-
-/// Longer evaluated messages are ignored, as in Kubernetes.
-const MAX_MESSAGE_BYTES: usize = 5 * 1024;
-
-pub(super) fn compile_rules(rules: Option<&Value>, path: &str) -> Result<Vec<Rule>, SchemaError> {
-    let mut out = Vec::new();
-    for rule in rules.and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim().to_string();
-        let source = text("rule");
-        let compile = |source: &str| {
-            parse(source).map_err(|error| SchemaError::Rule {
-                path: super::node::shown(path),
-                rule: source.to_string(),
-                problem: error,
-            })
-        };
-        let message_source = text("messageExpression");
-        let expression = compile(&source)?;
-        out.push(Rule {
-            uses_old: expression.references().has_variable("oldSelf"),
-            expression: expression.into(),
-            message: text("message"),
-            message_expression: if message_source.is_empty() { None } else { Some(compile(&message_source)?.into()) },
-            reason: match text("reason").as_str() {
-                "FieldValueForbidden" => Some(Reason::Forbidden),
-                "FieldValueRequired" => Some(Reason::Required),
-                "FieldValueDuplicate" => Some(Reason::Duplicate),
-                _ => None,
-            },
-            field_path: normalise_field_path(&text("fieldPath")),
-            optional_old: rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false),
-            text: source,
-        });
-    }
-    Ok(out)
-}
-
-/// `.spec['a.b'].c` to `spec[a.b].c`, as Kubernetes prints paths.
-fn normalise_field_path(path: &str) -> String {
-    path.strip_prefix('.').unwrap_or(path).replace("['", "[").replace("']", "]")
-}
 
 /// What is known of the old value at a place.
 #[derive(Clone, Copy)]
@@ -244,11 +195,6 @@ impl Visitor<'_> {
         self.no_answer(shown, typed, problem);
         self.budget.is_over = true;
     }
-}
-
-fn usable_message(text: &str) -> Option<String> {
-    let text = text.trim();
-    (!text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains('\n')).then(|| text.to_string())
 }
 
 /// The errors in cel-go's wording. The library's own shows values, which may be the whole object.

@@ -5,25 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use evroc_store::{Condition, Operation, Store, StoreError, Txn, TxnOutcome};
-use serde::{Deserialize, Serialize};
 
-use super::keys;
 use crate::cache::{Cache, CacheError};
 use crate::kind::ClaimKey;
-use crate::quota::Ledger;
-
-/// Who holds a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The kind.
-    pub kind: String,
-    /// Empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-    /// The uid, which decides.
-    pub uid: String,
-}
+use crate::storage::claims::{Holder, Ledger};
+use crate::storage::keys;
 
 /// What shall be written.
 pub struct Write<'a> {

@@ -8,19 +8,21 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiServer, Shared};
 use crate::audit::{AuditSink, NoAudit};
 use crate::authn::{Authenticate, CertificateAuthenticator};
 use crate::authz::{Authorize, GroupAuthorizer};
 use crate::cache::Cache;
 use crate::connect::Connect;
 use crate::discovery::Documents;
+use crate::discovery::of_views::ViewDocuments;
 use crate::flow::{Flow, FlowLimits};
 use crate::health::HealthCheck;
 use crate::kind::{CrdError, ResourceKind};
 use crate::mount::Mount;
 use crate::registry::{RegisterError, Registry};
-use crate::views::{NoViews, ViewDocuments, Views};
+use crate::server::ApiServer;
+use crate::server::shared::Shared;
+use crate::views::{NoViews, Views};
 use crate::{core_kinds, expiry, gc, namespaces, quota};
 
 /// Why a server cannot start.
@@ -70,7 +72,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    fn new(store: Arc<dyn Store>) -> Self {
         Builder {
             store,
             kinds: Vec::new(),
@@ -220,4 +222,41 @@ impl Builder {
         }
         Ok(server)
     }
+}
+
+impl ApiServer {
+    /// Begins to describe a server.
+    pub fn builder(store: Arc<dyn Store>) -> Builder {
+        Builder::new(store)
+    }
+}
+
+impl ResourceKind {
+    /// The kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a definition cannot be used.
+    pub fn in_dir(dir: &Path) -> Result<Vec<Self>, BuildError> {
+        definitions_in(dir)?.iter().map(|it| Ok(Self::from_crd(it)?)).collect()
+    }
+}
+
+/// All CustomResourceDefinitions in the files of a folder, in the order of the files' names.
+fn definitions_in(dir: &Path) -> Result<Vec<Value>, BuildError> {
+    let failed = |path: &Path, problem: String| BuildError::File { path: path.display().to_string(), problem };
+    let entries = std::fs::read_dir(dir).map_err(|error| failed(dir, error.to_string()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json"))
+        .collect();
+    files.sort();
+    let mut definitions = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).map_err(|error| failed(&file, error.to_string()))?;
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&text).map_err(|error| failed(&file, error.to_string()))?;
+        let is_definition = |it: &Value| it.get("kind").is_some_and(|kind| kind == "CustomResourceDefinition");
+        definitions.extend(documents.into_iter().filter(is_definition));
+    }
+    Ok(definitions)
 }

@@ -67,7 +67,7 @@ impl Reason {
     }
 
     /// Whether CEL rules are not run on an object with such an error.
-    pub(super) fn blocks_rules(self) -> bool {
+    pub(crate) fn blocks_rules(self) -> bool {
         matches!(
             self,
             Reason::NotSupported | Reason::Required | Reason::TooLong | Reason::TooMany | Reason::TypeInvalid
@@ -291,4 +291,9 @@ fn write_go_json_string(text: &str, out: &mut String) {
             c => out.push(c),
         }
     }
+}
+
+/// A place in the schema as errors name it.
+pub(crate) fn shown(path: &str) -> String {
+    if path.is_empty() { "the root".to_string() } else { path.to_string() }
 }
