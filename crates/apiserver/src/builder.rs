@@ -8,22 +8,23 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{AuditSink, NoAudit};
-use crate::authn::{Authenticate, CertificateAuthenticator};
-use crate::authz::{Authorize, GroupAuthorizer};
-use crate::cache::Cache;
-use crate::connect::Connect;
-use crate::discovery::Documents;
-use crate::discovery::of_views::ViewDocuments;
-use crate::flow::{Flow, FlowLimits};
-use crate::health::HealthCheck;
-use crate::kind::{CrdError, ResourceKind};
-use crate::mount::Mount;
-use crate::registry::{RegisterError, Registry};
-use crate::server::ApiServer;
-use crate::server::shared::Shared;
-use crate::views::{NoViews, Views};
-use crate::{core_kinds, expiry, gc, namespaces, quota};
+use crate::background::{expiry, gc, namespaces, quota};
+use crate::core_kinds;
+use crate::http::audit::{AuditSink, NoAudit};
+use crate::http::authn::{Authenticate, CertificateAuthenticator};
+use crate::http::authz::{Authorize, GroupAuthorizer};
+use crate::http::discovery::Documents;
+use crate::http::discovery::of_views::ViewDocuments;
+use crate::http::flow::{Flow, FlowLimits};
+use crate::http::health::HealthCheck;
+use crate::http::mount::Mount;
+use crate::http::server::ApiServer;
+use crate::http::server::shared::Shared;
+use crate::http::views::{NoViews, Views};
+use crate::object::connect::Connect;
+use crate::object::kind::{CrdError, ResourceKind};
+use crate::object::registry::{RegisterError, Registry};
+use crate::state::cache::Cache;
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]

@@ -4,6 +4,10 @@
 //! (may they), then a verb of `verbs` or a document of `discovery`; [`audit`] records the outcome. Reads are answered
 //! from `cache`, which one watch of the whole store feeds; writes are transactions of the store (`storage`).
 //!
+//! The modules stand on four floors, and a file imports from its own floor or from lower ones:
+//! `object` (what an object is, pure) → `state` (store and cache) → `http` (requests) → `background` (the server's own
+//! controllers). Above them stand `core_kinds`, `fuzzing` and, on top of all, `builder`.
+//!
 //! ```no_run
 //! # async fn example(store: std::sync::Arc<dyn evroc_store::Store>, tls: std::sync::Arc<rustls::ServerConfig>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
@@ -34,55 +38,25 @@
 //! Invariants: only this crate touches the store; an object is encoded once, whoever reads it; decisions are made on the
 //! normalised request only; controllers of this crate (`gc`, `namespaces`) write through the API like everybody else.
 
-pub mod apply;
-pub mod audit;
-pub mod authn;
-pub mod authz;
-pub mod body;
+mod background;
 mod builder;
-mod cache;
-mod commit;
-pub mod connect;
 mod core_kinds;
-mod discovery;
-pub mod error;
-mod expiry;
-mod field_error;
-pub mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod gc;
-pub mod health;
-mod identity;
-pub mod kind;
-pub mod meta_validate;
-pub mod mount;
-mod namespaces;
-pub mod openapi;
-pub mod patch;
-mod quota;
-pub mod registry;
-mod request;
-mod respond;
-pub mod schema;
-pub mod selector;
-mod send;
-pub mod serve;
-pub mod server;
-mod storage;
-pub mod table;
-mod time;
-mod verbs;
-pub mod views;
-pub mod virtual_kind;
-mod watch;
+mod http;
+mod object;
+mod state;
 
 pub use builder::{BuildError, Builder};
-pub use connect::{Connect, ConnectRequest};
-pub use error::ApiError;
-pub use identity::Identity;
-pub use kind::{
+pub use http::serve::ServeOptions;
+pub use http::server::ApiServer;
+pub use http::{audit, authn, authz, flow, health, mount, serve, server, views};
+pub use object::connect::{Connect, ConnectRequest};
+pub use object::error::ApiError;
+pub use object::identity::Identity;
+pub use object::kind::{
     ClaimKey, ClaimRefusal, CrdError, PrinterColumn, ResourceKind, ScalePaths, Scope, SharedStorage, Subresources,
 };
-pub use serve::ServeOptions;
-pub use server::ApiServer;
+pub use object::{
+    apply, body, connect, error, kind, meta_validate, openapi, patch, registry, schema, selector, table, virtual_kind,
+};

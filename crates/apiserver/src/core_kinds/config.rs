@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{age, column, schema, string, string_map};
-use crate::field_error::FieldError;
-use crate::kind::ResourceKind;
+use crate::object::field_error::FieldError;
+use crate::object::kind::ResourceKind;
 
 /// Kubernetes' limit on the data of one ConfigMap or Secret.
 const DATA_LIMIT: usize = 1 << 20;

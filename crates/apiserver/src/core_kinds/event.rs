@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{column, micro_time, object, object_reference, schema, string};
-use crate::kind::{PrinterColumn, ResourceKind, SharedStorage};
+use crate::object::kind::{PrinterColumn, ResourceKind, SharedStorage};
 
 /// How long an event is kept after its last change, as in Kubernetes.
 const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -163,5 +163,5 @@ fn fill_times(event: &mut Value) {
 }
 
 fn seconds(time: &str) -> String {
-    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), crate::time::time_text)
+    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), crate::object::time::time_text)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{age, column, micro_time, object, schema, string};
-use crate::kind::ResourceKind;
+use crate::object::kind::ResourceKind;
 
 pub(super) fn lease() -> ResourceKind {
     let mut kind = ResourceKind::new(

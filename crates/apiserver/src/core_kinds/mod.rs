@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::authz::Authorize;
-use crate::kind::{PrinterColumn, ResourceKind};
+use crate::http::authz::Authorize;
+use crate::object::kind::{PrinterColumn, ResourceKind};
 
 /// All of them.
 pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {

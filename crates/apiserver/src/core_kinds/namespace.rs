@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{age, column, object, schema, string};
-use crate::field_error::FieldError;
-use crate::kind::{ResourceKind, Scope, Subresources};
+use crate::object::field_error::FieldError;
+use crate::object::kind::{ResourceKind, Scope, Subresources};
 
 pub(super) fn namespace() -> ResourceKind {
     let condition = object(

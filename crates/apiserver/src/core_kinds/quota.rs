@@ -1,13 +1,13 @@
-//! ResourceQuota: limits on the number of objects; see [`crate::quota`].
+//! ResourceQuota: limits on the number of objects; see [`crate::state::quota`].
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{age, object, schema};
-use crate::field_error::FieldError;
-use crate::kind::ResourceKind;
-use crate::quota::count;
+use crate::object::field_error::FieldError;
+use crate::object::kind::ResourceKind;
+use crate::state::quota::count;
 
 pub(super) fn resource_quota() -> ResourceKind {
     let quantities = |description: &str| {

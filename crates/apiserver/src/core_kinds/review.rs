@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{object, schema, string};
-use crate::authz::{Attributes, Authorize, Decision};
-use crate::error::ApiError;
-use crate::kind::{ResourceKind, Scope};
-use crate::virtual_kind::{Answer, Question};
+use crate::http::authz::{Attributes, Authorize, Decision};
+use crate::object::error::ApiError;
+use crate::object::kind::{ResourceKind, Scope};
+use crate::object::virtual_kind::{Answer, Question};
 
 fn question(group: &str, kind: &str, plural: &str, schema: Value, answer: Arc<dyn Answer>) -> ResourceKind {
     let mut kind = ResourceKind::new(group, "v1", kind, plural, schema);

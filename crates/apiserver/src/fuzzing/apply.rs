@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::apply::{ApplyError, FieldSet, Writer, server_side_apply, track_update};
-use crate::request::metadata;
-use crate::schema::Model;
-use crate::schema::decode::{decode_strict, is_too_deep};
+use crate::http::request::metadata;
+use crate::object::apply::{ApplyError, FieldSet, Writer, server_side_apply, track_update};
+use crate::object::schema::Model;
+use crate::object::schema::decode::{decode_strict, is_too_deep};
 
 /// More writes than these find nothing that fewer do not.
 const MOST_WRITES: usize = 8;

@@ -3,12 +3,12 @@
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::patch;
-use crate::request::content;
-use crate::request::json::decode_json;
-use crate::request::protobuf;
-use crate::request::yaml::decode_yaml;
-use crate::schema::decode::is_too_deep;
+use crate::http::request::content;
+use crate::http::request::json::decode_json;
+use crate::http::request::protobuf;
+use crate::http::request::yaml::decode_yaml;
+use crate::object::patch;
+use crate::object::schema::decode::is_too_deep;
 
 /// As written in JSON, in bytes.
 fn longest_key(value: &Value) -> usize {

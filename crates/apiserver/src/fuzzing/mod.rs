@@ -14,7 +14,7 @@ mod tokens;
 
 use serde_json::Value;
 
-use crate::schema::decode::decode_strict;
+use crate::object::schema::decode::decode_strict;
 
 /// A target: its name, which is that of its folder in the corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -46,7 +46,7 @@ pub fn run(name: &str, data: &[u8]) {
 pub fn start() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !crate::schema::is_rule_running() {
+        if !crate::object::schema::is_rule_running() {
             hook(info);
         }
     }));

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::{first_line, object};
-use crate::patch::{MAX_COPIED_BYTES, PatchError, apply_json_patch, apply_merge_patch};
-use crate::schema::decode::{decode_strict, is_too_deep, normalise_numbers};
+use crate::object::patch::{MAX_COPIED_BYTES, PatchError, apply_json_patch, apply_merge_patch};
+use crate::object::schema::decode::{decode_strict, is_too_deep, normalise_numbers};
 
 pub(super) fn json_patch(data: &[u8]) {
     let (first, body) = first_line(data);

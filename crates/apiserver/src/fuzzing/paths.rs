@@ -2,10 +2,10 @@
 
 use http::Method;
 
-use crate::request::options::{self, WriteOptions};
-use crate::request::{Query, RequestInfo};
-use crate::server::enter;
-use crate::views::View;
+use crate::http::request::options::{self, WriteOptions};
+use crate::http::request::{Query, RequestInfo};
+use crate::http::server::enter;
+use crate::http::views::View;
 
 const REAL: &str = "web-x7";
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{first_line, object};
-use crate::schema::Model;
+use crate::object::schema::Model;
 
 /// The limit of the evaluation (two seconds), and that of one step that it is in.
 const LONGEST: Duration = Duration::from_secs(8);

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::meta_validate::names;
-use crate::selector::{FieldSelector, LabelSelector, Operator, field_text};
+use crate::object::meta_validate::names;
+use crate::object::selector::{FieldSelector, LabelSelector, Operator, field_text};
 
 pub(super) fn label_selector(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -27,7 +27,7 @@ pub(super) fn label_selector(data: &[u8]) {
         assert_eq!(matches, each, "all requirements, and nothing else: {printed:?} {labels:?}");
         for it in requirements {
             if let Some(opposite) = opposite(it.operator) {
-                let text = crate::selector::Requirement { operator: opposite, ..it.clone() }.to_string();
+                let text = crate::object::selector::Requirement { operator: opposite, ..it.clone() }.to_string();
                 let other = LabelSelector::parse(&text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
                 let this = LabelSelector::parse(&it.to_string()).unwrap();
                 assert_ne!(this.matches(value_of), other.matches(value_of), "{it} and {text}: {labels:?}");

@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn a_json_patch_makes_any_object_of_any_other(from in object(), to in object()) {
         let patch = serde_json::to_vec(&json_patch::diff(&from, &to)).unwrap();
-        prop_assert_eq!(crate::patch::apply_json_patch(&from, &patch).unwrap(), to);
+        prop_assert_eq!(crate::object::patch::apply_json_patch(&from, &patch).unwrap(), to);
     }
 
     #[test]

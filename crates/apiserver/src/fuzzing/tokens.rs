@@ -1,8 +1,8 @@
 //! Tokens of lists. First line: a token as a client could send it; what follows: the key where a list ended.
 
 use super::first_line;
-use crate::request::token::ContinueToken;
-use crate::storage::keys::ObjectKey;
+use crate::http::request::token::ContinueToken;
+use crate::state::storage::keys::ObjectKey;
 
 pub(super) fn continue_token(data: &[u8]) {
     let (first, rest) = first_line(data);

@@ -1,0 +1,16 @@
+//! The third floor: a request from the connection to the answer.
+
+pub mod audit;
+pub mod authn;
+pub mod authz;
+pub(crate) mod discovery;
+pub mod flow;
+pub mod health;
+pub mod mount;
+pub(crate) mod request;
+pub(crate) mod respond;
+pub mod serve;
+pub mod server;
+pub(crate) mod verbs;
+pub mod views;
+pub(crate) mod watch;

@@ -1,0 +1,66 @@
+//! Other HTTP services on the same listener: a registry, a console, an issuer. They see the [`crate::http::authn::Peer`] and
+//! decide on access by themselves.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tower::{Service, ServiceExt};
+
+use crate::object::body::{BoxError, RequestBody, ResponseBody};
+
+type Answering = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
+
+/// A service that takes over a part of the names and paths.
+#[derive(Clone)]
+pub struct Mount {
+    host_prefix: String,
+    path_prefix: String,
+    service: Arc<dyn Fn(Request<RequestBody>) -> Answering + Send + Sync>,
+}
+
+impl Mount {
+    /// Takes requests whose `Host` begins with `host_prefix` (`registry.`; empty for any) and whose path is
+    /// `path_prefix` or below it (`/v2`; `/` for any). The service may be an `axum::Router`.
+    pub fn new<S, B>(host_prefix: &str, path_prefix: &str, service: S) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let service = Arc::new(move |request: Request<RequestBody>| -> Answering {
+            let answering = service.clone().oneshot(request);
+            // A combinator and not an async block: the compiler cannot prove the block to be Send for any lifetime.
+            Box::pin(answering.map(|answered| match answered {
+                Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+                Err(never) => match never {},
+            }))
+        });
+        Mount { host_prefix: host_prefix.to_ascii_lowercase(), path_prefix: path_prefix.into(), service }
+    }
+
+    /// Lets the service answer.
+    pub(crate) fn answer(&self, request: Request<RequestBody>) -> Answering {
+        (self.service)(request)
+    }
+
+    /// Whether a request is for this service.
+    pub(crate) fn takes<B>(&self, request: &Request<B>) -> bool {
+        let host = request
+            .uri()
+            .host()
+            .or_else(|| request.headers().get(http::header::HOST).and_then(|it| it.to_str().ok()))
+            .unwrap_or_default();
+        let path = request.uri().path();
+        let prefix = self.path_prefix.trim_end_matches('/');
+        host.to_ascii_lowercase().starts_with(&self.host_prefix)
+            && path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}

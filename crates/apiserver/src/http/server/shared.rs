@@ -1,0 +1,36 @@
+//! What all requests share: the store, the cache, the registry and what the builder was given.
+
+use std::sync::Arc;
+
+use evroc_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::audit::AuditSink;
+use crate::http::authn::Authenticate;
+use crate::http::authz::Authorize;
+use crate::http::discovery::Documents;
+use crate::http::discovery::of_views::ViewDocuments;
+use crate::http::flow::Flow;
+use crate::http::health::HealthCheck;
+use crate::http::mount::Mount;
+use crate::http::views::Views;
+use crate::object::registry::Registry;
+use crate::state::cache::Cache;
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) authenticator: Arc<dyn Authenticate>,
+    pub(crate) authorizer: Arc<dyn Authorize>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) documents: Documents,
+    pub(crate) flow: Flow,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) view_documents: ViewDocuments,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
+    /// Cancelled when the server shall end: watches then end their streams.
+    pub(crate) stopping: CancellationToken,
+}

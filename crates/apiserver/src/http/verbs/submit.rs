@@ -1,0 +1,265 @@
+//! From a prepared object to the store: validation, the namespace's state, claims, the transaction.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::call::Call;
+use super::delete_options::DeleteOptions;
+use super::{decode, strategy};
+use crate::object::error::{ApiError, Cause, Named};
+use crate::object::field_error::FieldError;
+use crate::object::field_error::go_number;
+use crate::object::kind::{ClaimKey, ClaimRefusal, ScalePaths};
+use crate::object::meta_validate;
+use crate::object::registry::GroupResource;
+use crate::state::commit::{self, Outcome, Write, WriteError};
+use crate::state::quota::{self, QuotaError};
+use crate::state::storage::claims::{Holder, Ledger};
+use crate::state::storage::encoding;
+use crate::state::storage::keys::{self, ObjectKey};
+
+/// The stored state that a write replaces.
+pub(super) struct Live {
+    /// In this kind's form.
+    pub(super) object: Value,
+    /// The revision that wrote it.
+    pub(super) revision: u64,
+}
+
+/// What became of a write.
+pub(super) enum Submitted {
+    /// Done (or, in a dry run, would have been): what the client gets.
+    Done(Bytes),
+    /// The object is not what it was; look at it again.
+    ObjectChanged,
+    /// The namespace or its quota is not what it was; look at it again.
+    NamespaceChanged,
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::Cache(error) => error.into(),
+        }
+    }
+}
+
+/// The stored state of an object.
+pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
+    let cached = call.shared().cache.kind(&call.registered.storage).get(key.as_str())?;
+    if !call.is_shown(&cached) {
+        return None;
+    }
+    let stored = cached.parse();
+    let object = match &call.registered.kind.shared_storage {
+        None => stored,
+        Some(shared) => (shared.from_stored)(&stored),
+    };
+    Some(Live { object, revision: cached.revision })
+}
+
+/// All that is wrong with an object; `sent` is what it was made from, where that says that it is of another kind.
+pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    let registered = &call.registered;
+    let mut errors: Vec<FieldError> = meta_validate::validate_metadata(object, old, registered.kind.is_namespaced());
+    if old.is_some() {
+        // Kubernetes looks at an update twice and at the new metadata once more; clients see each cause as often.
+        errors.extend(errors.clone());
+        errors.extend(meta_validate::validate_metadata(object, None, registered.kind.is_namespaced()));
+    }
+    let mut of_schema = registered.model.validate_after(object, old, &errors);
+    if call.info.subresource == "status" {
+        // Validated as a document of its own: the text names the place in there, the field the place in the object.
+        for error in &mut of_schema {
+            if error.path.starts_with("status.")
+                && let Some(rest) = error.detail.strip_prefix("status.")
+            {
+                error.detail = rest.to_owned();
+            }
+        }
+    }
+    errors.extend(of_schema);
+    errors.extend(registered.kind.subresources.scale.iter().flat_map(|paths| scale_errors(object, paths)));
+    if let Some(validate) = &registered.kind.validate
+        && errors.is_empty()
+    {
+        errors.extend(validate(object, old));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    match sent {
+        Some(sent) => Err(decode::refuse_object(sent, &errors)),
+        None => Err(ApiError::invalid(call.named_kind(strategy::metadata_text(object, "name")), &errors)),
+    }
+}
+
+/// What the scale subresource shows must be whole numbers, whatever the schema says.
+fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for path in [&paths.spec_replicas_path, &paths.status_replicas_path] {
+        let found = path.split('.').filter(|it| !it.is_empty()).try_fold(object, |at, part| at.get(part));
+        let mut refuse = |value: i64, why: String| errors.push(FieldError::invalid(path, value.into(), why));
+        match found.map(|it| (it, it.as_i64())) {
+            None => {}
+            Some((_, Some(count))) if count < 0 => refuse(count, "should be a non-negative integer".into()),
+            Some((_, Some(count))) if count > i64::from(i32::MAX) => {
+                refuse(count, format!("should be less than or equal to {}", i32::MAX));
+            }
+            Some((_, Some(_))) => {}
+            Some((other, None)) => {
+                let (text, of) = match other {
+                    Value::String(text) => (text.clone(), "string"),
+                    Value::Bool(_) => (other.to_string(), "bool"),
+                    Value::Number(number) => (go_number(number), "float64"),
+                    Value::Null => ("<nil>".to_owned(), "<nil>"),
+                    Value::Array(_) => (other.to_string(), "[]interface {}"),
+                    Value::Object(_) => (other.to_string(), "map[string]interface {}"),
+                };
+                refuse(0, format!("{path} accessor error: {text} is of the type {of}, expected int64"));
+            }
+        }
+    }
+    errors
+}
+
+/// The namespace's key and revision, if it exists and accepts new objects.
+fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiError> {
+    if !call.registered.kind.is_namespaced() || call.shared().registry.find("", "v1", "namespaces").is_none() {
+        return Ok(None);
+    }
+    let storage = GroupResource { group: String::new(), resource: "namespaces".into() };
+    let namespace = &call.info.namespace;
+    let key = ObjectKey::new("", namespace);
+    let Some(found) = call.shared().cache.kind(&storage).get(key.as_str()) else {
+        let name = call.info.shown_namespace();
+        return Err(ApiError::not_found(Named { group: "", resource: "namespaces", name }));
+    };
+    if found.is_deleting {
+        let namespace = call.info.shown_namespace();
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut error = ApiError::forbidden(call.named(name), why);
+        error.causes.push(Cause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".into(),
+        });
+        return Err(error);
+    }
+    Ok(Some((keys::object(&storage, &key), found.revision)))
+}
+
+/// What a create depends on beside its own name.
+#[derive(Default)]
+pub(super) struct Guards {
+    namespace: Option<(Bytes, u64)>,
+    ledger: Option<Ledger>,
+}
+
+/// The state of the namespace and of its quotas that a create depends on.
+pub(super) async fn guards(call: &Call, name: &str) -> Result<Guards, ApiError> {
+    let namespace = namespace_guard(call, name)?;
+    let found = quota::check(&call.shared().cache, &call.registered, call.key_of(name).namespace()).await;
+    match found {
+        Ok(ledger) => Ok(Guards { namespace, ledger }),
+        Err(QuotaError::Exceeded(why)) => Err(ApiError::forbidden(call.named(name), why)),
+        Err(QuotaError::Cache(error)) => Err(error.into()),
+    }
+}
+
+/// Writes an object (`None` removes it) in place of `live`.
+pub(super) async fn submit(
+    call: &Call,
+    key: &ObjectKey,
+    live: Option<&Live>,
+    object: Option<&Value>,
+    guards: Guards,
+) -> Result<Submitted, ApiError> {
+    let registered = &call.registered;
+    let kind = &registered.kind;
+    let dry_run = is_dry_run(call);
+    if let Some((narrowed, object)) = call.info.narrowed.as_ref().zip(object)
+        && !narrowed.takes(object)
+    {
+        return Err(ApiError::forbidden(call.named(key.name()), narrowed.refusal(object)));
+    }
+    let subject = object.or(live.map(|it| &it.object)).unwrap_or(&Value::Null);
+    let holder = Holder {
+        kind: kind.kind.clone(),
+        namespace: key.namespace().into(),
+        name: key.name().into(),
+        uid: strategy::metadata_text(subject, "uid").into(),
+    };
+    let claims_of = |object: Option<&Value>| -> Vec<ClaimKey> {
+        kind.claims.as_ref().zip(object).map(|(claims, object)| claims(object)).unwrap_or_default()
+    };
+    let encoded = object.map(|object| match &kind.shared_storage {
+        None => encoding::encode(object),
+        Some(shared) => encoding::encode(&(shared.to_stored)(object)),
+    });
+    let cache = &call.shared().cache;
+    let ended = live.filter(|_| object.is_none() && quota::is_quota(kind));
+    let closed = ended.map(|live| quota::ledgers_of(cache, &live.object)).unwrap_or_default();
+    let write = Write {
+        key: keys::object(&registered.storage, key),
+        expected: live.map(|it| it.revision),
+        value: encoded.clone(),
+        namespace: guards.namespace,
+        ledger: guards.ledger,
+        closed_ledgers: &closed,
+        claims: &claims_of(object),
+        released: &claims_of(live.map(|it| &it.object)),
+        holder: &holder,
+        dry_run,
+    };
+    let shared = call.shared();
+    match commit::commit(&*shared.store, &shared.cache, &write).await? {
+        Outcome::Written(revision) => Ok(Submitted::Done(match encoded {
+            Some(encoded) if revision > 0 => encoding::at_revision(&encoded, revision),
+            Some(encoded) => without_revision(&encoded),
+            None => Bytes::new(),
+        })),
+        Outcome::ObjectChanged => Ok(Submitted::ObjectChanged),
+        Outcome::NamespaceChanged => Ok(Submitted::NamespaceChanged),
+        Outcome::Held { claim, by } => Err(held(call, key, &claim, &by)),
+    }
+}
+
+/// Parameters were checked when the request was read.
+fn is_dry_run(call: &Call) -> bool {
+    match call.info.verb {
+        "delete" | "deletecollection" => DeleteOptions::read(call).is_ok_and(|options| options.dry_run),
+        _ => call.query.text("dryRun").is_some(),
+    }
+}
+
+/// The form of an object that was only tried.
+fn without_revision(encoded: &[u8]) -> Bytes {
+    let mut object: Value = serde_json::from_slice(encoded).unwrap_or_default();
+    strategy::metadata_mut(&mut object).shift_remove("resourceVersion");
+    serde_json::to_vec(&object).unwrap_or_default().into()
+}
+
+fn held(call: &Call, key: &ObjectKey, claim: &ClaimKey, by: &Holder) -> ApiError {
+    let is_elsewhere = !by.namespace.is_empty() && by.namespace != call.info.namespace;
+    let holder = match by.namespace.as_str() {
+        "" => format!("{} {:?}", by.kind, by.name),
+        // A view tells of nothing but its own namespace.
+        _ if is_elsewhere && call.info.view.is_some() => format!("a {} in another namespace", by.kind),
+        namespace if is_elsewhere => format!("{} {:?} in namespace {namespace:?}", by.kind, by.name),
+        _ => format!("{} {:?} in namespace {:?}", by.kind, by.name, call.info.shown_namespace()),
+    };
+    let why = format!("{} is in use by {holder}", claim.what);
+    match claim.refusal {
+        ClaimRefusal::Invalid => {
+            let error = FieldError::forbidden(&claim.field, why);
+            ApiError::invalid(call.named_kind(key.name()), &[error])
+        }
+        ClaimRefusal::Conflict => {
+            let mut error = ApiError::conflict(call.named(key.name()), format!("{}: {why}", claim.field));
+            error.causes.push(Cause { reason: "FieldValueForbidden".into(), message: why, field: claim.field.clone() });
+            error
+        }
+    }
+}

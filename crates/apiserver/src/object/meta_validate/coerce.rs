@@ -1,0 +1,201 @@
+//! `metadata` brought into the form that Kubernetes' ObjectMeta has: unknown fields dropped, wrong types refused.
+
+use crate::object::schema::UnknownField;
+use serde_json::{Map, Value};
+
+/// `metadata` of a wrong form: HTTP 400. The text is Kubernetes' own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// A value of a wrong type.
+    #[error("json: cannot unmarshal {found} into Go struct field ObjectMeta.{field} of type {expected}")]
+    Type {
+        /// The JSON type found.
+        found: &'static str,
+        /// The field, below `metadata`.
+        field: String,
+        /// The type wanted.
+        expected: &'static str,
+    },
+    /// A text that is not a time.
+    #[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0:?} as \"2006\"")]
+    Time(String),
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Integer,
+    Bool,
+    Time,
+    Any,
+    Texts,
+    TextMap,
+    Structs(&'static [(&'static str, Form)]),
+}
+
+const OWNER: &[(&str, Form)] = &[
+    ("apiVersion", Form::Text),
+    ("kind", Form::Text),
+    ("name", Form::Text),
+    ("uid", Form::Text),
+    ("controller", Form::Bool),
+    ("blockOwnerDeletion", Form::Bool),
+];
+const MANAGED: &[(&str, Form)] = &[
+    ("manager", Form::Text),
+    ("operation", Form::Text),
+    ("apiVersion", Form::Text),
+    ("time", Form::Time),
+    ("fieldsType", Form::Text),
+    ("fieldsV1", Form::Any),
+    ("subresource", Form::Text),
+];
+const META: &[(&str, Form)] = &[
+    ("name", Form::Text),
+    ("generateName", Form::Text),
+    ("namespace", Form::Text),
+    ("selfLink", Form::Text),
+    ("uid", Form::Text),
+    ("resourceVersion", Form::Text),
+    ("generation", Form::Integer),
+    ("creationTimestamp", Form::Time),
+    ("deletionTimestamp", Form::Time),
+    ("deletionGracePeriodSeconds", Form::Integer),
+    ("labels", Form::TextMap),
+    ("annotations", Form::TextMap),
+    ("ownerReferences", Form::Structs(OWNER)),
+    ("finalizers", Form::Texts),
+    ("managedFields", Form::Structs(MANAGED)),
+];
+
+/// Brings `metadata` into form: unknown fields are dropped and reported (`metadata.colour`), nulls and empty values dropped.
+/// So an empty list of managedFields means nothing, and only `[{}]` asks to forget them.
+///
+/// # Errors
+/// If a known field has a wrong type.
+pub fn coerce_metadata(object: &mut Value) -> Result<Vec<UnknownField>, MetadataError> {
+    let mut unknown = Vec::new();
+    let Some(metadata) = object.get_mut("metadata") else { return Ok(unknown) };
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    let Some(map) = metadata.as_object_mut() else {
+        return Err(mismatch("metadata", metadata, "v1.ObjectMeta"));
+    };
+    fields(map, META, "metadata", &mut unknown)?;
+    unknown.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(unknown)
+}
+
+fn mismatch(field: &str, value: &Value, expected: &'static str) -> MetadataError {
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    // Go names the field, not the entry of the list or map.
+    let field = field.strip_prefix("metadata.").unwrap_or(field).split('[').next().unwrap_or_default();
+    MetadataError::Type { found, field: field.to_string(), expected }
+}
+
+fn fields(
+    map: &mut Map<String, Value>,
+    forms: &[(&str, Form)],
+    path: &str,
+    unknown: &mut Vec<UnknownField>,
+) -> Result<(), MetadataError> {
+    let mut drop = Vec::new();
+    for (key, value) in map.iter_mut() {
+        let here = format!("{path}.{key}");
+        let Some((_, form)) = forms.iter().find(|(name, _)| name == key) else {
+            unknown.push(UnknownField { path: here });
+            drop.push(key.clone());
+            continue;
+        };
+        if value.is_null() {
+            drop.push(key.clone());
+            continue;
+        }
+        coerce(value, *form, &here, unknown)?;
+        let is_empty = match value {
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(map) => map.is_empty() && key != "fieldsV1",
+            Value::Number(n) => key == "generation" && n.as_i64() == Some(0),
+            _ => false,
+        };
+        // Owner references keep their empty texts, to be refused with their path.
+        if is_empty && path == "metadata" {
+            drop.push(key.clone());
+        }
+    }
+    for key in drop {
+        map.shift_remove(&key);
+    }
+    Ok(())
+}
+
+fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Vec<UnknownField>) -> Result<(), MetadataError> {
+    match form {
+        Form::Any => {}
+        Form::Text if value.is_string() => {}
+        Form::Text => {
+            let expected = if path.ends_with(".uid") { "types.UID" } else { "string" };
+            return Err(mismatch(path, value, expected));
+        }
+        Form::Bool if value.is_boolean() => {}
+        Form::Bool => return Err(mismatch(path, value, "bool")),
+        Form::Integer if value.is_i64() || value.is_u64() => {}
+        Form::Integer => return Err(mismatch(path, value, "int64")),
+        Form::Time => {
+            let Some(text) = value.as_str() else { return Err(mismatch(path, value, "v1.Time")) };
+            if text.parse::<jiff::Timestamp>().is_err() {
+                return Err(MetadataError::Time(text.to_string()));
+            }
+        }
+        Form::Texts => match value.as_array_mut() {
+            None => return Err(mismatch(path, value, "[]string")),
+            Some(items) => {
+                for item in items {
+                    null_to_empty(item);
+                    if !item.is_string() {
+                        return Err(mismatch(path, item, "string"));
+                    }
+                }
+            }
+        },
+        Form::TextMap => match value.as_object_mut() {
+            None => return Err(mismatch(path, value, "map[string]string")),
+            Some(map) => {
+                for item in map.values_mut() {
+                    null_to_empty(item);
+                    if !item.is_string() {
+                        return Err(mismatch(path, item, "string"));
+                    }
+                }
+            }
+        },
+        Form::Structs(forms) => match value.as_array_mut() {
+            None => return Err(mismatch(path, value, "[]struct")),
+            Some(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    let here = format!("{path}[{i}]");
+                    match item.as_object_mut() {
+                        None => return Err(mismatch(&here, item, "struct")),
+                        Some(map) => fields(map, forms, &here, unknown)?,
+                    }
+                }
+            }
+        },
+    }
+    Ok(())
+}
+
+fn null_to_empty(value: &mut Value) {
+    if value.is_null() {
+        *value = Value::from("");
+    }
+}

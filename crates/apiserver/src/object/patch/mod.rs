@@ -1,0 +1,176 @@
+//! JSON patch (RFC 6902) and merge patch (RFC 7396) with the behaviour of Kubernetes' library where that differs from the
+//! RFCs: negative indices count from the end, a merge patch also drops nulls from objects inside new lists, and `test` of a
+//! missing field holds against null.
+
+mod json;
+mod merge;
+
+pub use json::MAX_COPIED_BYTES;
+
+#[cfg(test)]
+mod tests;
+
+use crate::object::field_error::go_quote;
+use crate::object::schema::decode::decode_strict;
+use serde_json::Value;
+
+/// Kubernetes' cap on the operations of a JSON patch.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+/// What clients are told of a patch that does not fit the object.
+pub const UNPROCESSABLE: &str = "the server rejected our request due to an error in our request";
+
+/// A patch that cannot be applied. `Display` is the `message` of the Status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// Not a patch at all: HTTP 400, reason `BadRequest`.
+    #[error("{0}")]
+    BadRequest(String),
+    /// More than [`MAX_OPERATIONS`]: HTTP 413, reason `RequestEntityTooLarge`.
+    #[error("{0}")]
+    TooLarge(String),
+    /// A patch that does not fit the object (a failed `test`, a missing path): HTTP 422, reason `Invalid`, empty details. The
+    /// text says what; Kubernetes does not tell clients.
+    #[error("{UNPROCESSABLE}")]
+    Unprocessable(String),
+}
+
+fn decode(body: &[u8]) -> Result<Value, PatchError> {
+    let error = |e: &dyn std::error::Error| {
+        let cause = e.source().map(|s| s.to_string()).unwrap_or_else(|| e.to_string());
+        let is_cut_off = cause.starts_with("EOF while parsing");
+        let cause = if is_cut_off { "unexpected end of JSON input".to_string() } else { cause };
+        PatchError::BadRequest(format!("error decoding patch: {cause}"))
+    };
+    decode_strict(body).map(|(value, _)| value).map_err(|e| error(&e))
+}
+
+/// Applies a JSON patch (the request's body).
+///
+/// # Errors
+/// See [`PatchError`]; the object is unchanged then.
+pub fn apply_json_patch(object: &Value, body: &[u8]) -> Result<Value, PatchError> {
+    let patch = match decode(body)? {
+        Value::Null => Value::Array(Vec::new()),
+        patch => patch,
+    };
+    let Value::Array(operations) = patch else {
+        return Err(PatchError::BadRequest(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+            json_kind(&patch)
+        )));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    if let Some(other) = operations.iter().find(|o| !o.is_object()) {
+        return Err(PatchError::BadRequest(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
+            json_kind(other)
+        )));
+    }
+    operations.iter().try_for_each(json::check).map_err(PatchError::BadRequest)?;
+    let mut work = json::Work::on(object);
+    for operation in &operations {
+        work.apply(operation).map_err(PatchError::Unprocessable)?;
+    }
+    work.finish().map_err(PatchError::Unprocessable)
+}
+
+/// Applies a merge patch (the request's body).
+///
+/// # Errors
+/// If the body is not a JSON object.
+pub fn apply_merge_patch(object: &Value, body: &[u8]) -> Result<Value, PatchError> {
+    let patch = decode(body)?;
+    if !patch.is_object() {
+        return Err(PatchError::BadRequest(match patch {
+            Value::Null => "Invalid JSON Patch".to_string(),
+            other => format!(
+                "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                json_kind(&other)
+            ),
+        }));
+    }
+    let mut out = object.clone();
+    merge::merge(&mut out, patch);
+    Ok(out)
+}
+
+/// What a strict reader finds wrong with a JSON patch's own form: duplicate and unknown fields of its operations. Join them
+/// with those of the patched object.
+pub fn json_patch_problems(body: &[u8]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for (i, Keys(keys)) in serde_json::from_slice::<Vec<Keys>>(body).unwrap_or_default().into_iter().enumerate() {
+        for (position, key) in keys.iter().enumerate() {
+            let at = go_quote(&format!("[{i}].{key}"));
+            if keys[..position].contains(key) {
+                out.push(format!("json patch duplicate field {at}"));
+            } else if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
+                out.push(format!("json patch unknown field {at}"));
+            }
+        }
+    }
+    out
+}
+
+/// The keys of an object in the order in which they are written, each as often as it is.
+struct Keys(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Keys {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> serde::de::Visitor<'de> for Reader {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
+                    keys.push(key);
+                }
+                Ok(Keys(keys))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+/// What a strict reader finds wrong with a merge patch's own form: duplicate fields.
+pub fn merge_patch_problems(body: &[u8]) -> Vec<String> {
+    let Ok((_, duplicates)) = decode_strict(body) else { return Vec::new() };
+    duplicates.iter().map(|d| format!("duplicate field {}", go_quote(&d.path))).collect()
+}
+
+/// Whether two objects are the same for a client: `metadata.resourceVersion` and times in managedFields aside. A write
+/// that changes nothing else must not be stored.
+pub fn is_no_op(old: &Value, new: &Value) -> bool {
+    let normalise = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.shift_remove("resourceVersion");
+            for entry in meta.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
+                entry.as_object_mut().map(|e| e.shift_remove("time"));
+            }
+        }
+        object
+    };
+    old == new || normalise(old) == normalise(new)
+}
+
+pub(crate) fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}

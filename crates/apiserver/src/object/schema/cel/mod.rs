@@ -1,0 +1,222 @@
+//! `x-kubernetes-validations`: CEL rules, compiled once with the schema.
+//!
+//! What Kubernetes does and this keeps: a rule sees `self` typed by the schema (a `number` is a double even when written
+//! `1`); a transition rule (one that uses `oldSelf`) runs only where an old value can be told, which in lists means list-type
+//! map; errors without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
+
+mod expression;
+mod macros;
+mod meter;
+mod rules;
+mod tree;
+#[cfg(fuzzing)]
+pub(crate) use meter::is_running;
+mod value;
+
+use super::{ListType, MapType, Node, Type};
+use crate::object::field_error::{FieldError, Reason};
+use expression::BASE;
+use kube_cel::cel::Value as CelValue;
+use kube_cel::cel::objects::OptionalValue;
+use meter::Budget;
+use rules::{MAX_MESSAGE_BYTES, usable_message};
+pub(super) use rules::{Rule, compile_rules};
+use serde_json::Value;
+use std::sync::Arc;
+use value::to_cel;
+
+/// What is known of the old value at a place.
+#[derive(Clone, Copy)]
+struct Ratchet<'a> {
+    /// The old value here, if one can be told.
+    current: Option<&'a Value>,
+    /// Otherwise: whether the nearest value above with a known old one is unchanged.
+    parent_unchanged: bool,
+}
+
+impl<'a> Ratchet<'a> {
+    fn unchanged(self, value: &Value) -> bool {
+        self.current.map_or(self.parent_unchanged, |old| old == value)
+    }
+
+    fn below(self, value: &Value, current: Option<&'a Value>) -> Ratchet<'a> {
+        Ratchet { current, parent_unchanged: self.unchanged(value) }
+    }
+}
+
+pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let ratchet = Ratchet { current: old, parent_unchanged: false };
+    Visitor { budget: Budget::of_object(), errors: &mut errors }.visit(object, old, ratchet, root, root, "");
+    errors
+}
+
+/// Goes over an object with its rules.
+struct Visitor<'a> {
+    budget: Budget,
+    errors: &'a mut Vec<FieldError>,
+}
+
+impl Visitor<'_> {
+    /// `typed` is the structural node that gives types; `node` carries the rules (the same node, or one of its allOf).
+    fn visit(
+        &mut self,
+        value: &Value,
+        old: Option<&Value>,
+        ratchet: Ratchet<'_>,
+        typed: &Node,
+        node: &Node,
+        path: &str,
+    ) {
+        if !node.has_rules || value.is_null() {
+            return;
+        }
+        let old = old.filter(|o| !o.is_null());
+        if !node.rules.is_empty() {
+            self.evaluate(value, old, ratchet, typed, node, path);
+        }
+        for branch in &node.checks.all_of {
+            let ratchet = Ratchet { current: None, ..ratchet };
+            self.visit(value, old, ratchet, typed, branch, path);
+        }
+        match value {
+            Value::Array(items) => {
+                let (Some(child), Some(typed_child)) = (&node.items, &typed.items) else { return };
+                for (i, item) in items.iter().enumerate() {
+                    let old_item = match typed.list_type {
+                        ListType::Map(_) => super::validate::correlated_item(typed, old, i, item),
+                        _ => None,
+                    };
+                    let below = ratchet.below(value, super::validate::correlated_item(typed, ratchet.current, i, item));
+                    self.visit(item, old_item, below, typed_child, child, &format!("{path}[{i}]"));
+                }
+            }
+            Value::Object(map) => {
+                let correlatable = typed.map_type == MapType::Granular;
+                for (name, entry) in map {
+                    let old_entry = old.filter(|_| correlatable).and_then(|o| o.get(name));
+                    let below = ratchet.below(value, ratchet.current.and_then(|o| o.get(name)));
+                    if let (Some(child), Some(typed_child)) = (node.properties.get(name), typed.properties.get(name)) {
+                        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                        self.visit(entry, old_entry, below, typed_child, child, &path);
+                    } else if let (Some(child), Some(typed_child)) = (&node.additional, &typed.additional) {
+                        self.visit(entry, old_entry, below, typed_child, child, &format!("{path}[{name}]"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        value: &Value,
+        old: Option<&Value>,
+        ratchet: Ratchet<'_>,
+        typed: &Node,
+        node: &Node,
+        path: &str,
+    ) {
+        if self.budget.is_over {
+            return;
+        }
+        let shown = if path.is_empty() { "<nil>" } else { path };
+        let mut context = BASE.new_inner_scope();
+        context.add_variable_from_value("self", to_cel(value, typed));
+        let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
+
+        for rule in &node.rules {
+            if rule.uses_old && old.is_none() && !rule.optional_old {
+                continue;
+            }
+            let mut context = context.new_inner_scope();
+            if rule.optional_old {
+                let optional = cel_old.clone().map_or_else(OptionalValue::none, OptionalValue::of);
+                context.add_variable_from_value("oldSelf", CelValue::Opaque(Arc::new(optional)));
+            } else if let Some(old) = &cel_old {
+                context.add_variable_from_value("oldSelf", old.clone());
+            }
+            let spoken = if rule.message.is_empty() { &rule.text } else { &rule.message };
+            if self.budget.is_spent() {
+                return self.give_up(shown, typed, meter::NOTHING_LEFT.to_owned());
+            }
+            let problem = match self.budget.run(&rule.expression, &context) {
+                Ok(CelValue::Bool(true)) => continue,
+                Ok(CelValue::Bool(false)) => None,
+                Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
+                Err(error) if let Some(cause) = meter::exceeded(&error) => {
+                    let end = "no further validation rules will be run due to call cost exceeds limit for rule";
+                    return self.give_up(shown, typed, format!("'{cause}': {end}: {spoken}"));
+                }
+                Err(error) => Some(format!("{} evaluating rule: {spoken}", in_words(&error))),
+            };
+            if let Some(problem) = problem {
+                self.no_answer(shown, typed, problem);
+                continue;
+            }
+            if !rule.uses_old && ratchet.unchanged(value) {
+                continue;
+            }
+            let message = rule.message_expression.as_ref().and_then(|e| match self.budget.run(e, &context) {
+                Ok(CelValue::String(text)) => usable_message(&text),
+                _ => None,
+            });
+            let detail = message.unwrap_or_else(|| match rule.message.as_str() {
+                "" => format!("failed rule: {}", rule.text),
+                message => message.to_string(),
+            });
+            let path = match (path, rule.field_path.as_str()) {
+                (_, "") => shown.to_string(),
+                ("", field) => field.to_string(),
+                (path, field) if field.starts_with('[') => format!("{path}{field}"),
+                (path, field) => format!("{path}.{field}"),
+            };
+            // Objects and lists are not shown, they may be large.
+            let shown_value = Some(value.clone()).filter(|_| !matches!(typed.kind, Some(Type::Object | Type::Array)));
+            self.errors.push(match rule.reason {
+                Some(Reason::Required) => FieldError::required(path, detail),
+                Some(Reason::Forbidden) => FieldError::forbidden(path, detail),
+                Some(Reason::Duplicate) => {
+                    FieldError { path, reason: Reason::Duplicate, value: shown_value, detail: String::new() }
+                }
+                _ => FieldError { path, reason: Reason::Invalid, value: shown_value, detail },
+            });
+        }
+    }
+
+    /// A rule that gave no answer about a value, which is named by its type.
+    fn no_answer(&mut self, shown: &str, typed: &Node, problem: String) {
+        let type_name = Value::from(typed.kind.map_or("", Type::as_str));
+        self.errors.push(FieldError::invalid(shown, type_name, problem));
+    }
+
+    /// One that gave none, and after which none is asked any more.
+    fn give_up(&mut self, shown: &str, typed: &Node, problem: String) {
+        self.no_answer(shown, typed, problem);
+        self.budget.is_over = true;
+    }
+}
+
+/// The errors in cel-go's wording. The library's own shows values, which may be the whole object.
+fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
+    use kube_cel::cel::ExecutionError as Error;
+    match error {
+        Error::NoSuchKey(key) => format!("no such key: {key}"),
+        Error::DivisionByZero(_) => "division by zero".to_string(),
+        Error::RemainderByZero(_) => "modulus by zero".to_string(),
+        Error::Overflow(..) => "integer overflow".to_string(),
+        Error::IndexOutOfBounds(CelValue::Int(index)) => format!("index out of bounds: {index}"),
+        Error::IndexOutOfBounds(_) => "index out of bounds".to_string(),
+        Error::FunctionError { function, message } if function == "quantity" => match message {
+            message if message.contains("suffix") => "unable to parse quantity's suffix".to_string(),
+            _ => "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                .to_string(),
+        },
+        // Values of these types are shown as the library's own, in no order.
+        Error::FunctionError { message, .. } if !["Map(", "List(", "Opaque("].iter().any(|it| message.contains(it)) => {
+            message.chars().take(MAX_MESSAGE_BYTES).collect()
+        }
+        Error::UndeclaredReference(name) => format!("undeclared reference to '{name}'"),
+        _ => "no such overload".to_string(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Embedded resources (`x-kubernetes-embedded-resource`): objects inside objects have a type and metadata of their own.
+
+use super::{Node, UnknownField};
+use crate::object::field_error::FieldError;
+use crate::object::meta_validate::{coerce_metadata, names, validate_metadata};
+use serde_json::{Map, Value};
+
+/// Drops unknown fields from the metadata of an embedded resource; their paths are below `path`. Metadata of a wrong form is
+/// left for [`validate`].
+pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Vec<UnknownField>) {
+    let Some(metadata) = map.get_mut("metadata") else { return };
+    let mut object = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
+    if let Ok(unknown) = coerce_metadata(&mut object) {
+        *metadata = object["metadata"].take();
+        found.extend(unknown.into_iter().map(|u| UnknownField { path: format!("{path}.{}", u.path) }));
+    }
+}
+
+/// What keeps an embedded resource's metadata from being read at all, if anything does.
+pub(super) fn unreadable(object: &Value, root: &Node) -> Option<FieldError> {
+    let mut errors = Vec::new();
+    let mut check = |map: &Map<String, Value>, path: &str| errors.extend(read_metadata(map, path).err().map(|it| *it));
+    below(object, root, "", &mut check);
+    errors.into_iter().next()
+}
+
+pub(super) fn validate(object: &Value, root: &Node) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    below(object, root, "", &mut |map, path| check(map, path, &mut errors));
+    errors
+}
+
+fn visit(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
+    if let (true, Value::Object(map)) = (node.embedded, value) {
+        found(map, path);
+    }
+    below(value, node, path, found);
+}
+
+/// Calls `found` with every embedded resource below.
+fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
+    if !node.has_embedded {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, entry) in map {
+                if let Some(child) = node.properties.get(name) {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    visit(entry, child, &path, found);
+                } else if let Some(child) = &node.additional {
+                    visit(entry, child, &format!("{path}[{name}]"), found);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(child) = &node.items {
+                for (i, item) in items.iter().enumerate() {
+                    visit(item, child, &format!("{path}[{i}]"), found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The metadata of an embedded resource in an object of its own.
+fn read_metadata(map: &Map<String, Value>, path: &str) -> Result<Option<Value>, Box<FieldError>> {
+    let Some(metadata) = map.get("metadata") else { return Ok(None) };
+    let mut copy = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
+    match coerce_metadata(&mut copy) {
+        Ok(_) => Ok(Some(copy)),
+        Err(problem) => {
+            Err(Box::new(FieldError::invalid(format!("{path}.metadata"), metadata.clone(), problem.to_string())))
+        }
+    }
+}
+
+fn check(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+    for field in ["apiVersion", "kind"] {
+        let here = format!("{path}.{field}");
+        match map.get(field) {
+            None => errors.push(FieldError::required(here, "")),
+            Some(Value::String(text)) if text.is_empty() => {
+                errors.push(FieldError::invalid(here, Value::from(""), "must not be empty"));
+            }
+            Some(Value::String(text)) if field == "apiVersion" => {
+                if text.matches('/').count() > 1 {
+                    let detail = format!("unexpected GroupVersion string: {text}");
+                    errors.push(FieldError::invalid(here, Value::from(text.as_str()), detail));
+                }
+            }
+            Some(Value::String(text)) => {
+                let problems = names::dns1035_label(&text.to_lowercase());
+                if !problems.is_empty() {
+                    let detail = format!("may have mixed case, but should otherwise match: {}", problems.join(","));
+                    errors.push(FieldError::invalid(here, Value::from(text.as_str()), detail));
+                }
+            }
+            Some(other) => errors.push(FieldError::invalid(here, other.clone(), "must be a string")),
+        }
+    }
+    let mut copy = match read_metadata(map, path) {
+        Ok(Some(copy)) => copy,
+        Ok(None) => return,
+        Err(error) => return errors.push(*error),
+    };
+    let text = |key: &str| map["metadata"][key].as_str().unwrap_or_default();
+    let name = text("name");
+    let segment = match name {
+        "." => Some("may not be '.'"),
+        ".." => Some("may not be '..'"),
+        name if name.contains('/') => Some("may not contain '/'"),
+        name if name.contains('%') => Some("may not contain '%'"),
+        _ => None,
+    };
+    if let Some(problem) = segment {
+        errors.push(FieldError::invalid(format!("{path}.metadata.name"), Value::from(name), problem));
+    }
+    // The name may be anything that fits a path, and may be missing.
+    copy["metadata"]["name"] = Value::from("any");
+    let more = validate_metadata(&copy, None, !text("namespace").is_empty());
+    errors.extend(more.into_iter().map(|e| FieldError { path: format!("{path}.{}", e.path), ..e }));
+}

@@ -1,0 +1,76 @@
+//! Lists of type set and map: no entry twice.
+
+use super::{ListType, Node};
+use crate::object::field_error::FieldError;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+pub(super) fn validate(object: &Value, root: &Node) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    visit(object, root, "", &mut errors);
+    errors
+}
+
+fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(map) => {
+            for (name, entry) in map {
+                if let Some(child) = node.properties.get(name) {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    visit(entry, child, &path, errors);
+                } else if let Some(child) = &node.additional {
+                    visit(entry, child, &format!("{path}[{name}]"), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            match &node.list_type {
+                ListType::Atomic => {}
+                ListType::Set => {
+                    for i in repeated(items.iter()) {
+                        errors.push(FieldError::duplicate(format!("{path}[{i}]"), items[i].clone()));
+                    }
+                }
+                ListType::Map(keys) => map_keys(items, keys, path, errors),
+            }
+            if let Some(child) = &node.items {
+                for (i, item) in items.iter().enumerate() {
+                    visit(item, child, &format!("{path}[{i}]"), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn map_keys(items: &[Value], keys: &[String], path: &str, errors: &mut Vec<FieldError>) {
+    if let Some((i, item)) = items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null()) {
+        let detail = "must be an object for an array of list-type map";
+        errors.push(FieldError::invalid(format!("{path}[{i}]"), item.clone(), detail));
+        return;
+    }
+    let identities: Vec<Value> = items
+        .iter()
+        .map(|item| {
+            let present = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+            Value::Object(present.collect::<Map<_, _>>())
+        })
+        .collect();
+    for i in repeated(identities.iter()) {
+        errors.push(FieldError::duplicate(format!("{path}[{i}]"), json!(identities[i])));
+    }
+}
+
+/// The index of the second occurrence of each value that occurs more than once.
+fn repeated<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<usize> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut out = Vec::new();
+    for (i, value) in values.enumerate() {
+        let times = seen.entry(crate::object::field_error::go_json(value)).or_default();
+        *times += 1;
+        if *times == 2 {
+            out.push(i);
+        }
+    }
+    out
+}

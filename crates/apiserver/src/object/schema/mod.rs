@@ -1,0 +1,159 @@
+//! A structural schema (the `openAPIV3Schema` of a CustomResourceDefinition version), compiled once and then used for
+//! pruning, defaulting, validation, server-side apply and publishing. Pure: no I/O, no clock.
+
+use serde_json::Value;
+
+pub mod decode;
+pub mod status;
+
+mod cel;
+#[cfg(fuzzing)]
+pub(crate) use cel::is_running as is_rule_running;
+mod defaults;
+mod embedded;
+mod formats;
+mod lists;
+mod node;
+mod pattern;
+mod prune;
+mod validate;
+
+pub use formats::is_go_duration;
+
+pub use crate::object::field_error::{FieldError, Reason};
+pub use node::{ListType, MapType, Node, Type};
+
+/// A schema that cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The schema breaks a rule of structural schemas.
+    #[error("schema at {path}: {problem}")]
+    NotStructural {
+        /// Where in the schema, e.g. `.properties[spec].items`.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A `pattern` that is not a regular expression.
+    #[error("schema at {path}: pattern {pattern:?} cannot be compiled")]
+    Pattern {
+        /// Where in the schema.
+        path: String,
+        /// The pattern.
+        pattern: String,
+        /// Why.
+        #[source]
+        source: Box<regex::Error>,
+    },
+    /// A CEL rule that does not compile.
+    #[error("schema at {path}: rule {rule:?} cannot be compiled: {problem}")]
+    Rule {
+        /// Where in the schema.
+        path: String,
+        /// The expression.
+        rule: String,
+        /// Why.
+        problem: String,
+    },
+}
+
+/// A field that the schema does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownField {
+    /// Where, e.g. `spec.disks[0].colour`.
+    pub path: String,
+}
+
+const RULES_NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
+/// A compiled schema of one kind at one version.
+#[derive(Debug)]
+pub struct Model {
+    root: Node,
+    source: Value,
+}
+
+impl Model {
+    /// Compiles an `openAPIV3Schema`. `apiVersion`, `kind` and `metadata` need not be declared.
+    pub fn compile(schema: &Value) -> Result<Model, SchemaError> {
+        Ok(Model { root: node::compile(schema)?, source: schema.clone() })
+    }
+
+    /// The schema it was compiled from.
+    pub fn source(&self) -> &Value {
+        &self.source
+    }
+
+    /// The compiled root.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Removes the fields that the schema does not know and returns their paths, sorted.
+    pub fn prune(&self, object: &mut Value) -> Vec<UnknownField> {
+        prune::prune(object, &self.root)
+    }
+
+    /// What keeps an embedded resource's metadata from being read at all, if anything does.
+    pub fn unreadable(&self, object: &Value) -> Option<FieldError> {
+        embedded::unreadable(object, &self.root)
+    }
+
+    /// Fills in the defaults of the schema.
+    pub fn default(&self, object: &mut Value) {
+        defaults::default(object, &self.root);
+    }
+
+    /// Fills in the defaults of the schema after server-side apply, where a null that is not allowed stays and is refused.
+    pub fn default_applied(&self, object: &mut Value) {
+        defaults::fill(object, &self.root);
+    }
+
+    /// Checks an object, on update also against its predecessor: all errors at once, in Kubernetes' order.
+    /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.validate_after(object, old, &[])
+    }
+
+    /// The same where something was found before: rules are not evaluated after what they may rely on.
+    pub fn validate_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = validate::validate(object, old, &self.root);
+        errors.extend(embedded::validate(object, &self.root));
+        let before: Vec<FieldError> = errors.iter().chain(earlier).cloned().collect();
+        errors.extend(self.validate_rules_after(object, old, &before));
+        errors
+    }
+
+    /// What is checked of an object that is of another kind: embedded resources, keys of lists and rules, but not its fields.
+    pub fn validate_other_kind(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = embedded::validate(object, &self.root);
+        let before: Vec<FieldError> = earlier.iter().chain(&errors).cloned().collect();
+        errors.extend(self.validate_rules_after(object, old, &before));
+        errors
+    }
+
+    /// What is checked beside the fields themselves: keys of lists, and rules.
+    fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        // A list that already was wrong does not refuse an update of something else.
+        if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
+            errors.extend(lists::validate(object, &self.root));
+        }
+        if !self.root.has_rules {
+            return errors;
+        }
+        // Rules may rely on what the schema promises, so they run on objects only that keep it.
+        if errors.iter().chain(earlier).any(|e| e.reason.blocks_rules()) {
+            errors.push(FieldError::invalid("<nil>", Value::Null, RULES_NOT_CHECKED));
+        } else {
+            errors.extend(cel::validate(object, old, &self.root));
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod proptests;

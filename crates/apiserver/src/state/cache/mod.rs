@@ -1,0 +1,170 @@
+//! Everything that is stored, in memory, as of one revision.
+//!
+//! One watch of the whole store feeds all kinds, so the cache knows one revision R for all of them. A reader that must
+//! see every acknowledged write asks the store for its revision and waits until the cache has reached it. Writers read
+//! the cache too: what they saw is compared again by the store when they write.
+
+pub mod change;
+mod feed;
+pub mod index;
+pub mod kind;
+pub mod object;
+pub mod relations;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use evroc_store::Store;
+use thiserror::Error;
+use tokio::sync::{broadcast, watch};
+
+use self::change::Change;
+use self::kind::KindCache;
+use self::relations::Relations;
+use crate::object::registry::{GroupResource, Registered, Registry};
+
+/// How long a read waits for the cache to reach a revision, as in Kubernetes.
+const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Changes that controllers in the server may lag behind before they look at everything again.
+const FEED_QUEUE: usize = 8_192;
+
+/// Why a read cannot be answered from the cache.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    /// The revision has not happened, or the cache is slow.
+    #[error("cache is at revision {current}, {requested} was asked for")]
+    Behind {
+        /// What was asked for.
+        requested: u64,
+        /// Where the cache is.
+        current: u64,
+    },
+    /// The store failed.
+    #[error("asking the store for its revision")]
+    Store(#[from] evroc_store::StoreError),
+}
+
+/// A claim as it is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// The revision that wrote it.
+    pub revision: u64,
+    /// Who holds it.
+    pub holder: crate::state::storage::claims::Holder,
+}
+
+/// A change of any kind, for controllers in the server.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Of which kind.
+    pub registered: Arc<Registered>,
+    /// What has changed.
+    pub change: Arc<Change>,
+}
+
+/// The whole cache.
+pub struct Cache {
+    store: Arc<dyn Store>,
+    kinds: HashMap<GroupResource, (Arc<Registered>, Arc<KindCache>)>,
+    claims: RwLock<HashMap<String, HeldClaim>>,
+    relations: RwLock<Relations>,
+    revision: watch::Sender<u64>,
+    notices: broadcast::Sender<Notice>,
+    healthy: watch::Sender<bool>,
+}
+
+impl Cache {
+    /// Loads everything from the store and follows it from then on.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, evroc_store::StoreError> {
+        let kinds = registry
+            .stored()
+            .map(|registered| (registered.storage.clone(), (registered.clone(), Arc::new(KindCache::default()))))
+            .collect();
+        let cache = Arc::new(Cache {
+            store,
+            kinds,
+            claims: RwLock::default(),
+            relations: RwLock::default(),
+            revision: watch::Sender::new(0),
+            notices: broadcast::Sender::new(FEED_QUEUE),
+            healthy: watch::Sender::new(true),
+        });
+        let revision = feed::load(&cache).await?;
+        let stream = feed::follow(&cache, revision).await?;
+        tokio::spawn(feed::run(Arc::downgrade(&cache), stream));
+        Ok(cache)
+    }
+
+    /// The cache of a kind.
+    ///
+    /// # Panics
+    /// Never for registered kinds: each has its storage.
+    pub fn kind(&self, storage: &GroupResource) -> &Arc<KindCache> {
+        &self.kinds[storage].1
+    }
+
+    /// Whether a kind is stored.
+    pub fn has(&self, storage: &GroupResource) -> bool {
+        self.kinds.contains_key(storage)
+    }
+
+    /// All stored kinds with their caches.
+    pub fn kinds(&self) -> impl Iterator<Item = (&Arc<Registered>, &Arc<KindCache>)> {
+        self.kinds.values().map(|(registered, kind)| (registered, kind))
+    }
+
+    /// The revision that the cache has reached.
+    pub fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    /// Whether the store is being followed.
+    pub fn is_healthy(&self) -> bool {
+        *self.healthy.borrow()
+    }
+
+    /// Waits until the cache has seen every write that was acknowledged before the call; returns its revision.
+    ///
+    /// # Errors
+    /// If the store fails or the cache does not get there in time.
+    pub async fn catch_up(&self) -> Result<u64, CacheError> {
+        let revision = self.store.revision().await?.0;
+        self.wait_for(revision).await?;
+        Ok(self.revision())
+    }
+
+    /// Waits until the cache has reached `revision`.
+    ///
+    /// # Errors
+    /// If it does not get there in time.
+    pub async fn wait_for(&self, revision: u64) -> Result<(), CacheError> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        let mut receiver = self.revision.subscribe();
+        let reached = tokio::time::timeout(FRESH_TIMEOUT, receiver.wait_for(|current| *current >= revision)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(CacheError::Behind { requested: revision, current: self.revision() }),
+        }
+    }
+
+    /// Who holds a claim.
+    pub fn claim(&self, key: &str) -> Option<HeldClaim> {
+        self.claims.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Runs `look` on who owns whom.
+    pub fn relations<T>(&self, look: impl FnOnce(&Relations) -> T) -> T {
+        look(&self.relations.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes of all kinds from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+}

@@ -1,0 +1,6 @@
+//! The second floor: objects in the store and in the cache, and the one transaction that writes them.
+
+pub(crate) mod cache;
+pub(crate) mod commit;
+pub(crate) mod quota;
+pub(crate) mod storage;

@@ -1,0 +1,140 @@
+//! Quotas on the number of objects of a kind in a namespace (`count/<plural>.<group>`), as v1 ResourceQuota.
+//!
+//! A create counts what there is, and its transaction writes the ledger of that kind and namespace, which must be what it was
+//! when the counting began: of two creates that saw the same number only one is written, and the other counts again. So a quota
+//! is never exceeded, however many create at once. Where there is no quota there is no ledger. A quota holds for creates that begin
+//! after it was written; what was there before counts, and is left alone.
+//!
+//! `status.used` is written soon after by a controller, for people.
+
+use serde_json::Value;
+
+use crate::object::kind::ResourceKind;
+use crate::object::registry::{GroupResource, Registered};
+use crate::state::cache::{Cache, CacheError};
+use crate::state::storage::claims::Ledger;
+
+/// Why an object may not be created.
+pub(crate) enum QuotaError {
+    /// In Kubernetes' words.
+    Exceeded(String),
+    /// The cache does not follow.
+    Cache(CacheError),
+}
+
+/// The storage of quotas.
+pub(crate) fn storage() -> GroupResource {
+    GroupResource { group: String::new(), resource: "resourcequotas".into() }
+}
+
+/// The names that a quota may give to the number of objects of a kind.
+pub(crate) fn names_of(storage: &GroupResource) -> Vec<String> {
+    match storage.group.as_str() {
+        "" => vec![format!("count/{}", storage.resource), storage.resource.clone()],
+        group => vec![format!("count/{}.{group}", storage.resource)],
+    }
+}
+
+fn ledger_name(namespace: &str, storage: &GroupResource) -> String {
+    format!("quota/{namespace}/{}.{}", storage.resource, storage.group)
+}
+
+/// The ledgers of the kinds that a quota is about; they go with it.
+pub(crate) fn ledgers_of(cache: &Cache, quota: &Value) -> Vec<String> {
+    let namespace = quota.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+    let limits = |storage: &GroupResource| names_of(storage).iter().any(|name| limit(quota, name).is_some());
+    let kinds = cache.kinds().filter(|(registered, _)| limits(&registered.storage));
+    kinds.map(|(registered, _)| ledger_name(namespace, &registered.storage)).collect()
+}
+
+/// Whether this is the kind that quotas are.
+pub(crate) fn is_quota(kind: &ResourceKind) -> bool {
+    kind.group.is_empty() && kind.plural == "resourcequotas"
+}
+
+/// The limit that a quota sets under a name.
+pub(crate) fn limit(quota: &Value, name: &str) -> Option<u64> {
+    quota.pointer("/spec/hard")?.get(name).and_then(count)
+}
+
+/// A whole number from zero on, in any form of a quantity.
+pub(crate) fn count(quantity: &Value) -> Option<u64> {
+    let text = match quantity {
+        Value::Number(number) => return number.as_u64(),
+        Value::String(text) => text.as_str(),
+        _ => return None,
+    };
+    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let factor: u64 = match suffix {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Whether one more object may be there; with what the create must then find unchanged, if a quota limits the kind.
+pub(crate) async fn check(
+    cache: &Cache,
+    registered: &Registered,
+    namespace: &str,
+) -> Result<Option<Ledger>, QuotaError> {
+    if namespace.is_empty() || !cache.has(&storage()) {
+        return Ok(None);
+    }
+    let names = names_of(&registered.storage);
+    let quotas = cache.kind(&storage()).in_namespace(namespace);
+    let mut limits = Vec::new();
+    for quota in &quotas {
+        let object = quota.parse();
+        limits.extend(names.iter().filter_map(|name| Some((quota.key.name().to_owned(), name, limit(&object, name)?))));
+    }
+    if limits.is_empty() {
+        return Ok(None);
+    }
+    let ledger = ledger_name(namespace, &registered.storage);
+    let written = cache.claim(&ledger).map(|held| held.revision);
+    // The count is to hold all that the ledger knows.
+    if let Some(revision) = written {
+        cache.wait_for(revision).await.map_err(QuotaError::Cache)?;
+    }
+    let used = cache.kind(&registered.storage).count_in(namespace) as u64;
+    for (quota, name, limit) in limits {
+        if used >= limit {
+            return Err(QuotaError::Exceeded(format!(
+                "exceeded quota: {quota}, requested: {name}=1, used: {name}={used}, limited: {name}={limit}"
+            )));
+        }
+    }
+    Ok(Some((ledger, written)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn counts_are_read_in_every_form() {
+        for (quantity, expected) in [
+            (json!(5), Some(5)),
+            (json!("5"), Some(5)),
+            (json!("2k"), Some(2_000)),
+            (json!("1Ki"), Some(1_024)),
+            (json!("0"), Some(0)),
+            (json!("-1"), None),
+            (json!("1.5"), None),
+            (json!("5m"), None),
+            (json!(""), None),
+            (json!("99999999999999999999"), None),
+        ] {
+            assert_eq!(count(&quantity), expected, "{quantity}");
+        }
+    }
+}
