@@ -40,7 +40,12 @@ pub fn controller<K>(api: Api<K>, config: watcher::Config) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    Controller::new(api, config).trigger_backoff(Pauses(FIRST))
+    Controller::new(api, config).trigger_backoff(pauses())
+}
+
+/// The pauses between tries to watch, for a watch that is not a controller's.
+pub fn pauses() -> impl Backoff {
+    Pauses(FIRST)
 }
 
 #[cfg(test)]

@@ -48,16 +48,26 @@ pub enum Accelerator {
 pub struct DiskConfig {
     /// Name for the monitor, unique in the guest: letters, digits and `-`, beginning with a letter.
     pub id: String,
-    /// The file.
-    pub path: PathBuf,
-    /// Its format; never guessed.
-    pub format: DiskFormat,
+    /// Where its bytes are.
+    pub source: DiskSource,
     /// What the guest sees as serial number, at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
     pub serial: String,
     /// Place in the firmware's boot order; lowest first, `None` is never tried.
     pub boot_index: Option<u32>,
     /// Whether the guest may only read.
     pub is_read_only: bool,
+}
+
+/// Where the bytes of a disk are, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskSource {
+    /// A file of the host.
+    File {
+        /// The file, by its absolute path.
+        path: PathBuf,
+        /// Its format; never guessed.
+        format: DiskFormat,
+    },
 }
 
 /// Format of a disk file.
@@ -78,9 +88,7 @@ pub struct HotDisk {
     /// As in [`DiskConfig`].
     pub id: String,
     /// As in [`DiskConfig`].
-    pub path: PathBuf,
-    /// As in [`DiskConfig`].
-    pub format: DiskFormat,
+    pub source: DiskSource,
     /// As in [`DiskConfig`]; SCSI shows up to 36 bytes.
     pub serial: String,
 }

@@ -22,6 +22,8 @@ const CONVERT_LIMIT: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct ImageTool {
     program: PathBuf,
+    /// The uid and gid that it runs as; the caller's without them.
+    user: Option<(u32, u32)>,
 }
 
 /// What an image says of itself.
@@ -81,14 +83,20 @@ pub enum ImageError {
 impl Default for ImageTool {
     /// Where Debian puts it.
     fn default() -> Self {
-        Self { program: "/usr/bin/qemu-img".into() }
+        Self { program: "/usr/bin/qemu-img".into(), user: None }
     }
 }
 
 impl ImageTool {
     /// `program`: absolute path of `qemu-img`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), user: None }
+    }
+
+    /// The same program, run as another user: for files whose header a guest's hypervisor could write. Needs root.
+    pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
+        self
     }
 
     /// Makes an empty disk at `path`, which must not exist. Takes a few hundred kilobytes whatever its size.
@@ -123,9 +131,15 @@ impl ImageTool {
         })
     }
 
-    /// Grows a disk that no guest uses; growing to its present size does nothing.
+    /// Grows a disk that no guest uses; growing to its present size does nothing. Refuses a qcow2 header that names any other file than
+    /// the backing file of `format`: growing would open that file, for writing if it is a data file. The caller sees to it that
+    /// nobody writes to the disk meanwhile.
     pub async fn grow(&self, path: &Path, format: &DiskFormat, size_bytes: u64) -> Result<(), ImageError> {
-        let found = self.info(path, format).await?.virtual_size;
+        let info = match format {
+            DiskFormat::Raw => self.info(path, format).await?,
+            DiskFormat::Qcow2 { backing } => self.check_untrusted(path, backing.as_deref()).await?,
+        };
+        let found = info.virtual_size;
         if size_bytes < found {
             return Err(ImageError::Shrink { path: path.to_owned(), found, asked: size_bytes });
         }
@@ -178,6 +192,10 @@ impl ImageTool {
     ) -> Result<Vec<u8>, ImageError> {
         let mut command = Command::new(&self.program);
         command.env_clear().env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
+        if let Some((uid, gid)) = self.user {
+            // The working directory need not be readable for that user. As root, `uid` drops the supplementary groups too.
+            command.current_dir("/").uid(uid).gid(gid);
+        }
         let output = tokio::time::timeout(limit, arguments(&mut command).output());
         let late = |_| ImageError::Late { operation, path: path.to_owned(), limit };
         let output = output.await.map_err(late)?.map_err(|source| ImageError::Execute {

@@ -20,7 +20,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod simulated;
 
-pub use config::{Accelerator, DiskConfig, DiskFormat, GuestConfig, HotDisk, NicConfig};
+pub use config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, HotDisk, NicConfig};
 pub use driver::{Capabilities, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError};
 pub use image::{ImageError, ImageInfo, ImageTool};
 pub use qemu::Qemu;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use evroc_controller::{Context, chain};
-use evroc_node::agent::host::{Accelerator, HostConditions, NO_ACCELERATOR};
+use evroc_node::agent::host::{Accelerator, HostConditions, NO_ACCELERATOR, ThisHost};
+use evroc_node::agent::image::DiskImages as DiskImagesAgent;
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
@@ -21,9 +22,9 @@ use evroc_node::image::ImageStore as DiskImages;
 use evroc_node::machine::{MachineRunner, RunnerConfig as MachineConfig};
 use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
+use evroc_node::pool::{LocalPool, Owner, Pool};
 use evroc_node::shim::{ShimLauncher, User};
 use evroc_node::tunnel::{TunnelConfig, keep_connected};
-use evroc_node::volume::VolumeStore;
 use evroc_vmm::probe::{Kind, Payload, Probe};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ const PROBE_AGAIN: Duration = Duration::from_secs(60);
 const PROBE_IMAGE: (&str, &str) = ("tiny.1-0.1", "evroc-guest: ready");
 /// Of an instance's uids: whom shims become, and the first of its guests.
 const UIDS: (u32, u32) = (4, 1000);
+/// The user that changes volumes whose bytes a guest's hypervisor has written: offset in the instance's uids.
+const VOLUME_TOOL_UID: u32 = 6;
 /// How often an unreachable API is asked again at the start.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -122,7 +125,10 @@ impl Node {
             Qemu::default()
         });
         let disk_images = DiskImages::open(state.join("images"), ImageTool::default())?;
-        let volumes = VolumeStore::open(state.join("volumes"), disk_images.clone())?;
+        let tool_user = config.uid_base + VOLUME_TOOL_UID;
+        let tool_user = Owner { uid: tool_user, gid: tool_user };
+        let pool = LocalPool::open(state.join("volumes"), disk_images.clone(), Some(tool_user))?;
+        let pool: Arc<dyn Pool> = Arc::new(pool);
         let runner = MachineRunner::new(
             MachineConfig {
                 instance: config.instance.clone(),
@@ -134,7 +140,7 @@ impl Node {
                 shim_cgroups: vec![],
                 first_uid: Some(config.uid_base + UIDS.1),
             },
-            volumes.clone(),
+            pool.clone(),
         )?;
         let mut network = NetworkConfig::new(&config.instance, &config.run_dir, state);
         network.uplink = uplink(&config.uplink)?;
@@ -149,7 +155,7 @@ impl Node {
             probed,
             draining.clone(),
         )?;
-        let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), store: volumes });
+        let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), pool, conditions: conditions.clone() });
         Ok(Self {
             config: config.clone(),
             draining,
@@ -179,30 +185,35 @@ impl Node {
             context.clone(),
             self.config.host_name.clone(),
             self.config.zone.clone(),
-            self.config.role_dir.clone(),
+            Arc::new(ThisHost::new(self.volumes.pool.clone())),
             self.accelerator.subscribe(),
             self.conditions.clone(),
         );
         let agents = async {
-            self.first_look(&context).await;
+            self.first_look().await;
             tokio::join!(
                 agent::replica::run(self.replicas.clone(), replicas_ended),
                 agent::machine::run(self.machines.clone(), machines_ended),
-                agent::volume::run(self.volumes.clone()),
                 agent::log_sweep::run(context.clone(), self.replicas.logs().clone()),
             )
         };
-        tokio::join!(host, self.dial(), self.streams(), self.probe(), agents);
+        let images = agent::image::run(DiskImagesAgent {
+            base: context.clone(),
+            images: Arc::new(self.images.clone()),
+            pool: self.volumes.pool.clone(),
+            conditions: self.conditions.clone(),
+        });
+        // No agent waits for another: what fails in one does not keep the others from their work.
+        let volumes = agent::volume::run(self.volumes.clone());
+        tokio::join!(host, images, volumes, self.dial(), self.streams(), self.probe(), agents);
     }
 
-    /// What is looked at once, as soon as the API answers: which images there are, and what is here that should not be.
-    async fn first_look(&self, context: &Context) {
+    /// Looks once, as soon as the API answers, for what is on this host and should not be.
+    async fn first_look(&self) {
         loop {
             let looked = async {
-                agent::image::publish(context, &self.images).await?;
                 self.replicas.sweep().await?;
-                self.machines.sweep().await?;
-                self.volumes.report_orphans().await
+                self.machines.sweep().await
             };
             match looked.await {
                 Ok(()) => return,
@@ -236,7 +247,7 @@ impl Node {
 
     /// Finds out how guests run; a machine that is to start waits for it.
     async fn probe(&self) {
-        let payload = match self.images.get(PROBE_IMAGE.0).await {
+        let payload = match self.images.get(PROBE_IMAGE.0, None).await {
             Ok(image) => Payload::Image { disk: image.base, marker: PROBE_IMAGE.1.into() },
             Err(_) => Payload::BootSector,
         };

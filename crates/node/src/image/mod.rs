@@ -3,7 +3,7 @@
 //! ```text
 //! images/tiny.1-0.1/image.json      facts, digest
 //! images/tiny.1-0.1/disk.qcow2      may be replaced by a newer build at any time
-//! images/.by-digest/<sha256>.qcow2  hard link, made when the first volume is cloned from it: what volumes stand on
+//! images/.by-digest/<sha256>.qcow2  hard link, made when it was verified for the first volume: what volumes are based on
 //! images/.verified.json             which files had which digest, by inode, size and time of change
 //! ```
 //!
@@ -25,8 +25,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::io::remove_file;
+
 const BY_DIGEST: &str = ".by-digest";
 const VERIFIED: &str = ".verified.json";
+/// The name of a file among the bases while it is being verified.
+const CHECKING: &str = ".checking";
 
 /// What `image.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,27 @@ pub struct ImageFacts {
     pub virtual_size_bytes: u64,
 }
 
+/// The images of a host, as their `image.json` describes them.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Ordered by name.
+    pub images: Vec<ImageFacts>,
+    /// Those whose `image.json` cannot be read, and why.
+    pub unreadable: BTreeMap<String, ImageError>,
+}
+
+/// Where a host's images are listed: its folder, or a list in memory for a simulated host.
+pub trait Images: Send + Sync {
+    /// Returns the facts of all images.
+    fn scan(&self) -> Result<Scan, ImageError>;
+}
+
+impl Images for ImageStore {
+    fn scan(&self) -> Result<Scan, ImageError> {
+        Self::scan(self)
+    }
+}
+
 /// An image that may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -68,8 +93,10 @@ pub struct Image {
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ImageError {
-    #[error("there is no disk image {name:?} on this host; there are: {known}")]
+    #[error("disk image {name:?} is not on this host, which has: {known}")]
     Unknown { name: String, known: String },
+    #[error("disk image {name:?} has other bytes on this host: expected SHA-256 {wanted}, found {found}")]
+    OtherBytes { name: String, wanted: String, found: String },
     #[error("disk image {name:?} is not usable: expected {expected}, found {found}")]
     Invalid { name: String, expected: String, found: String },
     #[error("disk image {name:?}: {operation} {}", path.display())]
@@ -118,10 +145,10 @@ impl ImageStore {
         Ok(Self { folder, tool, verifying: Arc::default() })
     }
 
-    /// Facts of all images, by name; what has no readable `image.json` is left out and logged. Nothing is verified.
-    pub fn scan(&self) -> Result<Vec<ImageFacts>, ImageError> {
+    /// Returns the facts of all images. Nothing is verified.
+    pub fn scan(&self) -> Result<Scan, ImageError> {
         let failed = |source| ImageError::List { folder: self.folder.clone(), source };
-        let mut found = Vec::new();
+        let mut found = Scan::default();
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             // Container images stand in the same cache, with another kind of image.json; a half import begins with a dot.
@@ -129,11 +156,11 @@ impl ImageStore {
                 continue;
             }
             match self.facts(&name) {
-                Ok(facts) => found.push(facts),
-                Err(error) => tracing::warn!(image = %name, error = %error, "disk image left out"),
+                Ok(facts) => found.images.push(facts),
+                Err(error) => drop(found.unreadable.insert(name, error)),
             }
         }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.images.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
@@ -149,27 +176,36 @@ impl ImageStore {
         read_facts(name, &text)
     }
 
-    /// An image to clone from, its digest verified (once for each file) and its file kept from changing.
-    pub async fn get(&self, name: &str) -> Result<Image, ImageError> {
+    /// Returns an image to clone from, its digest verified (once for each file) and its file kept from changing. `sha256` is the
+    /// digest that its bytes must have; `None` accepts those that are on this host.
+    pub async fn get(&self, name: &str, sha256: Option<&str>) -> Result<Image, ImageError> {
         let facts = self.facts(name)?;
-        let base = self.folder.join(BY_DIGEST).join(format!("{}.qcow2", facts.sha256));
+        if let Some(wanted) = sha256.filter(|wanted| *wanted != facts.sha256) {
+            let (name, wanted, found) = (name.to_owned(), wanted.to_owned(), facts.sha256);
+            return Err(ImageError::OtherBytes { name, wanted, found });
+        }
+        let bases = self.folder.join(BY_DIGEST);
+        let base = bases.join(format!("{}.qcow2", facts.sha256));
         let failed = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| ImageError::Io { name: name.to_owned(), operation, path, source }
         };
         let _turn = self.verifying.lock().await;
-        let disk = self.folder.join(name).join("disk.qcow2");
-        if !base.try_exists().map_err(failed("find", &base))? {
-            std::fs::hard_link(&disk, &base).map_err(failed("link", &disk))?;
-            File::open(self.folder.join(BY_DIGEST)).and_then(|dir| dir.sync_all()).map_err(failed("sync", &base))?;
+        if base.try_exists().map_err(failed("find", &base))? {
+            // Volumes may be based on it: if it is damaged it is refused, and stays.
+            self.verify(&facts, &base).await?;
+            return Ok(Image { facts, base });
         }
-        if let Err(error) = self.verify(&facts, &base).await {
-            if matches!(error, ImageError::Invalid { .. }) && !self.is_known_good(&facts, &base) {
-                // Nothing can stand on it yet.
-                let _ = std::fs::remove_file(&base);
-            }
+        // A base gets its name when it was verified: what is refused never has one.
+        let (disk, checked) = (self.folder.join(name).join("disk.qcow2"), bases.join(CHECKING));
+        remove_file(&checked).map_err(failed("remove", &checked))?;
+        std::fs::hard_link(&disk, &checked).map_err(failed("link", &disk))?;
+        if let Err(error) = self.verify(&facts, &checked).await {
+            remove_file(&checked).map_err(failed("remove", &checked))?;
             return Err(error);
         }
+        std::fs::rename(&checked, &base).map_err(failed("name", &checked))?;
+        File::open(&bases).and_then(|dir| dir.sync_all()).map_err(failed("sync", &base))?;
         Ok(Image { facts, base })
     }
 
@@ -208,12 +244,14 @@ impl ImageStore {
         Ok(facts)
     }
 
-    /// Removes base files that neither an image nor a volume uses. `in_use`: the bases that volumes stand on.
-    pub fn remove_unused_bases(&self, in_use: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, ImageError> {
+    /// Removes base files that neither an image nor a volume uses, and forgets what was verified of files that are absent. `in_use`: the
+    /// bases of all volumes. The caller sees to it that no volume is being cloned meanwhile.
+    pub async fn remove_unused_bases(&self, in_use: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, ImageError> {
+        let _turn = self.verifying.lock().await;
         let folder = self.folder.join(BY_DIGEST);
         let failed = |source| ImageError::List { folder: folder.clone(), source };
         let current: BTreeSet<_> =
-            self.scan()?.into_iter().map(|facts| folder.join(format!("{}.qcow2", facts.sha256))).collect();
+            self.scan()?.images.into_iter().map(|facts| folder.join(format!("{}.qcow2", facts.sha256))).collect();
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -222,11 +260,14 @@ impl ImageStore {
                 removed.push(path);
             }
         }
+        if !removed.is_empty() {
+            self.forget_absent(&folder).map_err(failed)?;
+        }
         Ok(removed)
     }
 
     fn unknown(&self, name: &str) -> ImageError {
-        let known = self.scan().unwrap_or_default().into_iter().map(|facts| facts.name).collect::<Vec<_>>();
+        let known = self.scan().unwrap_or_default().images.into_iter().map(|facts| facts.name).collect::<Vec<_>>();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         ImageError::Unknown { name: name.to_owned(), known }
     }
@@ -234,6 +275,21 @@ impl ImageStore {
     fn verified(&self) -> Verified {
         let text = std::fs::read(self.folder.join(VERIFIED)).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Keeps of what was verified only the files that are still among the bases.
+    fn forget_absent(&self, bases: &Path) -> io::Result<()> {
+        let present: BTreeSet<String> =
+            std::fs::read_dir(bases)?.map(|entry| identity(&entry?.path())).collect::<io::Result<_>>()?;
+        let mut verified = self.verified();
+        verified.0.retain(|identity, _| present.contains(identity));
+        self.remember(&verified)
+    }
+
+    fn remember(&self, verified: &Verified) -> io::Result<()> {
+        let temporary = self.folder.join(format!("{VERIFIED}.new"));
+        std::fs::write(&temporary, serde_json::to_vec(verified)?)?;
+        std::fs::rename(&temporary, self.folder.join(VERIFIED))
     }
 
     fn is_known_good(&self, facts: &ImageFacts, base: &Path) -> bool {
@@ -265,11 +321,7 @@ impl ImageStore {
         std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o444)).map_err(failed("protect"))?;
         let mut verified = self.verified();
         verified.0.insert(identity(base).map_err(failed("look at"))?, digest);
-        let temporary = self.folder.join(format!("{VERIFIED}.new"));
-        let text = serde_json::to_vec(&verified).unwrap_or_default();
-        let written =
-            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, self.folder.join(VERIFIED)));
-        written.map_err(failed("remember"))
+        self.remember(&verified).map_err(failed("remember"))
     }
 
     /// The tool that images are inspected with.

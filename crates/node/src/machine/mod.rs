@@ -65,7 +65,7 @@ pub struct MachineConfig {
 /// A volume of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeUse {
-    /// Its uid in the [`crate::volume::VolumeStore`].
+    /// Its uid in the [`crate::pool::Pool`].
     pub uid: String,
     /// Whether the firmware boots from it.
     pub is_boot: bool,

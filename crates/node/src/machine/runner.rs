@@ -11,7 +11,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use evroc_vmm::{
-    Accelerator, DiskConfig, DiskFormat, GuestCommand, GuestConfig, Hypervisor, MonitorError, NicConfig, qemu,
+    Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, Hypervisor, MonitorError, NicConfig,
+    qemu,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -20,11 +21,11 @@ use super::record::{self, MachineRecord};
 use super::running::{Machine, MonitorSlot, StopManner, Stopped, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, limits};
 use crate::cgroup::{CgroupError, Cgroups};
+use crate::pool::{self, Owner, Pool, PoolError};
 use crate::seed::{self, SeedError};
 use crate::shim::{
     self, Adopted, ClientError, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, SpawnError, Spec, Stderr, User,
 };
-use crate::volume::{VolumeError, VolumeStore};
 
 const PREFIX: &str = "vm-";
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
@@ -70,7 +71,7 @@ pub enum MachineError {
     #[error("machine {uid:?}: {source}")]
     Config { uid: String, source: evroc_vmm::config::ConfigError },
     #[error(transparent)]
-    Volume(#[from] VolumeError),
+    Volume(#[from] PoolError),
     #[error(transparent)]
     Seed(#[from] SeedError),
     #[error(transparent)]
@@ -108,7 +109,7 @@ pub enum Found {
 pub struct MachineRunner {
     config: Arc<RunnerConfig>,
     cgroups: Cgroups,
-    volumes: VolumeStore,
+    volumes: Arc<dyn Pool>,
     /// Users are given out one at a time.
     users: Arc<Mutex<()>>,
     /// Conversations by machine: a hypervisor has one at a time, so all [`Machine`]s of one uid share it.
@@ -126,7 +127,7 @@ struct Places {
 
 impl MachineRunner {
     /// Makes the folders that all machines share.
-    pub fn new(config: RunnerConfig, volumes: VolumeStore) -> Result<Self, MachineError> {
+    pub fn new(config: RunnerConfig, volumes: Arc<dyn Pool>) -> Result<Self, MachineError> {
         for (path, mode) in [
             (config.state_dir.join("machines"), 0o711),
             (config.state_dir.join("shims"), 0o711),
@@ -178,7 +179,7 @@ impl MachineRunner {
         self.refuse_shared_volumes(config)?;
         let started = self.start_new(config, nic).await;
         if started.is_err() && matches!(self.observe(&config.uid).await, Ok(Found::Ended(_) | Found::Absent)) {
-            self.release(&config.uid)?;
+            self.release(&config.uid).await?;
         }
         started
     }
@@ -191,7 +192,7 @@ impl MachineRunner {
         self.write_seed(config, &places, user.as_ref())?;
         let mut disks = Vec::new();
         for (index, volume) in config.volumes.iter().enumerate() {
-            disks.push(self.disk(index, &volume.uid, volume.is_boot, user.as_ref())?);
+            disks.push(self.disk(index, &volume.uid, volume.is_boot, user.as_ref()).await?);
         }
         disks.insert(disks.len().min(1), seed_disk(&places));
 
@@ -247,17 +248,17 @@ impl MachineRunner {
             Found::Ended(exit) => Some(Stopped { manner: StopManner::AlreadyEnded, exit }),
             Found::Running(machine) => Some(machine.end(grace).await?),
         };
-        self.release(uid)?;
+        self.release(uid).await?;
         Ok(stopped)
     }
 
     /// Takes back the volumes of a machine that has ended. ([`Self::stop`] does it too.)
-    pub fn release(&self, uid: &str) -> Result<(), MachineError> {
+    pub async fn release(&self, uid: &str) -> Result<(), MachineError> {
         let folder = self.places(uid).folder;
         let record = record::read(&folder).map_err(failed(uid, "read", &folder))?;
         if self.config.first_uid.is_some() {
             for volume in record.iter().flat_map(|record| &record.volumes) {
-                self.volumes.release(volume)?;
+                self.volumes.release(volume).await?;
             }
         }
         Ok(())
@@ -371,16 +372,18 @@ impl MachineRunner {
         }
     }
 
-    fn disk(&self, index: usize, uid: &str, is_boot: bool, user: Option<&User>) -> Result<DiskConfig, MachineError> {
-        let volume = self.volumes.get(uid)?;
-        if let Some(user) = user {
-            self.volumes.assign(uid, user.uid, user.gid)?;
-        }
+    async fn disk(
+        &self,
+        index: usize,
+        uid: &str,
+        is_boot: bool,
+        user: Option<&User>,
+    ) -> Result<DiskConfig, MachineError> {
+        let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
         Ok(DiskConfig {
             id: disk_id(index),
-            path: self.volumes.path(uid),
-            format: volume.format(),
-            serial: volume.serial(),
+            source: self.volumes.source(uid, owner).await?,
+            serial: pool::serial(uid),
             boot_index: is_boot.then_some(0),
             is_read_only: false,
         })
@@ -416,8 +419,7 @@ impl MachineRunner {
 fn seed_disk(places: &Places) -> DiskConfig {
     DiskConfig {
         id: "seed".into(),
-        path: places.seed.clone(),
-        format: DiskFormat::Raw,
+        source: DiskSource::File { path: places.seed.clone(), format: DiskFormat::Raw },
         serial: "cidata".into(),
         boot_index: None,
         is_read_only: true,

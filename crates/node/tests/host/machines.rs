@@ -12,9 +12,9 @@ use evroc_node::machine::{
     AcceleratorKind, Found, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner, VolumeUse,
     wait_for_serial, wait_for_serial_in,
 };
+use evroc_node::pool::{ImageRef, LocalPool, NewVolume, Pool};
 use evroc_node::seed::SeedInput;
 use evroc_node::shim::{ProcessIdentity, ShimLauncher, User, tail};
-use evroc_node::volume::VolumeStore;
 use evroc_vmm::{GuestState, Hypervisor, ImageTool, Qemu, Simulated};
 use rustix::process::Signal;
 
@@ -29,7 +29,7 @@ struct Host {
     instance: String,
     hypervisor: Arc<dyn Hypervisor>,
     runner: MachineRunner,
-    volumes: VolumeStore,
+    volumes: LocalPool,
     images: ImageStore,
 }
 
@@ -40,7 +40,7 @@ impl Host {
         let instance = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let state = root.path().join("state");
         let images = ImageStore::open(state.join("images"), ImageTool::default()).unwrap();
-        let volumes = VolumeStore::open(state.join("volumes"), images.clone()).unwrap();
+        let volumes = LocalPool::open(state.join("volumes"), images.clone(), None).unwrap();
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
         let runner = runner(root.path(), &instance, &hypervisor, &volumes);
         Self { root, instance, hypervisor, runner, volumes, images }
@@ -84,7 +84,7 @@ impl Drop for Host {
     }
 }
 
-fn runner(root: &Path, instance: &str, hypervisor: &Arc<dyn Hypervisor>, volumes: &VolumeStore) -> MachineRunner {
+fn runner(root: &Path, instance: &str, hypervisor: &Arc<dyn Hypervisor>, volumes: &LocalPool) -> MachineRunner {
     let config = RunnerConfig {
         instance: instance.to_owned(),
         state_dir: root.join("state"),
@@ -95,7 +95,11 @@ fn runner(root: &Path, instance: &str, hypervisor: &Arc<dyn Hypervisor>, volumes
         shim_cgroups: Vec::new(),
         first_uid: Some(FIRST_UID),
     };
-    MachineRunner::new(config, volumes.clone()).unwrap()
+    MachineRunner::new(config, Arc::new(volumes.clone())).unwrap()
+}
+
+fn blank(uid: &str) -> NewVolume {
+    NewVolume { uid: uid.into(), image: None, size_bytes: MIB }
 }
 
 fn config(uid: &str, volumes: &[&str]) -> MachineConfig {
@@ -155,7 +159,8 @@ fn tiny() -> PathBuf {
 async fn with_tiny() -> Host {
     let host = Host::new(Qemu::default());
     host.images.import(&tiny()).await.unwrap();
-    host.volumes.create("disk", Some("tiny.1-0.1"), Some(600 * MIB)).await.unwrap();
+    let image = Some(ImageRef { name: "tiny.1-0.1".into(), sha256: None });
+    host.volumes.create(&NewVolume { uid: "disk".into(), image, size_bytes: 600 * MIB }).await.unwrap();
     host
 }
 
@@ -168,7 +173,7 @@ async fn shows(machine: &Machine, marker: &str) {
 #[tokio::test]
 async fn a_simulated_machine_lives_and_leaves_nothing() {
     let mut host = Host::new(Simulated);
-    host.volumes.create("v", None, Some(MIB)).await.unwrap();
+    host.volumes.create(&blank("v")).await.unwrap();
     let config = config("m", &["v"]);
     assert!(matches!(host.runner.observe("m").await.unwrap(), Found::Absent));
     let machine = host.runner.start(&config, None).await.unwrap();
@@ -196,7 +201,7 @@ async fn a_simulated_machine_lives_and_leaves_nothing() {
 async fn machines_have_users_of_their_own_and_volumes_to_themselves() {
     let host = Host::new(Simulated);
     for volume in ["v", "w"] {
-        host.volumes.create(volume, None, Some(MIB)).await.unwrap();
+        host.volumes.create(&blank(volume)).await.unwrap();
     }
     let first = host.runner.start(&config("a", &["v"]), None).await.unwrap();
     let error = host.runner.start(&config("b", &["v"]), None).await.unwrap_err();
@@ -219,7 +224,7 @@ async fn machines_have_users_of_their_own_and_volumes_to_themselves() {
 async fn a_missing_volume_is_named_and_the_rest_can_be_removed() {
     let host = Host::new(Simulated);
     let error = host.runner.start(&config("m", &["nope"]), None).await.unwrap_err();
-    assert_eq!(error.to_string(), "there is no volume \"nope\" on this host");
+    assert_eq!(error.to_string(), "volume \"nope\" is not on this host");
     assert!(matches!(host.runner.observe("m").await.unwrap(), Found::Absent));
     assert_eq!(host.runner.list().unwrap().len(), 1);
     host.runner.remove("m").await.unwrap();
@@ -229,7 +234,7 @@ async fn a_missing_volume_is_named_and_the_rest_can_be_removed() {
 #[tokio::test]
 async fn what_the_hypervisor_says_of_a_broken_disk_is_told() {
     let host = Host::new(Qemu::default());
-    host.volumes.create("v", None, Some(MIB)).await.unwrap();
+    host.volumes.create(&blank("v")).await.unwrap();
     std::fs::write(host.volumes.path("v"), "no longer a disk").unwrap();
     let error = host.runner.start(&config("m", &["v"]), None).await.unwrap_err();
     assert!(matches!(error, MachineError::Ended { .. }), "{error}");
@@ -267,7 +272,7 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     let monitor = machine.monitor().await.unwrap();
     assert_eq!(monitor.state().await.unwrap(), GuestState::Running);
     monitor.grow_disk(&Machine::disk_id(0), 700 * MIB).await.unwrap();
-    host.volumes.record_size("disk", 700 * MIB).unwrap();
+    host.volumes.grown("disk", 700 * MIB).await.unwrap();
 
     let stopped = host.runner.stop("m", Duration::from_secs(60)).await.unwrap().unwrap();
     assert_eq!((stopped.manner, stopped.exit.code), (StopManner::PoweredOff, Some(0)), "{}", host.serial("m"));
@@ -279,7 +284,7 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     let machine = host.runner.start(&config, None).await.unwrap();
     shows(&machine, "found the-marker").await;
     host.runner.remove("other").await.unwrap();
-    host.volumes.delete("disk").unwrap();
+    host.volumes.delete("disk").await.unwrap();
     host.assert_clean().await;
 }
 
@@ -339,7 +344,7 @@ async fn a_guest_that_is_still_booting_is_asked_again() {
 #[tokio::test]
 async fn a_hypervisor_that_does_not_listen_is_killed() {
     let host = Host::new(Qemu::default());
-    host.volumes.create("v", None, Some(MIB)).await.unwrap();
+    host.volumes.create(&blank("v")).await.unwrap();
     let machine = host.runner.start(&config("m", &["v"]), None).await.unwrap();
     let child = machine.shim().record().child.open().unwrap().unwrap();
     child.signal(Signal::STOP).unwrap();

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 
-use crate::config::{Accelerator, DiskConfig, DiskFormat, GuestConfig};
+use crate::config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig};
 use crate::driver::Hypervisor;
 use crate::image::{ImageError, ImageTool};
 use crate::qemu::Qemu;
@@ -291,8 +291,7 @@ impl Probe {
         }
         let disk = DiskConfig {
             id: "disk".into(),
-            path,
-            format,
+            source: DiskSource::File { path, format },
             serial: "probe".into(),
             boot_index: Some(0),
             is_read_only: false,

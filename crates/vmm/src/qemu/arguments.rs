@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::config::{Accelerator, DiskConfig, DiskFormat, GuestConfig, NicConfig};
+use crate::config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, NicConfig};
 
 /// PCI slots are fixed so that adding a disk never renames a network interface in a guest. 0 and 1 are the chipset's.
 const NIC_SLOT: usize = 2;
@@ -69,7 +69,8 @@ pub fn arguments(guest: &GuestConfig, takes_open_kvm: bool) -> Vec<String> {
 }
 
 /// The block device of a disk, for `-blockdev` and `blockdev-add`: every layer named, none found by looking into a file.
-pub(super) fn block_device(id: &str, path: &Path, format: &DiskFormat, is_read_only: bool) -> Value {
+pub(super) fn block_device(id: &str, source: &DiskSource, is_read_only: bool) -> Value {
+    let DiskSource::File { path, format } = source;
     let file =
         |name: &str, path: &Path| json!({ "driver": "file", "filename": path, "node-name": name, "discard": "unmap" });
     let own = format!("{id}-file");
@@ -126,7 +127,7 @@ impl Line {
     }
 
     fn disk(&mut self, disk: &DiskConfig, number: usize) {
-        self.option("-blockdev", block_device(&disk.id, &disk.path, &disk.format, disk.is_read_only).to_string());
+        self.option("-blockdev", block_device(&disk.id, &disk.source, disk.is_read_only).to_string());
         let mut device = json!({
             "driver": "virtio-blk-pci", "id": format!("{}-device", disk.id), "drive": disk.id, "serial": disk.serial,
             "addr": slot(number),
@@ -144,11 +145,15 @@ mod tests {
     use crate::driver::Hypervisor as _;
     use crate::qemu::Qemu;
 
-    fn disk(id: &str, boot_index: Option<u32>) -> DiskConfig {
+    fn file(path: &str, format: DiskFormat) -> DiskSource {
+        DiskSource::File { path: path.into(), format }
+    }
+
+    fn disk(id: &str, boot_index: Option<u32>, backing: Option<&str>) -> DiskConfig {
+        let format = DiskFormat::Qcow2 { backing: backing.map(Into::into) };
         DiskConfig {
             id: id.into(),
-            path: format!("/var/lib/evroc/node/volumes/{id}/disk.qcow2").into(),
-            format: DiskFormat::Qcow2 { backing: Some("/var/lib/evroc/node/images/tiny/disk.qcow2".into()) },
+            source: file(&format!("/var/lib/evroc/node/volumes/{id}/disk.qcow2"), format),
             serial: format!("serial-{id}"),
             boot_index,
             is_read_only: false,
@@ -163,16 +168,15 @@ mod tests {
             memory_bytes: 512 << 20,
             accelerator: Accelerator::Tcg,
             disks: vec![
-                disk("disk0", Some(0)),
+                disk("disk0", Some(0), Some("/var/lib/evroc/node/images/tiny/disk.qcow2")),
                 DiskConfig {
                     id: "seed".into(),
-                    path: "/var/lib/evroc/node/machines/m/seed.img".into(),
-                    format: DiskFormat::Raw,
+                    source: file("/var/lib/evroc/node/machines/m/seed.img", DiskFormat::Raw),
                     serial: "cidata".into(),
                     boot_index: None,
                     is_read_only: true,
                 },
-                DiskConfig { format: DiskFormat::Qcow2 { backing: None }, ..disk("disk1", None) },
+                disk("disk1", None, None),
             ],
             nic: Some(NicConfig { tap_fd: 21, mac: "02:00:00:00:00:05".into(), mtu: Some(1400) }),
             monitor_fd: 20,

@@ -80,7 +80,7 @@ impl Monitor for QemuMonitor {
         disk.validate()?;
         let device = format!("{}-device", disk.id);
         if !self.has_node(&disk.id).await? {
-            self.run("blockdev-add", block_device(&disk.id, &disk.path, &disk.format, false)).await?;
+            self.run("blockdev-add", block_device(&disk.id, &disk.source, false)).await?;
         }
         let added = self
             .run(

@@ -5,10 +5,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use evroc_vmm::{
-    Accelerator, DiskConfig, DiskFormat, GuestConfig, GuestState, HotDisk, Hypervisor, ImageTool, MonitorError, Qemu,
+    Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, GuestState, HotDisk, Hypervisor, ImageTool,
+    MonitorError, Qemu,
 };
 
 const MIB: u64 = 1 << 20;
+const QCOW2: DiskFormat = DiskFormat::Qcow2 { backing: None };
+
+fn file(path: &std::path::Path) -> DiskSource {
+    DiskSource::File { path: path.to_owned(), format: QCOW2 }
+}
 
 #[tokio::test]
 async fn a_guest_is_paused_grown_swapped_and_ended() {
@@ -28,8 +34,7 @@ async fn a_guest_is_paused_grown_swapped_and_ended() {
         accelerator: Accelerator::Tcg,
         disks: vec![DiskConfig {
             id: "disk0".into(),
-            path: disk.clone(),
-            format: DiskFormat::Qcow2 { backing: None },
+            source: file(&disk),
             serial: "s0".into(),
             boot_index: Some(0),
             is_read_only: false,
@@ -57,19 +62,14 @@ async fn a_guest_is_paused_grown_swapped_and_ended() {
     let error = monitor.grow_disk("disk9", 20 * MIB).await.unwrap_err();
     assert!(matches!(&error, MonitorError::Refused { command, .. } if command == "block_resize"), "{error}");
 
-    let hot = HotDisk {
-        id: "hot1".into(),
-        path: extra.clone(),
-        format: DiskFormat::Qcow2 { backing: None },
-        serial: "h1".into(),
-    };
+    let hot = HotDisk { id: "hot1".into(), source: file(&extra), serial: "h1".into() };
     monitor.attach_disk(&hot).await.unwrap();
     monitor.attach_disk(&hot).await.unwrap();
-    let in_use = tool.grow(&extra, &hot.format, 6 * MIB).await.unwrap_err();
+    let in_use = tool.grow(&extra, &QCOW2, 6 * MIB).await.unwrap_err();
     assert!(in_use.to_string().contains("lock"), "QEMU holds the disk: {in_use}");
     monitor.detach_disk("hot1").await.unwrap();
     monitor.detach_disk("hot1").await.unwrap();
-    tool.grow(&extra, &hot.format, 6 * MIB).await.unwrap();
+    tool.grow(&extra, &QCOW2, 6 * MIB).await.unwrap();
 
     // Nothing listens to the power button yet, so this changes nothing.
     monitor.power_down().await.unwrap();
@@ -78,6 +78,6 @@ async fn a_guest_is_paused_grown_swapped_and_ended() {
     monitor.closed().await;
     let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
-    assert_eq!(tool.info(&disk, &DiskFormat::Qcow2 { backing: None }).await.unwrap().virtual_size, 20 * MIB);
+    assert_eq!(tool.info(&disk, &QCOW2).await.unwrap().virtual_size, 20 * MIB);
     assert!(matches!(monitor.state().await, Err(MonitorError::Closed { .. })));
 }

@@ -56,11 +56,11 @@ impl Default for HostConditions {
 }
 
 impl HostConditions {
-    /// Reports on a part of a condition and wakes the heartbeat if this is new. `part` names what the verdict is about, for
-    /// people: `machine <uid>`, `disk images`.
-    pub fn set(&self, topic: Topic, part: impl Into<String>, verdict: Verdict) {
+    /// Reports on a part of a condition and wakes the heartbeat if this is new; returns whether it is. `part` names what the verdict is
+    /// about, for people: `machine <uid>`, `disk images`.
+    pub fn set(&self, topic: Topic, part: impl Into<String>, verdict: Verdict) -> bool {
         let key = (topic, part.into());
-        self.0.send_if_modified(|parts| parts.insert(key, verdict.clone()).as_ref() != Some(&verdict));
+        self.0.send_if_modified(|parts| parts.insert(key, verdict.clone()).as_ref() != Some(&verdict))
     }
 
     /// Removes the report on a part: it no longer exists. The condition stays if other parts have reports.

@@ -1,25 +1,22 @@
 //! Host: reports to the API what this machine has and what is wrong with it.
 
 mod conditions;
+mod measure;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evroc_api::conditions::{READY, Verdict, set};
-use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus};
+use evroc_api::infra::{Host, HostSpec, HostStatus};
 use evroc_controller::{Context, Error, Result, api_error, chain, get, write_status};
 use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::watch;
 
 pub use self::conditions::{HostConditions, Topic};
+pub use self::measure::{Measure, MeasureError, Measured, ThisHost};
 
-/// How often the host looks at itself. Disk and memory change all the time; what is told is rounded.
+/// How often the host looks at itself. Disk and memory change all the time, so what is reported is rounded.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Memory that guests and containers do not get: the platform's own, in bytes.
-const RESERVED_MEMORY: u64 = 1 << 30;
-/// Disk that they do not get, in bytes.
-const RESERVED_DISK: u64 = 2 << 30;
-/// What is told of memory and disk is rounded down to this, in bytes.
-const ROUNDING: u64 = 64 << 20;
 
 /// The condition that says whether guests run on the processor itself.
 const HARDWARE_ACCELERATION: &str = "HardwareAcceleration";
@@ -41,7 +38,7 @@ pub async fn run(
     context: Context,
     name: String,
     zone: String,
-    state: std::path::PathBuf,
+    measure: Arc<dyn Measure>,
     mut accelerator: watch::Receiver<Option<Accelerator>>,
     conditions: HostConditions,
 ) {
@@ -49,7 +46,7 @@ pub async fn run(
     loop {
         let probed = accelerator.borrow_and_update().clone();
         reports.mark_unchanged();
-        let wait = match report(&context, &name, &zone, &state, probed.as_ref(), &conditions).await {
+        let wait = match report(&context, &name, &zone, &*measure, probed.as_ref(), &conditions).await {
             Ok(()) => LOOK_AGAIN,
             Err(Error::Changed(_)) => Duration::from_millis(50),
             Err(error) => {
@@ -70,7 +67,7 @@ async fn report(
     context: &Context,
     name: &str,
     zone: &str,
-    state: &std::path::Path,
+    measure: &dyn Measure,
     accelerator: Option<&Accelerator>,
     conditions: &HostConditions,
 ) -> Result<()> {
@@ -85,17 +82,12 @@ async fn report(
         }
     };
     let mut status: HostStatus = host.status.clone().unwrap_or_default();
-    let verdict = match capacity(state) {
-        Ok(capacity) => {
-            status.allocatable = Some(Capacity {
-                cpus: capacity.cpus,
-                memory_bytes: round(capacity.memory_bytes.saturating_sub(RESERVED_MEMORY)),
-                disk_bytes: round(free_disk(state).unwrap_or(0).saturating_sub(RESERVED_DISK)),
-            });
-            status.capacity = Some(capacity);
+    let verdict = match measure.measure().await {
+        Ok(Measured { capacity, allocatable }) => {
+            (status.capacity, status.allocatable) = (Some(capacity), Some(allocatable));
             Verdict::yes("Ready", "the host's agent is at work")
         }
-        Err(error) => Verdict::no("CannotMeasure", format!("the host's memory or disk cannot be read: {error}")),
+        Err(error) => Verdict::no("CannotMeasure", chain(&error)),
     };
     status.accelerator = accelerator.map(|a| a.name.clone());
     let now = context.now();
@@ -109,30 +101,4 @@ async fn report(
     set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
     conditions.write(&mut status.conditions, now);
     write_status(&hosts, &host, &status).await.map(|_| ())
-}
-
-fn round(bytes: u64) -> u64 {
-    bytes - bytes % ROUNDING
-}
-
-fn capacity(state: &std::path::Path) -> std::io::Result<Capacity> {
-    let disk = rustix::fs::statvfs(state)?;
-    Ok(Capacity {
-        cpus: u32::try_from(std::thread::available_parallelism()?.get()).unwrap_or(u32::MAX),
-        memory_bytes: round(memory()?),
-        disk_bytes: round(disk.f_blocks * disk.f_frsize),
-    })
-}
-
-fn free_disk(state: &std::path::Path) -> std::io::Result<u64> {
-    let disk = rustix::fs::statvfs(state)?;
-    Ok(disk.f_bavail * disk.f_frsize)
-}
-
-/// `MemTotal` of /proc/meminfo, which is in KiB.
-fn memory() -> std::io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kib =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
 }
