@@ -46,6 +46,9 @@ pub enum Command {
     /// Started by the supervisor.
     #[command(hide = true)]
     Node(RoleArgs),
+    /// Started by the node: unpacks one image layer.
+    #[command(hide = true)]
+    Unpack(UnpackArgs),
     /// Started by the node: parent of one guest or container.
     #[command(hide = true)]
     Shim(ShimArgs),
@@ -261,6 +264,14 @@ pub struct RoleArgs {
     /// The role's settings.
     #[arg(long)]
     pub config: PathBuf,
+}
+
+/// The arguments of the process that unpacks an image layer.
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// What to do, as JSON.
+    #[arg(long)]
+    pub job: String,
 }
 
 /// The shim's arguments.

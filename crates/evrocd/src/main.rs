@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Edge(arguments) => role(Role::Edge, &arguments),
         Command::Node(arguments) => role(Role::Node, &arguments),
         Command::Shim(arguments) => commands::shim(&arguments.dir),
+        Command::Unpack(arguments) => commands::unpack(&arguments.job),
         Command::UserFiles => bootstrap::write_for_user(&mut std::io::stdin().lock())
             .map(|()| ExitCode::SUCCESS)
             .map_err(anyhow::Error::from),

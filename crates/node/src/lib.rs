@@ -11,5 +11,6 @@ pub mod owner;
 pub mod pool;
 pub mod seed;
 pub mod shim;
+mod text;
 pub mod tunnel;
 pub mod uid;

@@ -78,6 +78,12 @@ pub fn shim(dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `evrocd unpack`: confines itself and unpacks one image layer from standard input.
+pub fn unpack(job: &str) -> anyhow::Result<ExitCode> {
+    evroc_node::container::unpack::run(job).context("write the outcome")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Goes on as root: an ordinary user's command is executed again by sudo, which asks for a password where it wants one.
 fn require_root(what: &str) -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {

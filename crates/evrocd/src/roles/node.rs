@@ -16,6 +16,7 @@ use evroc_node::agent::volume::Volumes;
 use evroc_node::agent::{self, Draining};
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
+use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::container::runner::{ContainerRunner, RunnerConfig as ContainerConfig};
 use evroc_node::dial::{Dialer, server::DialServer};
 use evroc_node::image::ImageStore as DiskImages;
@@ -41,6 +42,8 @@ const PROBE_IMAGE: (&str, &str) = ("tiny.1-0.1", "evroc-guest: ready");
 const UIDS: (u32, u32) = (4, 1000);
 /// The user that changes volumes whose bytes a guest's hypervisor has written: offset in the instance's uids.
 const VOLUME_TOOL_UID: u32 = 6;
+/// The uid of the processes that unpack image layers, counted from the instance's first.
+const UNPACKER_UID: u32 = 5;
 /// How often an unreachable API is asked again at the start.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -114,8 +117,10 @@ impl Node {
             dialer.clone(),
         )?;
         let netns = runner.netns_dir();
+        let unpacker =
+            Unpacker::Process(UnpackLauncher::evrocd(&config.program, config.uid_base + UNPACKER_UID));
         let registry = Arc::new(RegistryClient::new(config.api_url(), api::tls(config)?));
-        let images = ContainerImages::open(&state.join("containers"), registry)?;
+        let images = ContainerImages::open(&state.join("containers"), registry, unpacker)?;
         let logs = ServiceLogs::new(state.join("logs"));
         let (replicas, replicas_ended) =
             Replicas::new(base.clone(), config.host_name.clone(), runner, images, logs, draining.clone());

@@ -71,6 +71,22 @@ impl<'de> serde::Deserialize<'de> for Digest {
     }
 }
 
+/// Computes a digest piece by piece.
+#[derive(Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Returns the digest of all bytes.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 /// Hashes and counts what passes through it, and fails when more than `limit` bytes do.
 pub struct HashingReader<R> {
     inner: R,

@@ -122,4 +122,8 @@ impl ImageFetch for FakeRegistry {
         }
         self.get(digest)
     }
+
+    async fn check_blob(&self, _repository: &str, digest: Digest) -> Result<(), FetchError> {
+        self.get(digest).map(drop)
+    }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -34,6 +35,8 @@ pub trait ImageFetch: Send + Sync {
     async fn manifest(&self, repository: &str, digest: Digest) -> Result<ByteStream, FetchError>;
     /// `GET /v2/<repository>/blobs/<digest>`.
     async fn blob(&self, repository: &str, digest: Digest) -> Result<ByteStream, FetchError>;
+    /// `HEAD /v2/<repository>/blobs/<digest>`: an error unless the repository has the blob.
+    async fn check_blob(&self, repository: &str, digest: Digest) -> Result<(), FetchError>;
 }
 
 /// Why the registry did not give something.
@@ -100,10 +103,27 @@ impl RegistryClient {
     }
 
     async fn get(&self, path: String, accept: &'static str) -> Result<ByteStream, FetchError> {
+        let response = self.request(http::Method::GET, path, accept).await?;
+        let stream = response.into_body().into_data_stream().timeout(SILENCE).map(|item| match item {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(io::Error::other(error)),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the registry stopped sending")),
+        });
+        Ok(Box::pin(stream))
+    }
+
+    async fn request(
+        &self,
+        method: http::Method,
+        path: String,
+        accept: &'static str,
+    ) -> Result<http::Response<Incoming>, FetchError> {
         let url = format!("{}{path}", self.base);
         let transport =
             |source: Box<dyn std::error::Error + Send + Sync>| FetchError::Transport { url: url.clone(), source };
-        let request = http::Request::get(&url)
+        let request = http::Request::builder()
+            .method(method)
+            .uri(&url)
             .header(header::ACCEPT, accept)
             .body(Empty::new())
             .map_err(|source| transport(source.into()))?;
@@ -112,16 +132,10 @@ impl RegistryClient {
             .map_err(|elapsed| transport(elapsed.into()))?
             .map_err(|source| transport(source.into()))?;
         match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(FetchError::NotFound { url }),
-            status => return Err(FetchError::Status { url, status }),
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => Err(FetchError::NotFound { url }),
+            status => Err(FetchError::Status { url, status }),
         }
-        let stream = response.into_body().into_data_stream().timeout(SILENCE).map(|item| match item {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => Err(io::Error::other(error)),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the registry stopped sending")),
-        });
-        Ok(Box::pin(stream))
     }
 }
 
@@ -133,5 +147,9 @@ impl ImageFetch for RegistryClient {
 
     async fn blob(&self, repository: &str, digest: Digest) -> Result<ByteStream, FetchError> {
         self.get(format!("/v2/{repository}/blobs/{digest}"), "*/*").await
+    }
+
+    async fn check_blob(&self, repository: &str, digest: Digest) -> Result<(), FetchError> {
+        self.request(http::Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), "*/*").await.map(drop)
     }
 }

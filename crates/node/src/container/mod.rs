@@ -3,6 +3,8 @@
 //! [`image::ImageStore`] turns a digest into an [`image::Image`] (verified, unpacked, shared); [`runner::ContainerRunner`] turns
 //! that and a [`bundle::Workload`] into a running [`runner::Container`]. What a container may do is written in [`bundle`].
 
+#[cfg(test)]
+pub(crate) mod attacks;
 pub mod bundle;
 pub mod digest;
 #[cfg(test)]
@@ -12,6 +14,7 @@ pub mod fetch;
 pub(crate) mod golden;
 pub mod image;
 pub mod manifest;
+mod remove_tree;
 pub mod rootfs;
 pub mod runner;
 pub mod runtime;

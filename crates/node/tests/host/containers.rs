@@ -8,12 +8,14 @@ use evroc_node::container::bundle::Workload;
 use evroc_node::container::image::Image;
 use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
 use evroc_node::container::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig};
+use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::Dialer;
 use evroc_node::shim::{ShimLauncher, User, tail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PORT: u16 = 8080;
 const SHIM_ID: u32 = 1_999_999_004;
+const UNPACKER_ID: u32 = 1_999_999_005;
 
 /// An instance with a name of its own, and a layer with the test program in it. Ends everything and looks for leftovers.
 struct Host {
@@ -134,6 +136,10 @@ fn config(root: &Path, instance: &str) -> RunnerConfig {
 
 fn runner(root: &Path, instance: &str) -> ContainerRunner {
     ContainerRunner::new(config(root, instance), Dialer::start().unwrap()).unwrap()
+}
+
+fn unpacker() -> Unpacker {
+    Unpacker::Process(UnpackLauncher::new(env!("CARGO_BIN_EXE_evroc-test-unpack"), &[], UNPACKER_ID))
 }
 
 fn find_runtime() -> PathBuf {
@@ -438,7 +444,7 @@ async fn an_image_from_the_registry_runs() {
     let (address, server) = serve_blobs(blobs).await;
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
     let client = RegistryClient::new(format!("http://{address}"), tls.with_no_client_auth());
-    let store = ImageStore::open(&host.root.path().join("node/containers"), std::sync::Arc::new(client)).unwrap();
+    let store = ImageStore::open(&host.root.path().join("node/containers"), std::sync::Arc::new(client), unpacker()).unwrap();
     let reference =
         |digest| ImageReference { written: "demo/hello:v1".into(), repository: "demo/hello".into(), digest };
     let image = store.ensure(&reference(manifest)).await.unwrap();

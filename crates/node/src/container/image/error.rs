@@ -102,8 +102,7 @@ impl ImageError {
             Self::Fetch { source, .. } => !source.is_transient(),
             Self::Receive { .. } | Self::Disk { .. } => false,
             Self::Mismatch { .. } | Self::Invalid { .. } | Self::Platform { .. } | Self::User { .. } => true,
-            // A full disk or a lost connection shows up here, too.
-            Self::Unpack { source, .. } => source.io_source().is_none(),
+            Self::Unpack { source, .. } => source.is_permanent(),
         }
     }
 }

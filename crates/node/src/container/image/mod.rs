@@ -1,19 +1,26 @@
 //! The host's images: fetched once by digest, verified, unpacked once, shared by every container.
 //!
 //! ```text
-//! <root>/images/<digest>.json   a complete image: its configuration and the list of its layers
-//! <root>/layers/<diff id>/      one unpacked layer, never changed after it got its name
-//! <root>/tmp/                   what is being made; emptied at start
+//! <root>/images/<digest>.json           a complete image: its configuration and the list of its layers
+//! <root>/layers/<blob>/tree/            one unpacked layer, by the digest of its compressed blob; never changed
+//! <root>/layers/<blob>/layer.json       its size, and the diff id that it was verified to have
+//! <root>/tmp/                           what is being made
+//! <root>/leftovers-<id>/                `tmp` of an earlier start, on its way out
 //! ```
-//! [`receive`] verifies what comes, [`error`] says why an image is not there.
+//! [`receive`] verifies documents, [`layer`] layers, [`prune`] removes what nothing uses, [`error`] says why an image is absent.
 //!
 //! A name in `images` or `layers` exists only when all of it is on disk, so whatever was interrupted is in `tmp`. The root is closed to
 //! everybody else: a layer may hold a program that is root's and sets the user id, which is harmless in a container only.
+//!
+//! The modification time of a record is when its image or layer was last used.
 
 mod error;
+mod layer;
+mod prune;
 mod receive;
+mod resolve;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,21 +28,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::digest::Digest;
 use super::fetch::ImageFetch;
-use super::manifest::{Descriptor, Document, ImageConfig, Platform};
-use super::unpack::OPAQUE_XATTR;
-use super::user::refuse_obvious_root;
+use super::manifest::ImageConfig;
+use super::unpack::{Limits, OPAQUE_XATTR, Unpacker};
 
 pub use error::ImageError;
+pub use prune::Pruned;
 
 use error::disk;
-use receive::{receive, unpack_to};
 
 /// More do not fit into one page of mount options, and no builder makes more than 127.
 const MAX_LAYERS: usize = 127;
+/// What one image may take on the disk, all layers together. Lower refuses honest images (those for machine learning reach some
+/// 20 GB, and a layer of the largest seen has 300,000 entries); higher lets a few megabytes fill the disk or use up its inodes.
+const IMAGE_LIMITS: Limits = Limits { bytes: 32 << 30, entries: 2_000_000 };
+/// Layers that are unpacked at the same time. Higher makes each slower and takes more memory.
+const UNPACKING_AT_ONCE: usize = 4;
+/// Repositories that are remembered to have shown an image; others are asked again.
+const MAX_REPOSITORIES: usize = 32;
 
 /// Names an image for [`ImageStore::ensure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,79 +67,118 @@ pub struct Image {
     pub written: String,
     /// How to run it.
     pub config: ImageConfig,
-    /// Folders to stack with overlayfs, the uppermost first.
+    /// Folders to stack with overlayfs, the uppermost first, each once.
     pub layers: Vec<PathBuf>,
 }
 
+/// What is kept of a complete image.
 #[derive(Serialize, Deserialize)]
 struct Record {
     config: ImageConfig,
+    /// Blobs of the layers, lowest first.
+    #[serde(default)]
+    layers: Vec<Digest>,
+    /// Repositories that had the image and all of its layers.
+    #[serde(default)]
+    repositories: BTreeSet<String>,
 }
 
-/// The images of one node.
+/// The images of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct ImageStore {
     root: PathBuf,
     fetch: Arc<dyn ImageFetch>,
+    unpacker: Unpacker,
     /// One fetch per layer at a time, however many replicas wait for it.
     busy: Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>,
+    unpacking: Arc<tokio::sync::Semaphore>,
+    /// Held while a record is read and marked, and while records are removed.
+    records: Arc<Mutex<()>>,
 }
 
 impl ImageStore {
-    /// Opens the store below `root` (made if needed) and removes what an interrupted start left.
-    pub fn open(root: &Path, fetch: Arc<dyn ImageFetch>) -> Result<Self, ImageError> {
+    /// Opens the store below `root` (made if needed). What an interrupted start left is removed in the background: a leftover that
+    /// cannot be removed must not stop a host.
+    pub fn open(root: &Path, fetch: Arc<dyn ImageFetch>, unpacker: Unpacker) -> Result<Self, ImageError> {
         fs::create_dir_all(root).map_err(disk("create folder", root))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(disk("close folder", root))?;
         let temporary = root.join("tmp");
-        match fs::remove_dir_all(&temporary) {
+        let leftovers = root.join(format!("{LEFTOVERS}{}", uuid::Uuid::new_v4().simple()));
+        match fs::rename(&temporary, &leftovers) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(ImageError::Disk { operation: "empty folder", path: temporary, source });
+                return Err(disk("rename", &temporary)(source));
             }
             _ => {}
+        }
+        for entry in fs::read_dir(root).map_err(disk("list folder", root))?.filter_map(Result::ok) {
+            if entry.file_name().to_string_lossy().starts_with(LEFTOVERS) {
+                layer::remove_soon(entry.path());
+            }
         }
         for folder in ["images", "layers", "tmp"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(disk("create folder", &path))?;
         }
-        Ok(Self { root: root.to_owned(), fetch, busy: Arc::default() })
+        let unpacking = Arc::new(tokio::sync::Semaphore::new(UNPACKING_AT_ONCE));
+        Ok(Self { root: root.to_owned(), fetch, unpacker, busy: Arc::default(), unpacking, records: Arc::default() })
     }
 
-    /// The image, fetched and unpacked if it is not here yet.
+    /// Returns the image, fetched and unpacked if it is not here yet. Dropping the future stops the fetch and leaves nothing.
     pub async fn ensure(&self, reference: &ImageReference) -> Result<Image, ImageError> {
         if let Some(image) = self.present(reference)? {
             return Ok(image);
         }
         let (config, layers) = self.resolve(reference).await?;
+        let mut left = IMAGE_LIMITS;
+        let mut counted = HashSet::new();
         for (layer, diff_id) in layers.iter().zip(&config.rootfs.diff_ids) {
-            self.ensure_layer(reference, layer, *diff_id).await?;
+            let record = self.ensure_layer(reference, layer, *diff_id, left).await?;
+            if counted.insert(layer.digest) {
+                left.bytes -= record.bytes;
+                left.entries -= record.entries;
+            }
         }
         let path = self.record_path(reference.digest);
-        let temporary = self.root.join("tmp").join(uuid::Uuid::new_v4().to_string());
-        let record = serde_json::to_vec(&Record { config: config.clone() }).unwrap_or_default();
-        write_synced(&temporary, &record).map_err(disk("write", &temporary))?;
+        let mut repositories = self.record(&path).map(|record| record.repositories).unwrap_or_default();
+        if repositories.len() >= MAX_REPOSITORIES {
+            repositories.clear();
+        }
+        repositories.insert(reference.repository.clone());
+        let record = Record { config, layers: layers.iter().map(|layer| layer.digest).collect(), repositories };
+        let temporary = self.temporary_path();
+        let bytes = serde_json::to_vec(&record).unwrap_or_default();
+        write_synced(&temporary, &bytes).map_err(disk("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(disk("rename to", &path))?;
-        self.assemble(reference, config)
+        Ok(self.assemble(reference, record))
     }
 
-    /// The image, if all of it is here.
+    /// The image, if all of it is here and the repository is known to have it.
     fn present(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
         let path = self.record_path(reference.digest);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(disk("read", &path))?,
-        };
-        // What cannot be read (half a block after a power cut) is fetched again.
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
-        if record.config.rootfs.diff_ids.iter().any(|diff_id| !self.layer_path(*diff_id).is_dir()) {
+        let _no_pruning = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = self.record(&path) else { return Ok(None) };
+        let is_complete = record.layers.len() == record.config.rootfs.diff_ids.len()
+            && record.layers.iter().all(|blob| self.layer(*blob).is_some());
+        if !is_complete || !record.repositories.contains(&reference.repository) {
             return Ok(None);
         }
-        self.assemble(reference, record.config).map(Some)
+        touch(&path);
+        Ok(Some(self.assemble(reference, record)))
     }
 
-    fn assemble(&self, reference: &ImageReference, config: ImageConfig) -> Result<Image, ImageError> {
+    /// A record; what cannot be read (half a block after a power cut) is fetched again.
+    fn record(&self, path: &Path) -> Option<Record> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    fn assemble(&self, reference: &ImageReference, record: Record) -> Image {
         let mut layers = Vec::new();
-        for diff_id in config.rootfs.diff_ids.iter().rev() {
-            let path = self.layer_path(*diff_id);
+        for blob in record.layers.iter().rev() {
+            let path = self.tree_path(*blob);
+            // overlayfs refuses the same layer twice. The lower one would show nothing that the upper one does not.
+            if layers.contains(&path) {
+                continue;
+            }
             // overlayfs does not look at this attribute on the root folder of a layer, so we do.
             let is_opaque = rustix::fs::lgetxattr(&path, OPAQUE_XATTR, &mut [0_u8; 4][..]).is_ok();
             layers.push(path);
@@ -135,161 +186,26 @@ impl ImageStore {
                 break;
             }
         }
-        Ok(Image { written: reference.written.clone(), config, layers })
-    }
-
-    /// From the digest to a configuration that we can run, and the layers to fetch (lowest first).
-    async fn resolve(&self, reference: &ImageReference) -> Result<(ImageConfig, Vec<Descriptor>), ImageError> {
-        let image = || reference.written.clone();
-        let invalid = |what: &str, problem: String| ImageError::Invalid { image: image(), what: what.into(), problem };
-        let mut digest = reference.digest;
-        let mut document = self.manifest(reference, digest, None).await?;
-        if let Document::Index(entries) = document {
-            let fits = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(Platform::is_supported);
-            let entry = entries.iter().find(fits).ok_or_else(|| ImageError::Platform {
-                image: image(),
-                found: platforms(entries.iter().filter_map(|entry| entry.platform.as_ref())),
-            })?;
-            digest = entry.digest;
-            document = self.manifest(reference, digest, Some(entry.size)).await?;
-        }
-        let Document::Manifest { config: config_at, layers } = document else {
-            return Err(invalid("index", "an index inside an index".into()));
-        };
-        let what = format!("configuration {}", config_at.digest);
-        let stream = self
-            .fetch
-            .blob(&reference.repository, config_at.digest)
-            .await
-            .map_err(|source| ImageError::Fetch { image: image(), what: what.clone(), source })?;
-        let bytes = receive(reference, &what, stream, config_at.digest, Some(config_at.size)).await?;
-        let config: ImageConfig =
-            serde_json::from_slice(&bytes).map_err(|error| invalid("configuration", error.to_string()))?;
-        if !config.platform.is_supported() {
-            return Err(ImageError::Platform { image: image(), found: platforms([&config.platform].into_iter()) });
-        }
-        if layers.len() != config.rootfs.diff_ids.len() {
-            let (found, expected) = (config.rootfs.diff_ids.len(), layers.len());
-            return Err(invalid(
-                "configuration",
-                format!("expected {expected} diff_ids, as many as layers, found {found}"),
-            ));
-        }
-        if layers.is_empty() || layers.len() > MAX_LAYERS {
-            return Err(invalid("manifest", format!("expected 1 to {MAX_LAYERS} layers, found {}", layers.len())));
-        }
-        refuse_obvious_root(&config.config.user).map_err(|source| ImageError::User { image: image(), source })?;
-        Ok((config, layers))
-    }
-
-    async fn manifest(
-        &self,
-        reference: &ImageReference,
-        digest: Digest,
-        size: Option<u64>,
-    ) -> Result<Document, ImageError> {
-        let what = format!("manifest {digest}");
-        let stream = self.fetch.manifest(&reference.repository, digest).await.map_err(|source| ImageError::Fetch {
-            image: reference.written.clone(),
-            what: what.clone(),
-            source,
-        })?;
-        let bytes = receive(reference, &what, stream, digest, size).await?;
-        Document::parse(&bytes).map_err(|problem| ImageError::Invalid {
-            image: reference.written.clone(),
-            what,
-            problem,
-        })
-    }
-
-    async fn ensure_layer(
-        &self,
-        reference: &ImageReference,
-        layer: &Descriptor,
-        diff_id: Digest,
-    ) -> Result<(), ImageError> {
-        let lock = self.busy.lock().unwrap_or_else(PoisonError::into_inner).entry(diff_id).or_default().clone();
-        let result = {
-            let _one_at_a_time = lock.lock().await;
-            if self.layer_path(diff_id).is_dir() {
-                Ok(())
-            } else {
-                self.fetch_layer(reference, layer.clone(), diff_id).await
-            }
-        };
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two: the map's and ours.
-        if Arc::strong_count(&lock) == 2 {
-            busy.remove(&diff_id);
-        }
-        result
-    }
-
-    async fn fetch_layer(
-        &self,
-        reference: &ImageReference,
-        layer: Descriptor,
-        diff_id: Digest,
-    ) -> Result<(), ImageError> {
-        let what = format!("layer {}", layer.digest);
-        let stream = self
-            .fetch
-            .blob(&reference.repository, layer.digest)
-            .await
-            .map_err(|source| ImageError::Fetch { image: reference.written.clone(), what, source })?;
-        let temporary = self.root.join("tmp").join(uuid::Uuid::new_v4().to_string());
-        let path = self.layer_path(diff_id);
-        let image = reference.written.clone();
-        let bridge = SyncIoBridge::new(StreamReader::new(stream));
-        tokio::task::spawn_blocking(move || {
-            let result = unpack_to(&image, bridge, &layer, diff_id, &temporary)
-                .and_then(|()| fs::rename(&temporary, &path).map_err(disk("rename to", &path)));
-            if result.is_err() {
-                let _ = fs::remove_dir_all(&temporary);
-            }
-            result
-        })
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// Removes images that are not in `keep`, and layers that no kept image uses. Layers of running containers must be kept by
-    /// keeping their images. Returns the number of layers removed.
-    pub fn prune(&self, keep: &HashSet<Digest>) -> Result<usize, ImageError> {
-        let mut layers = HashSet::new();
-        let images = self.root.join("images");
-        for entry in fs::read_dir(&images).map_err(disk("list folder", &images))? {
-            let path = entry.map_err(disk("list folder", &images))?.path();
-            let kept = keep.iter().any(|digest| self.record_path(*digest) == path);
-            let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-            match record {
-                Some(record) if kept => layers.extend(record.config.rootfs.diff_ids),
-                _ => fs::remove_file(&path).map_err(disk("remove", &path))?,
-            }
-        }
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut removed = 0;
-        let folder = self.root.join("layers");
-        for entry in fs::read_dir(&folder).map_err(disk("list folder", &folder))? {
-            let path = entry.map_err(disk("list folder", &folder))?.path();
-            let is_used = layers.iter().chain(busy.keys()).any(|diff_id| self.layer_path(*diff_id) == path);
-            if !is_used {
-                // Out of sight first: a half-removed layer must not look complete.
-                let doomed = self.root.join("tmp").join(uuid::Uuid::new_v4().to_string());
-                fs::rename(&path, &doomed).map_err(disk("rename", &path))?;
-                fs::remove_dir_all(&doomed).map_err(disk("remove", &doomed))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+        Image { written: reference.written.clone(), config: record.config, layers }
     }
 
     fn record_path(&self, digest: Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", digest.hex()))
     }
 
-    fn layer_path(&self, diff_id: Digest) -> PathBuf {
-        self.root.join("layers").join(diff_id.hex())
+    fn temporary_path(&self) -> PathBuf {
+        self.root.join("tmp").join(uuid::Uuid::new_v4().to_string())
+    }
+}
+
+const LEFTOVERS: &str = "leftovers-";
+
+/// Marks a record as used now. One that cannot be marked is only removed earlier.
+fn touch(path: &Path) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    if let Err(error) = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty()) {
+        tracing::debug!(path = %path.display(), %error, "mark an image as used");
     }
 }
 
@@ -297,17 +213,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(path)?;
     io::Write::write_all(&mut file, bytes)?;
     file.sync_all()
-}
-
-fn platforms<'a>(platforms: impl Iterator<Item = &'a Platform>) -> String {
-    let mut names: Vec<_> = platforms
-        .map(|platform| match (platform.os.as_str(), platform.architecture.as_str()) {
-            ("", _) | (_, "") => "an unnamed platform".to_owned(),
-            (os, architecture) => format!("{os}/{architecture}"),
-        })
-        .collect();
-    names.dedup();
-    if names.is_empty() { "no platform".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]

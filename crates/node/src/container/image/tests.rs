@@ -1,5 +1,6 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +29,7 @@ async fn pull(
 ) -> (tempfile::TempDir, Arc<FakeRegistry>, Result<Image, ImageError>) {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(registry);
-    let store = ImageStore::open(folder.path(), registry.clone()).unwrap();
+    let store = ImageStore::open(folder.path(), registry.clone(), Unpacker::InProcess).unwrap();
     let image = store.ensure(&reference(digest)).await;
     (folder, registry, image)
 }
@@ -55,7 +56,7 @@ async fn layers_of_every_compression_are_unpacked_once_and_shared() {
     let second = registry.add(&[base, Layer::gzip(&[("c", "4")])], good_config());
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(registry);
-    let store = ImageStore::open(folder.path(), registry.clone()).unwrap();
+    let store = ImageStore::open(folder.path(), registry.clone(), Unpacker::InProcess).unwrap();
     let (first_ref, second_ref) = (reference(first), reference(second));
     let (one, same, two) = tokio::join!(store.ensure(&first_ref), store.ensure(&first_ref), store.ensure(&second_ref));
     let (one, same, two) = (one.unwrap(), same.unwrap(), two.unwrap());
@@ -71,13 +72,19 @@ async fn layers_of_every_compression_are_unpacked_once_and_shared() {
 
     // A second start needs no network, and removes what an interrupted one left.
     fs::create_dir(folder.path().join("tmp/half")).unwrap();
-    let store = ImageStore::open(folder.path(), Arc::new(FakeRegistry::default())).unwrap();
+    let store = ImageStore::open(folder.path(), Arc::new(FakeRegistry::default()), Unpacker::InProcess).unwrap();
     assert_eq!(store.ensure(&reference(first)).await.unwrap().layers, one.layers);
     assert!(names(&folder.path().join("tmp")).is_empty());
 
-    assert_eq!(store.prune(&HashSet::from([second])).unwrap(), 2);
+    let mounted = HashSet::from([one.layers[0].clone()]);
+    let kept = HashSet::from([second]);
+    assert_eq!(store.prune(&kept, &mounted, Duration::from_secs(3600)).unwrap(), Pruned::default(), "used just now");
+    assert_eq!(store.prune(&kept, &mounted, Duration::ZERO).unwrap(), Pruned { images: 1, layers: 1 });
+    assert!(one.layers[0].exists(), "a container is mounted from it");
+    assert_eq!(store.prune(&kept, &HashSet::new(), Duration::ZERO).unwrap(), Pruned { images: 0, layers: 1 });
     assert_eq!(names(&folder.path().join("layers")).len(), 2);
     assert!(store.ensure(&reference(second)).await.is_ok());
+    assert!(names(&folder.path().join("tmp")).is_empty());
 }
 
 #[tokio::test]
@@ -94,7 +101,7 @@ async fn an_index_leads_to_our_platform() {
     let (_folder, registry, image) = pull(registry, index).await;
     assert!(image.unwrap().layers[0].join("ours").exists());
     let folder = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(folder.path(), registry).unwrap();
+    let store = ImageStore::open(folder.path(), registry, Unpacker::InProcess).unwrap();
     assert_eq!(
         store.ensure(&reference(only_arm)).await.unwrap_err().to_string(),
         "image \"demo/hello:v1\" is for linux/arm64, linux/s390x: evroc Run needs linux/amd64; build it with `--platform linux/amd64`"
@@ -186,6 +193,10 @@ impl ImageFetch for BrokenPipe {
         }
         self.0.blob(repository, digest).await
     }
+
+    async fn check_blob(&self, repository: &str, digest: Digest) -> Result<(), FetchError> {
+        self.0.check_blob(repository, digest).await
+    }
 }
 
 #[tokio::test]
@@ -196,11 +207,105 @@ async fn a_broken_transfer_can_be_tried_again() {
     let mut registry = FakeRegistry::default();
     let digest = registry.add(&[Layer::gzip(&[("a", "1")])], good_config());
     let folder = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(folder.path(), Arc::new(BrokenPipe(registry, AtomicUsize::new(0)))).unwrap();
+    let store = ImageStore::open(folder.path(), Arc::new(BrokenPipe(registry, AtomicUsize::new(0))), Unpacker::InProcess).unwrap();
     let error = store.ensure(&reference(digest)).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().starts_with("receive layer"), "{error}");
     assert!(names(&folder.path().join("tmp")).is_empty());
     store.ensure(&reference(digest)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_same_layer_twice_is_stacked_once() {
+    if !is_root() {
+        return;
+    }
+    let mut registry = FakeRegistry::default();
+    let (empty, other) = (Layer::gzip(&[]), Layer::gzip(&[("a", "1")]));
+    let digest = registry.add(&[empty.clone(), other.clone(), empty, other], good_config());
+    let (_folder, registry, image) = pull(registry, digest).await;
+    let layers = image.unwrap().layers;
+    assert_eq!((layers.len(), layers[0].join("a").exists(), layers[1].join("a").exists()), (2, true, false));
+    assert_eq!(registry.layer_fetches.load(Ordering::Relaxed), 2);
+}
+
+/// The registry with one repository, `demo/hello`; others have what their list names.
+struct Repositories(FakeRegistry, HashMap<&'static str, HashSet<Digest>>);
+
+impl Repositories {
+    fn check(&self, repository: &str, digest: Digest) -> Result<(), FetchError> {
+        match self.1.get(repository).is_none_or(|has| has.contains(&digest)) {
+            true => Ok(()),
+            false => Err(FetchError::NotFound { url: format!("/{repository}/{digest}") }),
+        }
+    }
+}
+
+#[async_trait]
+impl ImageFetch for Repositories {
+    async fn manifest(&self, repository: &str, digest: Digest) -> Result<ByteStream, FetchError> {
+        self.check(repository, digest)?;
+        self.0.manifest(repository, digest).await
+    }
+
+    async fn blob(&self, repository: &str, digest: Digest) -> Result<ByteStream, FetchError> {
+        self.check(repository, digest)?;
+        self.0.blob(repository, digest).await
+    }
+
+    async fn check_blob(&self, repository: &str, digest: Digest) -> Result<(), FetchError> {
+        self.check(repository, digest)?;
+        self.0.check_blob(repository, digest).await
+    }
+}
+
+#[tokio::test]
+async fn a_layer_is_only_for_those_who_have_its_blob() {
+    if !is_root() {
+        return;
+    }
+    let mut registry = FakeRegistry::default();
+    let private = Layer::gzip(&[("secret", "of a")]);
+    let of_a = registry.add(std::slice::from_ref(&private), good_config());
+    // The diff id of the other's layer, with a blob of one's own.
+    let junk = Layer { diff_id: private.diff_id, ..Layer::gzip(&[("junk", "of b")]) };
+    let by_diff_id = registry.add(&[junk], good_config());
+    // The other's blob, which one's own repository does not have.
+    let mut config = good_config();
+    config["author"] = "b".into();
+    let by_blob = registry.add(std::slice::from_ref(&private), config);
+    let of_b = registry.blobs.keys().copied().filter(|digest| *digest != private.digest() && *digest != of_a).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Repositories(registry, HashMap::from([("demo/b", of_b)]));
+    let store = ImageStore::open(folder.path(), Arc::new(registry), Unpacker::InProcess).unwrap();
+    store.ensure(&reference(of_a)).await.unwrap();
+    let by_b = |digest| ImageReference { repository: "demo/b".into(), ..reference(digest) };
+    for (digest, want) in [(by_diff_id, "after decompression"), (by_blob, "fetch layer"), (of_a, "fetch manifest")] {
+        let error = store.ensure(&by_b(digest)).await.unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_leftover_that_cannot_be_removed_does_not_stop_a_start() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tmp = folder.path().join("tmp");
+    fs::create_dir_all(tmp.join("half")).unwrap();
+    // Root itself cannot remove what something is mounted on.
+    rustix::mount::mount_bind(tmp.join("half"), tmp.join("half")).unwrap();
+    let mut registry = FakeRegistry::default();
+    let digest = registry.add(&[Layer::gzip(&[("a", "1")])], good_config());
+    let opened = ImageStore::open(folder.path(), Arc::new(registry), Unpacker::InProcess);
+    let pulled = match &opened {
+        Ok(store) => store.ensure(&reference(digest)).await.is_ok(),
+        Err(_) => false,
+    };
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let _ = rustix::mount::unmount(entry.unwrap().path().join("half"), rustix::mount::UnmountFlags::DETACH);
+    }
+    assert!(pulled, "{:?}", opened.err());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use super::launch::seal;
+use crate::container::attacks;
 
 enum Item<'a> {
     File(&'a str, &'a str),
@@ -11,6 +13,7 @@ enum Item<'a> {
     Symlink(&'a str, &'a str),
     Hardlink(&'a str, &'a str),
     Device(&'a str),
+    Fifo(&'a str),
 }
 
 /// Writes an archive without the checks that `tar::Builder` makes of names.
@@ -23,6 +26,7 @@ fn archive(items: &[Item<'_>]) -> Vec<u8> {
             Item::Symlink(name, to) => (name, tar::EntryType::Symlink, *to, ""),
             Item::Hardlink(name, to) => (name, tar::EntryType::Link, *to, ""),
             Item::Device(name) => (name, tar::EntryType::Char, "", ""),
+            Item::Fifo(name) => (name, tar::EntryType::Fifo, "", ""),
         };
         let mut header = tar::Header::new_gnu();
         let raw = header.as_gnu_mut().unwrap();
@@ -40,11 +44,22 @@ fn archive(items: &[Item<'_>]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn unpack(items: &[Item<'_>]) -> (TempDir, Result<(), UnpackError>) {
+const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 100_000 };
+
+/// Unpacks `wire` into `<folder>/layer`, and seals it, as root.
+fn unpack_bytes(wire: &[u8], limits: Limits) -> (TempDir, Result<Unpacked, UnpackError>) {
     let outer = tempfile::tempdir().unwrap();
-    std::fs::create_dir(outer.path().join("layer")).unwrap();
-    let result = unpack_layer(&archive(items)[..], &outer.path().join("layer"));
+    let layer = outer.path().join("layer");
+    std::fs::create_dir(&layer).unwrap();
+    let result = unpack_layer(wire, &layer, limits);
+    if let Ok(unpacked) = &result {
+        seal(&layer, unpacked).unwrap();
+    }
     (outer, result)
+}
+
+fn unpack(items: &[Item<'_>]) -> (TempDir, Result<Unpacked, UnpackError>) {
+    unpack_bytes(&archive(items), LIMITS)
 }
 
 fn is_root() -> bool {
@@ -118,7 +133,7 @@ fn nothing_escapes() {
         std::fs::create_dir(outer.path().join("layer")).unwrap();
         std::fs::write(outer.path().join("secret"), "secret").unwrap();
         // Refused or kept inside: both are fine.
-        let _ = unpack_layer(&archive(items)[..], &outer.path().join("layer"));
+        let _ = unpack_layer(&archive(items)[..], &outer.path().join("layer"), LIMITS);
         let mut names: Vec<_> = std::fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["layer", "secret"], "{name}");
@@ -128,12 +143,95 @@ fn nothing_escapes() {
 }
 
 #[test]
-fn devices_are_refused_with_their_name() {
-    let (_outer, result) = unpack(&[Item::Device("dev/sda")]);
-    assert_eq!(
-        result.unwrap_err().to_string(),
-        "layer entry \"dev/sda\" is a device node: images may not contain them"
-    );
+fn devices_and_fifos_are_left_out_with_what_links_to_them() {
+    if !is_root() {
+        return;
+    }
+    let (outer, result) = unpack(&[
+        Item::File("etc/passwd", "x"),
+        Item::Fifo("etc/passwd"),
+        Item::Device("dev/sda"),
+        Item::Hardlink("dev/disk", "dev/sda"),
+        Item::File("a", "x"),
+    ]);
+    result.unwrap();
+    let names = |folder: &str| std::fs::read_dir(outer.path().join("layer").join(folder)).unwrap().count();
+    assert_eq!((names("etc"), names("dev"), names("")), (0, 0, 3));
+}
+
+#[test]
+fn a_file_replaces_a_folder_of_its_layer() {
+    if !is_root() {
+        return;
+    }
+    let (outer, result) = unpack(&[Item::File("a/b/c", "x"), Item::Symlink("a", "etc")]);
+    result.unwrap();
+    assert_eq!(std::fs::read_link(outer.path().join("layer/a")).unwrap(), std::path::Path::new("etc"));
+}
+
+#[test]
+fn links_are_followed_inside_the_layer() {
+    if !is_root() {
+        return;
+    }
+    let (outer, result) = unpack(&[
+        Item::Symlink("lib", "usr/lib"),
+        Item::Symlink("usr/lib64", "/../lib/./"),
+        Item::File("lib/a", "1"),
+        Item::File("usr/lib64/b", "2"),
+        Item::Symlink("x", "../../y"),
+        Item::File("x/c", "3"),
+        Item::Hardlink("d", "lib/a"),
+    ]);
+    result.unwrap();
+    for path in ["usr/lib/a", "usr/lib/b", "y/c", "d"] {
+        assert!(outer.path().join("layer").join(path).is_file(), "{path}");
+    }
+}
+
+/// What each attack of [`attacks`] runs into.
+#[test]
+fn attacks_are_stopped_early() {
+    if !is_root() {
+        return;
+    }
+    for (name, wire, want) in attacks::all() {
+        let (outer, result) = unpack_bytes(&wire, LIMITS);
+        match (want, result) {
+            (Ok(()), Ok(_)) => {}
+            (Err(want), Err(error)) => {
+                assert!(error.is_permanent() && error.to_string().contains(want), "{name}: {error}");
+                assert!(error.to_string().len() < 1000, "{name}");
+            }
+            (want, result) => panic!("{name}: expected {want:?}, found {result:?}"),
+        }
+        crate::container::remove_tree::remove_tree(outer.path()).unwrap();
+    }
+}
+
+#[test]
+fn limits_count_the_whole_layer() {
+    if !is_root() {
+        return;
+    }
+    let items = [Item::File("a", "0123456789"), Item::File("b", "0123456789")];
+    let with = |bytes, entries| unpack_bytes(&archive(&items), Limits { bytes, entries }).1;
+    assert_eq!(with(20, 2).map(|unpacked| (unpacked.bytes, unpacked.entries)), Ok((20, 2)));
+    assert!(matches!(with(19, 2), Err(UnpackError::TooLarge(_))));
+    assert!(matches!(with(20, 1), Err(UnpackError::TooLarge(_))));
+}
+
+#[test]
+fn holes_stay_holes() {
+    if !is_root() {
+        return;
+    }
+    let wire = attacks::sparse(1 << 30);
+    let (outer, result) = unpack_bytes(&wire, Limits { bytes: 2 << 30, ..LIMITS });
+    assert_eq!(result.unwrap().bytes, 1 << 30);
+    let meta = std::fs::metadata(outer.path().join("layer/hole")).unwrap();
+    assert_eq!(meta.len(), 1 << 30);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
 }
 
 #[test]
@@ -143,7 +241,7 @@ fn a_cut_off_archive_is_an_error() {
     }
     let full = archive(&[Item::File("a", "0123456789")]);
     let folder = tempfile::tempdir().unwrap();
-    assert!(unpack_layer(&full[..515], folder.path()).is_err());
+    assert!(matches!(unpack_layer(&full[..515], folder.path(), LIMITS), Err(UnpackError::Unreadable(_))));
 }
 
 proptest! {
@@ -157,7 +255,7 @@ proptest! {
         bytes[position] = byte;
         let outer = tempfile::tempdir().unwrap();
         std::fs::create_dir(outer.path().join("layer")).unwrap();
-        let _ = unpack_layer(&bytes[..], &outer.path().join("layer"));
+        let _ = unpack_layer(&bytes[..], &outer.path().join("layer"), LIMITS);
         prop_assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
     }
 }
