@@ -80,7 +80,7 @@ fn all(targets: Vec<String>, minutes: u64) -> Result<bool> {
     })?;
     let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !broken.is_empty() {
-        println!("fuzz: {} broke; `cargo test -p evroc-apiserver fuzzing` repeats it", broken.join(", "));
+        println!("fuzz: {} broke; `cargo test fuzzing` in evroc-apiserver or evroc-node repeats it", broken.join(", "));
     }
     Ok(broken.is_empty())
 }

@@ -3,6 +3,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod container;
 pub mod dial;
+pub mod fuzzing;
 pub mod image;
 pub mod io;
 pub mod machine;

@@ -2,8 +2,6 @@
 
 /// The most of a name from an image that a message repeats, in bytes.
 pub(crate) const MAX_NAME_IN_MESSAGE: usize = 256;
-/// The longest message of a condition, in bytes: the limit of Kubernetes' own conditions (`metav1.Condition.message`).
-pub(crate) const MAX_MESSAGE: usize = 32 << 10;
 
 /// Returns `text`, or its beginning and an ellipsis where it is longer than `limit` bytes.
 pub(crate) fn clip(text: &str, limit: usize) -> String {

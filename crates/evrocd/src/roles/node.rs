@@ -16,8 +16,8 @@ use evroc_node::agent::volume::Volumes;
 use evroc_node::agent::{self, Draining};
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
-use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::container::runner::{ContainerRunner, RunnerConfig as ContainerConfig};
+use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::{Dialer, server::DialServer};
 use evroc_node::image::ImageStore as DiskImages;
 use evroc_node::machine::{MachineRunner, RunnerConfig as MachineConfig};
@@ -117,8 +117,7 @@ impl Node {
             dialer.clone(),
         )?;
         let netns = runner.netns_dir();
-        let unpacker =
-            Unpacker::Process(UnpackLauncher::evrocd(&config.program, config.uid_base + UNPACKER_UID));
+        let unpacker = Unpacker::Process(UnpackLauncher::evrocd(&config.program, config.uid_base + UNPACKER_UID));
         let registry = Arc::new(RegistryClient::new(config.api_url(), api::tls(config)?));
         let images = ContainerImages::open(&state.join("containers"), registry, unpacker)?;
         let logs = ServiceLogs::new(state.join("logs"));

@@ -14,7 +14,7 @@ pub mod fetch;
 pub(crate) mod golden;
 pub mod image;
 pub mod manifest;
-mod remove_tree;
+pub(crate) mod remove_tree;
 pub mod rootfs;
 pub mod runner;
 pub mod runtime;

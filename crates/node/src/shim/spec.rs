@@ -215,7 +215,7 @@ pub struct Exit {
     pub finished_at: jiff::Timestamp,
     /// One sentence for people.
     pub reason: String,
-    /// Last bytes of standard error, where that is kept apart.
+    /// Last bytes of standard error; empty for a workload with a terminal, which has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr_tail: String,
     /// Output that did not fit on the disk.

@@ -444,7 +444,8 @@ async fn an_image_from_the_registry_runs() {
     let (address, server) = serve_blobs(blobs).await;
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
     let client = RegistryClient::new(format!("http://{address}"), tls.with_no_client_auth());
-    let store = ImageStore::open(&host.root.path().join("node/containers"), std::sync::Arc::new(client), unpacker()).unwrap();
+    let store =
+        ImageStore::open(&host.root.path().join("node/containers"), std::sync::Arc::new(client), unpacker()).unwrap();
     let reference =
         |digest| ImageReference { written: "demo/hello:v1".into(), repository: "demo/hello".into(), digest };
     let image = store.ensure(&reference(manifest)).await.unwrap();

@@ -3,3 +3,4 @@ mod containers;
 mod machines;
 mod net;
 mod shim;
+mod unpack;

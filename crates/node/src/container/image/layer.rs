@@ -153,10 +153,10 @@ impl ImageStore {
         let _few_at_once = self.unpacking.acquire().await;
         let what = || format!("layer {}", layer.digest);
         let image = || reference.written.clone();
-        let room = room(&self.root)?;
-        let limits = Limits { bytes: left.bytes.min(room.bytes), entries: left.entries.min(room.entries) };
-        if layer.size > room.bytes {
-            return Err(unpack_error(reference, layer, no_room(room)));
+        let limits = Limits { room: room(&self.root)?, ..left };
+        if layer.size > limits.room {
+            let problem = format!("the host's disk has room for {} MB more of layers", limits.room / 1_000_000);
+            return Err(unpack_error(reference, layer, UnpackError::DiskFull(problem)));
         }
         let stream = self
             .fetch
@@ -164,7 +164,7 @@ impl ImageStore {
             .await
             .map_err(|source| ImageError::Fetch { image: image(), what: what(), source })?;
         let mut temporary = Temporary::create(self.temporary_path())?;
-        let filled = self.fill(reference, layer, stream, &temporary.path, limits, limits != left).await;
+        let filled = self.fill(reference, layer, stream, &temporary.path, limits).await;
         let (store, blob) = (self.clone(), layer.digest);
         let work = move || match filled {
             Ok(unpacked) => store.finish_layer(&mut temporary, blob, &unpacked),
@@ -176,7 +176,7 @@ impl ImageStore {
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// Unpacks a layer from the wire and checks its digest. `is_full`: the limits are the disk's and not the image's.
+    /// Unpacks a layer from the wire and checks its digest.
     async fn fill(
         &self,
         reference: &ImageReference,
@@ -184,7 +184,6 @@ impl ImageStore {
         stream: ByteStream,
         folder: &Path,
         limits: Limits,
-        is_full: bool,
     ) -> Result<Unpacked, ImageError> {
         let what = || format!("layer {}", layer.digest);
         let image = || reference.written.clone();
@@ -207,7 +206,6 @@ impl ImageStore {
         outcome.map_err(|error| match error {
             // What came is what was promised, so trying again gives the same.
             UnpackError::Unreadable(text) => unpack_error(reference, layer, UnpackError::Refused(text)),
-            UnpackError::TooLarge(_) if is_full => unpack_error(reference, layer, no_room(limits)),
             error => unpack_error(reference, layer, error),
         })
     }
@@ -249,20 +247,14 @@ fn unpack_error(reference: &ImageReference, layer: &Descriptor, source: UnpackEr
     ImageError::Unpack { image: reference.written.clone(), layer: layer.digest, source }
 }
 
-fn no_room(room: Limits) -> UnpackError {
-    UnpackError::DiskFull(format!("the host's disk has room for {} MB more of layers", room.bytes / 1_000_000))
-}
-
-/// What layers may take of the disk.
-fn room(root: &Path) -> Result<Limits, ImageError> {
-    let disk_state = rustix::fs::statvfs(root).map_err(|error| disk("look for room in", root)(error.into()))?;
-    // Some file systems make inodes as they need them, and say 0.
-    let entries = match disk_state.f_files {
-        0 => u64::MAX,
-        _ => disk_state.f_favail.saturating_sub(RESERVED_INODES),
-    };
-    let bytes = (disk_state.f_bavail * disk_state.f_frsize).saturating_sub(RESERVED_BYTES);
-    Ok(Limits { bytes, entries })
+/// Bytes that layers may take of the disk.
+fn room(root: &Path) -> Result<u64, ImageError> {
+    let state = rustix::fs::statvfs(root).map_err(|error| disk("look for room in", root)(error.into()))?;
+    // Some file systems make inodes as they need them, and report 0.
+    if state.f_files != 0 && state.f_favail < RESERVED_INODES {
+        return Ok(0);
+    }
+    Ok((state.f_bavail * state.f_frsize).saturating_sub(RESERVED_BYTES))
 }
 
 /// A layer that somebody works on; whoever leaves last takes the entry away.

@@ -207,7 +207,9 @@ async fn a_broken_transfer_can_be_tried_again() {
     let mut registry = FakeRegistry::default();
     let digest = registry.add(&[Layer::gzip(&[("a", "1")])], good_config());
     let folder = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(folder.path(), Arc::new(BrokenPipe(registry, AtomicUsize::new(0))), Unpacker::InProcess).unwrap();
+    let store =
+        ImageStore::open(folder.path(), Arc::new(BrokenPipe(registry, AtomicUsize::new(0))), Unpacker::InProcess)
+            .unwrap();
     let error = store.ensure(&reference(digest)).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().starts_with("receive layer"), "{error}");
     assert!(names(&folder.path().join("tmp")).is_empty());

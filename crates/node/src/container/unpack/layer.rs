@@ -90,6 +90,7 @@ fn of_entry(problem: Problem, name: &[u8]) -> UnpackError {
         Problem::Io(error) => UnpackError::host(&format!("write layer entry {name:?}"), &error),
         Problem::Unreadable(error) => failed_read(&error),
         Problem::Refused(problem) => UnpackError::Refused(format!("layer entry {name:?} {problem}")),
+        Problem::NoRoom => UnpackError::DiskFull(format!("the host's disk has no room for layer entry {name:?}")),
         Problem::TooLarge => {
             UnpackError::TooLarge(format!("layer entry {name:?} makes the image larger than it may be when unpacked"))
         }

@@ -14,8 +14,8 @@
 
 mod archive;
 mod confined;
-mod layer;
 mod launch;
+mod layer;
 mod resolve;
 mod tree;
 
@@ -26,9 +26,9 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 
 pub use confined::run;
+pub(super) use launch::{Transferred, seal};
 pub use launch::{UnpackLauncher, Unpacker};
 pub use layer::unpack_layer;
-pub(super) use launch::{Transferred, seal};
 
 /// The attribute that makes overlayfs hide a folder's lower layers.
 pub const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
@@ -41,6 +41,8 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of the archive.
     pub entries: u64,
+    /// What the disk has room for, in bytes.
+    pub room: u64,
 }
 
 /// What came out of a layer.

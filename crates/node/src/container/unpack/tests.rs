@@ -3,8 +3,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::*;
 use super::launch::seal;
+use super::*;
 use crate::container::attacks;
 
 enum Item<'a> {
@@ -44,7 +44,7 @@ fn archive(items: &[Item<'_>]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 100_000 };
+const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 100_000, room: u64::MAX };
 
 /// Unpacks `wire` into `<folder>/layer`, and seals it, as root.
 fn unpack_bytes(wire: &[u8], limits: Limits) -> (TempDir, Result<Unpacked, UnpackError>) {
@@ -215,10 +215,12 @@ fn limits_count_the_whole_layer() {
         return;
     }
     let items = [Item::File("a", "0123456789"), Item::File("b", "0123456789")];
-    let with = |bytes, entries| unpack_bytes(&archive(&items), Limits { bytes, entries }).1;
+    let with = |bytes, entries| unpack_bytes(&archive(&items), Limits { bytes, entries, ..LIMITS }).1;
     assert_eq!(with(20, 2).map(|unpacked| (unpacked.bytes, unpacked.entries)), Ok((20, 2)));
     assert!(matches!(with(19, 2), Err(UnpackError::TooLarge(_))));
     assert!(matches!(with(20, 1), Err(UnpackError::TooLarge(_))));
+    let full = unpack_bytes(&archive(&items), Limits { room: 19, ..LIMITS }).1.unwrap_err();
+    assert!(matches!(full, UnpackError::DiskFull(_)) && !full.is_permanent(), "{full}");
 }
 
 #[test]

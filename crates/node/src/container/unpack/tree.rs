@@ -11,8 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat, mkdirat,
-    mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat,
+    mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -43,6 +43,8 @@ pub(super) enum Problem {
     Refused(&'static str),
     /// It is larger than what is left of the limit.
     TooLarge,
+    /// It is larger than what is left of the disk.
+    NoRoom,
 }
 
 impl From<Errno> for Problem {
@@ -107,6 +109,7 @@ impl Tree {
             return Ok(());
         }
         let left = self.limits.bytes.saturating_sub(self.bytes);
+        let room = self.limits.room.saturating_sub(self.bytes);
         let parent = self.open_parent(&parent_path)?;
         if kind.is_dir() {
             let real = parent.path.join(&name);
@@ -124,6 +127,9 @@ impl Tree {
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
             if entry.size > left {
                 return Err(Problem::TooLarge);
+            }
+            if entry.size > room {
+                return Err(Problem::NoRoom);
             }
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = openat(&parent.fd, &name, flags, Mode::from_raw_mode(0o600))?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
 use super::connection::{Connection, Mode};
 use super::end::{children, describe, oom_kills, read_pid};
@@ -269,15 +269,19 @@ impl<'a> Pump<'a> {
         self.log.dropped() + self.error_log.as_ref().map_or(0, LogWriter::dropped)
     }
 
-    /// As long as the workload is not reaped (which only happens here, in the same thread), its pid is its own.
+    /// Signals the workload; while it is being created, the processes that create it. As long as the workload is not reaped (which
+    /// only happens here, in the same thread), its pid is its own.
     fn signal(&self, number: i32) -> Response {
-        if self.state != State::Running {
-            return Response::refused("signal: the workload does not run");
-        }
         let Some(signal) = Signal::from_named_raw(number) else {
             return Response::refused(format!("signal: expected the number of a standard signal, found {number}"));
         };
-        match kill_process(self.main, signal) {
+        let result = match self.state {
+            State::Running => kill_process(self.main, signal),
+            // `argv` began a session, so its group is its own.
+            State::Starting => kill_process_group(self.main, signal),
+            State::Draining | State::Exited => return Response::refused("signal: the workload does not run"),
+        };
+        match result {
             Ok(()) => Response::ok(),
             Err(errno) => Response::refused(format!("signal {number}: {errno}")),
         }
@@ -313,11 +317,13 @@ impl<'a> Pump<'a> {
         let bytes = &buffer[..count];
         self.output_bytes += count as u64;
         let now = Timestamp::now();
+        if stream == Stream::Stderr {
+            keep_last(&mut self.stderr_tail, bytes, STDERR_TAIL_BYTES);
+        }
         if stream == Stream::Stderr && self.spec.stderr == Stderr::Separate {
             if let Some(log) = &mut self.error_log {
                 log.write(stream, bytes, now);
             }
-            keep_last(&mut self.stderr_tail, bytes, STDERR_TAIL_BYTES);
             return;
         }
         self.log.write(stream, bytes, now);
