@@ -2,7 +2,7 @@
 //! for (console, port forward, logs).
 //!
 //! A node asks for `Upgrade: evroc-tunnel` ([`Tunnels::accept`]); from then on the connection speaks HTTP/2 with control as the client.
-//! Which requests there are stands in `evroc-node`'s module `tunnel`. A host has one tunnel; a newer one replaces it, for the older
+//! The requests are described in `evroc-node`'s module `tunnel`. A host has one tunnel; a newer one replaces it, for the older
 //! is dead and does not know it yet.
 
 use std::collections::HashMap;
@@ -14,7 +14,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evroc_node::tunnel::LogOptions;
+use evroc_node::tunnel::protocol::{
+    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, PROTOCOL, STREAM_WINDOW, TARGET_HEADER,
+    console_path, machine_target, serial_log_path, service_log_path,
+};
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
@@ -26,19 +29,10 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::watch;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-/// What a node upgrades to.
-pub const PROTOCOL: &str = "evroc-tunnel";
-const TARGET_HEADER: &str = "x-evroc-target";
-
 /// A user who comes while the node is restarting waits this long for its tunnel.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
 /// A node answers when it has connected to the machine; ssh clients give up after longer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
-/// As the node's: 1 Gbit/s at 8 ms in each stream.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Bytes of a user that may wait for the tunnel.
 const UPLOAD_BUFFER: usize = 64 << 10;
 /// A refusal is one sentence.
@@ -184,13 +178,13 @@ impl Tunnels {
 
     /// A TCP connection to a port of a machine.
     pub async fn dial_machine(&self, host: &str, machine_uid: &str, port: u16) -> Result<TunnelStream, TunnelError> {
-        let target = format!("machine/{machine_uid}:{port}");
-        self.duplex(host, "/v1/dial".into(), Some(&target)).await
+        let target = machine_target(machine_uid, port);
+        self.duplex(host, DIAL_PATH.into(), Some(&target)).await
     }
 
     /// The serial console of a machine; the first bytes are its last output.
     pub async fn console(&self, host: &str, machine_uid: &str) -> Result<TunnelStream, TunnelError> {
-        self.duplex(host, format!("/v1/machines/{machine_uid}/console"), None).await
+        self.duplex(host, console_path(machine_uid), None).await
     }
 
     /// What the replicas of a service wrote on this host.
@@ -200,12 +194,12 @@ impl Tunnels {
         (namespace, service): (&str, &str),
         options: LogOptions,
     ) -> Result<Incoming, TunnelError> {
-        self.get(host, format!("/v1/services/{namespace}/{service}/log?{}", options.query())).await
+        self.get(host, service_log_path(namespace, service, options)).await
     }
 
     /// The end of what a machine wrote to its serial console.
     pub async fn serial_log(&self, host: &str, machine_uid: &str, tail_bytes: u64) -> Result<Incoming, TunnelError> {
-        self.get(host, format!("/v1/machines/{machine_uid}/serial-log?tailBytes={tail_bytes}")).await
+        self.get(host, serial_log_path(machine_uid, tail_bytes)).await
     }
 
     async fn get(&self, host: &str, path: String) -> Result<Incoming, TunnelError> {

@@ -10,7 +10,8 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use super::{PROTOCOL, TunnelHandler, serve_connection};
+use super::protocol::PROTOCOL;
+use super::{TunnelHandler, serve_connection};
 
 /// First pause before trying again; doubled up to [`MAX_PAUSE`]. Control restarts in well under a second.
 const MIN_PAUSE: Duration = Duration::from_millis(100);

@@ -18,6 +18,7 @@
 //! A refusal is a status with `{"message": …}`. The other half is `tunnel` in `evrocd`.
 
 mod client;
+pub mod protocol;
 mod serve;
 
 use std::pin::Pin;
@@ -29,12 +30,8 @@ use http::StatusCode;
 
 pub use crate::io::{BoxDuplex, Duplex};
 pub use client::{ConnectError, TunnelConfig, keep_connected};
+pub use protocol::LogOptions;
 pub use serve::serve_connection;
-
-/// What the tunnel is upgraded to.
-pub const PROTOCOL: &str = "evroc-tunnel";
-/// Names the target of `POST /v1/dial`.
-pub const TARGET_HEADER: &str = "x-evroc-target";
 
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
@@ -53,29 +50,6 @@ impl Refusal {
     /// A refusal with these words.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
-    }
-}
-
-/// Which part of a service's log is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogOptions {
-    /// Go on with what comes.
-    pub follow: bool,
-    /// Begin with this many of the last lines; everything if absent.
-    pub tail_lines: Option<u64>,
-    /// Nothing that was written before.
-    pub since: Option<jiff::Timestamp>,
-    /// Each line begins with the time when it was written.
-    pub timestamps: bool,
-}
-
-impl LogOptions {
-    /// As the query of a request; [`serve_connection`] reads it.
-    pub fn query(&self) -> String {
-        let mut query = format!("follow={}&timestamps={}", self.follow, self.timestamps);
-        query.extend(self.tail_lines.map(|lines| format!("&tailLines={lines}")));
-        query.extend(self.since.map(|since| format!("&sinceTime={since}")));
-        query
     }
 }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -15,16 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::{BoxBytes, BoxDuplex, LogOptions, Refusal, TARGET_HEADER, TunnelHandler};
+use super::protocol::{
+    CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, STREAM_WINDOW, TARGET_HEADER, parse_machine_target,
+};
+use super::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
-/// A tunnel that carries nothing is asked for a sign of life this often: no more than some seconds pass until the loss of a host's
-/// connection is noticed, and a firewall on the way sees traffic.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// No answer within this time: the connection is dead.
-const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
-/// What control may have in flight to one stream: the bandwidth-delay product of 1 Gbit/s at 8 ms.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Streams at a time. Too low makes users wait for each other; each costs some kilobytes.
 const MAX_STREAMS: u32 = 10_000;
 const COPY_BUFFER: usize = 32 << 10;
@@ -90,8 +84,7 @@ fn target(request: &Request<Incoming>) -> Result<(String, u16), Refusal> {
     let invalid = || {
         Refusal::new(StatusCode::BAD_REQUEST, format!("{TARGET_HEADER}: expected machine/<uid>:<port>, found {text:?}"))
     };
-    let (uid, port) = text.strip_prefix("machine/").and_then(|rest| rest.split_once(':')).ok_or_else(invalid)?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
+    let (uid, port) = parse_machine_target(text).ok_or_else(invalid)?;
     Ok((checked(uid)?.to_owned(), port))
 }
 

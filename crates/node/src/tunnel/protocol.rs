@@ -1,0 +1,82 @@
+//! What both ends of a tunnel have to agree on: names, paths, windows, signs of life. No I/O.
+
+use std::time::Duration;
+
+/// What the tunnel is upgraded to.
+pub const PROTOCOL: &str = "evroc-tunnel";
+/// Names the target of a request to [`DIAL_PATH`]: `machine/<uid>:<port>`.
+pub const TARGET_HEADER: &str = "x-evroc-target";
+/// The path of a request for a connection.
+pub const DIAL_PATH: &str = "/v1/dial";
+
+/// A tunnel that carries nothing is asked for a sign of life this often: no more than some seconds pass until the loss of the
+/// connection is noticed, and a firewall on the way sees traffic.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Without an answer within this time the connection is dead.
+pub const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
+/// What may be in flight in one stream, in bytes: the bandwidth-delay product of 1 Gbit/s at 8 ms.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+/// What may be in flight in all streams of a tunnel, in bytes.
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The value of [`TARGET_HEADER`] for a port of a machine.
+pub fn machine_target(uid: &str, port: u16) -> String {
+    format!("machine/{uid}:{port}")
+}
+
+/// Reads a value of [`TARGET_HEADER`]: the machine's uid and the port.
+pub fn parse_machine_target(text: &str) -> Option<(&str, u16)> {
+    let (uid, port) = text.strip_prefix("machine/")?.split_once(':')?;
+    Some((uid, port.parse().ok().filter(|port| *port != 0)?))
+}
+
+/// The path of a machine's serial console.
+pub fn console_path(uid: &str) -> String {
+    format!("/v1/machines/{uid}/console")
+}
+
+/// The path of the end of what a machine wrote to its serial console.
+pub fn serial_log_path(uid: &str, tail_bytes: u64) -> String {
+    format!("/v1/machines/{uid}/serial-log?tailBytes={tail_bytes}")
+}
+
+/// The path of what the replicas of a service wrote.
+pub fn service_log_path(namespace: &str, service: &str, options: LogOptions) -> String {
+    format!("/v1/services/{namespace}/{service}/log?{}", options.query())
+}
+
+/// Which part of a service's log is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogOptions {
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Begin with this many of the last lines; everything if absent.
+    pub tail_lines: Option<u64>,
+    /// Nothing that was written before.
+    pub since: Option<jiff::Timestamp>,
+    /// Each line begins with the time when it was written.
+    pub timestamps: bool,
+}
+
+impl LogOptions {
+    /// As the query of a request; [`super::serve_connection`] reads it.
+    pub fn query(&self) -> String {
+        let mut query = format!("follow={}&timestamps={}", self.follow, self.timestamps);
+        query.extend(self.tail_lines.map(|lines| format!("&tailLines={lines}")));
+        query.extend(self.since.map(|since| format!("&sinceTime={since}")));
+        query
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_read_as_it_was_written() {
+        assert_eq!(parse_machine_target(&machine_target("6f1c", 22)), Some(("6f1c", 22)));
+        for bad in ["", "machine/6f1c", "machine/6f1c:0", "machine/6f1c:x", "replica/6f1c:22"] {
+            assert_eq!(parse_machine_target(bad), None, "{bad}");
+        }
+    }
+}
