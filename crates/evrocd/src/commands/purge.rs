@@ -4,20 +4,25 @@
 //! block in /etc/hosts, files, and last the record and lock. Every step goes on when one fails; the first failure is reported at the end,
 //! so that a second try has less to do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
+use evroc_node::net::names::Names;
+use evroc_node::net::netns::Netns;
 use evroc_node::net::uplink::restore_forwarding;
 use rustix::process::Signal;
-use sha2::{Digest, Sha256};
 
 use crate::bootstrap;
 use crate::hosts_block::HostsFile;
 use crate::instance::{InstanceLock, InstanceName, InstanceRecord, Layout, STATE_ROOT};
 use crate::process;
+
+/// The folder of `ip netns`.
+const SHARED_NAMESPACES: &str = "/run/netns";
 
 /// Removes the instance.
 pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> {
@@ -196,27 +201,25 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
 }
 
-/// Prefix of the instance's links in the host's namespace: `i` and four hex digits of the name's SHA-256.
-fn link_prefix(instance: &str) -> String {
-    let digest = Sha256::digest(instance.as_bytes());
-    format!("i{:02x}{:02x}", digest[0], digest[1])
-}
-
 fn remove_network(instance: &InstanceName, problems: &mut Problems) {
-    let prefix = format!("{instance}-vpc-");
-    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            let path = entry.path();
-            // Not mounted any more after an interrupted removal: then only the file is left.
-            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
-            problems.note("remove network namespace", fs::remove_file(&path).map_err(Into::into));
-        }
+    // Namespaces of VPCs are below the instance's folder in /run, but earlier versions kept them in the folder of `ip netns`, where a
+    // later mount may hide them.
+    let names = Names::new(instance.as_str());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let files = fs::read_dir(SHARED_NAMESPACES).into_iter().flatten().flatten().map(|entry| entry.path());
+    let paths: BTreeSet<_> = files.chain(mount_points_below(&mounts, &[Path::new(SHARED_NAMESPACES)])).collect();
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| names.is_legacy_netns(name))
+    };
+    for path in paths.iter().filter(|path| is_ours(path)) {
+        problems.note("remove network namespace", Netns::remove(path).map_err(Into::into));
     }
-    let prefix = link_prefix(instance.as_str());
+    let prefix = names.link_prefix();
     for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Prefix, a letter for the kind, eight hex digits.
-        let is_ours = name.strip_prefix(&prefix).is_some_and(|rest| {
+        let is_ours = name.strip_prefix(prefix).is_some_and(|rest| {
             rest.len() == 9 && rest.is_char_boundary(1) && rest[1..].bytes().all(|byte| byte.is_ascii_hexdigit())
         });
         if is_ours && let Err(error) = run("ip", &["link", "delete", &name]) {
@@ -288,8 +291,6 @@ mod tests {
 
     #[test]
     fn names_that_others_own_are_not_touched() {
-        assert_eq!(link_prefix("evroc").len(), 5);
-        assert_ne!(link_prefix("evroc"), link_prefix("evroc2"));
         let listing = r#"{"nftables":[{"metainfo":{}},{"table":{"family":"inet","name":"evroc"}},{"table":{"family":"ip","name":"evroc2"}}]}"#;
         assert_eq!(tables_named(listing, "evroc"), [("inet".to_owned(), "evroc".to_owned())]);
         assert!(tables_named("", "evroc").is_empty());

@@ -21,6 +21,7 @@ use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::{Dialer, server::DialServer};
 use evroc_node::image::ImageStore as DiskImages;
 use evroc_node::machine::{MachineRunner, RunnerConfig as MachineConfig};
+use evroc_node::net::network::Network as _;
 use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
@@ -36,21 +37,27 @@ use super::{Command, Report, RoleConfig, RoleContext, api};
 const OCI_RUNTIME: &str = "/usr/sbin/runc";
 /// A machine without memory to spare, or without its packages, may have them a minute later.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
-/// The image that an accelerator is probed with, and what it prints when its system is up.
-const PROBE_IMAGE: (&str, &str) = ("tiny.1-0.1", "evroc-guest: ready");
-/// Of an instance's uids: whom shims become, and the first of its guests.
-const UIDS: (u32, u32) = (4, 1000);
+/// The image that an accelerator is probed with.
+const PROBE_IMAGE: &str = "tiny.1-0.1";
+/// What the probe's image prints when its system is up.
+const PROBE_MARKER: &str = "evroc-guest: ready";
+/// The user that shims become: offset in the instance's uids.
+const SHIM_UID: u32 = 4;
+/// The first user that guests run as: offset in the instance's uids.
+const FIRST_GUEST_UID: u32 = 1000;
 /// The user that changes volumes whose bytes a guest's hypervisor has written: offset in the instance's uids.
 const VOLUME_TOOL_UID: u32 = 6;
 /// The uid of the processes that unpack image layers, counted from the instance's first.
 const UNPACKER_UID: u32 = 5;
-/// How often an unreachable API is asked again at the start.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The pause before work at the start of an agent is tried again, and what it grows to. The API is often a moment later than the node;
+/// an error that stays is no reason to ask all the time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM; [`Command::Drain`] stops all that runs here.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
-    let node = Node::open(&context.config).await?;
-    let work = (context.config.mode == super::RoleMode::Serve).then(|| tokio::spawn(node.clone().serve()));
+    let (node, ended) = Node::open(&context.config).await?;
+    let work = (context.config.mode == super::RoleMode::Serve).then(|| tokio::spawn(node.clone().serve(ended)));
     context.ready().await;
     let stop = context.stop.clone();
     loop {
@@ -73,9 +80,7 @@ struct Node {
     config: Arc<RoleConfig>,
     draining: Draining,
     replicas: Arc<Replicas>,
-    replicas_ended: Once<agent::replica::Ended>,
     machines: Arc<Machines>,
-    machines_ended: Once<agent::machine::Ended>,
     volumes: Arc<Volumes>,
     images: DiskImages,
     netns: PathBuf,
@@ -86,22 +91,21 @@ struct Node {
     conditions: HostConditions,
 }
 
-/// Something that is taken once.
-type Once<T> = Arc<std::sync::Mutex<Option<T>>>;
-
-fn take<T>(once: &Once<T>) -> Option<T> {
-    once.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+/// What wakes the agents when something that runs here ends.
+struct Ended {
+    replicas: agent::replica::Ended,
+    machines: agent::machine::Ended,
 }
 
 impl Node {
-    async fn open(config: &Arc<RoleConfig>) -> anyhow::Result<Self> {
+    async fn open(config: &Arc<RoleConfig>) -> anyhow::Result<(Self, Ended)> {
         let state = &config.role_dir;
         let base = Context::new(api::client(config)?);
         let draining = Draining::default();
         let conditions = HostConditions::default();
         let dialer = Dialer::start().context("cannot start the thread that makes sockets")?;
         let shim = ShimLauncher::evrocd(&config.program);
-        let shim_id = config.uid_base + UIDS.0;
+        let shim_id = config.uid_base + SHIM_UID;
         let shim_user = User { uid: shim_id, gid: shim_id, groups: vec![] };
 
         let runner = ContainerRunner::new(
@@ -142,12 +146,13 @@ impl Node {
                 shim,
                 shim_user: Some(shim_user),
                 shim_cgroups: vec![],
-                first_uid: Some(config.uid_base + UIDS.1),
+                first_uid: Some(config.uid_base + FIRST_GUEST_UID),
             },
             pool.clone(),
         )?;
         let mut network = NetworkConfig::new(&config.instance, &config.run_dir, state);
         network.uplink = uplink(&config.uplink)?;
+        network.conditions = conditions.clone();
         let network = HostNetwork::resume(network, dialer.clone()).await?;
         let (accelerator, probed) = watch::channel(None);
         let (machines, machines_ended) = Machines::new(
@@ -160,13 +165,12 @@ impl Node {
             draining.clone(),
         )?;
         let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), pool, conditions: conditions.clone() });
-        Ok(Self {
+        let ended = Ended { replicas: replicas_ended, machines: machines_ended };
+        let node = Self {
             config: config.clone(),
             draining,
             replicas,
-            replicas_ended: Arc::new(std::sync::Mutex::new(Some(replicas_ended))),
             machines,
-            machines_ended: Arc::new(std::sync::Mutex::new(Some(machines_ended))),
             volumes,
             images: disk_images,
             netns,
@@ -175,15 +179,13 @@ impl Node {
             qemu,
             accelerator: Arc::new(accelerator),
             conditions,
-        })
+        };
+        Ok((node, ended))
     }
 
-    /// The agent's work; ends only when it is aborted.
-    async fn serve(self) {
-        let (Some(replicas_ended), Some(machines_ended)) = (take(&self.replicas_ended), take(&self.machines_ended))
-        else {
-            return;
-        };
+    /// The agents' work; ends only when it is aborted. No agent waits for another: what fails in one does not keep the others from their
+    /// work.
+    async fn serve(self, ended: Ended) {
         let context = self.volumes.base.clone();
         let host = agent::host::run(
             context.clone(),
@@ -193,38 +195,24 @@ impl Node {
             self.accelerator.subscribe(),
             self.conditions.clone(),
         );
-        let agents = async {
-            self.first_look().await;
-            tokio::join!(
-                agent::replica::run(self.replicas.clone(), replicas_ended),
-                agent::machine::run(self.machines.clone(), machines_ended),
-                agent::log_sweep::run(context.clone(), self.replicas.logs().clone()),
-            )
+        // What ran here before and is not wanted any more is removed before new work of the same kind begins.
+        let replicas = async {
+            until_done("remove the containers that are not wanted any more", pauses(), || self.replicas.sweep()).await;
+            agent::replica::run(self.replicas.clone(), ended.replicas).await;
         };
+        let machines = async {
+            until_done("remove the machines that are not wanted any more", pauses(), || self.machines.sweep()).await;
+            agent::machine::run(self.machines.clone(), ended.machines).await;
+        };
+        let logs = agent::log_sweep::run(context.clone(), self.replicas.logs().clone());
         let images = agent::image::run(DiskImagesAgent {
             base: context.clone(),
             images: Arc::new(self.images.clone()),
             pool: self.volumes.pool.clone(),
             conditions: self.conditions.clone(),
         });
-        // No agent waits for another: what fails in one does not keep the others from their work.
         let volumes = agent::volume::run(self.volumes.clone());
-        tokio::join!(host, images, volumes, self.dial(), self.streams(), self.probe(), agents);
-    }
-
-    /// Looks once, as soon as the API answers, for what is on this host and should not be.
-    async fn first_look(&self) {
-        loop {
-            let looked = async {
-                self.replicas.sweep().await?;
-                self.machines.sweep().await
-            };
-            match looked.await {
-                Ok(()) => return,
-                Err(error) => tracing::info!(error = chain(&error), "the API does not answer yet"),
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
+        tokio::join!(host, images, volumes, replicas, machines, logs, self.dial(), self.streams(), self.probe());
     }
 
     async fn dial(&self) {
@@ -251,12 +239,12 @@ impl Node {
 
     /// Finds out how guests run; a machine that is to start waits for it.
     async fn probe(&self) {
-        let payload = match self.images.get(PROBE_IMAGE.0, None).await {
-            Ok(image) => Payload::Image { disk: image.base, marker: PROBE_IMAGE.1.into() },
+        let payload = match self.images.get(PROBE_IMAGE, None).await {
+            Ok(image) => Payload::Image { disk: image.base, marker: PROBE_MARKER.into() },
             Err(_) => Payload::BootSector,
         };
         let mut probe = Probe::new(payload, &self.config.role_dir);
-        let guest = self.config.uid_base + UIDS.1;
+        let guest = self.config.uid_base + FIRST_GUEST_UID;
         probe.user = Some((guest, guest));
         probe.qemu = self.qemu.clone();
         let record = self.config.role_dir.join("accel.json");
@@ -293,6 +281,29 @@ impl Node {
     }
 }
 
+/// The pauses between tries.
+fn pauses() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(FIRST_PAUSE), |pause| Some((*pause * 2).min(LONGEST_PAUSE)))
+}
+
+/// Does something until it succeeds. Logs each failure that differs from the one before, with the operation that failed.
+async fn until_done<E, F>(operation: &str, pauses: impl Iterator<Item = Duration>, work: impl Fn() -> F)
+where
+    E: std::error::Error,
+    F: Future<Output = Result<(), E>>,
+{
+    let mut before = String::new();
+    for pause in pauses {
+        let Err(error) = work().await else { return };
+        let message = chain(&error);
+        if message != before {
+            tracing::warn!(operation, error = message, "failed at the start, will be tried again");
+        }
+        before = message;
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// `none`, `host`, or `netns:<path>`.
 fn uplink(text: &str) -> anyhow::Result<Uplink> {
     match text.split_once(':') {
@@ -300,5 +311,36 @@ fn uplink(text: &str) -> anyhow::Result<Uplink> {
         None if text == "host" => Ok(Uplink::Host),
         Some(("netns", path)) => Ok(Uplink::Netns(path.into())),
         _ => anyhow::bail!("uplink: expected none, host or netns:PATH, found {text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_at_the_start_is_tried_until_it_succeeds_and_holds_up_nothing_else() {
+        let tries = AtomicU32::new(0);
+        let at_once = || std::iter::repeat(Duration::ZERO);
+        let fails_thrice = until_done("count", at_once(), || async {
+            if tries.fetch_add(1, Ordering::SeqCst) < 3 { Err(std::io::Error::other("not yet")) } else { Ok(()) }
+        });
+        let never = until_done("refuse", at_once(), || async { Err(std::io::Error::other("422")) });
+        tokio::select! {
+            () = fails_thrice => {}
+            () = never => panic!("it never succeeds"),
+        }
+        assert_eq!(tries.load(Ordering::SeqCst), 4);
+        assert_eq!((pauses().next(), pauses().nth(100)), (Some(FIRST_PAUSE), Some(LONGEST_PAUSE)));
+    }
+
+    #[test]
+    fn the_way_out_is_read() {
+        assert_eq!(uplink("none").unwrap(), Uplink::None);
+        assert_eq!(uplink("host").unwrap(), Uplink::Host);
+        assert_eq!(uplink("netns:/run/x").unwrap(), Uplink::Netns("/run/x".into()));
+        assert!(uplink("other").is_err() && uplink("other:/x").is_err());
     }
 }

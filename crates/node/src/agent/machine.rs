@@ -36,7 +36,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::Draining;
 use super::host::{Accelerator, NO_ACCELERATOR};
 use crate::machine::{AcceleratorKind, Found, MachineConfig, MachineRunner, Nic, StopManner, VolumeUse};
-use crate::net::vpc::{HostNetwork, PortSpec, VpcSpec};
+use crate::net::network::{Network, PortSpec, TapState, VpcSpec};
+use crate::net::vpc::HostNetwork;
 use crate::seed::SeedInput;
 use crate::shim::Exit;
 
@@ -99,7 +100,7 @@ impl Machines {
     }
 
     /// Opens a TCP connection to a port of a machine.
-    pub async fn connect(&self, uid: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+    pub async fn connect(&self, uid: &str, port: u16) -> std::io::Result<crate::io::BoxDuplex> {
         let own = ListParams::default().fields(&format!("spec.hostName={}", self.host));
         let machines = Api::<Machine>::all(self.base.client.clone()).list(&own).await.map_err(std::io::Error::other)?;
         let machine = machines.items.into_iter().find(|m| m.uid().as_deref() == Some(uid));
@@ -205,8 +206,14 @@ async fn reconcile(machine: Arc<Machine>, this: Arc<Machines>) -> Result<Action>
     match found {
         Found::Running(running) => {
             // The network is made right with what the machine should have: an agent that was killed may have left it half done.
-            if let Err(error) = this.ensure_port(&machine, &uid).await {
-                tracing::warn!(machine = machine.name_any(), error, "cannot keep the machine's network port");
+            match this.ensure_port(&machine, &uid).await {
+                Ok(TapState::Present) => {}
+                Ok(TapState::Absent) => {
+                    tracing::warn!(machine = machine.name_any(), "the machine runs without its tap: it has no network");
+                }
+                Err(error) => {
+                    tracing::warn!(machine = machine.name_any(), error, "cannot keep the machine's network port");
+                }
             }
             this.watch(&machine, &uid, &running);
             this.report_running(&api, &machine, &uid, None).await
@@ -242,7 +249,7 @@ impl Machines {
         (exit.code.is_none() && exit.signal.is_none() && exit.started_at.is_some()).then(|| exit.reason.clone())
     }
 
-    async fn ensure_port(&self, machine: &Machine, uid: &str) -> std::result::Result<(), String> {
+    async fn ensure_port(&self, machine: &Machine, uid: &str) -> std::result::Result<TapState, String> {
         let wanted = &machine.spec.network;
         let parse = |field: &str, text: &str| {
             text.parse::<Ipv4Addr>().map_err(|_| format!("spec.network.{field}: {text:?} is not an address"))
@@ -297,7 +304,7 @@ impl Machines {
             accelerator: if accelerator.name == "kvm" { AcceleratorKind::Kvm } else { AcceleratorKind::Tcg },
         };
         let started = match self.ensure_port(machine, uid).await {
-            Ok(()) => match self.network.open_tap(&machine.spec.network.vpc_uid, uid).await {
+            Ok(_) => match self.network.open_tap(&machine.spec.network.vpc_uid, uid).await {
                 Ok(tap) => {
                     let nic = Nic { tap, mac: machine.spec.network.mac.clone(), mtu: None };
                     self.runner.start(&config, Some(nic)).await.map_err(|error| chain(&error))

@@ -69,11 +69,7 @@ impl TunnelHandler for Streams {
             Refusal::new(StatusCode::GATEWAY_TIMEOUT, message)
         };
         match tokio::time::timeout(CONNECT, self.machines.connect(uid, port)).await {
-            Ok(Ok(stream)) => {
-                // A key stroke is a packet; waiting for more would be felt.
-                let _ = stream.set_nodelay(true);
-                Ok(Box::new(stream))
-            }
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(unreachable(&error, port)),
             Err(_) => Err(late()),
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
@@ -40,6 +41,26 @@ pub enum NetworkError {
     },
     #[error("VPC {vpc} has no port for machine {machine}: call ensure_port first")]
     UnknownPort { vpc: String, machine: String },
+    #[error("the record {} cannot be parsed", path.display())]
+    InvalidRecord {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the record {} has version {found}, and this program knows versions up to {known}", path.display())]
+    NewerRecord { path: PathBuf, found: u32, known: u32 },
+    #[error("machines run in the namespace of VPC {vpc}, but it has no record")]
+    NoRecord { vpc: String },
+    #[error("what VPC {vpc} should be is not known, so it is left alone")]
+    Unreadable {
+        vpc: String,
+        #[source]
+        source: Arc<NetworkError>,
+    },
+    #[error("link {link} belongs to {owner}, and {other} would have the same name")]
+    NameTaken { link: String, owner: String, other: String },
+    #[error("the owner of VPC {vpc} ended before it answered")]
+    OwnerEnded { vpc: String },
     #[error("the transit range {0} is used up: widen it")]
     TransitFull(Ipv4Net),
     #[error("address {address} in VPC {vpc} belongs to machine {owner}, so machine {machine} cannot have it")]

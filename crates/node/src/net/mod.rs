@@ -6,6 +6,10 @@
 pub mod command;
 pub mod dhcp;
 pub mod error;
+pub mod folder;
+mod hidden;
+pub mod holder;
+pub mod links;
 pub mod mac;
 pub mod memory;
 pub mod names;

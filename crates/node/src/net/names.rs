@@ -2,8 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-/// Gives the names of one instance's namespaces, links and tables. Links have at most 15 characters and all begin with a prefix of
-/// the instance's own, so that leftovers can be counted by instance.
+/// Gives the names of one instance's links and tables. Links have at most 15 characters and all begin with a prefix of the instance's
+/// own, so that leftovers can be counted by instance; the rest is a part of a hash, so two owners can have one name: whoever makes a
+/// link compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     instance: String,
@@ -21,9 +22,10 @@ impl Names {
         &self.link_prefix
     }
 
-    /// What the names of all namespaces of VPCs begin with.
-    pub fn netns_prefix(&self) -> String {
-        format!("{}-vpc-", self.instance)
+    /// Whether a name in `/run/netns` is one that an earlier version gave to a VPC's namespace.
+    pub fn is_legacy_netns(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.instance).and_then(|rest| rest.strip_prefix("-vpc-"));
+        rest.is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
     /// The name of the nftables tables, in whatever namespace.
@@ -31,14 +33,19 @@ impl Names {
         &self.instance
     }
 
-    /// The namespace of a VPC.
-    pub fn netns(&self, vpc_uid: &str) -> String {
-        format!("{}{}", self.netns_prefix(), hex(vpc_uid, 8))
+    /// The name that an earlier version gave to a VPC's namespace and record: two VPCs can have the same.
+    pub fn legacy_netns(&self, vpc_uid: &str) -> String {
+        format!("{}-vpc-{}", self.instance, hex(vpc_uid, 8))
     }
 
     /// The tap of a machine.
     pub fn tap(&self, machine_uid: &str) -> String {
         format!("{}t{}", self.link_prefix, hex(machine_uid, 8))
+    }
+
+    /// Whether a link is a tap of this instance.
+    pub fn is_tap(&self, link: &str) -> bool {
+        link.strip_prefix(&self.link_prefix).is_some_and(|rest| rest.starts_with('t'))
     }
 
     /// A pattern for all taps, for nftables.
@@ -56,6 +63,12 @@ impl Names {
         format!("{}p{}", self.link_prefix, hex(vpc_uid, 8))
     }
 
+    /// Where the search for a VPC's pair of transit addresses begins: spread over the range, so that instances rarely meet.
+    pub fn first_slot(&self, vpc_uid: &str) -> u32 {
+        let hash = Sha256::digest(format!("{}/{vpc_uid}", self.instance));
+        u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+    }
+
     /// A pattern for all of those ends, for nftables.
     pub fn outer_uplink_pattern(&self) -> String {
         format!("{}p*", self.link_prefix)
@@ -63,7 +76,7 @@ impl Names {
 }
 
 /// The first hexadecimal digits of a text's SHA-256.
-pub(super) fn hex(text: &str, digits: usize) -> String {
+fn hex(text: &str, digits: usize) -> String {
     let hash = Sha256::digest(text);
     hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..digits].to_owned()
 }
@@ -78,6 +91,9 @@ mod tests {
         let all = [names.tap("m"), names.inner_uplink("v"), names.outer_uplink("v")];
         assert!(all.iter().all(|name| name.len() <= 15 && name.starts_with(names.link_prefix())), "{all:?}");
         assert_ne!(names.tap("m"), Names::new("b").tap("m"));
-        assert_eq!(Names::new("evroc").netns("x"), format!("evroc-vpc-{}", hex("x", 8)));
+        assert!(names.is_tap(&names.tap("m")) && !names.is_tap(&names.inner_uplink("m")) && !names.is_tap("eth0"));
+        let legacy = names.legacy_netns("x");
+        assert!(legacy.len() > names.link_prefix().len() && names.is_legacy_netns(&legacy));
+        assert!(!names.is_legacy_netns("a-name-of-20-letters-vpc-x") && !names.is_legacy_netns(&format!("b{legacy}")));
     }
 }

@@ -27,7 +27,7 @@ pub struct NetnsError {
 }
 
 impl NetnsError {
-    fn new(operation: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Self {
+    pub(super) fn new(operation: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Self {
         Self { operation, path: path.to_owned(), source: source.into() }
     }
 
@@ -54,6 +54,18 @@ impl Netns {
             return Err(NetnsError::new("open", path, std::io::Error::from(std::io::ErrorKind::NotFound)));
         }
         Ok(Self { fd: file.into(), path: path.to_owned() })
+    }
+
+    /// A namespace by its descriptor; `path` is for messages.
+    pub(super) fn from_fd(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: path.to_owned() }
+    }
+
+    /// Gives the namespace another path, by which it is found from now on.
+    pub fn mount_at(&self, path: &Path) -> Result<(), NetnsError> {
+        File::create(path).map_err(|source| NetnsError::new("create", path, source))?;
+        let own = format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd());
+        mount_bind(own, path).map_err(|source| NetnsError::new("mount", path, source))
     }
 
     /// The namespace that this process lives in.
@@ -90,8 +102,8 @@ impl Netns {
         Self::open(path)
     }
 
-    /// Removes the namespace's name; the namespace itself goes when the last process, socket and handle has left it.
-    /// Removing what is not there is fine.
+    /// Removes the namespace's name, also one that a later mount hides; the namespace itself ends when the last process, socket and
+    /// handle has left it. An absent name counts as removed.
     pub fn remove(path: &Path) -> Result<(), NetnsError> {
         // More than one mount can be stacked on the path when two processes raced to make it.
         loop {
@@ -101,12 +113,11 @@ impl Netns {
                 Err(source) => return Err(NetnsError::new("unmount", path, source)),
             }
         }
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(NetnsError::new("remove", path, source))
-            }
-            _ => Ok(()),
-        }
+        let removed = match crate::io::remove_file(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => super::hidden::remove(path),
+            other => other,
+        };
+        removed.map_err(|source| NetnsError::new("remove", path, source))
     }
 
     /// Where the namespace was opened.

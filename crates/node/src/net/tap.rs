@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// Makes the tap `name` in the calling thread's namespace and gives the descriptor that it lives by: when the last copy is
-/// closed (the hypervisor's), the tap is gone. It comes up down. `ResourceBusy` if a living process holds it.
+/// closed (the hypervisor's), the tap ends. It comes up down. `ResourceBusy` if a living process holds it.
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: `request` is a zeroed ifreq into which a NUL-terminated name is copied; the ioctl reads and writes only it.
@@ -26,11 +26,4 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
         }
     }
     Ok(file.into())
-}
-
-/// Whether the calling thread's namespace has a link of that name.
-pub fn link_exists(name: &str) -> io::Result<bool> {
-    // Unlike /sys/class/net this file follows the thread.
-    let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
-    Ok(text.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
 }

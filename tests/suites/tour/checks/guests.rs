@@ -217,7 +217,7 @@ pub fn run_one_more(tour: &mut Tour) -> Result<()> {
 fn inventory(tour: &Tour) -> Result<BTreeSet<String>> {
     let instance = tour.cloud.instance();
     let of_instance = Snapshot::take().of_instance(instance);
-    let per_group = format!("{instance}-vpc-");
+    let per_group = format!("/run/{instance}/vpc-netns/");
     let mut found: BTreeSet<String> = of_instance
         .iter()
         .filter(|item| item.class != Class::Process && !item.item.contains(&per_group))

@@ -1,13 +1,12 @@
-//! What is wanted: of the instance, of a VPC, of a machine's place in it.
+//! Settings that all VPCs of an instance have in common.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
 
-use crate::net::network::{PortSpec, VpcSpec};
+use crate::agent::host::HostConditions;
 use crate::net::uplink::Uplink;
 
 /// What all VPCs of an instance have in common.
@@ -24,10 +23,15 @@ pub struct NetworkConfig {
     /// Addresses for the links between VPCs and uplink: a range that nobody else uses (`198.18.0.0/15` is set aside for tests of
     /// network devices by RFC 2544, so no real network has it).
     pub transit: Ipv4Net,
-    /// Resolvers that guests are told (see [`crate::net::resolvers`]); without a way out they are told none.
+    /// Resolvers that guests get (see [`crate::net::resolvers`]); without a way out they get none.
     pub dns: Vec<Ipv4Addr>,
     /// Largest packet that guests send.
     pub mtu: u16,
+    /// How long a VPC stays after its last machine. Shorter makes everything anew for a machine that is replaced; longer keeps
+    /// namespaces that nothing needs.
+    pub linger: Duration,
+    /// Where faults are reported.
+    pub conditions: HostConditions,
 }
 
 impl NetworkConfig {
@@ -41,16 +45,8 @@ impl NetworkConfig {
             transit: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
             dns: crate::net::resolvers::of_this_host(),
             mtu: 1500,
+            linger: Duration::from_secs(60),
+            conditions: HostConditions::default(),
         }
     }
-}
-
-/// What is wanted of a VPC.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) vpc: VpcSpec,
-    /// By the machine's uid.
-    pub(super) ports: BTreeMap<String, PortSpec>,
-    /// Which pair of the transit range it has.
-    pub(super) transit_slot: Option<u32>,
 }

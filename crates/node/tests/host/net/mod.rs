@@ -1,0 +1,6 @@
+//! The host's network, with real namespaces and taps.
+
+mod guest;
+mod stories;
+mod takeover;
+mod through_host;
