@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod table;
 mod terminal;
+mod vm;
 mod websocket;
 
 use std::path::PathBuf;

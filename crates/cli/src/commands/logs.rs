@@ -7,9 +7,11 @@ use anyhow::anyhow;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::run::GROUP;
 use crate::api;
 use crate::config::Cloud;
+
+/// The API group of services.
+pub(super) const GROUP: &str = "run.evroclabs.net";
 
 /// Between two tries to go on with a log that broke off.
 const PAUSE: Duration = Duration::from_millis(500);

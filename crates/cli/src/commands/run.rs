@@ -5,11 +5,9 @@ use clap::Subcommand;
 use evroc_api::run::Service;
 use kube::api::{Api, DeleteParams};
 
-use super::logs;
+use super::logs::{self, GROUP};
 use crate::config::Cloud;
 use crate::{api, table};
-
-pub(super) const GROUP: &str = "run.evroclabs.net";
 
 /// The commands of `evroc run`.
 #[derive(Subcommand)]

@@ -7,8 +7,8 @@ use clap::Args;
 use evroc_api::compute::GUEST_READY;
 use kube::ResourceExt;
 
-use super::compute::{Wait, wait_for};
 use crate::config::Cloud;
+use crate::vm::{Wait, wait_for};
 
 /// What `ssh` is told.
 #[derive(Args)]
