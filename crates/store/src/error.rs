@@ -88,3 +88,6 @@ impl StoreError {
         StoreError::Backend { operation, source: source.into() }
     }
 }
+
+/// The result of a store operation.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

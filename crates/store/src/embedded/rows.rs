@@ -251,3 +251,8 @@ fn damaged_row(which: Option<(&Bytes, RowId)>, source: rusqlite::Error) -> Store
 pub(super) fn read_failed(source: rusqlite::Error) -> StoreError {
     damaged_row(None, source)
 }
+
+/// The error for a row that the index knows and the database does not hold.
+pub(super) fn missing(key: &Bytes, row: RowId) -> StoreError {
+    StoreError::Damaged { key: key.clone(), revision: row.revision(), detail: "its row is missing".to_owned() }
+}

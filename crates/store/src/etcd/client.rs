@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::{Address, Tls};
+use super::Address;
 
 /// How long a member may take to accept a connection. Too short gives up on a busy one, too long delays the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +43,15 @@ pub(super) enum Effect {
 /// small frames may wait (half of it, 256 bytes each): with its default of 64 KiB, the answers to some hundred writes at a
 /// time, each a few bytes, are taken for an attack and the connection is closed.
 const WINDOWS: (u32, u32) = (8 << 20, 64 << 20);
+
+/// What TLS to etcd is set up from, as PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The authority that has signed the members' certificates.
+    pub ca: Vec<u8>,
+    /// The certificate that this client shows, and its key, where the members ask for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
 
 pub(super) struct Client {
     requests: Vec<Channel>,

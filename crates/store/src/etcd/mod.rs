@@ -41,8 +41,9 @@ use crate::error::StoreError;
 use crate::limits;
 
 pub use address::{Address, AddressError};
+pub use client::Tls;
 pub use error::OpenError;
-pub use open::{Options, Tls};
+pub use open::Options;
 
 use claim::Owner;
 use client::{Client, Effect};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::claim::{self, Decision, FolderLock, Locking, Owner, decide};
-use super::client::{Client, Effect};
+use super::client::{Client, Effect, Tls};
 use super::error::{OpenError, Said};
 use super::keeper::{self, Held, Keeper};
 use super::keys::{self, Keys};
@@ -24,15 +24,6 @@ const CLAIM_TTL: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 /// How much later than its time etcd may end a lease: it counts in whole seconds, and looks twice a second.
 const END_MARGIN: Duration = Duration::from_secs(3);
-
-/// What TLS to etcd is set up from, as PEM.
-#[derive(Clone)]
-pub struct Tls {
-    /// The authority that has signed the members' certificates.
-    pub ca: Vec<u8>,
-    /// The certificate that this client shows, and its key, where the members ask for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
 
 /// How to open an [`EtcdStore`].
 #[derive(Clone)]
