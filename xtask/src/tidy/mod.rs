@@ -4,7 +4,10 @@
 //! files alone, never on commits, branches or the day. Every check has a test that plants the fault it is for.
 
 mod architecture;
+mod circles;
 mod decisions;
+mod floors;
+mod imports;
 mod layers;
 mod manifests;
 mod purity;
@@ -58,6 +61,8 @@ type Check = fn(&Repo) -> Vec<Finding>;
 /// Every check, with the name that its findings carry.
 const CHECKS: &[(&str, Check)] = &[
     ("layers", layers::check),
+    ("floors", floors::check),
+    ("circles", circles::check),
     ("purity", purity::check),
     ("unsafe", unsafe_code::check),
     ("manifests", manifests::check),

@@ -297,3 +297,10 @@ fn write_go_json_string(text: &str, out: &mut String) {
 pub(crate) fn shown(path: &str) -> String {
     if path.is_empty() { "the root".to_string() } else { path.to_string() }
 }
+
+/// A field that the schema does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownField {
+    /// Where, e.g. `spec.disks[0].colour`.
+    pub path: String,
+}

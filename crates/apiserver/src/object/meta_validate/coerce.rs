@@ -1,6 +1,6 @@
 //! `metadata` brought into the form that Kubernetes' ObjectMeta has: unknown fields dropped, wrong types refused.
 
-use crate::object::schema::UnknownField;
+use crate::object::field_error::UnknownField;
 use serde_json::{Map, Value};
 
 /// `metadata` of a wrong form: HTTP 400. The text is Kubernetes' own.

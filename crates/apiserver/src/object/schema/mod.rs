@@ -16,12 +16,14 @@ mod lists;
 mod node;
 mod pattern;
 mod prune;
+mod types;
 mod validate;
 
 pub use formats::is_go_duration;
 
-pub use crate::object::field_error::{FieldError, Reason};
-pub use node::{ListType, MapType, Node, Type};
+pub use crate::object::field_error::{FieldError, Reason, UnknownField};
+pub use node::Node;
+pub use types::{ListType, MapType, Type};
 
 /// A schema that cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +57,6 @@ pub enum SchemaError {
         /// Why.
         problem: String,
     },
-}
-
-/// A field that the schema does not know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownField {
-    /// Where, e.g. `spec.disks[0].colour`.
-    pub path: String,
 }
 
 const RULES_NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
