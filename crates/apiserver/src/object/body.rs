@@ -12,23 +12,23 @@ use http_body_util::{BodyExt, Empty, Full};
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a client sends, from the network or from within the process.
+/// The body of a request, from the network or from within the process.
 pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// What the server sends: a whole answer or a stream.
+/// The body of a response: complete, or a stream.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A body that is complete.
+/// Returns a complete body.
 pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// No body.
+/// Returns an empty body.
 pub fn empty() -> ResponseBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of pieces, each sent as soon as it is there.
+/// Returns a body that sends each piece as soon as it is available.
 pub fn stream<S>(pieces: S) -> ResponseBody
 where
     S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Subresources that are streams or answers of other programs: consoles, logs, port forwards, tunnels.
+//! Subresources that are streams or responses of other programs: consoles, logs, port forwards, tunnels.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -9,15 +9,15 @@ use crate::object::identity::Identity;
 
 /// A request to a connect subresource, already authenticated and authorised (verb `get` for GET, `create` for POST).
 pub struct ConnectRequest {
-    /// Who asks.
+    /// The caller.
     pub identity: Identity,
     /// Empty for cluster-scoped kinds.
     pub namespace: String,
     /// The object's name.
     pub name: String,
-    /// The object; the request is refused with 404 before if it does not exist.
+    /// The object. If it does not exist, the request is refused with 404 before the handler runs.
     pub object: Value,
-    /// What follows the subresource in the path, without a leading slash.
+    /// The rest of the path after the subresource, without a leading slash.
     pub rest: String,
     /// The request itself, with its query, headers and body. Over the network it carries
     /// `hyper::upgrade::OnUpgrade`, so that the handler can answer 101 and take the connection over.
@@ -30,6 +30,6 @@ pub trait Connect: Send + Sync {
     /// Answers the request; the body may be a stream.
     ///
     /// # Errors
-    /// Whatever the client is to be told.
+    /// The error to send to the client.
     async fn connect(&self, request: ConnectRequest) -> Result<http::Response<ResponseBody>, ApiError>;
 }

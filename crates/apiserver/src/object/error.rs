@@ -1,4 +1,4 @@
-//! Refusals as Kubernetes words them: `metav1.Status` with code, reason, message and details.
+//! Errors as Kubernetes reports them: `metav1.Status` with code, reason, message and details.
 
 use std::ops::{Deref, DerefMut};
 
@@ -10,20 +10,20 @@ use thiserror::Error;
 use crate::object::field_error::FieldError;
 use crate::object::schema::status;
 
-/// One cause of a refusal, often a field.
+/// One cause of an error, often a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// For example `FieldValueInvalid`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// In words.
+    /// The message for people.
     pub message: String,
     /// The field's path, or empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
-/// A refusal, sent to clients as a `Status`. Small, since every result carries one; see [`Refusal`] for what is in it.
+/// An error that is sent to the client as a `Status`. Boxed, since every result carries one; [`Refusal`] has the contents.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}", .0.message)]
 pub struct ApiError(Box<Refusal>);
@@ -42,14 +42,14 @@ impl DerefMut for ApiError {
     }
 }
 
-/// What a client is told.
+/// The contents of an [`ApiError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub code: StatusCode,
     /// Kubernetes' reason, for example `NotFound`.
     pub reason: &'static str,
-    /// In words.
+    /// The message for people.
     pub message: String,
     /// The object's name, or empty.
     pub name: String,
@@ -59,17 +59,17 @@ pub struct Refusal {
     pub kind: String,
     /// The object's uid, or empty.
     pub uid: String,
-    /// What exactly is wrong, all of it.
+    /// All causes.
     pub causes: Vec<Cause>,
     /// When to try again; 0 for not at all.
     pub retry_after_seconds: u32,
-    /// A `continue` token by which a list goes on nevertheless, or empty.
+    /// A `continue` token with which the client can still continue the list, or empty.
     pub goes_on: String,
-    /// Sent as warning headers beside the refusal.
+    /// Sent as warning headers with the error.
     pub warnings: Vec<String>,
 }
 
-/// The names that messages speak of.
+/// The names used in messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// Group of the resource.
@@ -87,7 +87,7 @@ impl Named<'_> {
 }
 
 impl ApiError {
-    /// A refusal without details.
+    /// Returns an error without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         ApiError(Box::new(Refusal {
             code,
@@ -189,7 +189,7 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(Named { name: "", ..named })
     }
 
-    /// 500 without a reason, as Kubernetes answers where it has not thought of an error as the client's.
+    /// 500 without a reason, as Kubernetes answers errors of the client that it does not classify.
     pub fn unclassified(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
@@ -221,7 +221,7 @@ impl ApiError {
         )
     }
 
-    /// 410 for a resourceVersion or continue token whose history is gone.
+    /// 410 for a resourceVersion or continue token whose history has been compacted.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What kind of mistake a [`FieldError`] reports; becomes the `reason` of a Status cause.
+/// The kind of mistake that a [`FieldError`] reports; becomes the `reason` of a Status cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A value that refers to something that does not exist.
@@ -50,7 +50,7 @@ impl Reason {
         }
     }
 
-    fn words(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             Reason::NotFound => "Not found",
             Reason::Required => "Required value",
@@ -84,7 +84,7 @@ impl Reason {
 pub struct FieldError {
     /// Where, e.g. `spec.diskRefs[0].name` or `spec.labels[a.b/c]`; `<nil>` where Kubernetes has no path.
     pub path: String,
-    /// What kind of mistake.
+    /// The kind of mistake.
     pub reason: Reason,
     /// The offending value; `None` if the message does not show it.
     pub value: Option<Value>,
@@ -147,9 +147,9 @@ impl FieldError {
         }
     }
 
-    /// The message without the path: what stands in `details.causes[].message`.
+    /// Returns the message without the path, as in `details.causes[].message`.
     pub fn body(&self) -> String {
-        let mut out = String::from(self.reason.words());
+        let mut out = String::from(self.reason.text());
         if self.reason.shows_value()
             && let Some(value) = &self.value
         {
@@ -293,7 +293,7 @@ fn write_go_json_string(text: &str, out: &mut String) {
     }
 }
 
-/// A place in the schema as errors name it.
+/// Returns a path of the schema as error messages show it.
 pub(crate) fn shown(path: &str) -> String {
     if path.is_empty() { "the root".to_string() } else { path.to_string() }
 }

@@ -1,4 +1,4 @@
-//! Who a caller is.
+//! The identity of a caller.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Identity {
     /// Groups; `system:authenticated` is added by the server.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// What else the authenticator knows.
+    /// Additional facts from the authenticator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Vec<String>>,
 }

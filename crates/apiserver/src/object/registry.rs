@@ -1,4 +1,4 @@
-//! The registered kinds, compiled, and how requests find them. Fixed once the server is built.
+//! The registered kinds, compiled, and their lookup. Fixed once the server is built.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub enum RegisterError {
     },
 }
 
-/// Which objects lie together in the store and in the cache.
+/// The group and resource under which objects are stored and cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupResource {
     /// Empty for the core group.
@@ -53,7 +53,7 @@ pub struct GroupResource {
     pub resource: String,
 }
 
-/// A registered kind with what is derived from it.
+/// A registered kind with everything that is derived from it.
 #[derive(Debug)]
 pub struct Registered {
     /// As it was registered.
@@ -62,7 +62,7 @@ pub struct Registered {
     pub model: Model,
     /// Its columns, parsed.
     pub columns: Columns,
-    /// Where its objects are.
+    /// Where its objects are stored.
     pub storage: GroupResource,
     /// `group/version`.
     pub api_version: String,
@@ -83,7 +83,7 @@ impl Registered {
         Ok(Registered { kind, model, columns, storage, api_version })
     }
 
-    /// Whether this is the kind that namespaces are.
+    /// Whether this is the kind Namespace.
     pub fn is_namespace(&self) -> bool {
         self.kind.group.is_empty() && self.kind.plural == "namespaces"
     }
@@ -124,7 +124,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The kinds that `takes` takes.
+    /// Returns a registry of the kinds that `takes` accepts.
     pub fn only(&self, takes: impl Fn(&ResourceKind) -> bool) -> Self {
         let mut registry = Registry::default();
         for registered in self.kinds.iter().filter(|it| takes(&it.kind)) {
@@ -137,22 +137,22 @@ impl Registry {
         registry
     }
 
-    /// In the order of registration.
+    /// Returns all kinds in the order of registration.
     pub fn kinds(&self) -> &[Arc<Registered>] {
         &self.kinds
     }
 
-    /// The kind that a path names.
+    /// Returns the kind that a path names.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Registered>> {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
-    /// The kind that an object or a reference names.
+    /// Returns the kind that an object or a reference names.
     pub fn find_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Registered>> {
         self.by_kind.get(&(api_version.to_owned(), kind.to_owned()))
     }
 
-    /// The kinds whose objects are stored by themselves.
+    /// Returns the kinds whose objects are stored under their own keys.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<Registered>> {
         self.kinds.iter().filter(|it| it.kind.answer.is_none() && it.kind.shared_storage.is_none())
     }

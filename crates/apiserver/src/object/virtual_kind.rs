@@ -1,4 +1,4 @@
-//! Kinds whose objects are never stored: a create is a question, the answer is the object with its status filled in.
+//! Kinds whose objects are never stored: the response to a create is the object with its status filled in.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -6,9 +6,9 @@ use serde_json::Value;
 use crate::object::error::ApiError;
 use crate::object::identity::Identity;
 
-/// A question that was authenticated, authorised (verb `create`) and validated against the kind's schema.
+/// A create that was authenticated, authorised (verb `create`) and validated against the kind's schema.
 pub struct Question {
-    /// Who asks.
+    /// The caller.
     pub identity: Identity,
     /// Empty for cluster-scoped kinds.
     pub namespace: String,
@@ -22,6 +22,6 @@ pub trait Answer: Send + Sync {
     /// The object to send back.
     ///
     /// # Errors
-    /// Whatever the client is to be told.
+    /// The error to send to the client.
     async fn answer(&self, question: Question) -> Result<Value, ApiError>;
 }

@@ -1,4 +1,4 @@
-//! Whether an object fits the schema's structure; with the words of structured-merge-diff.
+//! Checks whether an object fits the schema's structure, with the messages of structured-merge-diff.
 
 use super::path::{Step, display};
 use super::types::{Scalar, Shape, Ty};
@@ -59,12 +59,12 @@ fn visit(value: &Value, ty: Ty<'_>, duplicates: Duplicates, path: &mut Vec<Step>
                 Value::Null => return,
                 other => return errors.push(at(path, format!("expected list, got {}", described(other)))),
             };
-            // Atomic lists are checked too: their items have a type all the same.
+            // Atomic lists are checked too: their items also have a type.
             let mut seen = BTreeSet::new();
             for (i, item) in items.iter().enumerate() {
                 let step = if shape.is_atomic() { Ok(None) } else { shape.step(item).map(Some) };
                 match step {
-                    // As in the original, what follows in this list is not looked at.
+                    // As in structured-merge-diff, the rest of this list is not checked.
                     Err(problem) => return errors.push(at(path, format!("element {i}: {problem}"))),
                     Ok(step) => {
                         if let Some(step) = &step
@@ -105,12 +105,12 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
-/// As Go's `%v` writes it.
+/// Formats a value as Go's `%v` does.
 fn described(value: &Value) -> String {
     format!("&{{{}}}", go_value(value))
 }
 
-/// As Go's `%#v` writes it.
+/// Formats a value as Go's `%#v` does.
 fn described_exactly(value: &Value) -> String {
     format!("&value.valueUnstructured{{Value:{}}}", go_syntax(value))
 }

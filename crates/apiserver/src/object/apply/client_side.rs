@@ -1,5 +1,5 @@
-//! Coming from client-side apply: what `kubectl apply` wrote before is in an annotation, and the same kubectl may take those
-//! fields over with `--server-side` without a conflict.
+//! Migration from client-side apply: an annotation records what `kubectl apply` wrote, and the same kubectl may take over those
+//! fields with `--server-side` without a conflict.
 
 use super::compare::{compare, fields_of};
 use super::set::FieldSet;
@@ -7,7 +7,7 @@ use super::types::Ty;
 use crate::object::field_error::go_json;
 use serde_json::Value;
 
-/// The manager that kubectl applies as on the server.
+/// The manager name that kubectl uses for server-side apply.
 pub(super) const KUBECTL: &str = "kubectl";
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -16,7 +16,7 @@ fn last_applied(object: &Value) -> Option<&str> {
     object.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str()
 }
 
-/// The fields that client-side apply wrote and that still have the value it wrote.
+/// Returns the fields that client-side apply wrote and that still have the value it wrote.
 pub(super) fn allowed_conflicts(live: &Value, ty: Ty<'_>, api_version: &str) -> Option<FieldSet> {
     let last: Value = serde_json::from_str(last_applied(live)?).ok()?;
     if last.get("apiVersion").and_then(Value::as_str) != Some(api_version) {
@@ -32,7 +32,7 @@ pub(super) fn allowed_conflicts(live: &Value, ty: Ty<'_>, api_version: &str) -> 
     )
 }
 
-/// Keeps the annotation in step, so that a later client-side apply knows what to remove.
+/// Updates the annotation, so that a later client-side apply knows what to remove.
 pub(super) fn renew_annotation(object: &mut Value, applied: &Value) {
     if last_applied(object).is_none() {
         return;

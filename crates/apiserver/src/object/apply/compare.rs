@@ -1,5 +1,5 @@
-//! Objects to sets of fields: all fields of one, the differences of two. Both are made from the leaves up, so that what is
-//! equal costs nothing.
+//! Turns objects into sets of fields: all fields of one object, or the differences between two. Both sets are built from the
+//! leaves up, so that equal parts cost nothing.
 
 use super::path::Step;
 use super::set::{Entry, FieldSet};
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const LEAF: Entry = Entry { member: true, below: FieldSet::EMPTY };
 
-/// The fields that applying this object claims: leaves, list items, entries of maps, and empty or null values; not the structs
-/// around them.
+/// Returns the fields that applying this object claims: leaves, list items, entries of maps, and empty or null values; not the
+/// structs around them.
 pub(super) fn fields_of(object: &Value, ty: Ty<'_>) -> FieldSet {
     claimed(object, ty).below
 }
@@ -23,7 +23,7 @@ fn claimed(value: &Value, ty: Ty<'_>) -> Entry {
         (Shape::Map(shape), _) if shape.is_atomic() => return LEAF,
         (Shape::List(shape), Value::Array(items)) => {
             for (step, items) in grouped(shape, items) {
-                // Of an item that occurs twice nobody knows which is which: only its presence is owned.
+                // Items that occur twice cannot be distinguished: only their presence is owned.
                 let below_item = match items.as_slice() {
                     [item] => claimed(item, shape.item()).below,
                     _ => FieldSet::EMPTY,
@@ -54,7 +54,7 @@ fn grouped<'v>(shape: ListShape<'_>, items: &'v [Value]) -> BTreeMap<Step, Vec<&
     out
 }
 
-/// What differs between two objects.
+/// The differences between two objects.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub added: FieldSet,
@@ -63,7 +63,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// The same without these fields and everything below them.
+    /// Returns the comparison without these fields and everything below them.
     pub(super) fn without(mut self, ignored: &FieldSet) -> Comparison {
         for set in [&mut self.added, &mut self.modified, &mut self.removed] {
             set.remove_recursively(ignored);
@@ -77,7 +77,7 @@ pub(super) fn compare(old: &Value, new: &Value, ty: Ty<'_>) -> Comparison {
     Comparison { added: difference.added.below, modified: difference.modified.below, removed: difference.removed.below }
 }
 
-/// What differs at and below one place.
+/// The differences at and below one path.
 #[derive(Default)]
 struct Difference {
     added: Entry,
@@ -167,7 +167,7 @@ fn lists(old: &[Value], new: &[Value], shape: ListShape<'_>, out: &mut Differenc
         let b = new.get(step).map_or(&[][..], Vec::as_slice);
         let child = match (a, b) {
             ([] | [_], [] | [_]) => differ(a.first().copied(), b.first().copied(), shape.item()),
-            // Duplicates are compared as one.
+            // Duplicates are compared as a group.
             (a, b) if a == b => continue,
             ([], _) => Difference { added: LEAF, ..Difference::default() },
             (_, []) => Difference { removed: LEAF, ..Difference::default() },

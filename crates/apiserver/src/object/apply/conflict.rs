@@ -1,10 +1,10 @@
-//! Conflicts of an apply with what other managers own.
+//! Conflicts of an apply with fields that other managers own.
 
 use super::managers::ManagerId;
 use super::path::{Step, display};
 use serde_json::{Value, json};
 
-/// One field of one other manager in the way of an apply.
+/// One field of another manager that conflicts with an apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     pub(super) id: ManagerId,

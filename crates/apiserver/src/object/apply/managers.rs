@@ -1,10 +1,10 @@
-//! `metadata.managedFields`: who owns what.
+//! `metadata.managedFields`: which manager owns which fields.
 
 use super::set::FieldSet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What tells managers apart. Appliers are the same whatever version they apply with.
+/// The identity of a manager. For appliers it does not depend on the version that they apply with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ManagerId {
     pub name: String,
@@ -29,12 +29,12 @@ impl Operation {
     }
 }
 
-/// What a manager owns.
+/// The fields that a manager owns.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Owned {
     pub fields: FieldSet,
     pub api_version: String,
-    /// RFC 3339; an entry without time is older than all.
+    /// RFC 3339; an entry without a time counts as the oldest.
     pub time: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn decode(object: &Value) -> Option<Managers> {
     Some(out)
 }
 
-/// `metadata.managedFields: []` or a single empty entry asks to forget everything.
+/// Whether the object asks to reset ownership: `metadata.managedFields: []` or a single empty entry.
 pub(super) fn asks_for_reset(object: &Value) -> bool {
     match object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice) {
         Some([]) => true,
@@ -93,14 +93,14 @@ pub(super) fn asks_for_reset(object: &Value) -> bool {
     }
 }
 
-/// Takes managedFields off the object.
+/// Removes managedFields from the object.
 pub(super) fn strip(object: &mut Value) {
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.shift_remove("managedFields");
     }
 }
 
-/// Writes managedFields: appliers first, then by time and name; none at all if nobody owns anything.
+/// Writes managedFields: appliers first, then by time and name. Removes the field if no manager owns anything.
 pub(super) fn encode(object: &mut Value, managers: &Managers) {
     strip(object);
     if managers.is_empty() {
@@ -143,10 +143,10 @@ pub(super) fn encode(object: &mut Value, managers: &Managers) {
     }
 }
 
-/// More updaters than this are folded into one, so that managedFields cannot grow without end.
+/// The number of updaters above which the oldest are merged into one, so that managedFields cannot grow without bound.
 const MAX_UPDATERS: usize = 10;
 
-/// Folds the oldest updaters of a version into `ancient-changes`.
+/// Merges the oldest updaters of a version into `ancient-changes`.
 pub(super) fn cap_updaters(managers: &mut Managers) {
     if managers.len() <= MAX_UPDATERS {
         return;

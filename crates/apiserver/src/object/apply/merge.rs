@@ -1,4 +1,4 @@
-//! Merging an applied object into the live one, and taking fields out of an object.
+//! Merges an applied object into the live one, and removes fields from an object.
 
 use super::path::Step;
 use super::set::FieldSet;
@@ -6,7 +6,7 @@ use super::types::{ListShape, MapShape, Shape, Ty};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// The live object with what is applied laid over it.
+/// Returns the live object with the applied one merged into it.
 pub(super) fn merge(live: &Value, applied: &Value, ty: Ty<'_>) -> Value {
     both(Some(live), Some(applied), ty).unwrap_or(Value::Null)
 }
@@ -69,8 +69,8 @@ fn index<'v>(items: &'v [Value], shape: ListShape<'_>) -> Indexed<'v> {
     Indexed { order, by_step }
 }
 
-/// Items keep the order of the applied list; live items that are not applied stay where they stand between those
-/// that are. This walks both lists at once: `wanted` is the next item that both have, in the order applied.
+/// Merges two lists. Items keep the order of the applied list; live items that are not applied keep their position between those
+/// that are. Both lists are walked at once: `wanted` is the next item that both have, in the applied order.
 fn lists(live: &[Value], applied: &[Value], shape: ListShape<'_>) -> Option<Value> {
     let (live, applied) = (index(live, shape), index(applied, shape));
     let mut shared: VecDeque<&Step> =
@@ -116,7 +116,7 @@ fn lists(live: &[Value], applied: &[Value], shape: ListShape<'_>) -> Option<Valu
     (!out.is_empty()).then_some(Value::Array(out))
 }
 
-/// The object without these fields. What becomes empty by that is null.
+/// Returns the object without these fields. A value that becomes empty is null.
 pub(super) fn remove(value: &Value, set: &FieldSet, ty: Ty<'_>) -> Value {
     match (ty.shape(value), value) {
         (Shape::Scalar(_), value) => value.clone(),
@@ -153,7 +153,7 @@ pub(super) fn remove(value: &Value, set: &FieldSet, ty: Ty<'_>) -> Value {
     }
 }
 
-/// The set with the structs around its fields added: those stand and fall with their fields.
+/// Returns the set with the structs around its fields added, because a struct is removed with its last field.
 pub(super) fn with_structs(set: &FieldSet, ty: Option<Ty<'_>>) -> FieldSet {
     set.map_entries(|step, member, below| {
         let map = ty.and_then(|ty| match ty.shape(&Value::Null) {

@@ -1,10 +1,10 @@
-//! Server-side apply: who owns which field (`metadata.managedFields`), merging by the schema, conflicts.
+//! Server-side apply: field ownership (`metadata.managedFields`), merging by the schema, conflicts.
 //!
 //! The behaviour is that of Kubernetes' field manager over structured-merge-diff:
 //! - a manager that *applies* owns the leaves it names, list items with their keys, and entries of maps;
-//! - any other write owns what it changed, and takes it from everybody else;
-//! - an apply that changes what others own is a conflict, unless forced; what it no longer names is removed if nobody
-//!   else owns it.
+//! - any other write owns the fields that it changed, and all other managers lose them;
+//! - an apply that changes fields of other managers is a conflict, unless forced; a field that it no longer names is removed if
+//!   no other manager owns it.
 //!
 //! Everything here is a function of its arguments; the time is one of them.
 
@@ -35,10 +35,10 @@ pub use conflict::Conflict;
 pub use path::Step;
 pub use set::FieldSet;
 
-/// The manager that owns what was there before the first apply to an object without managedFields.
+/// The manager that owns the fields that existed before the first apply to an object without managedFields.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-/// Who writes, where and when.
+/// The writer, the endpoint and the time of a write.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     /// The field manager: `fieldManager` of the request, else [`default_manager`].
@@ -56,10 +56,10 @@ pub struct Writer<'a> {
 /// An apply that cannot be done. `Display` is the `message` of the Status.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Others own fields that this apply changes: HTTP 409, reason `Conflict`.
+    /// Other managers own fields that this apply changes: HTTP 409, reason `Conflict`.
     #[error("{}", conflict::message(.0))]
     Conflicts(Vec<Conflict>),
-    /// A request that is wrong in itself: HTTP 400, reason `BadRequest`.
+    /// An invalid request: HTTP 400, reason `BadRequest`.
     #[error("{0}")]
     BadRequest(String),
     /// An applied or stored object that does not fit the schema: HTTP 500 without a reason, as Kubernetes answers.
@@ -77,11 +77,11 @@ impl ApplyError {
     }
 }
 
-/// The merged object with its managedFields. `live` is the stored object (with its managedFields), `None` creates; `applied`
-/// is as the client sent it, with unknown fields.
+/// Returns the merged object with its managedFields. `live` is the stored object (with its managedFields), or `None` for a
+/// create; `applied` is the object as the client sent it, with unknown fields.
 ///
-/// The result still has to be pruned of nulls and defaulted ([`Model::default`]), validated and stored like any update. What
-/// the endpoint may not change ([`reset_unwritable`]) is the caller's to put back.
+/// The caller still has to prune nulls and fill in defaults ([`Model::default`]), restore what the endpoint may not change
+/// ([`reset_unwritable`]), validate the result and store it like any update.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -165,8 +165,8 @@ fn identity(object: &Value) -> String {
     )
 }
 
-/// Brings `new`'s managedFields up to date for a create (`live` = None), update, or JSON or merge patch. Call it with the
-/// object after pruning and defaulting. Wrong managedFields in the request never fail the write: the live ones count then.
+/// Updates `new`'s managedFields for a create (`live` = None), update, or JSON or merge patch. Call it with the object after
+/// pruning and defaulting. Invalid managedFields in the request never fail the write: the live ones are used instead.
 pub fn track_update(model: &Model, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     let ty = Ty::of(model);
     let live_managers = || live.and_then(managers::decode).unwrap_or_default();
@@ -178,7 +178,7 @@ pub fn track_update(model: &Model, live: Option<&Value>, new: &mut Value, writer
         managers::decode(new).filter(|m| !m.is_empty()).unwrap_or_else(live_managers)
     };
     managers::strip(new);
-    // An object whose managedFields were dropped stays without, until something is applied to it.
+    // An object whose managedFields were removed stays without them until something is applied to it.
     if managers.is_empty() && live.is_some() {
         return;
     }
@@ -191,12 +191,12 @@ pub fn track_update(model: &Model, live: Option<&Value>, new: &mut Value, writer
     managers::encode(new, &managers);
 }
 
-/// Whether an object has the structure that its schema describes; limits and patterns do not count.
+/// Whether an object has the structure that its schema describes; limits and patterns are not checked.
 pub fn fits(model: &Model, object: &Value) -> bool {
     check::check(object, Ty::of(model), Duplicates::Allowed).is_ok()
 }
 
-/// Puts back what a write through this endpoint may not change: `status` through the object itself (if the kind has a status
+/// Restores what a write through this endpoint may not change: `status` through the object itself (if the kind has a status
 /// subresource), everything but `status` and managedFields through `/status`.
 pub fn reset_unwritable(live: Option<&Value>, new: &mut Value, subresource: &str, has_status: bool) {
     let Some(map) = new.as_object_mut() else { return };
@@ -229,8 +229,8 @@ pub fn reset_unwritable(live: Option<&Value>, new: &mut Value, subresource: &str
     }
 }
 
-/// The manager of a request without `fieldManager`: the user agent up to the first `/`, without unprintable characters, at
-/// most 128 bytes.
+/// Returns the manager of a request without `fieldManager`: the user agent up to the first `/`, without unprintable characters,
+/// at most 128 bytes.
 pub fn default_manager(user_agent: &str) -> String {
     let mut out = String::new();
     for c in user_agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()) {
@@ -242,8 +242,8 @@ pub fn default_manager(user_agent: &str) -> String {
     out
 }
 
-/// If `new` differs from `live` in nothing but times in managedFields, gives `new` the old ones, so that nothing is
-/// written. Returns whether they are equal then.
+/// If `new` differs from `live` in nothing but times in managedFields, gives `new` the old ones, so that nothing is written.
+/// Returns whether the two are then equal.
 pub fn keep_times_if_unchanged(live: &Value, new: &mut Value) -> bool {
     if live == new {
         return true;

@@ -1,9 +1,9 @@
-//! Steps of a field path, in the form that `fieldsV1` has: `f:name`, `k:{"name":"a"}`, `v:"a"`, `i:0`.
+//! Steps of a field path in the `fieldsV1` format: `f:name`, `k:{"name":"a"}`, `v:"a"`, `i:0`.
 
 use crate::object::field_error::go_json;
 use serde_json::{Map, Value};
 
-/// One step. Two steps are the same if their text is: keys and values are written canonically.
+/// One step. Steps are equal if their texts are: keys and values are written canonically.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Step(String);
 
@@ -28,7 +28,7 @@ impl Step {
         Self(format!("i:{index}"))
     }
 
-    /// Reads the form of `fieldsV1`.
+    /// Parses the `fieldsV1` format.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_at_checked(2)?;
         match kind {
@@ -43,7 +43,7 @@ impl Step {
         }
     }
 
-    /// The form of `fieldsV1`.
+    /// Returns the step in the `fieldsV1` format.
     pub fn as_str(&self) -> &str {
         &self.0
     }

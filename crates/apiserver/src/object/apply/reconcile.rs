@@ -1,11 +1,11 @@
-//! What managers own, after the schema has changed under it: a list or map that is one field now may have been many when it
-//! was recorded. The other way round nothing is done, as in structured-merge-diff: who owned the whole keeps owning it.
+//! Adapts recorded ownership to a changed schema: a list or map that is now one field may have been many when it was recorded. In
+//! the opposite direction nothing is done, as in structured-merge-diff: the owner of the whole keeps it.
 
 use super::set::FieldSet;
 use super::types::{Shape, Ty};
 use serde_json::Value;
 
-/// The set as this schema would have recorded it.
+/// Returns the set as this schema would have recorded it.
 pub(super) fn reconcile(set: &FieldSet, ty: Ty<'_>) -> FieldSet {
     set.map_entries(|step, is_member, below| {
         let child = match (ty.shape(&Value::Null), step.field_name()) {
@@ -16,7 +16,7 @@ pub(super) fn reconcile(set: &FieldSet, ty: Ty<'_>) -> FieldSet {
         let is_whole = is_member && below.is_empty();
         let is_one_field = match child.shape(&Value::Null) {
             Shape::List(list) => list.is_atomic() && !is_whole,
-            // What the schema does not describe is what the value made of it.
+            // The shape of values outside the schema depends on the value.
             Shape::Map(map) => matches!(child, Ty::Node { .. }) && map.is_atomic() && !below.is_empty(),
             Shape::Scalar(_) => false,
         };

@@ -1,5 +1,5 @@
-//! Sets of fields: what a manager owns, what a write changes. A field can be in the set without those below it, and the other
-//! way round.
+//! Sets of fields, for example those that a manager owns or a write changes. A field can be in the set without the fields below
+//! it, and the other way round.
 
 use super::path::Step;
 use serde_json::{Map, Value};
@@ -11,12 +11,12 @@ pub struct FieldSet {
     entries: BTreeMap<Step, Entry>,
 }
 
-/// What a set holds at and below one field.
+/// The part of a set at and below one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The field itself is in the set.
     pub member: bool,
-    /// What is in the set below it.
+    /// The part of the set below it.
     pub below: FieldSet,
 }
 
@@ -29,7 +29,7 @@ impl Entry {
 impl FieldSet {
     pub(super) const EMPTY: FieldSet = FieldSet { entries: BTreeMap::new() };
 
-    /// Adds a path; the empty one (the object itself) is nobody's.
+    /// Adds a path; the empty path (the object itself) is ignored.
     pub fn insert(&mut self, path: &[Step]) {
         let Some((first, rest)) = path.split_first() else { return };
         let entry = self.entries.entry(first.clone()).or_default();
@@ -40,14 +40,14 @@ impl FieldSet {
         }
     }
 
-    /// Puts a whole entry in; an empty one is left out.
+    /// Inserts an entry; an empty entry is ignored.
     pub(super) fn put(&mut self, step: Step, entry: Entry) {
         if !entry.is_empty() {
             self.entries.insert(step, entry);
         }
     }
 
-    /// Takes out these fields and everything below them.
+    /// Removes these fields and everything below them.
     pub(super) fn remove_recursively(&mut self, other: &FieldSet) {
         for (step, theirs) in &other.entries {
             if theirs.member {
@@ -61,7 +61,7 @@ impl FieldSet {
         }
     }
 
-    /// Takes out these fields; what is below them stays.
+    /// Removes these fields and keeps the fields below them.
     pub(super) fn remove(&mut self, other: &FieldSet) {
         for (step, theirs) in &other.entries {
             if let Some(mine) = self.entries.get_mut(step) {
@@ -74,7 +74,7 @@ impl FieldSet {
         }
     }
 
-    /// Puts everything of another set in.
+    /// Adds all fields of another set.
     pub(super) fn extend(&mut self, other: FieldSet) {
         if self.entries.is_empty() {
             *self = other;
@@ -87,12 +87,12 @@ impl FieldSet {
         }
     }
 
-    /// Whether no field is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether the field itself is in it.
+    /// Whether the set contains the field itself.
     pub fn contains(&self, path: &[Step]) -> bool {
         match path.split_first() {
             None => false,
@@ -105,12 +105,12 @@ impl FieldSet {
         self.entries.get(step).is_some_and(|e| e.member)
     }
 
-    /// What is in it below a field; none if nothing is.
+    /// Returns the part of the set below a field, if there is any.
     pub(super) fn below(&self, step: &Step) -> Option<&FieldSet> {
         self.entries.get(step).map(|e| &e.below).filter(|set| !set.is_empty())
     }
 
-    /// Everything in either.
+    /// Returns the fields in either set.
     pub fn union(&self, other: &FieldSet) -> FieldSet {
         let mut out = self.clone();
         out.extend(other.clone());
@@ -122,7 +122,7 @@ impl FieldSet {
         FieldSet { entries: entries.filter(|(_, entry)| !entry.is_empty()).collect() }
     }
 
-    /// Everything in both.
+    /// Returns the fields in both sets.
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
         self.filter(|step, entry| match other.entries.get(step) {
             None => Entry::default(),
@@ -132,14 +132,14 @@ impl FieldSet {
         })
     }
 
-    /// What is here and not there. What is below a field that is there stays.
+    /// Returns the fields in this set and not in `other`. Fields below a field of `other` are kept.
     pub fn difference(&self, other: &FieldSet) -> FieldSet {
         let mut out = self.clone();
         out.remove(other);
         out
     }
 
-    /// Rebuilds the set: `visit` is given each step with whether it is a member and what is below it.
+    /// Rebuilds the set: `visit` receives each step, whether it is a member, and the set below it.
     pub(super) fn map_entries(&self, mut visit: impl FnMut(&Step, bool, &FieldSet) -> (bool, FieldSet)) -> FieldSet {
         let mut out = FieldSet::default();
         for (step, entry) in &self.entries {
@@ -152,7 +152,7 @@ impl FieldSet {
         out
     }
 
-    /// All paths; at each level first the fields themselves, then what is below them.
+    /// Returns all paths; at each level first the fields themselves, then those below them.
     pub fn paths(&self) -> Vec<Vec<Step>> {
         let mut out = Vec::new();
         self.collect(&mut Vec::new(), &mut out);
@@ -172,7 +172,7 @@ impl FieldSet {
         }
     }
 
-    /// The form of `fieldsV1`.
+    /// Writes the `fieldsV1` format.
     pub fn to_fields_v1(&self) -> Value {
         Value::Object(self.fields_v1(false))
     }
@@ -189,7 +189,7 @@ impl FieldSet {
         map
     }
 
-    /// Reads the form of `fieldsV1`; `None` if it is not of that form.
+    /// Parses the `fieldsV1` format; `None` if the value is not in that format.
     pub fn from_fields_v1(value: &Value) -> Option<FieldSet> {
         let mut out = FieldSet::default();
         for (key, value) in value.as_object()? {

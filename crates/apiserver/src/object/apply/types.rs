@@ -1,11 +1,11 @@
-//! The types that merging works with, seen through the compiled schema: what is a leaf, what merges how.
+//! The types that merging uses, derived from the compiled schema: what is a leaf, and how other values merge.
 
 use super::path::Step;
 use crate::object::schema::{ListType, MapType, Model, Node, Type};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// The type of a place in an object.
+/// The type of a value at a path.
 #[derive(Clone, Copy)]
 pub(super) enum Ty<'a> {
     /// Given by the schema; `preserve` if something above keeps unknown fields.
@@ -26,7 +26,7 @@ pub(super) enum Scalar {
     Untyped,
 }
 
-/// How a value at a place is treated.
+/// How a value is merged.
 #[derive(Clone, Copy)]
 pub(super) enum Shape<'a> {
     Scalar(Scalar),
@@ -45,7 +45,7 @@ pub(super) struct MapShape<'a> {
     ty: Ty<'a>,
 }
 
-/// ObjectMeta as far as merging cares.
+/// The part of ObjectMeta that matters for merging.
 static META: LazyLock<Node> = LazyLock::new(|| {
     let text = json!({"type": "string"});
     let texts = json!({"type": "object", "additionalProperties": text});
@@ -71,7 +71,7 @@ impl<'a> Ty<'a> {
         Ty::Node { node: model.root(), preserve: false }
     }
 
-    /// The shape of a value here. Where the schema leaves it open the value decides; null counts as a map then.
+    /// Returns the shape of a value of this type. Where the schema leaves it open, the value decides; null then counts as a map.
     pub(super) fn shape(self, value: &Value) -> Shape<'a> {
         let map = Shape::Map(MapShape { ty: self });
         match self {
@@ -170,7 +170,7 @@ impl<'a> ListShape<'a> {
         }
     }
 
-    /// A key that is missing takes its default, or is left out.
+    /// Returns the step to an item by its keys. A missing key has its default, or is left out.
     fn step_by_keys(self, keys: &[String], item: &Value) -> Result<Step, String> {
         let map = match item {
             Value::Object(map) => map,

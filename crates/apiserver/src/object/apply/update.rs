@@ -1,4 +1,4 @@
-//! How ownership moves when an object changes.
+//! Moves ownership when an object changes.
 
 use super::compare::{Comparison, compare, fields_of};
 use super::conflict::Conflict;
@@ -11,7 +11,7 @@ use super::types::Ty;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// Fields that nobody owns: identity and what the server fills in.
+/// Fields without an owner: identity and the fields that the server fills in.
 static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     let mut set = FieldSet::default();
     for name in ["apiVersion", "kind", "metadata"] {
@@ -33,7 +33,7 @@ static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     set
 });
 
-/// The fields that a write through this endpoint cannot change: it neither takes nor loses them.
+/// Returns the fields that a write through this endpoint cannot change: it neither gains nor loses them.
 pub(super) fn reset_fields(subresource: &str, has_status: bool) -> FieldSet {
     let names: &[&str] = match subresource {
         "" if has_status => &["status"],
@@ -47,7 +47,7 @@ pub(super) fn reset_fields(subresource: &str, has_status: bool) -> FieldSet {
     set
 }
 
-/// Takes from all other managers what changed or went away; without `force` that is a conflict where it changed.
+/// Removes changed and deleted fields from all other managers; without `force`, a changed field is a conflict.
 fn displace(
     managers: &mut Managers,
     changed: &FieldSet,
@@ -74,7 +74,7 @@ fn displace(
     Ok(())
 }
 
-/// Brings what was recorded under an older schema to this one.
+/// Adapts ownership that was recorded under an older schema.
 fn follow_schema(managers: &mut Managers, ty: Ty<'_>) {
     for owned in managers.values_mut() {
         owned.fields = reconcile(&owned.fields, ty);
@@ -88,7 +88,7 @@ fn drop_unowned(managers: &mut Managers) {
     managers.retain(|_, owned| !owned.fields.is_empty());
 }
 
-/// An ordinary write: the writer owns what it changed, from now on alone.
+/// Records an ordinary write: from now on only the writer owns the fields that it changed.
 pub(super) fn update(
     live: &Value,
     new: &Value,
@@ -102,8 +102,8 @@ pub(super) fn update(
     let Comparison { added, modified, removed } = compare(live, new, ty).without(ignored);
     let mut taken = modified;
     taken.extend(added);
-    // The writer's own entry loses changed fields like any other and is given them back below: so the time moves only
-    // if something changed.
+    // The writer's own entry loses changed fields like any other and gets them back below, so its time changes only if something
+    // changed.
     let _ = displace(managers, &taken, &removed, None, true);
     taken.remove(&UNOWNED);
     if !taken.is_empty() {
@@ -118,7 +118,7 @@ pub(super) fn update(
     drop_unowned(managers);
 }
 
-/// An apply: gives the merged object, or `None` if it is as before. `api_version` is the one applied with.
+/// An apply, which returns the merged object, or `None` if nothing changed. `api_version` is the version applied with.
 pub(super) struct Apply<'a> {
     pub ty: Ty<'a>,
     pub ignored: FieldSet,
@@ -159,23 +159,23 @@ impl Apply<'_> {
         Ok(changed.then_some(new))
     }
 
-    /// Takes out what the writer applied last time, does not apply now, and nobody else owns.
+    /// Removes fields that the writer applied last time, does not apply now, and no other manager owns.
     fn without_abandoned(&self, merged: &Value, last: &FieldSet, managers: &Managers) -> Value {
         let structs = |set: &FieldSet| with_structs(set, Some(self.ty));
         let last = structs(last);
         let pruned = remove(merged, &last, self.ty);
         let merged_fields = structs(&fields_of(merged, self.ty));
-        // Back comes what others own…
+        // Keep fields that other managers own…
         let owned = managers.values().fold(FieldSet::default(), |sum, m| sum.union(&m.fields));
         let kept = structs(&fields_of(&pruned, self.ty)).union(&structs(&owned));
         let pruned = remove(merged, &merged_fields.difference(&kept), self.ty);
-        // …and what went along although the writer had not owned it.
+        // …and fields that were removed with their parent although the writer did not own them.
         let pruned_fields = structs(&fields_of(&pruned, self.ty));
         remove(merged, &merged_fields.difference(&pruned_fields).intersection(&last), self.ty)
     }
 }
 
-/// The id of a writer.
+/// Returns the id of a writer.
 pub(super) fn writer_id(name: &str, operation: Operation, api_version: &str, subresource: &str) -> ManagerId {
     ManagerId {
         name: if name.is_empty() { "unknown".to_string() } else { name.to_string() },

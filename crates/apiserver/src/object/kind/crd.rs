@@ -9,13 +9,13 @@ use super::{PrinterColumn, ResourceKind, ScalePaths, Scope, Subresources};
 /// A definition that cannot be registered.
 #[derive(Debug, Error)]
 pub enum CrdError {
-    /// Not of the form of a definition.
+    /// The document is not a valid definition.
     #[error("CustomResourceDefinition cannot be read")]
     Malformed(#[source] serde_json::Error),
     /// No version is served and stored.
     #[error("CustomResourceDefinition {0:?} has no version that is both served and stored")]
     NoVersion(String),
-    /// Conversion between versions is not offered.
+    /// Several versions are served; conversion between versions is not supported.
     #[error("CustomResourceDefinition {0:?} serves several versions: exactly one is supported")]
     SeveralVersions(String),
 }
@@ -92,7 +92,7 @@ struct SelectableField {
 }
 
 impl ResourceKind {
-    /// The kind that a CustomResourceDefinition (`apiextensions.k8s.io/v1`) describes.
+    /// Returns the kind that a CustomResourceDefinition (`apiextensions.k8s.io/v1`) describes.
     ///
     /// # Errors
     /// If the definition is malformed or does not serve exactly one version.

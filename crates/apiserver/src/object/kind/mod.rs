@@ -1,4 +1,4 @@
-//! What the server must know of a kind. No kind is known by name: each is registered, most from a CustomResourceDefinition.
+//! Describes a kind to the server. The server knows no kind by name: each is registered, most from a CustomResourceDefinition.
 
 mod crd;
 
@@ -19,7 +19,7 @@ use crate::object::virtual_kind::Answer;
 /// Whether objects live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// One name space for the whole server.
+    /// Names are unique in the whole server.
     Cluster,
     /// Names are unique per namespace.
     Namespaced,
@@ -47,7 +47,7 @@ pub struct PrinterColumn {
     pub json_path: String,
 }
 
-/// Where a kind keeps what the `scale` subresource shows; simple JSON paths with a leading dot.
+/// Where a kind keeps the values of the `scale` subresource; simple JSON paths with a leading dot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalePaths {
@@ -60,7 +60,7 @@ pub struct ScalePaths {
     pub label_selector_path: Option<String>,
 }
 
-/// Which subresources with Kubernetes' own meaning a kind has. Others are [`ResourceKind::connect`].
+/// The subresources of a kind that have a meaning in Kubernetes. Others are in [`ResourceKind::connect`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subresources {
     /// `status` is written through `/status` and nowhere else.
@@ -69,43 +69,43 @@ pub struct Subresources {
     pub scale: Option<ScalePaths>,
 }
 
-/// What a refused claim becomes.
+/// The error that a refused claim causes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClaimRefusal {
     /// 422 Invalid with the field as cause: the user must change the object.
     #[default]
     Invalid,
-    /// 409 Conflict: clients may try again, for what is likely to be released soon.
+    /// 409 Conflict: the client may try again, because the claim is likely to be released soon.
     Conflict,
 }
 
 /// One thing that at most one object of the whole server may hold at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimKey {
-    /// What is held, for example `disk/demo/hello`.
+    /// The key of the claim, for example `disk/demo/hello`.
     pub key: String,
-    /// The field that asks for it, for example `spec.diskRefs[0].name`.
+    /// The field that makes the claim, for example `spec.diskRefs[0].name`.
     pub field: String,
-    /// What it is in words, for example `disk "hello"`.
+    /// A description for messages, for example `disk "hello"`.
     pub what: String,
     /// How a conflict is reported.
     pub refusal: ClaimRefusal,
 }
 
-/// A pure function from object to what it holds.
+/// A pure function that returns the claims of an object.
 pub type ClaimsFn = Arc<dyn Fn(&Value) -> Vec<ClaimKey> + Send + Sync>;
 
-/// What the schema and its rules cannot say; called with the new object and the old one, after schema validation.
+/// Validation beyond the schema and its rules; called with the new object and the old one, after schema validation.
 pub type ValidateFn = Arc<dyn Fn(&Value, Option<&Value>) -> Vec<FieldError> + Send + Sync>;
 
 /// Runs on every create and update after defaulting and before validation: normalises the object (for example folds a
 /// Secret's `stringData` into `data`). The second argument is the stored object, if any.
 pub type PrepareFn = Arc<dyn Fn(&mut Value, Option<&Value>) + Send + Sync>;
 
-/// Changes an object from the stored form of another kind to this kind's form, or back.
+/// Converts an object from the stored form of another kind to this kind's form, or back.
 pub type ConvertFn = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
-/// A kind that shows the objects of another one in a second form (events.k8s.io shows v1 Events).
+/// A kind that serves the objects of another kind in a second form (events.k8s.io serves v1 Events).
 #[derive(Clone)]
 pub struct SharedStorage {
     /// The group of the kind that stores.
@@ -149,28 +149,28 @@ pub struct ResourceKind {
     pub selectable_fields: Vec<String>,
     /// Pointers to names of namespaces in objects, beside `metadata.namespace`: views show their own names there.
     pub namespace_references: &'static [&'static str],
-    /// What objects hold exclusively.
+    /// The claims of an object.
     pub claims: Option<ClaimsFn>,
     /// Rules beyond the schema.
     pub validate: Option<ValidateFn>,
     /// Normalisation before validation.
     pub prepare: Option<PrepareFn>,
-    /// Subresources that are streams or answers of other programs, by name: `console`, `log`, …
+    /// Subresources that are streams or responses of other programs, by name: `console`, `log`, …
     pub connect: BTreeMap<String, Arc<dyn Connect>>,
-    /// Set if objects are never stored: a create is answered by this.
+    /// Set if objects are never stored: answers creates.
     pub answer: Option<Arc<dyn Answer>>,
     /// Set if the objects are stored by another kind.
     pub shared_storage: Option<SharedStorage>,
-    /// `metadata.generation` is kept: true for kinds from definitions, false for most core kinds.
+    /// Whether `metadata.generation` is maintained: true for kinds from definitions, false for most core kinds.
     pub has_generation: bool,
-    /// Clients know the kind as a Go type of Kubernetes' own: they send strategic merge patches for it.
+    /// Whether clients know the kind as one of Kubernetes' Go types, and so send strategic merge patches for it.
     pub is_typed: bool,
-    /// Objects are deleted so long after they were last written: for events, which nobody else cleans up.
+    /// How long after their last write objects are deleted. For events, which nothing else cleans up.
     pub lifetime: Option<Duration>,
 }
 
 impl ResourceKind {
-    /// A namespaced kind with nothing but names and a schema; the rest is filled in by assignment.
+    /// Returns a namespaced kind with names and a schema; the caller assigns the other fields.
     pub fn new(group: &str, version: &str, kind: &str, plural: &str, schema: Value) -> Self {
         ResourceKind {
             group: group.into(),
@@ -219,7 +219,7 @@ impl ResourceKind {
         self.scope == Scope::Namespaced
     }
 
-    /// The place of a selectable field, given as `spec.running`, among all of them.
+    /// Returns the index of a selectable field, given as `spec.running`.
     pub fn selectable_number(&self, field: &str) -> Option<usize> {
         self.selectable_fields.iter().position(|path| path.strip_prefix('.').unwrap_or(path) == field)
     }

@@ -1,9 +1,9 @@
-//! `metadata` brought into the form that Kubernetes' ObjectMeta has: unknown fields dropped, wrong types refused.
+//! Brings `metadata` into the form of Kubernetes' ObjectMeta: drops unknown fields, refuses wrong types.
 
 use crate::object::field_error::UnknownField;
 use serde_json::{Map, Value};
 
-/// `metadata` of a wrong form: HTTP 400. The text is Kubernetes' own.
+/// Malformed `metadata`: HTTP 400 with Kubernetes' message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
     /// A value of a wrong type.
@@ -13,10 +13,10 @@ pub enum MetadataError {
         found: &'static str,
         /// The field, below `metadata`.
         field: String,
-        /// The type wanted.
+        /// The expected type.
         expected: &'static str,
     },
-    /// A text that is not a time.
+    /// A string that is not a time.
     #[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0:?} as \"2006\"")]
     Time(String),
 }
@@ -68,8 +68,8 @@ const META: &[(&str, Form)] = &[
     ("managedFields", Form::Structs(MANAGED)),
 ];
 
-/// Brings `metadata` into form: unknown fields are dropped and reported (`metadata.colour`), nulls and empty values dropped.
-/// So an empty list of managedFields means nothing, and only `[{}]` asks to forget them.
+/// Normalises `metadata`: unknown fields are dropped and reported (`metadata.colour`), nulls and empty values are dropped. So an
+/// empty list of managedFields has no effect, and only `[{}]` resets them.
 ///
 /// # Errors
 /// If a known field has a wrong type.
@@ -127,7 +127,7 @@ fn fields(
             Value::Number(n) => key == "generation" && n.as_i64() == Some(0),
             _ => false,
         };
-        // Owner references keep their empty texts, to be refused with their path.
+        // Owner references keep empty strings, so that validation can refuse them with their path.
         if is_empty && path == "metadata" {
             drop.push(key.clone());
         }

@@ -1,7 +1,7 @@
-//! The finalizers of garbage collection, which say what becomes of an object's dependents.
+//! The finalizers of garbage collection, which determine what happens to an object's dependents.
 
 /// The finalizer of an owner that waits for its dependents.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
-/// The finalizer of an owner whose dependents shall stay.
+/// The finalizer of an owner whose dependents are kept.
 pub(crate) const ORPHAN: &str = "orphan";

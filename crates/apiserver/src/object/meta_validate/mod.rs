@@ -18,9 +18,9 @@ pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 /// Longest manager name in managedFields and `fieldManager`.
 pub const MAX_MANAGER_LENGTH: usize = 128;
 
-/// Checks `metadata` on create (`old` = None) and update. `generateName` must have been turned into `name` before, and
-/// [`coerce_metadata`] have run. An update must carry the resourceVersion that it is based on (filled in by the server
-/// where the client left it out and may).
+/// Checks `metadata` on create (`old` = None) and update. The caller has replaced `generateName` by `name` and run
+/// [`coerce_metadata`]. An update must have the resourceVersion that it is based on (filled in by the server where the client may
+/// omit it).
 pub fn validate_metadata(object: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldError> {
     let empty = Map::new();
     let meta = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -47,7 +47,7 @@ fn text<'a>(meta: &'a Map<String, Value>, key: &str) -> &'a str {
 fn on_create(meta: &Map<String, Value>, namespaced: bool, errors: &mut Vec<FieldError>) {
     let base = text(meta, "generateName");
     if !base.is_empty() {
-        // A prefix may end in a dash: what follows makes it a name. Kubernetes does not look at the character before.
+        // A prefix may end in a dash, because more characters follow. Kubernetes does not check the character before it.
         let mut kept = base.chars();
         let probe = match (kept.next_back(), kept.next_back()) {
             (Some('-'), Some(_)) => format!("{}a", kept.as_str()),
@@ -127,7 +127,7 @@ fn strings(value: Option<&Value>) -> Vec<&str> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// Checks a label map; also for selectors and templates inside objects.
+/// Checks a map of labels, also in selectors and templates inside objects.
 pub fn labels(value: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     for (key, value) in value.and_then(Value::as_object).into_iter().flatten() {
         for problem in names::label_key(key) {
@@ -202,7 +202,7 @@ fn finalizers(meta: &Map<String, Value>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The warning for finalizers without a domain, as Kubernetes sends it for newly added ones.
+/// Returns a warning for each newly added finalizer without a domain, as Kubernetes does.
 pub fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let of = |o: &Value| -> Vec<String> {
         strings(o.pointer("/metadata/finalizers")).into_iter().map(str::to_string).collect()
@@ -259,8 +259,8 @@ pub fn validate_manager(manager: &str, path: &str) -> Vec<FieldError> {
     errors
 }
 
-/// `generateName` plus five random characters, as Kubernetes makes names: no vowels and no digits that look like letters.
-/// `random`: any bytes.
+/// Returns `generateName` with five random characters from Kubernetes' alphabet: no vowels and no digits that look like letters.
+/// `random` may be any bytes.
 pub fn generate_name(base: &str, random: [u8; 5]) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut end = base.len().min(names::LABEL_MAX - 5);

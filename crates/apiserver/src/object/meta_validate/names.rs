@@ -1,10 +1,10 @@
-//! Forms of names, with Kubernetes' explanations (`k8s.io/apimachinery/pkg/util/validation`). Each function returns what is
-//! wrong, nothing if the name is good.
+//! Rules for names, with Kubernetes' messages (`k8s.io/apimachinery/pkg/util/validation`). Each function returns the problems
+//! found; none if the name is valid.
 
 pub(super) const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
-/// Kubernetes counts bytes everywhere, and says so in some places only.
+/// Returns the message for a name that is too long. Kubernetes always counts bytes, but says so only in some messages.
 fn max_length(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
@@ -31,7 +31,7 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
         out.push(max_characters(LABEL_MAX));
     }
     if !is_label(text) {
-        // A name that would do if it had no dots gets a hint.
+        // A name that is valid but for its dots gets a hint.
         if is_subdomain(text) {
             out.push("must not contain dots".to_string());
         } else {

@@ -1,4 +1,4 @@
-//! The schemas that the documents define, in the neutral form: Kubernetes' shared types, and each kind with its list.
+//! The schemas that the documents define, in the neutral form: Kubernetes' shared types, and every kind with its list.
 
 use super::KindInfo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
@@ -23,7 +23,7 @@ pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": name})
 }
 
-/// Kubernetes' shared types, from the library that has them; with what it leaves out: how lists merge.
+/// Kubernetes' shared types from `k8s-openapi`, with the extensions for merging lists that it leaves out.
 static SHARED: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let mut out = Map::new();
     let mut generator = SchemaGenerator::default();
@@ -55,7 +55,7 @@ static SHARED: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     ] {
         extend(&mut out, &shared(name), Some(field), extensions);
     }
-    // A Status without metadata is one too.
+    // A Status may have no metadata.
     if let Some(status) = out.get_mut(&shared("Status")).and_then(Value::as_object_mut) {
         status.shift_remove("required");
     }
@@ -109,7 +109,7 @@ pub(super) fn visit_references(value: &mut Value, visit: &mut dyn FnMut(&mut Str
     }
 }
 
-/// What `definitions` needs beside itself: the shared types it refers to, and those that they do.
+/// Adds the shared types that `definitions` and `operations` refer to, directly or through other types.
 pub(super) fn with_shared(definitions: &mut Map<String, Value>, operations: &[Value]) {
     let mut wanted: Vec<String> = Vec::new();
     let collect = |value: &Value, wanted: &mut Vec<String>| {
@@ -126,19 +126,19 @@ pub(super) fn with_shared(definitions: &mut Map<String, Value>, operations: &[Va
     }
 }
 
-/// Which version the schema is written for: v2 cannot say everything.
+/// The version that a schema is written for: v2 cannot express everything.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     V2,
     V3,
 }
 
-/// A kind's schema and that of its list, in the neutral form.
+/// Returns the schemas of a kind and of its list, in the neutral form.
 pub(super) fn of_kind(info: &KindInfo<'_>, dialect: Dialect) -> [(String, Value); 2] {
     let mut schema = info.schema.clone();
     let keeps_unknown = schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
     if dialect == Dialect::V2 && keeps_unknown {
-        // kubectl takes declared properties for all there are, and would refuse the rest.
+        // kubectl assumes that the declared properties are complete, and would refuse others.
         schema = json!({"type": "object"});
     } else {
         if dialect == Dialect::V2 {
@@ -186,7 +186,7 @@ fn extensions(map: &mut Map<String, Value>, info: &KindInfo<'_>, kind: &str) {
     }
 }
 
-/// Embedded resources have a type and metadata of their own; what may be an integer or a string says so where it can.
+/// Adds type and metadata to embedded resources, and marks integers-or-strings where the dialect can express them.
 fn embed(schema: &mut Value, dialect: Dialect) {
     for key in ["items", "additionalProperties"] {
         if let Some(child) = schema.get_mut(key).filter(|c| c.is_object()) {
@@ -218,7 +218,7 @@ fn embed(schema: &mut Value, dialect: Dialect) {
     }
 }
 
-/// Takes out of a schema what v2 cannot say or kubectl misreads there.
+/// Removes from a schema what v2 cannot express or kubectl misreads.
 pub(super) fn simplify(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
     for key in ["allOf", "anyOf", "oneOf", "not", "default"] {
@@ -227,7 +227,7 @@ pub(super) fn simplify(schema: &mut Value) {
     let flag = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
     let nullable = flag(map, "nullable");
     let keeps_unknown = flag(map, "x-kubernetes-preserve-unknown-fields");
-    // A null is refused where a type is given, and unknown fields where properties are.
+    // kubectl refuses a null where a type is given, and unknown fields where properties are given.
     if nullable {
         map.shift_remove("type");
         map.shift_remove("nullable");

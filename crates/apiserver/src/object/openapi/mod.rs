@@ -1,7 +1,7 @@
 //! The published OpenAPI documents: v3 per group-version, its index, and v2; as JSON and as protobuf.
 //!
-//! Both documents are made from the same neutral parts ([`operations`], [`definitions`]) in which a reference is
-//! `{"$ref": NAME}` and may have siblings; each version writes references in its own way.
+//! Both documents are built from the same neutral parts ([`operations`], [`definitions`]) in which a reference is `{"$ref":
+//! NAME}` and may have siblings; each version writes references in its own form.
 
 mod definitions;
 mod operations;
@@ -16,7 +16,7 @@ mod tests;
 
 use serde_json::{Value, json};
 
-/// What the documents need to know of a kind.
+/// The facts about a kind that the documents need.
 #[derive(Debug, Clone)]
 pub struct KindInfo<'a> {
     /// API group, `""` for core.
@@ -39,7 +39,7 @@ pub struct KindInfo<'a> {
     pub has_status: bool,
     /// Whether it has a scale subresource.
     pub has_scale: bool,
-    /// Subresources that are streams or answers of other programs: `console`.
+    /// Subresources that are streams or responses of other programs: `console`.
     pub connects: Vec<&'a str>,
     /// JSON paths of the selectable fields: `.spec.running`.
     pub selectable: Vec<&'a str>,

@@ -15,9 +15,9 @@ pub(super) struct Operation {
     /// `x-kubernetes-action`.
     pub action: &'static str,
     pub gvk: Value,
-    /// Of the query; those of the path are in [`path_parameters`].
+    /// The query parameters; [`path_parameters`] has those of the path.
     pub parameters: Vec<Parameter>,
-    /// Schema of the body, whether it must be there, and its media types.
+    /// Schema of the body, whether it is required, and its media types.
     pub body: Option<(Value, bool, Vec<&'static str>)>,
     /// Status code, its name, schema.
     pub responses: Vec<(&'static str, &'static str, Value)>,

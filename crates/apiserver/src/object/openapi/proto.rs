@@ -1,4 +1,4 @@
-//! A small protobuf writer: a message is described by a table of its fields, and made from JSON.
+//! A small protobuf writer: a table of its fields describes a message, which is then written from JSON.
 
 use crate::object::field_error::go_json;
 use serde_json::Value;
@@ -6,9 +6,9 @@ use serde_json::Value;
 /// A message: which JSON key becomes which field.
 pub(super) struct Message {
     pub fields: &'static [Field],
-    /// The repeated NamedAny that takes all `x-…` keys.
+    /// The repeated NamedAny that holds all `x-…` keys.
     pub extensions: Option<u32>,
-    /// The repeated pair that takes all other keys: the name is its field 1, the value is written by this field.
+    /// The repeated pair that holds all other keys: its field 1 is the name, this field writes the value.
     pub entries: Option<(u32, &'static Field)>,
 }
 
@@ -33,13 +33,13 @@ pub(super) enum Kind {
     Anys,
     One(&'static Message),
     Many(&'static Message),
-    /// Left out.
+    /// Not written.
     Nothing,
-    /// A message whose only field is this one, made from the same JSON.
+    /// A message whose only field is this one, written from the same JSON.
     Wrapped(&'static Field),
     /// The same for every item of a list.
     EachWrapped(&'static Field),
-    /// One of several fields, chosen by a look at the JSON.
+    /// One of several fields, chosen by the JSON.
     Choice(fn(&Value) -> &'static Field),
     /// The same for every item of a list, each in a message of its own at this field.
     EachChoice(fn(&Value) -> &'static Field),

@@ -1,4 +1,4 @@
-//! gnostic's `openapi.v2` messages, as far as the documents use them.
+//! The part of gnostic's `openapi.v2` messages that the documents use.
 
 use super::proto::{Field, Kind, Message, field};
 use serde_json::Value;
@@ -32,7 +32,7 @@ static SCHEMA_VALUE: Field = field("", 2, Kind::One(&SCHEMA));
 
 static SECURITY: Message = entries(1, &SECURITY_SCOPES, None);
 static SECURITY_SCOPES: Field = field("", 2, Kind::Wrapped(&TYPE));
-// Of the kinds of definition only API keys are used.
+// The documents use API keys only.
 static SECURITY_DEFINITIONS: Message = entries(1, &SECURITY_ITEM, None);
 static SECURITY_ITEM: Field = field("", 2, Kind::Wrapped(&SECURITY_KEY));
 static SECURITY_KEY: Field = field("", 2, Kind::One(&API_KEY));

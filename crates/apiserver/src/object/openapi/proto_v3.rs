@@ -1,4 +1,4 @@
-//! gnostic's `openapi.v3` messages, as far as the documents use them.
+//! The part of gnostic's `openapi.v3` messages that the documents use.
 
 use super::proto::{Field, Kind, Message, field};
 use serde_json::Value;
@@ -129,7 +129,7 @@ static DEFAULT_BOOL: Field = field("", 2, Kind::Bool);
 static DEFAULT_TEXT: Field = field("", 3, Kind::Text);
 static DEFAULT_NONE: Field = field("", 3, Kind::Nothing);
 
-/// The format has only scalar defaults; others are left out.
+/// The format supports scalar defaults only; others are not written.
 fn default_type(value: &Value) -> &'static Field {
     match value {
         Value::Number(_) => &DEFAULT_NUMBER,

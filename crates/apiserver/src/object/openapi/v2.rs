@@ -1,4 +1,4 @@
-//! OpenAPI v2 (Swagger), for old clients: kubectl before 1.24, and everything that validates with it.
+//! OpenAPI v2 (Swagger), for older clients: kubectl before 1.24, and tools that validate with it.
 
 use super::KindInfo;
 use super::definitions::{self, Dialect, visit_references};

@@ -67,7 +67,7 @@ fn write(operation: &Operation) -> Value {
     out
 }
 
-/// A reference stands alone in v3: one with siblings is wrapped.
+/// Writes references for v3, which allows no siblings: a reference with siblings is wrapped.
 fn write_references(value: &mut Value) {
     match value {
         Value::Object(map) => {

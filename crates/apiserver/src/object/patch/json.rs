@@ -4,7 +4,7 @@ use crate::object::field_error::go_json;
 use crate::object::schema::decode::{MAX_DEPTH, depth, is_too_deep};
 use serde_json::{Map, Value};
 
-/// Whether an operation has what it needs.
+/// Checks that an operation has the members it needs.
 pub(super) fn check(operation: &Value) -> Result<(), String> {
     let wrong = |problem: &str| Err(format!("invalid operation {}: {problem}", go_json(operation)));
     let has_text = |key: &str| operation.get(key).is_some_and(Value::is_string);
@@ -23,14 +23,14 @@ pub(super) fn check(operation: &Value) -> Result<(), String> {
     }
 }
 
-/// Above this the document's nesting is looked at anew. Lower makes long patches slow, higher costs stack: everything that goes over
-/// a value is recursive.
+/// The estimated nesting above which the document's real nesting is measured. Lower makes long patches slow; higher costs stack,
+/// because everything that walks a value is recursive.
 const LOOSE_DEPTH: usize = 400;
 
-/// A document on which a patch is at work.
+/// A document that is being patched.
 pub(super) struct Work {
     doc: Value,
-    /// Not less than the document's nesting. An operation only ever adds to it, so most are not followed by a look at everything.
+    /// An upper bound of the document's nesting. Operations only add to it, so that the document is rarely measured.
     depth: usize,
     /// Bytes that `copy` has added so far.
     copied: usize,
@@ -41,12 +41,12 @@ impl Work {
         Work { doc: object.clone(), depth: depth(object), copied: 0 }
     }
 
-    /// The patched document.
+    /// Returns the patched document.
     pub(super) fn finish(self) -> Result<Value, String> {
         if is_too_deep(&self.doc) { Err(too_deep()) } else { Ok(self.doc) }
     }
 
-    /// Applies an operation; the error says what did not fit.
+    /// Applies an operation; the error says why it does not fit the document.
     pub(super) fn apply(&mut self, operation: &Value) -> Result<(), String> {
         let field = |key: &str| {
             operation
@@ -111,7 +111,7 @@ impl Work {
             "test" => {
                 let (path, value) = (field("path")?, value());
                 let (parent, key) = locate(doc, path).ok_or_else(|| missing("test", path))?;
-                // Numbers are compared by value: `1` and `1.0` have become the same when they were decoded.
+                // Numbers are compared by value: decoding has made `1` and `1.0` equal.
                 if *get_mut(parent, &key).unwrap_or(&mut Value::Null) != value {
                     return Err(format!("testing value {path} failed: test failed"));
                 }
@@ -132,12 +132,12 @@ fn too_deep() -> String {
     format!("the patched object is nested deeper than {MAX_DEPTH}")
 }
 
-/// How many steps a path has: a value there stands in that many objects and lists.
+/// Returns the number of steps of a path, which is the nesting of a value at that path.
 fn steps(path: &str) -> usize {
     path.matches('/').count()
 }
 
-/// The length of a value as JSON, near enough: what it costs to have it once more.
+/// Returns the approximate length of a value as JSON: the cost of a copy.
 fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 5,
@@ -152,7 +152,7 @@ fn missing(operation: &str, path: &str) -> String {
     format!("{operation} operation does not apply: doc is missing path: \"{path}\": missing value")
 }
 
-/// The container of a path's last step, and that step.
+/// Returns the container of a path's last step, and that step.
 fn locate<'a>(doc: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
     let mut steps = path.split('/');
     // The path starts with a slash; Kubernetes ignores what stands before it.
@@ -177,7 +177,7 @@ fn get_mut<'a>(container: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     }
 }
 
-/// A position in a list of `length`; negative ones count from the end.
+/// Parses a position in a list of `length`; negative ones count from the end.
 fn index(key: &str, length: usize) -> Result<usize, String> {
     let number: i64 = key.parse().map_err(|_| format!("value was not a proper array index: '{key}'"))?;
     let from_start = if number < 0 { number + length as i64 } else { number };

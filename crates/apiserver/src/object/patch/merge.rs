@@ -32,7 +32,7 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-/// In what is new, nulls mean absence, also within lists' objects; nulls that are items of a list stay.
+/// Removes nulls from a new value, also inside objects of lists. Nulls that are items of a list are kept.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Kubernetes' cap on the operations of a JSON patch.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// What clients are told of a patch that does not fit the object.
+/// The message to clients for a patch that does not fit the object.
 pub const UNPROCESSABLE: &str = "the server rejected our request due to an error in our request";
 
 /// A patch that cannot be applied. `Display` is the `message` of the Status.
@@ -30,7 +30,7 @@ pub enum PatchError {
     #[error("{0}")]
     TooLarge(String),
     /// A patch that does not fit the object (a failed `test`, a missing path): HTTP 422, reason `Invalid`, empty details. The
-    /// text says what; Kubernetes does not tell clients.
+    /// text says why; Kubernetes does not send it to clients.
     #[error("{UNPROCESSABLE}")]
     Unprocessable(String),
 }
@@ -100,8 +100,8 @@ pub fn apply_merge_patch(object: &Value, body: &[u8]) -> Result<Value, PatchErro
     Ok(out)
 }
 
-/// What a strict reader finds wrong with a JSON patch's own form: duplicate and unknown fields of its operations. Join them
-/// with those of the patched object.
+/// Returns the problems that strict decoding finds in a JSON patch itself: duplicate and unknown fields of its operations. The
+/// caller adds those of the patched object.
 pub fn json_patch_problems(body: &[u8]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for (i, Keys(keys)) in serde_json::from_slice::<Vec<Keys>>(body).unwrap_or_default().into_iter().enumerate() {
@@ -117,7 +117,7 @@ pub fn json_patch_problems(body: &[u8]) -> Vec<String> {
     out
 }
 
-/// The keys of an object in the order in which they are written, each as often as it is.
+/// The keys of an object as written: in order, with duplicates.
 struct Keys(Vec<String>);
 
 impl<'de> serde::Deserialize<'de> for Keys {
@@ -142,14 +142,14 @@ impl<'de> serde::Deserialize<'de> for Keys {
     }
 }
 
-/// What a strict reader finds wrong with a merge patch's own form: duplicate fields.
+/// Returns the problems that strict decoding finds in a merge patch itself: duplicate fields.
 pub fn merge_patch_problems(body: &[u8]) -> Vec<String> {
     let Ok((_, duplicates)) = decode_strict(body) else { return Vec::new() };
     duplicates.iter().map(|d| format!("duplicate field {}", go_quote(&d.path))).collect()
 }
 
-/// Whether two objects are the same for a client: `metadata.resourceVersion` and times in managedFields aside. A write
-/// that changes nothing else must not be stored.
+/// Whether two objects are equal except for `metadata.resourceVersion` and times in managedFields. A write that changes nothing
+/// else must not be stored.
 pub fn is_no_op(old: &Value, new: &Value) -> bool {
     let normalise = |object: &Value| {
         let mut object = object.clone();

@@ -1,18 +1,18 @@
-//! JSON bytes to a value, reporting duplicate keys; numbers take the form that Kubernetes gives them.
+//! Decodes JSON, reports duplicate keys, and normalises numbers as Kubernetes does.
 //!
 //! Kubernetes reads `1` as an integer and `1.0` as a float, and writes both as `1`. So a float without a fraction becomes an
-//! integer here at once, where it fits.
+//! integer here, where it fits.
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
 
-/// How deep objects and lists may be nested in what a client sends. Without a bound a body of 3 MiB overflows the stack of what goes over
-/// it; with a higher one an object, its managedFields (six levels deeper) and the list around it could be stored and never be read
-/// again, because JSON libraries stop at 127.
+/// The maximum nesting of objects and lists in a client's input. Without a limit a body of 3 MiB overflows the stack of recursive
+/// code. With a higher limit an object could be stored that, with its managedFields (six levels deeper) and the list around it,
+/// could not be read again, because JSON libraries stop at 127.
 pub const MAX_DEPTH: usize = 100;
 
-/// How deep a value is nested: 0 for a text, 1 for an empty list.
+/// Returns the nesting of a value: 0 for a string, 1 for an empty list.
 pub fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -60,14 +60,14 @@ pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<DuplicateField>), Decod
     }
 }
 
-/// `strict decoding error: unknown field "spec.a", duplicate field "spec.b"`: what a write with `fieldValidation=Strict`
-/// answers (HTTP 400); `None` if there is nothing to report.
+/// Returns the error of a write with `fieldValidation=Strict` (HTTP 400): `strict decoding error: unknown field "spec.a",
+/// duplicate field "spec.b"`. `None` if there is nothing to report.
 pub fn strict_error(duplicates: &[DuplicateField], unknown: &[super::UnknownField]) -> Option<String> {
     let problems = strict_warnings(duplicates, unknown);
     (!problems.is_empty()).then(|| format!("strict decoding error: {}", problems.join(", ")))
 }
 
-/// The same problems one by one: the texts of warning headers with `fieldValidation=Warn`.
+/// Returns the same problems one by one: the warning headers with `fieldValidation=Warn`.
 pub fn strict_warnings(duplicates: &[DuplicateField], unknown: &[super::UnknownField]) -> Vec<String> {
     let duplicate =
         duplicates.iter().map(|d| format!("duplicate field {}", crate::object::field_error::go_quote(&d.path)));
@@ -75,7 +75,7 @@ pub fn strict_warnings(duplicates: &[DuplicateField], unknown: &[super::UnknownF
     duplicate.chain(unknown).collect()
 }
 
-/// The number as Kubernetes would write it: whole floats are integers, integers beyond 63 bits are floats.
+/// Returns the number as Kubernetes would write it: whole floats are integers, integers beyond 63 bits are floats.
 pub fn normalise_number(number: Number) -> Number {
     if let Some(float) = number.as_f64().filter(|_| number.is_f64())
         && float.fract() == 0.0

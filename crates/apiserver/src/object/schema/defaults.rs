@@ -1,4 +1,4 @@
-//! Filling in defaults; nulls as Kubernetes treats them.
+//! Fills in defaults, and handles nulls as Kubernetes does.
 
 use super::Node;
 use serde_json::Value;

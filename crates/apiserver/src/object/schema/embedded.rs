@@ -5,8 +5,8 @@ use crate::object::field_error::FieldError;
 use crate::object::meta_validate::{coerce_metadata, names, validate_metadata};
 use serde_json::{Map, Value};
 
-/// Drops unknown fields from the metadata of an embedded resource; their paths are below `path`. Metadata of a wrong form is
-/// left for [`validate`].
+/// Drops unknown fields from the metadata of an embedded resource; their paths are below `path`. Malformed metadata is left to
+/// [`validate`].
 pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Vec<UnknownField>) {
     let Some(metadata) = map.get_mut("metadata") else { return };
     let mut object = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
@@ -16,7 +16,7 @@ pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Vec<U
     }
 }
 
-/// What keeps an embedded resource's metadata from being read at all, if anything does.
+/// Returns the error if an embedded resource's metadata cannot be read at all.
 pub(super) fn unreadable(object: &Value, root: &Node) -> Option<FieldError> {
     let mut errors = Vec::new();
     let mut check = |map: &Map<String, Value>, path: &str| errors.extend(read_metadata(map, path).err().map(|it| *it));
@@ -64,7 +64,7 @@ fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<Stri
     }
 }
 
-/// The metadata of an embedded resource in an object of its own.
+/// Returns the metadata of an embedded resource in an object of its own.
 fn read_metadata(map: &Map<String, Value>, path: &str) -> Result<Option<Value>, Box<FieldError>> {
     let Some(metadata) = map.get("metadata") else { return Ok(None) };
     let mut copy = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
@@ -117,7 +117,7 @@ fn check(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(problem) = segment {
         errors.push(FieldError::invalid(format!("{path}.metadata.name"), Value::from(name), problem));
     }
-    // The name may be anything that fits a path, and may be missing.
+    // The name may be missing, or anything that fits into a path.
     copy["metadata"]["name"] = Value::from("any");
     let more = validate_metadata(&copy, None, !text("namespace").is_empty());
     errors.extend(more.into_iter().map(|e| FieldError { path: format!("{path}.{}", e.path), ..e }));

@@ -5,7 +5,7 @@ use regex::Regex;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// The format if it is one that values of this type are checked against, else empty.
+/// Returns the format if values of this type are checked against it, else an empty string.
 pub(super) fn supported(kind: Option<Type>, format: &str) -> &str {
     const TEXT: [&str; 26] = [
         "bsonobjectid",
@@ -118,7 +118,7 @@ pub fn is_go_duration(text: &str) -> bool {
     GO_DURATION.is_match(text)
 }
 
-/// Go's durations, or words anywhere in the text: `1 day`.
+/// Whether the text is a Go duration, or contains a number with a unit: `1 day`.
 fn is_duration(text: &str) -> bool {
     const EXACT: [&str; 11] = ["ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"];
     const PREFIXES: [&str; 8] = ["nano", "micro", "milli", "sec", "min", "hour", "day", "week"];
@@ -129,7 +129,7 @@ fn is_duration(text: &str) -> bool {
         })
 }
 
-/// Go's `url.ParseRequestURI`, roughly: an absolute path, or a scheme with something behind it.
+/// Approximates Go's `url.ParseRequestURI`: an absolute path, or a scheme followed by more.
 fn is_uri(text: &str) -> bool {
     let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
     let bytes = text.as_bytes();
@@ -178,7 +178,7 @@ fn is_email(text: &str) -> bool {
         && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.')
 }
 
-/// One label with at most one dash, behind its first character; or labels with dots and a last one of letters only.
+/// One label with at most one dash, after its first character; or labels separated by dots, the last of letters only.
 fn is_hostname(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || (!c.is_ascii() && !c.is_whitespace() && !c.is_control());
     let label =

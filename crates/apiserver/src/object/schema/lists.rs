@@ -1,4 +1,4 @@
-//! Lists of type set and map: no entry twice.
+//! Checks that lists of type set and map have no duplicate entries.
 
 use super::{ListType, Node};
 use crate::object::field_error::FieldError;
@@ -61,7 +61,7 @@ fn map_keys(items: &[Value], keys: &[String], path: &str, errors: &mut Vec<Field
     }
 }
 
-/// The index of the second occurrence of each value that occurs more than once.
+/// Returns the index of the second occurrence of each repeated value.
 fn repeated<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<usize> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut out = Vec::new();

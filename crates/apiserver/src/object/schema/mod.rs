@@ -89,7 +89,7 @@ impl Model {
         prune::prune(object, &self.root)
     }
 
-    /// What keeps an embedded resource's metadata from being read at all, if anything does.
+    /// Returns the error if an embedded resource's metadata cannot be read at all.
     pub fn unreadable(&self, object: &Value) -> Option<FieldError> {
         embedded::unreadable(object, &self.root)
     }
@@ -99,18 +99,18 @@ impl Model {
         defaults::default(object, &self.root);
     }
 
-    /// Fills in the defaults of the schema after server-side apply, where a null that is not allowed stays and is refused.
+    /// Fills in the defaults of the schema after server-side apply: a null that is not allowed is kept, and refused later.
     pub fn default_applied(&self, object: &mut Value) {
         defaults::fill(object, &self.root);
     }
 
-    /// Checks an object, on update also against its predecessor: all errors at once, in Kubernetes' order.
-    /// `metadata` is not looked at (see `meta_validate`), except in embedded resources.
+    /// Checks an object, on update also against the old one, and returns all errors in Kubernetes' order. `metadata` is checked
+    /// only in embedded resources (see `meta_validate`).
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         self.validate_after(object, old, &[])
     }
 
-    /// The same where something was found before: rules are not evaluated after what they may rely on.
+    /// As [`Model::validate`], after `earlier` errors: rules are not evaluated if these break what rules may rely on.
     pub fn validate_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = validate::validate(object, old, &self.root);
         errors.extend(embedded::validate(object, &self.root));
@@ -119,7 +119,7 @@ impl Model {
         errors
     }
 
-    /// What is checked of an object that is of another kind: embedded resources, keys of lists and rules, but not its fields.
+    /// Checks an object of another kind: its embedded resources, list keys and rules, but not its fields.
     pub fn validate_other_kind(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = embedded::validate(object, &self.root);
         let before: Vec<FieldError> = earlier.iter().chain(&errors).cloned().collect();
@@ -127,17 +127,17 @@ impl Model {
         errors
     }
 
-    /// What is checked beside the fields themselves: keys of lists, and rules.
+    /// Checks list keys and rules.
     fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        // A list that already was wrong does not refuse an update of something else.
+        // A list that was already invalid does not prevent updates of other fields.
         if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
             errors.extend(lists::validate(object, &self.root));
         }
         if !self.root.has_rules {
             return errors;
         }
-        // Rules may rely on what the schema promises, so they run on objects only that keep it.
+        // Rules may rely on the schema, so they run only on objects that conform to it.
         if errors.iter().chain(earlier).any(|e| e.reason.blocks_rules()) {
             errors.push(FieldError::invalid("<nil>", Value::Null, RULES_NOT_CHECKED));
         } else {

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// One compiled node.
 #[derive(Debug, Default)]
 pub struct Node {
-    /// Its JSON type; none if any is allowed.
+    /// The JSON type; none if any is allowed.
     pub kind: Option<Type>,
     /// Declared fields.
     pub properties: IndexMap<String, Node>,
@@ -19,34 +19,34 @@ pub struct Node {
     pub items: Option<Box<Node>>,
     /// Schema of a map's values. `additionalProperties: true` is a node that allows anything.
     pub additional: Option<Box<Node>>,
-    /// How it merges as a list.
+    /// How a list merges.
     pub list_type: ListType,
-    /// How it merges as a map.
+    /// How a map merges.
     pub map_type: MapType,
-    /// Keeps fields that it does not know.
+    /// Unknown fields are kept.
     pub preserve_unknown: bool,
     /// An integer or a string.
     pub int_or_string: bool,
     /// A whole Kubernetes object.
     pub embedded: bool,
-    /// Filled in where missing.
+    /// The default value.
     pub default: Option<Value>,
-    /// Allows null.
+    /// Null is allowed.
     pub nullable: bool,
     /// `additionalProperties: true`, whose unknown contents are pruned nevertheless.
     pub(super) additional_is_bool: bool,
-    /// `x-kubernetes-list-type` is written in the schema.
+    /// The schema states `x-kubernetes-list-type`.
     pub(super) list_type_given: bool,
     pub(super) checks: Checks,
     pub(super) rules: Vec<Rule>,
     /// Whether a node below is an embedded resource.
     pub(super) has_embedded: bool,
-    /// Whether this node or one below has rules: where not, the walk for rules stops.
+    /// Whether this node or one below has rules; otherwise the walk for rules stops here.
     pub(super) has_rules: bool,
 }
 
 impl Node {
-    /// Compiles a schema that is not that of a whole object.
+    /// Compiles a schema of a part of an object.
     ///
     /// # Errors
     /// If it is not structural.
@@ -54,7 +54,7 @@ impl Node {
         compile_node(schema, "", 0)
     }
 
-    /// Its `format`, empty if none.
+    /// Returns the `format`, empty if none.
     pub fn format(&self) -> &str {
         &self.checks.format
     }
@@ -65,12 +65,12 @@ impl Node {
     }
 }
 
-/// What a value is checked against, beside its type and structure.
+/// The checks of a value beyond its type and structure.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     /// As written.
     pub format: String,
-    /// The same, if values are checked against it.
+    /// The format if values are checked against it, else empty.
     pub checked_format: String,
     pub allowed: Vec<Value>,
     pub minimum: Option<f64>,

@@ -1,12 +1,12 @@
-//! Patterns: Go's RE2 syntax by the `regex` crate, whose syntax is nearly the same.
+//! Patterns: Go's RE2 syntax with the `regex` crate, whose syntax is nearly the same.
 
 use regex::{Regex, RegexBuilder};
 
-/// Counted classes of Unicode letters get large; Go has no such limit.
+/// Repeated classes of Unicode letters compile to large programs; Go has no such limit.
 const MAX_COMPILED_BYTES: usize = 64 << 20;
 
-/// Compiles a schema's `pattern`. Differences from Go that are bridged: `\Z` does not exist, `\z` does; `\d`, `\s`, `\w` and
-/// `\b` are ASCII in Go; `(?P<n>…)` works in both.
+/// Compiles a schema's `pattern`, and translates where Go differs: `\Z` does not exist, `\z` does; `\d`, `\s`, `\w` and `\b` are
+/// ASCII in Go; `(?P<n>…)` works in both.
 pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&ascii_classes(pattern)).size_limit(MAX_COMPILED_BYTES).build()
 }

@@ -1,4 +1,4 @@
-//! Removing what the schema does not know.
+//! Removes fields that the schema does not declare.
 
 use super::{Node, UnknownField};
 use serde_json::Value;
@@ -10,7 +10,7 @@ const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 pub(super) struct Walk {
     path: String,
     found: Vec<UnknownField>,
-    /// Of the metadata of embedded resources, which Kubernetes looks at afterwards.
+    /// Unknown fields in the metadata of embedded resources, which Kubernetes reports last.
     embedded: Vec<UnknownField>,
 }
 

@@ -1,4 +1,4 @@
-//! Field errors as the `Status` object of a 422 answer.
+//! Field errors as the `Status` object of a 422 response.
 
 use super::FieldError;
 use crate::object::field_error::go_quote;
@@ -10,7 +10,7 @@ pub fn invalid_message(group: &str, kind: &str, name: &str, errors: &[FieldError
     format!("{qualified} {} is invalid: {}", go_quote(name), aggregate(errors))
 }
 
-/// The errors as one text: none for one error, brackets around several, duplicates once.
+/// Joins errors into one text: several are in brackets, duplicates occur once.
 pub fn aggregate(errors: &[FieldError]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for error in errors {

@@ -41,12 +41,12 @@ impl Type {
 /// How a list merges (`x-kubernetes-list-type`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ListType {
-    /// Replaced as a whole; said so or not.
+    /// Replaced as a whole; also the default.
     #[default]
     Atomic,
-    /// Scalars, each once.
+    /// Unique scalars.
     Set,
-    /// Objects told apart by the values of these fields.
+    /// Objects that are identified by the values of these fields.
     Map(Vec<String>),
 }
 

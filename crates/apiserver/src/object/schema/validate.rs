@@ -1,4 +1,4 @@
-//! Values against the schema: types, limits, enums, required fields. Messages are those of kube-openapi's validator.
+//! Validates values against the schema: types, limits, enums, required fields. Messages are those of kube-openapi's validator.
 //!
 //! An error at a value that the update does not change is dropped ("ratcheting"): an object that was valid under an older
 //! schema stays editable.
@@ -9,8 +9,8 @@ use crate::object::field_error::{FieldError, Reason};
 use crate::object::field_error::{go_float, go_quote};
 use serde_json::{Map, Value};
 
-/// Errors of one value, and how many checks applied to it: of several failed alternatives, the one where most
-/// checks applied explains the failure best.
+/// Errors of one value, and the number of checks that applied to it: among failed alternatives, the one with the most applicable
+/// checks explains the failure best.
 #[derive(Default)]
 struct Outcome {
     errors: Vec<FieldError>,
@@ -27,7 +27,7 @@ impl Outcome {
 pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
     let mut out: Vec<FieldError> = Vec::new();
     for error in check(object, old, root, "").errors {
-        // Several alternatives may find the same mistake.
+        // Several alternatives may report the same error.
         if !out.contains(&error) {
             out.push(error);
         }
@@ -93,7 +93,7 @@ fn check_type(value: &Value, node: &Node, path: &str, out: &mut Outcome) {
     }
     let format = node.checks.checked_format.as_str();
     let is_text = node.kind == Some(Type::String);
-    // Where a format is given Kubernetes speaks of the format, in Go's names; and it lets lists pass for texts.
+    // Where a format is given, Kubernetes names the format in Go's terms, and accepts lists as strings.
     let (expected, found) = match value {
         Value::Array(_) if is_text && !format.is_empty() => return,
         Value::Null | Value::String(_) | Value::Array(_) => (expected, type_name(value)),
@@ -106,7 +106,7 @@ fn check_type(value: &Value, node: &Node, path: &str, out: &mut Outcome) {
     out.errors.push(FieldError::type_invalid(shown(path), Value::from(found), message));
 }
 
-/// Whether a number has no fraction, in whichever form it is written.
+/// Whether a number has no fraction, however it is written.
 fn is_whole(value: &Value) -> bool {
     match value.as_number() {
         Some(n) if n.is_f64() => n.as_f64().is_some_and(|f| f.fract() == 0.0 && f.abs() < 9.2e18),
@@ -150,7 +150,7 @@ fn check_string(text: &str, checks: &Checks, path: &str, out: &mut Outcome) {
     }
 }
 
-/// Whether a number fits the integer type and format of the schema; `None` where there is nothing to fit.
+/// Returns the error if a number does not fit the integer type and format of the schema.
 fn range_error(number: &serde_json::Number, node: &Node, path: &str) -> Option<String> {
     let format = node.checks.checked_format.as_str();
     let int = number.as_i64();
@@ -171,14 +171,14 @@ fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut 
     let value = Value::Number(number.clone());
     let float = number.as_f64().unwrap_or_default();
     let int = number.as_i64();
-    // Minus, zero or plus: how the value compares with the limit.
+    // The sign of the difference between value and limit.
     let compare = |limit: f64| match int {
         Some(int) => int.cmp(&(limit as i64)),
         None => float.total_cmp(&limit),
     };
     if let Some(factor) = checks.multiple_of {
         match int.map(|int| (int, factor as i64)) {
-            // An integer is held against the integral part of the factor, as Kubernetes does, even where that is nothing.
+            // An integer is compared with the integral part of the factor, as Kubernetes does, even if that is zero.
             Some((_, whole @ ..=0)) => {
                 let text = format!("factor MultipleOf declared for {path} must be positive: {whole}");
                 out.errors.push(FieldError::invalid(shown(path), Value::from(whole), text));
@@ -225,7 +225,7 @@ fn is_json_integer(float: f64) -> bool {
 
 fn check_enum(value: &Value, checks: &Checks, path: &str, out: &mut Outcome) {
     out.applied += 1;
-    // Kubernetes brings a number into the form of the allowed one before it compares.
+    // Kubernetes converts a number to the type of the allowed value before it compares.
     let same = |allowed: &Value| match (allowed.as_i64(), allowed.as_f64(), value.as_f64()) {
         (Some(allowed), _, Some(value)) => allowed == value as i64,
         (None, Some(allowed), Some(value)) => allowed == value,
@@ -267,7 +267,7 @@ fn check_items(items: &[Value], old: Option<&Value>, node: &Node, path: &str, ou
     }
 }
 
-/// The old item that a new one descends from: by keys in a list of type map, by position where no type is given.
+/// Returns the old item that corresponds to a new one: by keys in a list of type map, by position where no list type is given.
 pub(super) fn correlated_item<'a>(
     node: &Node,
     old: Option<&'a Value>,
@@ -327,7 +327,7 @@ fn check_object(map: &Map<String, Value>, old: Option<&Value>, node: &Node, path
 /// anyOf, oneOf, allOf, not.
 fn alternatives(value: &Value, old: Option<&Value>, checks: &Checks, path: &str, out: &mut Outcome) {
     out.applied += 2;
-    // Kubernetes reports these at no path; the message names it.
+    // Kubernetes reports these without a path; the message contains it.
     let composite = |text: String| FieldError {
         path: "<nil>".to_string(),
         reason: Reason::Invalid,

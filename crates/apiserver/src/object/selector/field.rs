@@ -37,12 +37,12 @@ impl FieldSelector {
             let value = unescape(value)?;
             terms.push(Term { field: field.to_string(), value, negated });
         }
-        // Written in any order and with `=` or `==`, it is the same selector.
+        // The order of terms and the choice of `=` or `==` do not matter.
         terms.sort();
         Ok(Self { terms })
     }
 
-    /// Whether all fields can be selected by; see [`FieldSelector::parse`].
+    /// Checks that all fields are selectable; see [`FieldSelector::parse`].
     pub fn check_fields(&self, namespaced: bool, selectable: &[&str]) -> Result<(), SelectorError> {
         for Term { field, .. } in &self.terms {
             let known = match field.as_str() {
@@ -57,7 +57,7 @@ impl FieldSelector {
         Ok(())
     }
 
-    /// Demands a value of one more field, which must be selectable.
+    /// Adds the requirement that a field, which must be selectable, has a value.
     pub fn require(&mut self, field: &str, value: &str) {
         self.terms.push(Term { field: field.to_owned(), value: value.to_owned(), negated: false });
     }
@@ -67,29 +67,30 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// The name, if `metadata.name=` pins it.
+    /// Returns the name, if the selector has `metadata.name=`.
     pub fn exact_name(&self) -> Option<&str> {
         self.exact_value("metadata.name")
     }
 
-    /// The value that the selector demands for this field (`metadata.namespace`, `spec.running`), if it demands one.
+    /// Returns the value that the selector requires for this field (`metadata.namespace`, `spec.running`), if any.
     pub fn exact_value(&self, field: &str) -> Option<&str> {
         self.terms.iter().find(|t| t.field == field && !t.negated).map(|t| t.value.as_str())
     }
 
-    /// Puts another value in place of the one that a field is compared with.
+    /// Replaces the value that a field is compared with.
     pub fn map_value(&mut self, field: &str, other: impl Fn(&str) -> String) {
         for term in self.terms.iter_mut().filter(|term| term.field == field) {
             term.value = other(&term.value);
         }
     }
 
-    /// The fields that have to have one value, with that value: hints for an index.
+    /// Returns the fields that must have one value, with that value: hints for an index.
     pub fn exact_values(&self) -> impl Iterator<Item = (&str, &str)> {
         self.terms.iter().filter(|term| !term.negated).map(|term| (term.field.as_str(), term.value.as_str()))
     }
 
-    /// Whether it selects the object whose fields `text_of` tells (see [`value_text`]). A missing field is the empty text.
+    /// Whether the selector matches the object whose fields `text_of` returns (see [`value_text`]). A missing field is the empty
+    /// string.
     pub fn matches<'a>(&self, text_of: impl Fn(&str) -> &'a str) -> bool {
         self.terms.iter().all(|term| (text_of(&term.field) == term.value) != term.negated)
     }
@@ -136,7 +137,7 @@ fn split_term(term: &str) -> Option<(&str, &str, bool)> {
     })
 }
 
-/// In values `\`, `,` and `=` stand behind a backslash.
+/// Removes the backslash before `\`, `,` and `=` in a value.
 fn unescape(value: &str) -> Result<String, SelectorError> {
     let mut out = String::new();
     let mut chars = value.chars();
@@ -158,7 +159,7 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
     Ok(out)
 }
 
-/// The text that a field selector compares: strings as they are, booleans and integers printed, anything else empty.
+/// Returns the text that a field selector compares: strings unchanged, booleans and integers printed, anything else empty.
 pub fn value_text(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
@@ -168,7 +169,7 @@ pub fn value_text(value: Option<&Value>) -> String {
     }
 }
 
-/// The same of a field of an object.
+/// Returns the text of a field of an object; see [`value_text`].
 pub fn field_text(object: &Value, field: &str) -> String {
     value_text(field.split('.').try_fold(object, |value, step| value.get(step)))
 }

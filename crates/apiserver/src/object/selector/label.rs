@@ -58,7 +58,7 @@ impl LabelSelector {
         self.requirements.is_empty()
     }
 
-    /// The labels that have to have one value, with that value: hints for an index.
+    /// Returns the labels that must have one value, with that value: hints for an index.
     pub fn exact_values(&self) -> impl Iterator<Item = (&str, &str)> {
         self.requirements.iter().filter_map(|requirement| match (requirement.operator, requirement.values.as_slice()) {
             (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => Some((&*requirement.key, &**value)),
@@ -66,7 +66,7 @@ impl LabelSelector {
         })
     }
 
-    /// Whether it selects an object whose labels have these values (`None`: it has no such label).
+    /// Whether the selector matches an object whose labels have these values (`None`: no such label).
     pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(value_of(&requirement.key)))
     }
@@ -131,7 +131,7 @@ fn error<T>(text: String) -> Result<T, SelectorError> {
     Err(SelectorError(text))
 }
 
-/// Where a key or value is expected, `in` and `notin` are words.
+/// Treats `in` and `notin` as words where a key or value is expected.
 fn as_word(token: Token) -> Token {
     match token {
         Token::In | Token::NotIn => Token::Word,
@@ -251,7 +251,7 @@ impl Parser {
         }
     }
 
-    /// Words and commas; where a word is missing, the empty value is meant.
+    /// Reads words separated by commas; a missing word is the empty value.
     fn value_list(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let mut out = BTreeSet::new();
         loop {

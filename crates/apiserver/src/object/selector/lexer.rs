@@ -1,6 +1,6 @@
 //! Tokens of a label selector.
 
-/// One token. `in` and `notin` are words where a key or value is expected, operators after a key.
+/// One token. `in` and `notin` are words where a key or value is expected, and operators after a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     End,
@@ -68,7 +68,7 @@ pub(super) fn tokens(text: &str) -> Vec<(Token, String)> {
     out
 }
 
-/// The longest operator at `start`; text without a meaning (like `=!`) is one unknown token.
+/// Reads the longest operator at `start`; text without a meaning (like `=!`) becomes one unknown token.
 fn special(chars: &[char], start: usize, out: &mut Vec<(Token, String)>) -> usize {
     let mut text = String::new();
     let mut last: Option<(Token, usize)> = None;

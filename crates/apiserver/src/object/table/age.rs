@@ -1,4 +1,4 @@
-//! Ages as people read them (`k8s.io/apimachinery/pkg/util/duration.HumanDuration`).
+//! Ages in the form for people (`k8s.io/apimachinery/pkg/util/duration.HumanDuration`).
 
 use jiff::Timestamp;
 

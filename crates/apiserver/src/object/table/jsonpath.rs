@@ -1,5 +1,5 @@
-//! kubectl's dialect of JSONPath, the part that columns and fields use: `.a.b`, `['a.b']`, `[0]`, `[-1]`, `[*]`, `[1:3]`, `.*`, `..name`,
-//! `[?(@.type=="Ready")]`, `[?(@.a)]`, `['a','b']`. Missing fields give no result; so do errors.
+//! kubectl's dialect of JSONPath, the part that columns and fields use: `.a.b`, `['a.b']`, `[0]`, `[-1]`, `[*]`, `[1:3]`, `.*`,
+//! `..name`, `[?(@.type=="Ready")]`, `[?(@.a)]`, `['a','b']`. Missing fields and errors give no result.
 
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -185,7 +185,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Where the filter's closing parenthesis stands, outside quotes.
+/// Returns the position of the filter's closing parenthesis, outside quotes.
 fn filter_end(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
@@ -229,7 +229,7 @@ fn bracket(text: &str, out: &mut Vec<Step>) -> Parsed<()> {
     Ok(())
 }
 
-/// `None`: the path does not fit the value, which prints like a missing one.
+/// Returns `None` if the path does not fit the value, which prints like a missing value.
 fn walk<'a>(mut values: Vec<&'a Value>, steps: &[Step]) -> Option<Vec<&'a Value>> {
     for step in steps {
         let mut next = Vec::new();

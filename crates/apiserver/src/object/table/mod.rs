@@ -72,7 +72,7 @@ struct Column {
     path: JsonPath,
 }
 
-/// Parsed printer columns of a kind, without the Name column that comes first always.
+/// Parsed printer columns of a kind, without the Name column that always comes first.
 #[derive(Debug, Clone)]
 pub struct Columns {
     columns: Vec<Column>,
@@ -135,11 +135,11 @@ fn definition(name: &str, kind: &str, format: &str, description: &str, priority:
 }
 
 impl Column {
-    /// What does not fit the column's type prints as nothing (null; kubectl shows `<none>`).
+    /// Returns null for a value that does not fit the column's type; kubectl shows `<none>`.
     fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let Some(value) = self.path.find(object).first().copied() else { return Value::Null };
         match (self.kind.as_str(), value) {
-            // As the original prints a null that is there.
+            // Kubernetes prints a null that is present this way.
             ("string", Value::Null) => Value::from("<no value>"),
             ("string", value) => Value::from(printed(value)),
             ("integer", Value::Number(n)) => match n.as_i64() {

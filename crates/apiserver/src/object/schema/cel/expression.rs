@@ -1,4 +1,4 @@
-//! Expressions and the functions that they may call.
+//! Expressions and the functions that they can call.
 
 use super::tree::{PARSER, parts, parts_mut};
 use super::{macros, meter};
@@ -9,11 +9,11 @@ use kube_cel::cel::parser::{Expression, Parser};
 use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
 use std::sync::{Arc, LazyLock};
 
-/// Not a name that an expression can contain.
+/// A function name that no expression can contain.
 const NEGATE: &str = "@negate";
 
-/// Macros of newer CEL that the library does not have, and what Kubernetes does not have (a list as long as a number says). A rule that
-/// uses one is refused with its schema, not when it runs.
+/// Macros of newer CEL versions that the library lacks, and functions that Kubernetes does not have (lists of a given length). A
+/// rule that uses one is refused with its schema, not when it runs.
 const MISSING: [&str; 12] = [
     "lists.range",
     "range",
@@ -29,7 +29,8 @@ const MISSING: [&str; 12] = [
     "map",
 ];
 
-/// Kubernetes' functions, with what the library lacks or does otherwise: lengths count characters, `type` and `dyn`.
+/// Kubernetes' functions, including those that the library lacks or implements differently: `size` counts characters, `type` and
+/// `dyn`.
 pub(super) static BASE: LazyLock<Context<'static>> = LazyLock::new(|| {
     let mut context = Context::default().with_all();
     context.add_function("size", size);
@@ -56,7 +57,7 @@ fn size(context: &FunctionContext, This(this): This<Value>) -> Result<i64, Execu
     Ok(size as i64)
 }
 
-/// The library's overflows.
+/// `sum` with a check for overflow, which the library does not have.
 fn sum(context: &FunctionContext, This(items): This<Arc<Vec<Value>>>) -> Result<Value, ExecutionError> {
     let Some((first, rest)) = items.split_first() else { return Ok(Value::Int(0)) };
     rest.iter().try_fold(first.clone(), |sum, item| {
@@ -81,12 +82,12 @@ fn negate(value: Value) -> Result<Value, ExecutionError> {
     }
 }
 
-/// Types are checked when a rule runs, so there is nothing to forget.
+/// `dyn`: types are checked when a rule runs, so it returns its argument.
 fn dynamic(value: Value) -> Result<Value, ExecutionError> {
     Ok(value)
 }
 
-/// Types are their names; so are the variables named like them.
+/// `type`: represents a type by its name. The variables named after types have the same values.
 fn type_of(value: Value) -> Result<Value, ExecutionError> {
     Ok(Value::String(Arc::new(type_name(&value).to_string())))
 }
@@ -106,15 +107,15 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// How deep an expression may be nested, in brackets and in operators. Deeper ones overflow the stack of the thread that evaluates
+/// The maximum nesting of an expression, in brackets and operators. Deeper ones overflow the stack of the thread that evaluates
 /// them.
 const MAX_DEPTH: usize = 40;
-/// How long it may be. The parser needs stack for each operator of a chain.
+/// The maximum length of an expression. The parser needs stack for each operator of a chain.
 const MAX_BYTES: usize = 10 * 1024;
-/// What the parser gets: at most two thirds of it were used by the worst of that length.
+/// The stack of the parser's thread. The worst expressions of the maximum length used two thirds of it.
 const PARSER_STACK: usize = 128 << 20;
 
-/// Parses an expression; the error is for whoever writes the schema.
+/// Parses an expression; the error is for the author of the schema.
 pub(super) fn parse(source: &str) -> Result<Expression, String> {
     if source.len() > MAX_BYTES {
         return Err(format!("it has {} bytes: expected at most {MAX_BYTES}", source.len()));
@@ -148,7 +149,7 @@ fn depth(expression: &Expression) -> usize {
     1 + parts(expression).into_iter().map(depth).max().unwrap_or(0)
 }
 
-/// What the parser takes and the evaluation panics at.
+/// Finds what the parser accepts and the evaluation panics at.
 fn unsupported(expression: &Expression) -> Option<String> {
     match &expression.expr {
         Expr::Struct(it) => return Some(format!("messages such as {}{{…}} are not supported", it.type_name)),
@@ -158,8 +159,8 @@ fn unsupported(expression: &Expression) -> Option<String> {
     parts(expression).into_iter().find_map(unsupported)
 }
 
-/// What the library does otherwise is written in another way: `a.?b` becomes `a[?"b"]`, because it fails on a missing field in the
-/// first form; `-a` a call, because it overflows.
+/// Rewrites expressions that the library evaluates differently: `a.?b` becomes `a[?"b"]`, because the first form fails on a
+/// missing field; `-a` becomes a call, because negation overflows.
 fn rewrite(expression: &mut Expression) {
     if let Expr::Call(call) = &mut expression.expr {
         match call.func_name.as_str() {

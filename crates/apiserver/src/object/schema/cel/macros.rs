@@ -1,7 +1,7 @@
-//! Macros of newer CEL that the library does not have, written in CEL that it has.
+//! Macros of newer CEL versions that the library lacks, expressed in the CEL that it has.
 //!
-//! Two variables are one that holds a pair: `self.m.all(k, v, v > 0)` is `pairs(self.m).all(pair, pair[1] > 0)`. The inner
-//! macros are expanded before the outer ones, and every pair has a name of its own, so that none hides another.
+//! Two variables become one that holds a pair: `self.m.all(k, v, v > 0)` is `pairs(self.m).all(pair, pair[1] > 0)`. The inner
+//! macros are expanded before the outer ones, and every pair has a unique name, so that none hides another.
 
 use super::tree::parts_mut;
 use std::cmp::Ordering;
@@ -13,12 +13,13 @@ use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::parser::{Expression, Parser};
 use kube_cel::cel::{Context, ExecutionError, Value};
 
-/// What stands for the parts of a call in [`template`].
+/// The placeholders for the parts of a call in [`template`].
 const RANGE: &str = "__range";
 const FILTER: &str = "__filter";
 const BODY: &str = "__body";
 
-/// A macro by its name and how many arguments it has, in terms of functions of [`register`] and the variable `pair`.
+/// Returns the expansion of a macro with this name and number of arguments, in terms of functions of [`register`] and the
+/// variable `pair`.
 fn template(name: &str, arguments: usize, pair: &str) -> Option<String> {
     Some(match (name, arguments) {
         ("all" | "exists", 3) => format!("__pairs({RANGE}).{name}({pair}, {BODY})"),
@@ -34,14 +35,14 @@ fn template(name: &str, arguments: usize, pair: &str) -> Option<String> {
     })
 }
 
-/// The functions that expanded macros call.
+/// Registers the functions that expanded macros call.
 pub(super) fn register(context: &mut Context<'_>) {
     context.add_function("__pairs", pairs);
     context.add_function("__mapOf", map_of);
     context.add_function("__sortedBy", sorted_by);
 }
 
-/// Replaces every macro of this module; the error is for whoever writes the schema.
+/// Replaces every macro of this module; the error is for the author of the schema.
 pub(super) fn expand(expression: &mut Expression) -> Result<(), String> {
     parts_mut(expression).into_iter().try_for_each(expand)?;
     let Expr::Call(CallExpr { func_name, target: Some(target), args }) = &expression.expr else { return Ok(()) };
@@ -70,7 +71,7 @@ pub(super) fn expand(expression: &mut Expression) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts an expression in place of a variable, but not where a comprehension has a variable of that name.
+/// Replaces a variable by an expression, except where a comprehension has a variable of that name.
 fn substitute(expression: &mut IdedExpr, name: &str, by: &IdedExpr) {
     match &mut expression.expr {
         Expr::Ident(found) if found == name => *expression = by.clone(),
@@ -95,7 +96,7 @@ fn pairs(range: Value) -> Result<Value, ExecutionError> {
     }
 }
 
-/// One map of many; a key that two of them have is an error.
+/// Merges maps; a key that occurs in two of them is an error.
 fn map_of(maps: Value) -> Result<Value, ExecutionError> {
     let Value::List(maps) = &maps else { return Err(ExecutionError::NoSuchOverload) };
     let mut all: HashMap<Key, Value> = HashMap::new();
@@ -113,7 +114,7 @@ fn map_of(maps: Value) -> Result<Value, ExecutionError> {
     Ok(Value::Map(Map { map: Arc::new(all) }))
 }
 
-/// A list in the order of the keys that belong to its items.
+/// Sorts a list by the keys that belong to its items.
 fn sorted_by(items: Value, keys: Value) -> Result<Value, ExecutionError> {
     let (Value::List(items), Value::List(keys)) = (&items, &keys) else { return Err(ExecutionError::NoSuchOverload) };
     let mut both: Vec<(&Value, &Value)> = keys.iter().zip(items.iter()).collect();

@@ -1,8 +1,8 @@
 //! `x-kubernetes-validations`: CEL rules, compiled once with the schema.
 //!
-//! What Kubernetes does and this keeps: a rule sees `self` typed by the schema (a `number` is a double even when written
-//! `1`); a transition rule (one that uses `oldSelf`) runs only where an old value can be told, which in lists means list-type
-//! map; errors without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
+//! As in Kubernetes: a rule sees `self` typed by the schema (a `number` is a double even when written `1`); a transition rule
+//! (one that uses `oldSelf`) runs only where an old value can be correlated, which in lists requires list-type map; errors of
+//! rules without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
 
 mod expression;
 mod macros;
@@ -25,12 +25,12 @@ use serde_json::Value;
 use std::sync::Arc;
 use value::to_cel;
 
-/// What is known of the old value at a place.
+/// What is known of the old value at a path.
 #[derive(Clone, Copy)]
 struct Ratchet<'a> {
-    /// The old value here, if one can be told.
+    /// The old value at this path, if one can be correlated.
     current: Option<&'a Value>,
-    /// Otherwise: whether the nearest value above with a known old one is unchanged.
+    /// Otherwise whether the nearest parent with a known old value is unchanged.
     parent_unchanged: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<
     errors
 }
 
-/// Goes over an object with its rules.
+/// Walks an object and evaluates its rules.
 struct Visitor<'a> {
     budget: Budget,
     errors: &'a mut Vec<FieldError>,
@@ -148,7 +148,7 @@ impl Visitor<'_> {
                     let end = "no further validation rules will be run due to call cost exceeds limit for rule";
                     return self.give_up(shown, typed, format!("'{cause}': {end}: {spoken}"));
                 }
-                Err(error) => Some(format!("{} evaluating rule: {spoken}", in_words(&error))),
+                Err(error) => Some(format!("{} evaluating rule: {spoken}", cel_go_message(&error))),
             };
             if let Some(problem) = problem {
                 self.no_answer(shown, typed, problem);
@@ -171,7 +171,7 @@ impl Visitor<'_> {
                 (path, field) if field.starts_with('[') => format!("{path}{field}"),
                 (path, field) => format!("{path}.{field}"),
             };
-            // Objects and lists are not shown, they may be large.
+            // Objects and lists are not shown, because they may be large.
             let shown_value = Some(value.clone()).filter(|_| !matches!(typed.kind, Some(Type::Object | Type::Array)));
             self.errors.push(match rule.reason {
                 Some(Reason::Required) => FieldError::required(path, detail),
@@ -184,21 +184,21 @@ impl Visitor<'_> {
         }
     }
 
-    /// A rule that gave no answer about a value, which is named by its type.
+    /// Reports a rule that failed to run; the error shows the value's type.
     fn no_answer(&mut self, shown: &str, typed: &Node, problem: String) {
         let type_name = Value::from(typed.kind.map_or("", Type::as_str));
         self.errors.push(FieldError::invalid(shown, type_name, problem));
     }
 
-    /// One that gave none, and after which none is asked any more.
+    /// Reports a rule that failed to run, and skips all further rules.
     fn give_up(&mut self, shown: &str, typed: &Node, problem: String) {
         self.no_answer(shown, typed, problem);
         self.budget.is_over = true;
     }
 }
 
-/// The errors in cel-go's wording. The library's own shows values, which may be the whole object.
-fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
+/// Returns the error in cel-go's wording. The library's own wording shows values, which may be the whole object.
+fn cel_go_message(error: &kube_cel::cel::ExecutionError) -> String {
     use kube_cel::cel::ExecutionError as Error;
     match error {
         Error::NoSuchKey(key) => format!("no such key: {key}"),
@@ -212,7 +212,7 @@ fn in_words(error: &kube_cel::cel::ExecutionError) -> String {
             _ => "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
                 .to_string(),
         },
-        // Values of these types are shown as the library's own, in no order.
+        // The library prints values of these types in its own format and in random order.
         Error::FunctionError { message, .. } if !["Map(", "List(", "Opaque("].iter().any(|it| message.contains(it)) => {
             message.chars().take(MAX_MESSAGE_BYTES).collect()
         }

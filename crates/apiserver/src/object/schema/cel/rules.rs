@@ -1,4 +1,4 @@
-//! Rules as they are compiled with their schema.
+//! Rules, compiled with their schema.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub(in crate::object::schema) struct Rule {
     pub(super) optional_old: bool,
 }
 
-/// Longer evaluated messages are ignored, as in Kubernetes.
+/// The maximum length of an evaluated message. Longer ones are ignored, as in Kubernetes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 
 pub(in crate::object::schema) fn compile_rules(rules: Option<&Value>, path: &str) -> Result<Vec<Rule>, SchemaError> {
@@ -56,7 +56,7 @@ pub(in crate::object::schema) fn compile_rules(rules: Option<&Value>, path: &str
     Ok(out)
 }
 
-/// `.spec['a.b'].c` to `spec[a.b].c`, as Kubernetes prints paths.
+/// Turns `.spec['a.b'].c` into `spec[a.b].c`, as Kubernetes prints paths.
 fn normalise_field_path(path: &str) -> String {
     path.strip_prefix('.').unwrap_or(path).replace("['", "[").replace("']", "]")
 }

@@ -1,12 +1,12 @@
-//! The tree of an expression.
+//! Access to the parts of an expression's syntax tree.
 
 use kube_cel::cel::common::ast::{EntryExpr, Expr};
 use kube_cel::cel::parser::Expression;
 
-/// Its thread, whose panics are an error like any other: the library has some for what is no expression.
+/// The name of the parser's thread. Its panics become errors: the library panics at some invalid expressions.
 pub(super) const PARSER: &str = "cel-parser";
 
-/// The expressions directly within one.
+/// Returns the direct subexpressions.
 pub(super) fn parts(expression: &Expression) -> Vec<&Expression> {
     match &expression.expr {
         Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
@@ -26,7 +26,7 @@ fn entry_parts(entry: &EntryExpr) -> Vec<&Expression> {
     }
 }
 
-/// [`parts`], to be changed.
+/// Returns the direct subexpressions, mutable.
 pub(super) fn parts_mut(expression: &mut Expression) -> Vec<&mut Expression> {
     match &mut expression.expr {
         Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),

@@ -1,4 +1,4 @@
-//! JSON values as rules see them: typed by the schema.
+//! Converts JSON values to CEL values, typed by the schema.
 
 use super::expression::{BASE, parse};
 use crate::object::schema::{Node, Type};
@@ -12,14 +12,14 @@ use std::sync::{Arc, LazyLock};
 static TIMESTAMP: LazyLock<Option<Expression>> = LazyLock::new(|| parse("timestamp(text)").ok());
 static DURATION: LazyLock<Option<Expression>> = LazyLock::new(|| parse("duration(text)").ok());
 
-/// The schema of what has none.
+/// The schema of values without one.
 static ANYTHING: LazyLock<Node> = LazyLock::new(Node::default);
 
 fn string(text: &str) -> CelValue {
     CelValue::String(Arc::new(text.to_string()))
 }
 
-/// A JSON value as CEL sees it through the schema.
+/// Converts a JSON value to CEL by its schema.
 pub(super) fn to_cel(value: &Value, node: &Node) -> CelValue {
     match value {
         Value::Null => CelValue::Null,
@@ -44,10 +44,10 @@ pub(super) fn to_cel(value: &Value, node: &Node) -> CelValue {
             for (name, entry) in entries {
                 let child = node.properties.get(name).or(node.additional.as_deref());
                 if child.is_none() && node.kind.is_some() && !node.properties.is_empty() && !node.embedded {
-                    // Kept but unknown fields are not visible to rules.
+                    // Unknown fields that are preserved are not visible to rules.
                     continue;
                 }
-                // A null where null is allowed is as good as absent.
+                // A null where null is allowed counts as absent.
                 if entry.is_null() && node.properties.contains_key(name) {
                     continue;
                 }
@@ -106,7 +106,7 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
-/// Kubernetes' escaping of field names that are not CEL identifiers.
+/// Escapes field names that are not CEL identifiers, as Kubernetes does.
 fn escape(name: &str) -> String {
     if RESERVED.contains(&name) {
         return format!("__{name}__");
