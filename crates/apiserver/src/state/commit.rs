@@ -1,5 +1,5 @@
-//! One write of one object: with it, in the same transaction, the claims that it takes and releases, and the proof that
-//! its namespace still accepts objects.
+//! Commits one write of one object. The same transaction takes and releases claims, and checks that the namespace still accepts
+//! objects.
 
 use std::collections::BTreeMap;
 
@@ -11,60 +11,60 @@ use crate::state::cache::{Cache, CacheError};
 use crate::state::storage::claims::{Holder, Ledger};
 use crate::state::storage::keys;
 
-/// What shall be written.
+/// The write to commit.
 pub struct Write<'a> {
     /// The object's key in the store.
     pub key: Bytes,
-    /// The revision that is replaced; `None` if there must be no object yet.
+    /// The revision that is replaced; `None` if the object must not exist.
     pub expected: Option<u64>,
     /// The stored form; `None` removes the object.
     pub value: Option<Vec<u8>>,
-    /// The namespace's key and the revision in which it was found to accept objects.
+    /// The namespace's key, and the revision at which it accepted objects.
     pub namespace: Option<(Bytes, u64)>,
-    /// The ledger that the object is counted in, with the revision in which it was when the count was taken.
+    /// The quota ledger that counts the object, with its revision at the time of the count.
     pub ledger: Option<Ledger>,
-    /// Ledgers that nobody needs any more.
+    /// Ledgers that are no longer needed.
     pub closed_ledgers: &'a [String],
-    /// What the object holds from now on.
+    /// The claims of the new object.
     pub claims: &'a [ClaimKey],
-    /// What it held before.
+    /// The claims of the old object.
     pub released: &'a [ClaimKey],
-    /// Who it is.
+    /// The object as a holder of claims.
     pub holder: &'a Holder,
-    /// Only find out whether it would be refused for a claim.
+    /// Only check whether a claim would be refused.
     pub dry_run: bool,
 }
 
-/// What became of it.
+/// The outcome of a write.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Done at that revision.
+    /// Written at this revision.
     Written(u64),
-    /// The object is not at the expected revision, or exists, or does not.
+    /// The object is not at the expected revision, or exists when it should not.
     ObjectChanged,
     /// The namespace or the ledger has changed.
     NamespaceChanged,
-    /// Somebody else holds a claim.
+    /// Another object holds a claim.
     Held {
-        /// Which claim.
+        /// The claim.
         claim: ClaimKey,
-        /// By whom.
+        /// Its holder.
         by: Holder,
     },
 }
 
-/// Why it is not known what became of it, or nothing did.
+/// The reason why a write failed, or why its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The store failed.
     #[error("writing to the store")]
     Store(#[from] StoreError),
-    /// The cache does not follow.
+    /// The cache does not reach the revision.
     #[error("waiting for the cache")]
     Cache(#[from] CacheError),
 }
 
-/// Writes. A claim whose holder the cache did not know yet is looked at again.
+/// Commits a write. If a claim turns out to be taken, the cache catches up and the claim is checked again.
 ///
 /// # Errors
 /// If the store fails.

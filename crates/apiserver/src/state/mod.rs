@@ -1,4 +1,4 @@
-//! The second floor: objects in the store and in the cache, and the one transaction that writes them.
+//! The second floor: objects in the store and in the cache, and the transaction that writes them.
 
 pub(crate) mod cache;
 pub(crate) mod commit;

@@ -1,11 +1,11 @@
 //! Quotas on the number of objects of a kind in a namespace (`count/<plural>.<group>`), as v1 ResourceQuota.
 //!
-//! A create counts what there is, and its transaction writes the ledger of that kind and namespace, which must be what it was
-//! when the counting began: of two creates that saw the same number only one is written, and the other counts again. So a quota
-//! is never exceeded, however many create at once. Where there is no quota there is no ledger. A quota holds for creates that begin
-//! after it was written; what was there before counts, and is left alone.
+//! A create counts the existing objects, and its transaction writes the ledger of that kind and namespace, which must be
+//! unchanged since the count began: of two creates that saw the same number only one is committed, and the other counts again. So
+//! concurrent creates never exceed a quota. Without a quota there is no ledger. A quota applies to creates that begin after it
+//! was written; existing objects count, but are not touched.
 //!
-//! `status.used` is written soon after by a controller, for people.
+//! A controller writes `status.used` soon after, for information.
 
 use serde_json::Value;
 
@@ -14,20 +14,20 @@ use crate::object::registry::{GroupResource, Registered};
 use crate::state::cache::{Cache, CacheError};
 use crate::state::storage::claims::Ledger;
 
-/// Why an object may not be created.
+/// The reason why an object may not be created.
 pub(crate) enum QuotaError {
-    /// In Kubernetes' words.
+    /// A quota would be exceeded; with Kubernetes' message.
     Exceeded(String),
-    /// The cache does not follow.
+    /// The cache does not reach the revision.
     Cache(CacheError),
 }
 
-/// The storage of quotas.
+/// Returns the storage of quotas.
 pub(crate) fn storage() -> GroupResource {
     GroupResource { group: String::new(), resource: "resourcequotas".into() }
 }
 
-/// The names that a quota may give to the number of objects of a kind.
+/// Returns the resource names with which a quota limits the objects of a kind.
 pub(crate) fn names_of(storage: &GroupResource) -> Vec<String> {
     match storage.group.as_str() {
         "" => vec![format!("count/{}", storage.resource), storage.resource.clone()],
@@ -39,7 +39,7 @@ fn ledger_name(namespace: &str, storage: &GroupResource) -> String {
     format!("quota/{namespace}/{}.{}", storage.resource, storage.group)
 }
 
-/// The ledgers of the kinds that a quota is about; they go with it.
+/// Returns the ledgers of the kinds that a quota limits; they are removed with it.
 pub(crate) fn ledgers_of(cache: &Cache, quota: &Value) -> Vec<String> {
     let namespace = quota.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     let limits = |storage: &GroupResource| names_of(storage).iter().any(|name| limit(quota, name).is_some());
@@ -47,17 +47,17 @@ pub(crate) fn ledgers_of(cache: &Cache, quota: &Value) -> Vec<String> {
     kinds.map(|(registered, _)| ledger_name(namespace, &registered.storage)).collect()
 }
 
-/// Whether this is the kind that quotas are.
+/// Whether this is the kind ResourceQuota.
 pub(crate) fn is_quota(kind: &ResourceKind) -> bool {
     kind.group.is_empty() && kind.plural == "resourcequotas"
 }
 
-/// The limit that a quota sets under a name.
+/// Returns the limit that a quota sets for a resource name.
 pub(crate) fn limit(quota: &Value, name: &str) -> Option<u64> {
     quota.pointer("/spec/hard")?.get(name).and_then(count)
 }
 
-/// A whole number from zero on, in any form of a quantity.
+/// Parses a non-negative integer in any form of a quantity.
 pub(crate) fn count(quantity: &Value) -> Option<u64> {
     let text = match quantity {
         Value::Number(number) => return number.as_u64(),
@@ -79,7 +79,8 @@ pub(crate) fn count(quantity: &Value) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// Whether one more object may be there; with what the create must then find unchanged, if a quota limits the kind.
+/// Checks whether one more object is allowed. If a quota limits the kind, returns the ledger that must be unchanged when the
+/// object is created.
 pub(crate) async fn check(
     cache: &Cache,
     registered: &Registered,
@@ -100,7 +101,7 @@ pub(crate) async fn check(
     }
     let ledger = ledger_name(namespace, &registered.storage);
     let written = cache.claim(&ledger).map(|held| held.revision);
-    // The count is to hold all that the ledger knows.
+    // The count must include every create that the ledger has recorded.
     if let Some(revision) = written {
         cache.wait_for(revision).await.map_err(QuotaError::Cache)?;
     }

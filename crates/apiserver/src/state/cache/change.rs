@@ -7,19 +7,19 @@ use bytes::Bytes;
 use super::object::CachedObject;
 use crate::state::storage::encoding;
 
-/// How a change looks to a watcher.
+/// The type of event that a watcher receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// It has come to exist, or to be selected.
+    /// The object was created, or is now selected.
     Added,
-    /// It has changed.
+    /// The object has changed.
     Modified,
-    /// It is gone, or no longer selected.
+    /// The object was deleted, or is no longer selected.
     Deleted,
 }
 
 impl EventType {
-    /// As on the wire.
+    /// Returns the name of the type on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             EventType::Added => "ADDED",
@@ -36,7 +36,7 @@ pub struct Change {
     pub revision: u64,
     /// The object before; `None` if it did not exist.
     pub previous: Option<Arc<CachedObject>>,
-    /// The object after; `None` if it is gone.
+    /// The object after; `None` if it was deleted.
     pub current: Option<Arc<CachedObject>>,
     lines: [OnceLock<Bytes>; 3],
 }
@@ -46,12 +46,12 @@ impl Change {
         Change { revision, previous, current, lines: Default::default() }
     }
 
-    /// Which object: the new state, or the last one.
+    /// Returns the object: its new state, or the last state of a deleted object.
     pub fn subject(&self) -> Option<&Arc<CachedObject>> {
         self.current.as_ref().or(self.previous.as_ref())
     }
 
-    /// The object as an event of that type shows it: a deletion shows the last state at the revision of the deletion.
+    /// Returns the object as an event of this type contains it: a deletion has the last state at the revision of the deletion.
     pub fn object(&self, event: EventType) -> Bytes {
         match (event, &self.current, &self.previous) {
             (EventType::Deleted, _, Some(previous)) => encoding::at_revision(&previous.wire, self.revision),
@@ -61,18 +61,18 @@ impl Change {
         }
     }
 
-    /// The whole line of a watch.
+    /// Returns the encoded line of a watch.
     pub fn line(&self, event: EventType) -> Bytes {
         self.lines[event as usize].get_or_init(|| event_line(event.as_str(), &self.object(event))).clone()
     }
 
-    /// What keeping the change costs, about.
+    /// Returns the approximate memory in bytes that the change holds.
     pub(super) fn weight(&self) -> usize {
         self.previous.as_ref().map_or(0, |previous| previous.wire.len()) + 256
     }
 }
 
-/// `{"type":…,"object":…}` and a line feed.
+/// Encodes `{"type":…,"object":…}` and a line feed.
 pub fn event_line(event: &str, object: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(object.len() + event.len() + 24);
     out.extend_from_slice(b"{\"type\":\"");

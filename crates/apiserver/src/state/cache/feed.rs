@@ -1,4 +1,4 @@
-//! From the store into the cache: everything once, then every change in order.
+//! Fills the cache from the store: loads everything once, then applies every change in order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
@@ -15,15 +15,15 @@ use super::{Cache, HeldClaim, Notice};
 use crate::object::registry::GroupResource;
 use crate::state::storage::keys::{self, Entry, ObjectKey};
 
-/// Items per page of the first load: bounds what the store has to hold at once.
+/// Items per page of the first load: limits how much the store holds in memory at once.
 const LOAD_PAGE: usize = 2_000;
-/// Between attempts to follow a store that fails.
+/// The pause between attempts to follow a store that fails.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What one key holds after a change.
+/// A key and its object after a change.
 type KeyChange = (ObjectKey, Option<Arc<CachedObject>>);
 
-/// Reads everything as of one revision, which it returns.
+/// Loads everything as of one revision, and returns that revision.
 pub(super) async fn load(cache: &Cache) -> Result<Revision, StoreError> {
     let mut range = KeyRange::all();
     let mut at = None;
@@ -69,7 +69,7 @@ pub(super) async fn load(cache: &Cache) -> Result<Revision, StoreError> {
     Ok(revision)
 }
 
-/// Begins to follow the store.
+/// Starts a watch of the whole store.
 pub(super) async fn follow(cache: &Cache, after: Revision) -> Result<WatchStream, StoreError> {
     cache.store.watch(WatchRequest::new(KeyRange::all(), after).without_previous_values()).await
 }
@@ -108,8 +108,8 @@ pub(super) async fn run(cache: Weak<Cache>, mut stream: WatchStream) {
     }
 }
 
-/// Goes on where the cache is; if the store has forgotten what came after that, everything is loaded again, and watches
-/// that run are told to begin anew.
+/// Resumes from the cache's revision. If the store has compacted the changes after it, everything is loaded again, and running
+/// watches end with "too old".
 async fn resume(cache: &Cache) -> Result<WatchStream, StoreError> {
     match follow(cache, cache.revision().into()).await {
         Err(StoreError::Compacted { .. }) => {
@@ -165,7 +165,7 @@ fn apply(cache: &Cache, batch: &Batch) {
         }
         drop(relations);
         for change in applied {
-            // Nobody may be listening.
+            // Sending fails if there is no receiver, which is fine.
             let _ = cache.notices.send(Notice { registered: registered.clone(), change });
         }
     }

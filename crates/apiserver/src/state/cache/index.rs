@@ -1,4 +1,4 @@
-//! Which objects of a kind have a value: so that a selector which demands one does not look at every object.
+//! An index from values to objects of a kind, so that a selector that requires a value does not check every object.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, RangeBounds};
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::object::CachedObject;
 use crate::state::storage::keys::ObjectKey;
 
-/// What selectors compare.
+/// A term that selectors compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term<'a> {
     /// A label's key and value.
     Label(&'a str, &'a str),
-    /// The number of a selectable field, in the kind's order, and its text.
+    /// The position of a selectable field in the kind's list, and its text.
     Field(usize, &'a str),
 }
 
@@ -22,38 +22,39 @@ type Objects = BTreeMap<ObjectKey, Arc<CachedObject>>;
 /// The objects with one value, in order.
 #[derive(Debug)]
 enum Posting {
-    /// Many values are one object's alone: those need no tree.
+    /// A value of only one object, which is frequent, needs no tree.
     One(Arc<CachedObject>),
     Many(Objects),
-    /// So many that to look at every object is as good: those are only counted.
+    /// So many objects that checking every object costs about the same: only their number is kept.
     Common(usize),
 }
 
 type ByText = HashMap<Box<str>, Posting>;
 
-/// Every label and every selectable field of the objects of a kind.
+/// An index of every label and every selectable field of the objects of a kind.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     labels: HashMap<Box<str>, ByText>,
     fields: Vec<ByText>,
-    /// Changes since it was looked whether what was common still is.
+    /// Changes since the last [`Index::review`].
     unreviewed: usize,
 }
 
-/// What fewer objects have is never common. Few in tests, which have few.
+/// Values of fewer objects are never common. Small in tests, which have few objects.
 const COMMON_FROM: usize = if cfg!(test) { 3 } else { 1024 };
 
 fn is_common(count: usize, objects: usize) -> bool {
     count >= COMMON_FROM && count > objects / 2
 }
 
-/// Not the opposite: what is on the edge would be made and dropped again and again.
+/// Whether a common value has become rare. Not the negation of common, so that values near the limit are not rebuilt again and
+/// again.
 fn is_rare(count: usize, objects: usize) -> bool {
     count < COMMON_FROM / 2 || count < objects / 4
 }
 
 impl Index {
-    /// Of these objects.
+    /// Builds the index of these objects.
     pub(super) fn of(objects: &Objects) -> Self {
         let mut index = Self::default();
         for object in objects.values() {
@@ -62,7 +63,7 @@ impl Index {
         index
     }
 
-    /// Puts the new state of an object in place of the one before; `objects` are all as they are now.
+    /// Replaces the old state of an object by the new one; `objects` are all objects in their current state.
     pub(super) fn replace(
         &mut self,
         previous: Option<&Arc<CachedObject>>,
@@ -109,7 +110,7 @@ impl Index {
         }
     }
 
-    /// Makes trees again for what has become rare. It looks at all objects, and therefore comes once in half as many changes.
+    /// Rebuilds trees for values that have become rare. It checks all objects, and so runs once in half as many changes.
     fn review(&mut self, objects: &Objects) {
         self.unreviewed = 0;
         let has = |select: &dyn Fn(&CachedObject) -> bool| -> Objects {
@@ -128,7 +129,8 @@ impl Index {
         }
     }
 
-    /// The fewest objects that one of `terms` leaves, in the range; `None` if that is most of them, or there are no terms.
+    /// Returns the objects in the range that match the rarest of `terms`; `None` if those are most objects, or there are no
+    /// terms.
     pub(super) fn narrowed<'a>(
         &'a self,
         terms: &[Term<'_>],
@@ -162,12 +164,12 @@ impl Posting {
     }
 }
 
-/// The counted ones that are common no more.
+/// Returns the counted values that are no longer common.
 fn rare(by_text: &mut ByText, objects: usize) -> impl Iterator<Item = (&Box<str>, &mut Posting)> {
     by_text.iter_mut().filter(move |(_, posting)| matches!(posting, Posting::Common(count) if is_rare(*count, objects)))
 }
 
-/// `is_new`: the object had another value before, or was not there; `all`: how many objects there are.
+/// Adds an object to a value. `is_new`: the object had another value before, or did not exist; `all`: the number of objects.
 fn insert(by_text: &mut ByText, text: &str, object: &Arc<CachedObject>, is_new: bool, all: usize) {
     let Some(posting) = by_text.get_mut(text) else {
         by_text.insert(text.into(), Posting::One(object.clone()));

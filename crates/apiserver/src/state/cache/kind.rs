@@ -11,16 +11,16 @@ use super::index::{Index, Term};
 use super::object::CachedObject;
 use crate::state::storage::keys::ObjectKey;
 
-/// Changes kept per kind for watches that resume and lists that continue. Fewer would expire slow clients under load;
-/// more would hold more replaced objects in memory.
+/// Changes kept per kind for watches that resume and lists that continue. Lower expires slow clients under load; higher keeps
+/// more replaced objects in memory.
 const HISTORY_CHANGES: usize = 10_000;
 /// Bytes of replaced objects kept per kind, for the same reasons.
 const HISTORY_BYTES: usize = 16 << 20;
 
-/// The history does not reach back that far.
+/// The error for a revision before the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOld {
-    /// Everything after this revision is known.
+    /// The history holds every change after this revision.
     pub oldest: u64,
 }
 
@@ -32,23 +32,23 @@ pub struct Page {
     pub revision: u64,
     /// Whether more would follow.
     pub more: bool,
-    /// How many objects of the range follow; only counted if `more`.
+    /// The number of objects of the range that follow; only counted if `more`.
     pub remaining: usize,
 }
 
-/// Which part.
+/// Selects a part of a kind's objects.
 pub struct PageRequest<'a> {
     /// Only this namespace; empty for all.
     pub namespace: &'a str,
     /// Only keys greater than this one.
     pub after: Option<&'a str>,
-    /// At most so many.
+    /// The maximum number of objects.
     pub limit: Option<usize>,
     /// As of this revision; `None` for the newest.
     pub at: Option<u64>,
     /// Only this key.
     pub only: Option<&'a str>,
-    /// What every object that is selected has: only those that have the rarest of them are looked at.
+    /// Terms that every selected object has: only objects with the rarest of them are checked.
     pub terms: &'a [Term<'a>],
 }
 
@@ -88,7 +88,7 @@ impl KindCache {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces everything, as of `revision`; watches that run are told that they are too old.
+    /// Replaces everything, as of `revision`; running watches end with "too old".
     pub(super) fn reset(&self, objects: BTreeMap<ObjectKey, Arc<CachedObject>>, revision: u64) {
         let index = Index::of(&objects);
         let mut state = self.write();
@@ -103,7 +103,7 @@ impl KindCache {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Applies what one revision changed, and returns it.
+    /// Applies the changes of one revision, and returns them.
     pub(super) fn apply(
         &self,
         revision: u64,
@@ -138,24 +138,24 @@ impl KindCache {
         applied
     }
 
-    /// One object.
+    /// Returns one object.
     pub fn get(&self, key: &str) -> Option<Arc<CachedObject>> {
         self.read().objects.get(key).cloned()
     }
 
-    /// The objects that `select` accepts, in order.
+    /// Returns the objects that `select` accepts, in order.
     pub fn select(&self, select: impl Fn(&CachedObject) -> bool) -> Vec<Arc<CachedObject>> {
         self.read().objects.values().filter(|object| select(object)).cloned().collect()
     }
 
-    /// The objects of a namespace, in order.
+    /// Returns the objects of a namespace, in order.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<CachedObject>> {
         let (start, end) = bounds(namespace, None);
         let state = self.read();
         state.objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object.clone()).collect()
     }
 
-    /// How many objects a namespace holds.
+    /// Returns the number of objects in a namespace.
     pub fn count_in(&self, namespace: &str) -> usize {
         let (start, end) = bounds(namespace, None);
         self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).count()
@@ -167,7 +167,7 @@ impl KindCache {
         self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).any(|(_, object)| !object.is_deleting)
     }
 
-    /// The finalizers that a namespace's objects wait for, with how often each occurs.
+    /// Returns the finalizers of a namespace's objects, each with the number of objects.
     pub fn finalizers_in(&self, namespace: &str) -> BTreeMap<String, usize> {
         let (start, end) = bounds(namespace, None);
         let mut counts = BTreeMap::new();
@@ -180,10 +180,10 @@ impl KindCache {
         counts
     }
 
-    /// A page of the objects that `select` accepts. `known` is the revision that the whole cache has reached.
+    /// Returns a page of the objects that `select` accepts. `known` is the revision that the whole cache has reached.
     ///
     /// # Errors
-    /// If it is asked for as of a revision that the history does not reach back to.
+    /// If the requested revision is before the history.
     pub fn page(
         &self,
         request: &PageRequest<'_>,
@@ -196,7 +196,7 @@ impl KindCache {
         if at < state.floor {
             return Err(TooOld { oldest: state.floor });
         }
-        // What has changed since: the oldest change after `at` tells the state at `at`.
+        // The objects that changed later: the oldest change after `at` has the state at `at`.
         let mut then: BTreeMap<&str, Option<&Arc<CachedObject>>> = BTreeMap::new();
         for change in state.history.iter().rev().take_while(|change| change.revision > at) {
             if let Some(subject) = change.subject() {
@@ -256,10 +256,10 @@ impl KindCache {
         Ok(Page { items, revision: at, more, remaining })
     }
 
-    /// A place in the history from which a watch reads on, after `revision`.
+    /// Returns a cursor into the history from which a watch reads the changes after `revision`.
     ///
     /// # Errors
-    /// If the history does not reach back that far.
+    /// If the revision is before the history.
     pub fn cursor_after(&self, revision: u64) -> Result<u64, TooOld> {
         let state = self.read();
         if revision < state.floor {
@@ -269,7 +269,7 @@ impl KindCache {
         Ok(state.first + skipped as u64)
     }
 
-    /// At most `limit` changes from `cursor` on.
+    /// Returns at most `limit` changes from `cursor` on.
     ///
     /// # Errors
     /// If the reader has fallen behind the history.
@@ -282,7 +282,7 @@ impl KindCache {
         Ok(state.history.iter().skip(skipped).take(limit).cloned().collect())
     }
 
-    /// Tells when something has changed.
+    /// Returns a receiver that is notified of changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -290,7 +290,7 @@ impl KindCache {
 
 type TextBound = Bound<String>;
 
-/// The range of keys of a namespace after a key.
+/// Returns the range of keys of a namespace after a key.
 fn bounds(namespace: &str, after: Option<&str>) -> (TextBound, TextBound) {
     let (first, end) = if namespace.is_empty() {
         (Bound::Unbounded, Bound::Unbounded)
@@ -304,7 +304,7 @@ fn bounds(namespace: &str, after: Option<&str>) -> (TextBound, TextBound) {
         None => first,
     };
     match (&start, &end) {
-        // Nothing can follow; an inverted range would panic.
+        // No key can follow; an inverted range would panic.
         (Bound::Excluded(start), Bound::Excluded(end)) if start >= end => {
             (Bound::Included(end.clone()), Bound::Excluded(end.clone()))
         }

@@ -1,8 +1,8 @@
-//! Everything that is stored, in memory, as of one revision.
+//! All stored objects and claims in memory, as of one revision.
 //!
-//! One watch of the whole store feeds all kinds, so the cache knows one revision R for all of them. A reader that must
-//! see every acknowledged write asks the store for its revision and waits until the cache has reached it. Writers read
-//! the cache too: what they saw is compared again by the store when they write.
+//! One watch of the whole store feeds all kinds, so the cache knows one revision R for all of them. A reader that must see every
+//! acknowledged write asks the store for its revision and waits until the cache has reached it. Writers read the cache too: the
+//! store compares the revisions that they saw when they write.
 
 pub mod change;
 mod feed;
@@ -24,20 +24,20 @@ use self::kind::KindCache;
 use self::relations::Relations;
 use crate::object::registry::{GroupResource, Registered, Registry};
 
-/// How long a read waits for the cache to reach a revision, as in Kubernetes.
+/// The time that a read waits for the cache to reach a revision, as in Kubernetes.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
-/// Changes that controllers in the server may lag behind before they look at everything again.
+/// The number of changes that controllers in the server may lag behind before they check everything again.
 const FEED_QUEUE: usize = 8_192;
 
-/// Why a read cannot be answered from the cache.
+/// The reason why a read cannot be answered from the cache.
 #[derive(Debug, Error)]
 pub enum CacheError {
     /// The revision has not happened, or the cache is slow.
     #[error("cache is at revision {current}, {requested} was asked for")]
     Behind {
-        /// What was asked for.
+        /// The requested revision.
         requested: u64,
-        /// Where the cache is.
+        /// The revision of the cache.
         current: u64,
     },
     /// The store failed.
@@ -45,21 +45,21 @@ pub enum CacheError {
     Store(#[from] evroc_store::StoreError),
 }
 
-/// A claim as it is held.
+/// A claim and its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldClaim {
     /// The revision that wrote it.
     pub revision: u64,
-    /// Who holds it.
+    /// The holder.
     pub holder: crate::state::storage::claims::Holder,
 }
 
 /// A change of any kind, for controllers in the server.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// Of which kind.
+    /// The kind of the changed object.
     pub registered: Arc<Registered>,
-    /// What has changed.
+    /// The change.
     pub change: Arc<Change>,
 }
 
@@ -99,7 +99,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The cache of a kind.
+    /// Returns the cache of a kind.
     ///
     /// # Panics
     /// Never for registered kinds: each has its storage.
@@ -112,12 +112,12 @@ impl Cache {
         self.kinds.contains_key(storage)
     }
 
-    /// All stored kinds with their caches.
+    /// Returns all stored kinds with their caches.
     pub fn kinds(&self) -> impl Iterator<Item = (&Arc<Registered>, &Arc<KindCache>)> {
         self.kinds.values().map(|(registered, kind)| (registered, kind))
     }
 
-    /// The revision that the cache has reached.
+    /// Returns the revision that the cache has reached.
     pub fn revision(&self) -> u64 {
         *self.revision.borrow()
     }
@@ -130,7 +130,7 @@ impl Cache {
     /// Waits until the cache has seen every write that was acknowledged before the call; returns its revision.
     ///
     /// # Errors
-    /// If the store fails or the cache does not get there in time.
+    /// If the store fails or the cache does not reach the revision in time.
     pub async fn catch_up(&self) -> Result<u64, CacheError> {
         let revision = self.store.revision().await?.0;
         self.wait_for(revision).await?;
@@ -140,7 +140,7 @@ impl Cache {
     /// Waits until the cache has reached `revision`.
     ///
     /// # Errors
-    /// If it does not get there in time.
+    /// If the cache does not reach it in time.
     pub async fn wait_for(&self, revision: u64) -> Result<(), CacheError> {
         if self.revision() >= revision {
             return Ok(());
@@ -153,17 +153,17 @@ impl Cache {
         }
     }
 
-    /// Who holds a claim.
+    /// Returns the holder of a claim.
     pub fn claim(&self, key: &str) -> Option<HeldClaim> {
         self.claims.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Runs `look` on who owns whom.
+    /// Runs `look` on the owner relations.
     pub fn relations<T>(&self, look: impl FnOnce(&Relations) -> T) -> T {
         look(&self.relations.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes of all kinds from now on.
+    /// Returns a receiver of the changes of all kinds from now on.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }

@@ -1,5 +1,4 @@
-//! One object as the cache holds it: the bytes that every reader gets, and the few things that are looked at without
-//! parsing them.
+//! One object as the cache holds it: the bytes that every reader gets, and the few fields that are used without parsing them.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +78,7 @@ struct HeadMetadata {
 }
 
 impl CachedObject {
-    /// From the stored form.
+    /// Reads the stored form.
     ///
     /// # Errors
     /// If the bytes are not an object's JSON.
@@ -106,13 +105,13 @@ impl CachedObject {
         })
     }
 
-    /// The value of a label.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         let position = self.labels.binary_search_by(|(label, _)| (**label).cmp(key)).ok()?;
         Some(&self.labels[position].1)
     }
 
-    /// The text of a field that its kind lets be selected by (`spec.running`, `metadata.name`); empty of any other.
+    /// Returns the text of a selectable field (`spec.running`, `metadata.name`); empty for any other field.
     pub fn field(&self, registered: &Registered, field: &str) -> &str {
         match field {
             "metadata.name" => self.key.name(),
@@ -123,7 +122,7 @@ impl CachedObject {
         }
     }
 
-    /// The object, parsed; with its `resourceVersion`.
+    /// Parses the object, with its `resourceVersion`.
     pub fn parse(&self) -> Value {
         serde_json::from_slice(&self.wire).unwrap_or(Value::Null)
     }

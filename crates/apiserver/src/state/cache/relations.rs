@@ -1,4 +1,4 @@
-//! Who owns whom, by uid.
+//! Owner relations between objects, by uid.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use super::object::CachedObject;
 use crate::object::registry::GroupResource;
 use crate::state::storage::keys::ObjectKey;
 
-/// An object by its place.
+/// The location of an object: kind and key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
-    /// Of which kind.
+    /// The kind's storage.
     pub storage: GroupResource,
-    /// Which one.
+    /// The object's key.
     pub key: ObjectKey,
 }
 
-/// An index of the cache.
+/// An index of owners and dependents.
 #[derive(Debug, Default)]
 pub struct Relations {
     by_uid: HashMap<Box<str>, Place>,
@@ -24,12 +24,12 @@ pub struct Relations {
 }
 
 impl Relations {
-    /// Where the object with this uid is.
+    /// Returns the location of the object with this uid.
     pub fn find(&self, uid: &str) -> Option<&Place> {
         self.by_uid.get(uid)
     }
 
-    /// The objects that name this uid as an owner.
+    /// Returns the objects that name this uid as an owner.
     pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Place> {
         self.dependents.get(uid).into_iter().flatten()
     }

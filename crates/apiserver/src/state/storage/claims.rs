@@ -1,8 +1,8 @@
-//! Claims as they are stored: who holds a name that only one may hold.
+//! Claims as they are stored: the holder of something that only one object may hold.
 
 use serde::{Deserialize, Serialize};
 
-/// Who holds a claim.
+/// The holder of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The kind.
@@ -11,9 +11,9 @@ pub struct Holder {
     pub namespace: String,
     /// The name.
     pub name: String,
-    /// The uid, which decides.
+    /// The uid, which identifies the holder.
     pub uid: String,
 }
 
-/// What a create must find unchanged, and changes: the claim's name and its revision, if it is there.
+/// A quota ledger that a create must find unchanged and then changes: its claim's name, and its revision if it exists.
 pub(crate) type Ledger = (String, Option<u64>);

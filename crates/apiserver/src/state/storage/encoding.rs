@@ -1,9 +1,9 @@
-//! The form of objects in the store and on the wire.
+//! The encoding of objects in the store and on the wire.
 //!
-//! Stored bytes are the JSON of the object with `apiVersion`, `kind` and `metadata` in front, and in `metadata` first the
-//! name, the namespace and an empty `resourceVersion`. So the wire form is the stored form with the revision's digits
-//! put in between, and the place of the namespace is known without parsing: an object is encoded once, whoever asks for
-//! it. None of the values in front of the revision can hold a quote, so its place is found by search.
+//! Stored bytes are the JSON of the object with `apiVersion`, `kind` and `metadata` in front, and in `metadata` first the name,
+//! the namespace and an empty `resourceVersion`. So the wire form is the stored form with the revision's digits inserted, and the
+//! position of the namespace is known without parsing: an object is encoded once for all readers. None of the values before the
+//! revision can contain a quote, so its position is found by search.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 const REVISION_FIELD: &[u8] = b"\"resourceVersion\":\"";
 
-/// The stored form.
+/// Returns the stored form.
 pub fn encode(object: &Value) -> Vec<u8> {
     let empty = Map::new();
     let object = object.as_object().unwrap_or(&empty);
@@ -56,7 +56,7 @@ fn write_entry(out: &mut Vec<u8>, key: &str, value: &Value) {
     write(out, value);
 }
 
-/// The wire form of a stored form (or of another wire form) at a revision.
+/// Returns the wire form of a stored form (or of another wire form) at a revision.
 pub fn at_revision(encoded: &[u8], revision: u64) -> Bytes {
     let span = revision_span(encoded).unwrap_or(0..0);
     let digits = revision.to_string();
@@ -69,12 +69,12 @@ pub fn at_revision(encoded: &[u8], revision: u64) -> Bytes {
     out.into()
 }
 
-/// Where the digits of the revision stand (an empty range in the stored form).
+/// Returns the position of the revision's digits (an empty range in the stored form).
 pub fn revision_span(encoded: &[u8]) -> Option<Range<usize>> {
     value_span(encoded, REVISION_FIELD)
 }
 
-/// Where the namespace stands in bytes that [`encode`] has made: views write another name in its place.
+/// Returns the position of the namespace in bytes from [`encode`], so that views can replace it.
 pub fn namespace_span(encoded: &[u8]) -> Option<Range<usize>> {
     value_span(&encoded[..revision_span(encoded)?.start], b"\"namespace\":\"")
 }

@@ -18,12 +18,12 @@ const CORE: &str = "core";
 pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
-    /// From its parts; the namespace is empty for cluster-scoped kinds.
+    /// Returns the key of an object; the namespace is empty for cluster-scoped kinds.
     pub fn new(namespace: &str, name: &str) -> Self {
         if namespace.is_empty() { ObjectKey(name.into()) } else { ObjectKey(format!("{namespace}/{name}").into()) }
     }
 
-    /// As it stands in the store's key.
+    /// Returns the key from the text in the store's key.
     pub fn from_text(text: &str) -> Self {
         ObjectKey(text.into())
     }
@@ -56,7 +56,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// What a key of the store holds.
+/// The meaning of a key of the store.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
     /// An object.
@@ -65,12 +65,12 @@ pub enum Entry<'a> {
         group: &'a str,
         /// The plural.
         resource: &'a str,
-        /// Which one.
+        /// The object's key.
         key: &'a str,
     },
     /// A claim, by its key.
     Claim(&'a str),
-    /// Written by something else; left alone.
+    /// Unknown; ignored.
     Other,
 }
 
@@ -79,7 +79,7 @@ pub fn object(storage: &GroupResource, key: &ObjectKey) -> Bytes {
     Bytes::from(format!("{}{key}", prefix(storage)))
 }
 
-/// What all keys of a kind begin with.
+/// Returns the common prefix of the keys of a kind.
 pub fn prefix(storage: &GroupResource) -> String {
     let group = if storage.group.is_empty() { CORE } else { &storage.group };
     format!("{OBJECTS}{group}/{}/", storage.resource)
@@ -90,7 +90,7 @@ pub fn claim(key: &str) -> Bytes {
     Bytes::from(format!("{CLAIMS}{key}"))
 }
 
-/// Reads a key of the store.
+/// Parses a key of the store.
 pub fn parse(key: &[u8]) -> Entry<'_> {
     let Ok(text) = std::str::from_utf8(key) else { return Entry::Other };
     if let Some(claim) = text.strip_prefix(CLAIMS) {

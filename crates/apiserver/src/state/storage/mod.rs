@@ -1,4 +1,4 @@
-//! Where objects lie in the store, and in which form.
+//! The keys and the encoding of objects in the store.
 
 pub mod claims;
 pub mod encoding;

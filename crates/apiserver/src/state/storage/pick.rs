@@ -1,11 +1,11 @@
-//! A few values out of a document, without building the rest of it.
+//! Extracts a few values from a document without building the rest of it.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The values at `paths` (`.spec.running`), where they are there. The document is gone through once.
+/// Returns the values at `paths` (`.spec.running`) that exist. The document is read once.
 ///
 /// # Errors
 /// If the bytes are not JSON.
@@ -20,7 +20,7 @@ pub fn pick(json: &[u8], paths: &[String]) -> Result<Vec<Option<Value>>, serde_j
     Ok(found)
 }
 
-/// What is wanted below a place: numbers of paths, with what is left of them.
+/// The paths below the current position: their numbers and remaining steps.
 struct Below<'a> {
     wanted: Vec<(usize, &'a str)>,
     found: &'a mut [Option<Value>],
@@ -33,7 +33,7 @@ impl<'de> DeserializeSeed<'de> for Below<'_> {
         if self.wanted.iter().all(|(_, rest)| !rest.is_empty()) {
             return deserializer.deserialize_any(self);
         }
-        // Wanted itself, and perhaps something in it.
+        // The value itself is requested, and perhaps values inside it.
         let whole: Value = serde::Deserialize::deserialize(deserializer)?;
         for (number, rest) in self.wanted {
             let steps = rest.split('.').filter(|step| !step.is_empty());
