@@ -1,4 +1,4 @@
-//! How a server is described.
+//! Builds a server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::object::kind::{CrdError, ResourceKind};
 use crate::object::registry::{RegisterError, Registry};
 use crate::state::cache::Cache;
 
-/// Why a server cannot start.
+/// The reason why a server cannot start.
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// A kind cannot be served.
@@ -38,17 +38,17 @@ pub enum BuildError {
     /// A definition's file cannot be read.
     #[error("reading {path}: {problem}")]
     File {
-        /// Which file.
+        /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         problem: String,
     },
     /// A handler is for a kind that is not registered.
     #[error("adding subresource {subresource:?}: no kind {kind:?} is registered")]
     NoSuchKind {
-        /// As it was given.
+        /// The kind as given.
         kind: String,
-        /// Which subresource.
+        /// The subresource.
         subresource: String,
     },
     /// The store cannot be read.
@@ -56,7 +56,7 @@ pub enum BuildError {
     Store(#[from] StoreError),
 }
 
-/// Describes a server.
+/// Configures a server.
 pub struct Builder {
     store: Arc<dyn Store>,
     kinds: Vec<ResourceKind>,
@@ -121,63 +121,63 @@ impl Builder {
         self
     }
 
-    /// Who is asking; by default client certificates only.
+    /// Sets the authenticator; by default client certificates only.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
         self.authenticator = authenticator;
         self
     }
 
-    /// May they; by default nobody may anything.
+    /// Sets the authorizer; by default everything is denied.
     #[must_use]
     pub fn authorizer(mut self, authorizer: Arc<dyn Authorize>) -> Self {
         self.authorizer = authorizer;
         self
     }
 
-    /// Where audit records go; by default nowhere.
+    /// Sets the audit sink; by default records are dropped.
     #[must_use]
     pub fn audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
         self.audit = audit;
         self
     }
 
-    /// What is shown under `/clusters/<name>`; by default nothing.
+    /// Sets the views under `/clusters/<name>`; by default there are none.
     #[must_use]
     pub fn views(mut self, views: Arc<dyn Views>) -> Self {
         self.views = views;
         self
     }
 
-    /// Another service on the same listeners; the first that takes a request gets it.
+    /// Adds a service on the same listeners; the first that accepts a request gets it.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
         self
     }
 
-    /// Another health check.
+    /// Adds a health check.
     #[must_use]
     pub fn health_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// How many requests of one caller run and wait.
+    /// Sets how many requests of one caller run and wait.
     #[must_use]
     pub fn flow_limits(mut self, limits: FlowLimits) -> Self {
         self.flow = limits;
         self
     }
 
-    /// Leaves garbage collection and the life-cycle of namespaces out.
+    /// Disables garbage collection, expiry, quotas and the life-cycle of namespaces.
     #[must_use]
     pub fn without_controllers(mut self) -> Self {
         self.controllers = false;
         self
     }
 
-    /// Leaves the core kinds out: no namespaces (any name is accepted), events, …
+    /// Disables the core kinds: no namespaces (any name is accepted), events, …
     #[must_use]
     pub fn without_core_kinds(mut self) -> Self {
         self.core_kinds = false;
@@ -226,14 +226,14 @@ impl Builder {
 }
 
 impl ApiServer {
-    /// Begins to describe a server.
+    /// Returns a builder of a server.
     pub fn builder(store: Arc<dyn Store>) -> Builder {
         Builder::new(store)
     }
 }
 
 impl ResourceKind {
-    /// The kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
+    /// Returns the kinds of all CustomResourceDefinitions in the YAML and JSON files of a folder.
     ///
     /// # Errors
     /// If a file cannot be read or a definition cannot be used.
@@ -242,7 +242,7 @@ impl ResourceKind {
     }
 }
 
-/// All CustomResourceDefinitions in the files of a folder, in the order of the files' names.
+/// Reads all CustomResourceDefinitions in the files of a folder, in the order of the files' names.
 fn definitions_in(dir: &Path) -> Result<Vec<Value>, BuildError> {
     let failed = |path: &Path, problem: String| BuildError::File { path: path.display().to_string(), problem };
     let entries = std::fs::read_dir(dir).map_err(|error| failed(dir, error.to_string()))?;

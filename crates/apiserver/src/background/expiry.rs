@@ -1,7 +1,7 @@
-//! Deletes objects of kinds with a lifetime when nobody has written them for that long.
+//! Deletes objects of kinds with a lifetime when they have not been written for that long.
 //!
-//! The time of the last write is when this process saw it; what was there at the start counts from the start. So an
-//! object lives at least its lifetime, and no clock of another machine matters.
+//! The time of a write is the time when this process saw it; for objects that exist at the start, it is the start. So an object
+//! lives at least its lifetime, and clocks of other machines do not matter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::object::registry::Registered;
 use crate::state::cache::Cache;
 use crate::state::cache::relations::Place;
 
-/// Between looks. Objects outlive their lifetime by at most so much.
+/// The interval between checks. Objects outlive their lifetime by at most this.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts it; it ends with the server.
+/// Starts the task, which ends with the server.
 pub(crate) fn start(server: &ApiServer) {
     let kinds: Vec<Arc<Registered>> =
         server.shared.registry.stored().filter(|it| it.kind.lifetime.is_some()).cloned().collect();
@@ -50,7 +50,7 @@ struct Sweeper {
     cache: Arc<Cache>,
     service: IdentityService,
     kinds: Vec<Arc<Registered>>,
-    /// Which revision was first seen when.
+    /// The newest revision of each object, and when it was first seen.
     seen: HashMap<Place, (u64, Instant)>,
 }
 
@@ -70,7 +70,7 @@ impl Sweeper {
                     continue;
                 }
                 let path = path_of(registered, object.key.namespace(), object.key.name(), "");
-                // Whoever writes it meanwhile keeps it alive.
+                // A concurrent write keeps the object alive.
                 let options = json!({"preconditions": {"resourceVersion": object.revision.to_string()}});
                 let expected = [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT];
                 let deleted = match send(&self.service, Method::DELETE, &path, "application/json", &options).await {

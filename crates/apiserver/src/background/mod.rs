@@ -1,4 +1,4 @@
-//! The fourth floor: what the server does by itself. Its tasks write through the API, each as a caller of its own.
+//! The fourth floor: the server's own controllers. They write through the API, each with its own identity.
 
 pub(crate) mod expiry;
 pub(crate) mod gc;

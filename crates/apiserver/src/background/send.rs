@@ -1,4 +1,4 @@
-//! Requests of the server's own controllers, through the API like everybody's.
+//! Requests of the server's own controllers, which go through the API like those of other clients.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -9,7 +9,7 @@ use tower::ServiceExt;
 use crate::http::server::IdentityService;
 use crate::object::registry::Registered;
 
-/// The path of an object, or of a collection if the name is empty.
+/// Returns the path of an object, or of a collection if the name is empty.
 pub(crate) fn path_of(registered: &Registered, namespace: &str, name: &str, subresource: &str) -> String {
     let kind = &registered.kind;
     let mut path = if kind.group.is_empty() { "/api/".to_owned() } else { format!("/apis/{}/", kind.group) };
@@ -27,7 +27,7 @@ pub(crate) fn path_of(registered: &Registered, namespace: &str, name: &str, subr
     path
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request and reads the response.
 pub(crate) async fn send(
     service: &IdentityService,
     method: Method,
@@ -51,7 +51,7 @@ pub(crate) async fn send(
     Ok((code, serde_json::from_slice(&bytes).unwrap_or_default()))
 }
 
-/// One of the expected codes, else the answer's message.
+/// Returns the response's message as an error unless the code is one of the expected ones.
 pub(crate) fn expect(code: StatusCode, answer: &Value, expected: &[StatusCode]) -> Result<(), String> {
     if expected.contains(&code) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Events: `v1` stores, `events.k8s.io/v1` shows the same objects under other names of their fields.
+//! Events: `v1` stores them, `events.k8s.io/v1` serves the same objects with other field names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ pub(super) fn events_group() -> ResourceKind {
     );
     kind.short_names = vec!["ev".into()];
     kind.columns = columns(".note", ".regarding.kind", ".regarding.name", ".deprecatedLastTimestamp");
-    // In both forms: what is stored passes here too.
+    // Paths of both forms, because stored objects are converted here too.
     kind.namespace_references = &["/regarding/namespace", "/involvedObject/namespace", "/related/namespace"];
     kind.has_generation = false;
     kind.prepare = Some(Arc::new(|event, _| {
@@ -129,7 +129,7 @@ pub(super) fn events_group() -> ResourceKind {
     kind
 }
 
-/// Fields of the two forms.
+/// The names of fields in the two forms.
 const NAMES: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -152,7 +152,8 @@ fn rename(event: &Value, api_version: &str, direction: impl Fn(NamePair) -> Name
     Value::Object(out)
 }
 
-/// New-style events carry only `eventTime`; the columns and `kubectl describe` want the old fields.
+/// Fills in the old time fields: new-style events have only `eventTime`, but the columns and `kubectl describe` use the old
+/// fields.
 fn fill_times(event: &mut Value) {
     if event.get("lastTimestamp").is_none_or(Value::is_null)
         && let Some(time) = event.get("eventTime").and_then(Value::as_str).map(seconds)

@@ -1,4 +1,4 @@
-//! Leases: who leads, who is alive.
+//! Leases: leader election and heartbeats.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The kinds of Kubernetes' core that clients expect of any cluster. Never Services (they are Run's) and never Pods.
+//! The built-in kinds that clients expect of any cluster. Never Services (Run has its own) and never Pods.
 
 mod config;
 mod event;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::http::authz::Authorize;
 use crate::object::kind::{PrinterColumn, ResourceKind};
 
-/// All of them.
+/// Returns all core kinds.
 pub(crate) fn all(authorizer: Arc<dyn Authorize>) -> Vec<ResourceKind> {
     let mut kinds = vec![
         namespace::namespace(),
@@ -50,7 +50,7 @@ fn object(description: &str, properties: Value) -> Value {
     json!({"type": "object", "description": description, "properties": properties})
 }
 
-/// The schema of a kind: its type fields and its own.
+/// Returns the schema of a kind: its type fields and `properties`.
 fn schema(description: &str, mut properties: Value) -> Value {
     properties["apiVersion"] = string("Version of the schema of this object.");
     properties["kind"] = string("Kind of this object.");

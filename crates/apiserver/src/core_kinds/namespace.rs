@@ -1,4 +1,4 @@
-//! Namespaces: tenants' boundaries, for operators only.
+//! Namespaces: boundaries of tenants, managed by operators only.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub(super) fn namespace() -> ResourceKind {
     kind
 }
 
-/// Names of namespaces are labels of host names: no dots, at most 63 characters.
+/// Checks that the name is a DNS label: no dots, at most 63 characters.
 fn label_name(object: &Value) -> Vec<FieldError> {
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     if name.len() <= 63 && !name.contains('.') {

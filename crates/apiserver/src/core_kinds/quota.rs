@@ -45,7 +45,7 @@ pub(super) fn resource_quota() -> ResourceKind {
     kind
 }
 
-/// Quantities are texts once they are stored, as in Kubernetes.
+/// Converts quantities to strings, which is their stored form, as in Kubernetes.
 fn numbers_to_texts(quota: &mut Value) {
     for quantity in
         quota.pointer_mut("/spec/hard").and_then(Value::as_object_mut).into_iter().flat_map(|it| it.values_mut())

@@ -1,4 +1,4 @@
-//! Questions about oneself: who am I, may I.
+//! Reviews of the caller itself: SelfSubjectReview and SelfSubjectAccessReview.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The collector's requests, through the API like everybody's.
+//! The collector's requests, which go through the API like those of other clients.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::http::server::IdentityService;
 use crate::object::registry::{Registered, Registry};
 use crate::state::cache::relations::Place;
 
-/// Attempts when somebody else writes at the same time.
+/// Attempts in case of concurrent writes.
 const ATTEMPTS: usize = 5;
 
-/// Does what was decided.
+/// Carries out decisions.
 pub(crate) struct Actor {
     service: IdentityService,
     registry: Arc<Registry>,
@@ -25,13 +25,13 @@ impl Actor {
         Actor { service, registry }
     }
 
-    /// Does one thing. What has changed meanwhile is not an error: the change is looked at by itself.
+    /// Carries out one action. A concurrent change is not an error, because it queues the object again.
     pub(super) async fn act(&self, action: &Action) -> Result<(), String> {
         match action {
             Action::Delete { place, uid, is_foreground } => {
                 let policy = if *is_foreground { "Foreground" } else { "Background" };
                 let mut options = json!({"preconditions": {"uid": uid}});
-                // Without a policy the object's own finalizers decide.
+                // Without a policy the object's finalizers decide.
                 if *is_foreground {
                     options["propagationPolicy"] = json!(policy);
                 }
@@ -58,7 +58,7 @@ impl Actor {
         }
     }
 
-    /// Patches metadata by a function of it, if the object is still the same.
+    /// Patches metadata by a function of it, if the uid is unchanged.
     async fn edit(&self, place: &Place, uid: &str, change: impl Fn(&Value) -> Option<Value>) -> Result<(), String> {
         for _ in 0..ATTEMPTS {
             let (code, object) = self.send(Method::GET, place, "", "application/json", &Value::Null).await?;

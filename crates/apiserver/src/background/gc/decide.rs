@@ -1,4 +1,4 @@
-//! What has to be done about one object. Pure.
+//! Decides what to do about one object. Pure.
 
 use crate::object::meta_validate::finalizers::{FOREGROUND, ORPHAN};
 use crate::state::cache::object::CachedObject;
@@ -11,18 +11,18 @@ use super::observe::{Observed, OwnerState};
 pub(super) enum Action {
     /// Deletes an object; in the foreground if it has dependents of its own that matter.
     Delete { place: Place, uid: String, is_foreground: bool },
-    /// Takes references to these uids away.
+    /// Removes the references to these uids.
     RemoveOwners { place: Place, uid: String, owners: Vec<String> },
-    /// Takes a finalizer away.
+    /// Removes a finalizer.
     RemoveFinalizer { place: Place, uid: String, finalizer: &'static str },
 }
 
-/// Whether the collector has something to do before the object can go.
+/// Whether the collector has work to do before the object can be removed.
 pub(super) fn has_collector_finalizer(object: &CachedObject) -> bool {
     object.finalizers.iter().any(|it| matches!(&**it, FOREGROUND | ORPHAN))
 }
 
-/// What has to be done, in order.
+/// Returns the actions, in order.
 pub(super) fn decide(observed: &Observed) -> Vec<Action> {
     let object = &observed.object;
     let uid = object.uid.to_string();
@@ -41,8 +41,8 @@ pub(super) fn decide(observed: &Observed) -> Vec<Action> {
         return Vec::new();
     }
     let with = |state: OwnerState| observed.owners.iter().filter(move |(_, it)| *it == state).map(|(owner, _)| owner);
-    let is_held = with(OwnerState::There).next().is_some();
-    let needless: Vec<String> = with(OwnerState::Gone)
+    let is_held = with(OwnerState::Exists).next().is_some();
+    let needless: Vec<String> = with(OwnerState::Absent)
         .chain(with(OwnerState::WaitsForDependents).filter(|_| is_held))
         .map(|owner| owner.uid.clone())
         .collect();
@@ -53,7 +53,7 @@ pub(super) fn decide(observed: &Observed) -> Vec<Action> {
         return vec![Action::RemoveOwners { place, uid, owners: needless }];
     }
     let is_waited_for = with(OwnerState::WaitsForDependents).next().is_some();
-    // In a cycle some dependent waits already: going in the foreground too would wait for ever.
+    // In a cycle some dependent already waits: another foreground deletion would wait for ever.
     let closes_cycle = observed.dependents.iter().any(|(_, it)| it.is_deleting && has_collector_finalizer(it));
     let is_foreground = is_waited_for && !observed.dependents.is_empty() && !closes_cycle;
     vec![Action::Delete { place, uid, is_foreground }]
@@ -75,7 +75,7 @@ fn orphan(observed: &Observed, place: Place, uid: String) -> Vec<Action> {
 
 fn wait_for_dependents(observed: &Observed, place: Place, uid: String) -> Vec<Action> {
     let blocks = |object: &CachedObject| object.owners.iter().any(|it| it.uid == uid && it.block_owner_deletion);
-    // Dependents look after themselves: each is queued when its owner begins to wait.
+    // Dependents are handled on their own: each is queued when its owner begins to wait.
     if observed.dependents.iter().any(|(_, dependent)| blocks(dependent)) {
         return Vec::new();
     }

@@ -9,8 +9,8 @@
 //!   object, deleting with "orphan": ..................... take the reference from dependents, then the finalizer
 //!   object, deleting with "foregroundDeletion": ......... delete dependents, then take the finalizer away
 //! ```
-//! An owner in another namespace does not count as an owner: the reference is dangling. What is deleted carries the uid
-//! as precondition, so a newer object of the same name is never hit.
+//! An owner in another namespace does not count: the reference is dangling. Deletions have the uid as precondition, so that a
+//! newer object of the same name is never deleted.
 
 mod act;
 mod decide;
@@ -27,7 +27,7 @@ use crate::object::identity::Identity;
 use crate::state::cache::Cache;
 use crate::state::cache::relations::Place;
 
-/// After a failed action on an object, before it is looked at again; doubled up to [`MAX_RETRY`].
+/// The delay after a failed action on an object; doubled up to [`MAX_RETRY`].
 const RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
@@ -78,7 +78,7 @@ impl Collector {
         let (retry_sender, mut retries) = tokio::sync::mpsc::unbounded_channel::<Place>();
         let mut failures: HashMap<Place, u32> = HashMap::new();
         loop {
-            // Everything that is known comes before waiting for more.
+            // Process the queue before waiting for more.
             while let Some(place) = self.queue.pop() {
                 loop {
                     match notices.try_recv() {
@@ -115,7 +115,7 @@ impl Collector {
         }
     }
 
-    /// Queues what a change may concern.
+    /// Queues the objects that a change may affect.
     fn note(&mut self, notice: &crate::state::cache::Notice) {
         let change = &notice.change;
         let Some(subject) = change.subject() else { return };
@@ -131,7 +131,7 @@ impl Collector {
             }
             None => self.push_dependents(&subject.uid),
         }
-        // Owners that wait in the foreground want to know when a dependent has gone or let go.
+        // Owners in foreground deletion have to be checked when a dependent is deleted or drops its reference.
         let before = change.previous.iter().flat_map(|it| it.owners.iter());
         for owner in before {
             if let Some(place) = self.cache.relations(|it| it.find(&owner.uid).cloned()) {
@@ -160,7 +160,7 @@ impl Collector {
         }
     }
 
-    /// Brings one object to where it should be.
+    /// Reconciles one object.
     async fn look(&self, place: &Place) -> Result<(), String> {
         let Some(observed) = observe::observe(&self.cache, place) else { return Ok(()) };
         for action in decide::decide(&observed) {

@@ -1,10 +1,10 @@
-//! The life-cycle of namespaces: one that is deleted empties itself and then goes.
+//! The life-cycle of namespaces: deletes the contents of a namespace that is being deleted, then removes its finalizer.
 //!
 //! ```text
 //!   Active ──delete──► Terminating: all objects are deleted ──► wait for their finalizers ──► empty: finalized, gone
 //! ```
-//! While it waits, conditions on the namespace name the kinds that remain and the finalizers that they wait for. New
-//! objects are refused as part of their own transaction, so what is empty stays empty.
+//! While it waits, conditions on the namespace name the kinds that remain and the finalizers that they wait for. New objects are
+//! refused as part of their own transaction, so that an empty namespace stays empty.
 
 mod status;
 
@@ -22,10 +22,10 @@ use crate::object::identity::Identity;
 use crate::object::registry::{GroupResource, Registered};
 use crate::state::cache::Cache;
 
-/// Before a namespace whose deletion has failed is looked at again.
+/// The delay before a failed deletion of a namespace is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Starts it; it ends with the server. Does nothing if namespaces are not registered.
+/// Starts the task, which ends with the server. Does nothing if namespaces are not registered.
 pub(crate) fn start(server: &ApiServer) {
     let Some(namespaces) = server.shared.registry.find("", "v1", "namespaces").cloned() else { return };
     let stored = server.shared.registry.stored().filter(|it| it.kind.is_namespaced()).cloned().collect();
@@ -101,13 +101,13 @@ impl Controller {
         found.iter().map(|it| it.key.name().to_owned()).collect()
     }
 
-    /// Brings one namespace on; whether it is gone.
+    /// Reconciles one namespace; returns whether it is deleted.
     async fn look(&self, name: &str) -> Result<bool, String> {
         let Some(namespace) = self.cache.kind(self.storage()).get(name) else { return Ok(true) };
         if !namespace.is_deleting {
             return Ok(true);
         }
-        // What is there but not yet being deleted.
+        // Delete the objects that are not being deleted yet.
         for registered in &self.stored {
             let kind = self.cache.kind(&registered.storage);
             if kind.has_undeleted_in(name) {

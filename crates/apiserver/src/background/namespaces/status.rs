@@ -1,4 +1,4 @@
-//! What a namespace that waits says about whom it waits for, in Kubernetes' conditions. Pure.
+//! Reports what a terminating namespace waits for, in Kubernetes' conditions. Pure.
 
 use std::collections::BTreeMap;
 
