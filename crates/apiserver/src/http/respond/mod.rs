@@ -90,8 +90,8 @@ pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -
 /// Adds a warning header (agent code 299) for each text.
 pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
     // Each is told once, as in Kubernetes.
-    let mut told = HashSet::new();
-    for warning in warnings.iter().filter(|it| told.insert(it.as_str())) {
+    let mut seen = HashSet::new();
+    for warning in warnings.iter().filter(|it| seen.insert(it.as_str())) {
         let escaped: String = warning
             .chars()
             .filter(|it| !it.is_control())

@@ -86,8 +86,8 @@ pub(crate) fn rename(name: &str, view: View, is_namespaced: bool, info: &mut Req
 /// strangers are not told which views there are.
 pub(crate) async fn documents<'a>(shared: &'a Shared, cluster: &str, identity: &Identity) -> &'a Documents {
     let path = format!("/clusters/{cluster}");
-    let asked = Attributes { verb: "get".into(), path, ..Attributes::default() };
-    let is_known = shared.authorizer.authorize(identity, &asked).await == Decision::Allow;
+    let attributes = Attributes { verb: "get".into(), path, ..Attributes::default() };
+    let is_known = shared.authorizer.authorize(identity, &attributes).await == Decision::Allow;
     let found = match path::decode(cluster, false).filter(|_| is_known) {
         Some(name) => find(shared, &name).await.ok(),
         None => None,

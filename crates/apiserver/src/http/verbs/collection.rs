@@ -22,7 +22,7 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let mut deleted: Vec<Value> = Vec::with_capacity(page.items.len());
     for item in &page.items {
         match delete::delete_object(call, &item.key, &options).await {
-            Ok(Deleted::Gone(_) | Deleted::Waiting(_)) => {}
+            Ok(Deleted::Removed(_) | Deleted::Waiting(_)) => {}
             Err(error) if error.reason == "NotFound" => continue,
             Err(error) => return Err(error),
         }

@@ -32,11 +32,11 @@ mod rand_bytes {
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, options)?;
-    let told = strategy::warnings(&object, None);
+    let warnings = strategy::warnings(&object, None);
     let made = create_object(call, object, Tracking::Update).await;
     // What is refused as invalid is not also warned of.
     if made.as_ref().err().is_none_or(|error| matches!(error.reason, "AlreadyExists" | "")) {
-        call.warnings.extend(told);
+        call.warnings.extend(warnings);
     }
     call.answer(StatusCode::CREATED, made?)
 }
@@ -104,8 +104,8 @@ async fn try_create(
     let key = call.key_of(&name);
     cache.catch_up().await?;
     loop {
-        if let Some(there) = cache.kind(&registered.storage).get(key.as_str()) {
-            if !call.is_shown(&there) {
+        if let Some(existing) = cache.kind(&registered.storage).get(key.as_str()) {
+            if !call.is_shown(&existing) {
                 return Err(ApiError::conflict(call.named(&name), "the name is taken: choose another one"));
             }
             let mut error = ApiError::already_exists(call.named(&name));
@@ -113,7 +113,7 @@ async fn try_create(
                 error.message += ", the server was not able to generate a unique name for the object";
                 error.retry_after_seconds = 1;
             }
-            if there.is_deleting {
+            if existing.is_deleting {
                 error.message = format!("object is being deleted: {}", error.message);
             }
             return Err(error);

@@ -17,7 +17,7 @@ use crate::state::storage::keys::ObjectKey;
 /// What became of a deletion.
 pub(super) enum Deleted {
     /// It is gone; its last state.
-    Gone(Value),
+    Removed(Value),
     /// It waits for its finalizers; its new state.
     Waiting(Bytes),
 }
@@ -28,7 +28,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response<ResponseBody>, ApiErr
     call.shared().cache.catch_up().await?;
     match delete_object(call, &call.key(), &options).await? {
         Deleted::Waiting(wire) => call.answer(StatusCode::OK, wire),
-        Deleted::Gone(object) => {
+        Deleted::Removed(object) => {
             let kind = &call.registered.kind;
             let mut details =
                 json!({"name": call.info.name, "kind": kind.plural, "uid": strategy::metadata_text(&object, "uid")});
@@ -52,7 +52,7 @@ pub(super) async fn delete_object(call: &Call, key: &ObjectKey, options: &Delete
         set_propagation(&mut object, options.propagation);
         if strategy::is_finalized(&call.registered, &object) {
             match submit::submit(call, key, Some(&live), None, Guards::default()).await? {
-                Submitted::Done(_) => return Ok(Deleted::Gone(live.object)),
+                Submitted::Done(_) => return Ok(Deleted::Removed(live.object)),
                 Submitted::ObjectChanged | Submitted::NamespaceChanged => continue,
             }
         }

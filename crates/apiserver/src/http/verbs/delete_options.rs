@@ -72,8 +72,8 @@ impl DeleteOptions {
         let mut errors = Vec::new();
         // Where there is a body, Kubernetes does not look at the query.
         let query = Some(&call.query).filter(|_| call.body.is_empty());
-        let asked = query.into_iter().flat_map(|it| it.all("dryRun"));
-        let dry_run = options::dry_run(body.dry_run.iter().flatten().map(String::as_str).chain(asked), &mut errors);
+        let values = query.into_iter().flat_map(|it| it.all("dryRun"));
+        let dry_run = options::dry_run(body.dry_run.iter().flatten().map(String::as_str).chain(values), &mut errors);
         let policy = body.propagation_policy.as_deref().or(query.and_then(|it| it.text("propagationPolicy")));
         let orphan = body.orphan_dependents.or(query.and_then(|it| it.optional_flag("orphanDependents")));
         const POLICY: &str = "propagationPolicy";

@@ -146,7 +146,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
     }
     call.take_in(&mut applied);
-    let warnings = call.warnings.len();
+    let earlier_warnings = call.warnings.len();
     loop {
         let changed = update::change(call, |call, live| {
             let wanted = merge(call, Some(live), &applied)?;
@@ -162,7 +162,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         if !is_create {
             return call.answer(StatusCode::OK, changed?);
         }
-        call.warnings.truncate(warnings);
+        call.warnings.truncate(earlier_warnings);
         let Wanted { object, .. } = merge(call, None, &applied)?;
         admit_duplicates(call, duplicates.clone(), options)?;
         let uid = strategy::metadata_text(&applied, "uid");
@@ -173,13 +173,13 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         }
         check_name(call, &object)?;
         update::revision_number(&object)?;
-        let told = strategy::warnings(&object, None);
+        let warnings = strategy::warnings(&object, None);
         match create::create_object(call, object, Tracking::Done).await {
             // Somebody else made it meanwhile.
-            Err(error) if error.reason == "AlreadyExists" => call.warnings.truncate(warnings),
+            Err(error) if error.reason == "AlreadyExists" => call.warnings.truncate(earlier_warnings),
             created => {
                 let wire = created?;
-                call.warnings.extend(told);
+                call.warnings.extend(warnings);
                 return call.answer(StatusCode::CREATED, wire);
             }
         }

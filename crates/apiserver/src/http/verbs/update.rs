@@ -108,15 +108,15 @@ pub(super) async fn change(
 ) -> Result<Bytes, ApiError> {
     call.shared().cache.catch_up().await?;
     let key = call.key();
-    let warnings = call.warnings.len();
+    let earlier_warnings = call.warnings.len();
     for _ in 0..ATTEMPTS {
         let live = submit::load(call, &key).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
-        call.warnings.truncate(warnings);
+        call.warnings.truncate(earlier_warnings);
         let wanted = make(call, &live)?;
-        let told = strategy::warnings(&wanted.object, Some(&live.object));
+        let warnings = strategy::warnings(&wanted.object, Some(&live.object));
         if let Some(wire) = attempt(call, &live, wanted).await? {
             if call.info.subresource.is_empty() {
-                call.warnings.extend(told);
+                call.warnings.extend(warnings);
             }
             return Ok(wire);
         }
