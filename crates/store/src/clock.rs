@@ -1,4 +1,4 @@
-//! Time as an argument: leases end by a [`Clock`], so that tests decide when they do.
+//! Time as an argument: a [`Clock`] ends leases, so that tests control when they end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that advances only when a test moves it.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     now: Arc<watch::Sender<Duration>>,
@@ -52,7 +52,7 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// Moves the clock forward and wakes whoever waits for a time that has come.
+    /// Moves the clock forward and wakes tasks whose deadline has passed.
     pub fn advance(&self, by: Duration) {
         self.now.send_modify(|now| *now += by);
     }
@@ -66,7 +66,7 @@ impl Clock for ManualClock {
 
     async fn sleep_until(&self, deadline: Duration) {
         let mut now = self.now.subscribe();
-        // The sender lives in self, so waiting cannot fail.
+        // The sender is in `self`, so waiting cannot fail.
         let _ = now.wait_for(|now| *now >= deadline).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Continuous compaction: history is kept for a while and not for ever.
+//! Continuous compaction: keeps history for a limited time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use crate::clock::Clock;
 use crate::contract::{Revision, Store};
 use crate::error::StoreError;
 
-/// How much history stays readable.
+/// The amount of history that stays readable.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// History at least this old is forgotten. Shorter breaks clients that page through long lists or come back after
-    /// a pause (they list again); longer keeps more on disk.
+    /// The age at which history is compacted. Shorter breaks clients that page through long lists or resume after a pause (they
+    /// list again); longer keeps more on disk.
     pub age: Duration,
-    /// No more revisions than these are kept, however young.
+    /// The maximum number of revisions to keep, independent of their age.
     pub revisions: u64,
-    /// When the storage in use has grown by so many bytes since the last compaction, all but the newest history is
-    /// forgotten, however young.
+    /// When the storage in use has grown by this many bytes since the last compaction, all but the newest history is compacted,
+    /// independent of its age.
     pub bytes: u64,
 }
 
 impl Default for Retention {
-    /// Five minutes as the original API server, a million revisions, or a quarter of etcd's quota by default.
+    /// Five minutes as in Kubernetes' API server, a million revisions, or a quarter of etcd's default quota.
     fn default() -> Self {
         Retention { age: Duration::from_secs(300), revisions: 1_000_000, bytes: 512 << 20 }
     }
 }
 
-/// How many times within [`Retention::age`] the store is compacted.
+/// The number of compactions within [`Retention::age`].
 const STEPS: u32 = 10;
 
-/// Compacts `store` again and again until it is closed. Failures are logged and tried again with the next step.
+/// Compacts `store` periodically until it is closed. Failures are logged and retried at the next step.
 pub async fn compact_continuously(store: Arc<dyn Store>, clock: Arc<dyn Clock>, retention: Retention) {
     let mut seen = Seen::default();
     let step = retention.age / STEPS;
@@ -46,12 +46,12 @@ pub async fn compact_continuously(store: Arc<dyn Store>, clock: Arc<dyn Clock>, 
     }
 }
 
-/// What earlier steps have seen.
+/// The observations of earlier steps.
 #[derive(Default)]
 struct Seen {
-    /// The newest revision at each step that is younger than what is kept.
+    /// The newest revision at each step within the retention age.
     revisions: VecDeque<(Duration, Revision)>,
-    /// The least storage in use since the last compaction: what no compaction can make free.
+    /// The least storage in use since the last compaction, which a compaction cannot free.
     least_bytes: Option<u64>,
 }
 
@@ -62,7 +62,7 @@ async fn step_once(store: &dyn Store, seen: &mut Seen, now: Duration, retention:
     let least = seen.least_bytes.map_or(used, |least| least.min(used));
     seen.least_bytes = Some(least);
     if used - least > retention.bytes {
-        // What was there at the last step: whoever lists or watches now is not disturbed.
+        // Keep the state of the last step, so that current lists and watches are not disturbed.
         target = target.max(seen.revisions.back().map_or(Revision::ZERO, |(_, revision)| *revision));
     }
     seen.revisions.push_back((now, newest));
@@ -74,7 +74,7 @@ async fn step_once(store: &dyn Store, seen: &mut Seen, now: Duration, retention:
     }
     if target > store.compacted_at().await? {
         store.compact(target).await?;
-        // What is in use now, with what is forgotten but not yet removed, is measured anew by the steps to come.
+        // The storage in use still includes compacted rows that are not removed yet, so the next steps measure it again.
         seen.least_bytes = None;
     }
     Ok(())

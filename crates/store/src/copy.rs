@@ -1,8 +1,7 @@
-//! Copying a whole store into an empty one of any backend, and comparing the two afterwards.
+//! Copies a whole store into an empty one of any backend, and compares the two afterwards.
 //!
-//! The newest state is copied, history is not. Values, keys and leases are the same afterwards; revisions are given out
-//! anew, which is why the target should begin at the source's newest revision or later: then no revision that a client has
-//! seen means something else.
+//! The newest state is copied, history is not. Keys, values and leases are the same afterwards, but revisions are new. So the
+//! target should begin at the source's newest revision or later: then no revision that a client has seen gets another meaning.
 
 use std::collections::HashMap;
 
@@ -11,17 +10,17 @@ use bytes::Bytes;
 use crate::contract::{KeyRange, KeyValue, LeaseId, Operation, RangeRequest, Revision, Store, Txn};
 use crate::error::StoreError;
 
-/// Keys that are read at once: they are held in memory, and values have up to 8 MiB.
+/// Keys that are read at once. They are held in memory, and values have up to 8 MiB.
 const PAGE: usize = 100;
 
-/// Why a copy is not complete.
+/// The reason why a copy is not complete.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
-    /// The store that is copied.
+    /// The source failed.
     #[error("reading the store that is copied")]
     Source(#[source] StoreError),
-    /// The store that is filled.
+    /// The target failed.
     #[error("writing the copy")]
     Target(#[source] StoreError),
     /// A value that the target cannot hold.
@@ -33,9 +32,9 @@ pub enum CopyError {
     TooLarge {
         /// Its key.
         key: Bytes,
-        /// Its bytes.
+        /// Its size in bytes.
         size: usize,
-        /// What the target accepts.
+        /// The target's limit.
         limit: usize,
     },
     /// The comparison found a difference.
@@ -43,17 +42,17 @@ pub enum CopyError {
     Different {
         /// The first key that differs.
         key: Bytes,
-        /// How.
+        /// The difference.
         detail: String,
     },
 }
 
-/// What was copied and found to be the same.
+/// A summary of what was copied and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// The source's revision that the copy shows.
+    /// The source's revision that was copied.
     pub revision: Revision,
-    /// How many keys.
+    /// The number of keys.
     pub keys: u64,
     /// Bytes of all values.
     pub bytes: u64,
@@ -62,7 +61,7 @@ pub struct Summary {
 /// Fills `target`, which must be empty, with the newest state of `source`, and compares both.
 ///
 /// # Errors
-/// See [`CopyError`]; the target is then incomplete and of no use.
+/// See [`CopyError`]; the target is then incomplete and unusable.
 pub async fn copy(source: &dyn Store, target: &dyn Store) -> Result<Summary, CopyError> {
     let revision = source.revision().await.map_err(CopyError::Source)?;
     let mut pages = Pages::new(source, revision, CopyError::Source);
@@ -79,7 +78,7 @@ pub async fn copy(source: &dyn Store, target: &dyn Store) -> Result<Summary, Cop
     compare(source, revision, target).await
 }
 
-/// Compares what `source` was at `revision` with the newest state of `target`: keys, values, lives of leases.
+/// Compares `source` at `revision` with the newest state of `target`: keys, values and durations of leases.
 ///
 /// # Errors
 /// [`CopyError::Different`] for the first key that differs.
@@ -128,7 +127,7 @@ fn different(key: Bytes, detail: &str) -> CopyError {
     CopyError::Different { key, detail: detail.to_owned() }
 }
 
-/// The lease of the copy that stands for one of the original.
+/// Returns the copy's lease for a lease of the original.
 async fn lease_of(
     source: &dyn Store,
     target: &dyn Store,
@@ -144,7 +143,7 @@ async fn lease_of(
     Ok(copy.id)
 }
 
-/// All keys of a store at one revision, in order.
+/// Returns all keys of a store at one revision, in order.
 struct Pages<'a> {
     store: &'a dyn Store,
     at: Revision,
@@ -174,7 +173,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Writes that fit one transaction of the target.
+/// Operations that fit into one transaction of the target.
 struct Batch<'a> {
     target: &'a dyn Store,
     txn: Txn,

@@ -1,4 +1,4 @@
-//! What can go wrong in a store, whatever the backend.
+//! Errors of a store, for all backends.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -9,10 +9,10 @@ use crate::contract::{LeaseId, Revision};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The revision's history is gone; the caller lists again.
+    /// The revision's history is compacted; the caller lists again.
     #[error("revision {requested} is compacted: the oldest revision that can be read is {compacted_at}")]
     Compacted {
-        /// What was asked for.
+        /// The requested revision.
         requested: Revision,
         /// The oldest revision that can be read.
         compacted_at: Revision,
@@ -20,52 +20,52 @@ pub enum StoreError {
     /// The revision has not happened yet.
     #[error("revision {requested} is in the future: the store is at revision {current}")]
     FutureRevision {
-        /// What was asked for.
+        /// The requested revision.
         requested: Revision,
         /// The newest revision.
         current: Revision,
     },
-    /// The watcher did not take its events fast enough; it watches again after the last batch that it received.
+    /// The watcher did not read its events fast enough; it watches again after the last batch that it received.
     #[error("watch was closed at revision {seen}: its consumer fell more than {queue} batches behind")]
     Lagged {
-        /// Everything up to here was put in the watcher's queue.
+        /// The revision up to which everything was queued.
         seen: Revision,
-        /// How many batches wait for a consumer at most.
+        /// The maximum number of queued batches.
         queue: usize,
     },
-    /// What was read is not what was written.
+    /// The stored data differs from what was written.
     #[error("stored value of key \"{}\" at revision {revision} is damaged: {detail}", key.escape_ascii())]
     Damaged {
-        /// The key, as far as it is known.
+        /// The key, if known.
         key: Bytes,
         /// The revision that wrote the value.
         revision: Revision,
-        /// What did not match.
+        /// The mismatch.
         detail: String,
     },
-    /// The request contradicts the contract.
+    /// The request violates the contract.
     #[error("invalid request: {0}")]
     InvalidRequest(String),
-    /// The request is beyond the backend's limits.
+    /// The request exceeds the backend's limits.
     #[error("{what} has {size}, at most {limit} are accepted")]
     TooLarge {
-        /// What was measured, with its unit.
+        /// The measured quantity, with its unit.
         what: &'static str,
-        /// What was found.
+        /// The size found.
         size: usize,
-        /// What is accepted.
+        /// The limit.
         limit: usize,
     },
     /// The lease has expired, was revoked or never existed.
     #[error("lease {id} does not exist: it has ended or was never granted")]
     LeaseNotFound {
-        /// Which one.
+        /// The lease's id.
         id: LeaseId,
     },
     /// The disk is full; nothing was applied and reads still work.
     #[error("disk is full, nothing was written: free some space where the store is kept ({detail})")]
     DiskFull {
-        /// The engine's words.
+        /// The engine's message.
         detail: String,
     },
     /// The store was closed or has stopped after a fatal error.
@@ -74,16 +74,16 @@ pub enum StoreError {
     /// The backend failed.
     #[error("store: {operation} failed")]
     Backend {
-        /// What was being done.
+        /// The operation.
         operation: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl StoreError {
-    /// A failure of the engine below.
+    /// Returns an error for a failure of the underlying engine.
     pub fn backend(operation: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         StoreError::Backend { operation, source: source.into() }
     }

@@ -2,8 +2,8 @@
 //!
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
 //! - [`embedded`]: the backend in a folder of this machine. [`etcd`]: the backend in an etcd cluster.
-//! - [`compaction`]: forgetting history continuously. [`copy`]: one store into another.
-//! - [`clock`]: time as an argument. [`error`]: what can go wrong.
+//! - [`compaction`]: continuous compaction of history. [`copy`]: copying one store into another.
+//! - [`clock`]: time as an argument. [`error`]: errors.
 
 pub mod clock;
 pub mod compaction;

@@ -1,4 +1,4 @@
-//! What every backend checks before it looks at its state.
+//! Checks of requests that do not depend on a backend's state.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::contract::{Limits, Operation, Result, Txn};
 use crate::error::StoreError;
 
-/// Refuses what is too large, names a key twice or names no key.
+/// Refuses transactions that are too large, have an empty key, or have a key twice.
 pub(crate) fn check_txn(txn: &Txn, limits: &Limits) -> Result<()> {
     let at_most = |what, size, limit| {
         if size > limit {
@@ -41,7 +41,7 @@ pub(crate) fn check_txn(txn: &Txn, limits: &Limits) -> Result<()> {
     at_most("size of a transaction in bytes", bytes, limits.txn_bytes)
 }
 
-/// Refuses leases that are over at once.
+/// Refuses leases that would end at once.
 pub(crate) fn check_ttl(ttl: Duration) -> Result<()> {
     if ttl < Duration::from_secs(1) {
         return Err(StoreError::InvalidRequest(format!("a lease lasts at least 1 s, asked for {ttl:?}")));

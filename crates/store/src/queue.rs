@@ -1,5 +1,5 @@
-//! What waits for one watcher: bounded, so that a consumer which does not read costs a known amount of memory and is then
-//! told, and nobody who publishes ever waits for it.
+//! The bounded queue of one watcher: a consumer that does not read costs a limited amount of memory and then gets an error, and
+//! publishers never wait for it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 use crate::contract::{Batch, Change, Event, Revision};
 use crate::error::StoreError;
 
-/// Batches that wait for a watcher at most. Lower closes watchers in a burst (one group commit brings up to 1,024
-/// batches at once); higher lets one stuck watcher hold more memory.
+/// The maximum number of queued batches. Lower closes watchers in a burst (one group commit brings up to 1,024 batches at once);
+/// higher lets one stuck watcher hold more memory.
 const QUEUE_BATCHES: usize = 8 * 1024;
-/// Bytes of values that wait for a watcher at most. Watchers share the values, so only the slowest one costs memory.
+/// The maximum bytes of queued values. Watchers share the values, so only the slowest one costs memory.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// What waits for one watcher.
+/// The queue of one watcher.
 #[derive(Default)]
 pub(crate) struct Queue {
     inner: Mutex<QueueInner>,
@@ -29,7 +29,7 @@ struct QueueInner {
     bytes: usize,
     /// The newest revision of any batch that was queued.
     seen: Revision,
-    /// Set once: how the stream ends after what is queued.
+    /// Set once: the end of the stream after the queued batches.
     end: Option<Option<StoreError>>,
 }
 
@@ -53,7 +53,7 @@ impl Queue {
         true
     }
 
-    /// Tells the watcher that it has seen everything up to `revision`.
+    /// Queues a progress mark: the watcher has seen everything up to `revision`.
     pub fn mark(&self, revision: Revision) {
         let mut inner = lock(&self.inner);
         if inner.end.is_some() || inner.batches.back().is_some_and(|last| last.revision >= revision) {
@@ -69,13 +69,13 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Ends the stream after what is queued, with `error` or as closed.
+    /// Ends the stream after the queued batches, with `error` or as closed.
     pub fn close(&self, error: Option<StoreError>) {
         lock(&self.inner).end.get_or_insert(error);
         self.filled.notify_one();
     }
 
-    /// The next batch; the error that the watch ended with; `None` when it ended because the store was closed.
+    /// Returns the next batch, or the error with which the watch ended, or `None` if the store was closed.
     pub async fn next(&self) -> Option<Result<Batch, StoreError>> {
         loop {
             {
@@ -88,13 +88,13 @@ impl Queue {
                     return end.take().map(Err);
                 }
             }
-            // notify_one keeps a permit when nobody waits yet, so nothing is missed in between.
+            // notify_one stores a permit when there is no waiter, so that no notification is lost.
             self.filled.notified().await;
         }
     }
 }
 
-/// Bytes of the values that a batch keeps in memory.
+/// Returns the bytes of the values that a batch keeps in memory.
 fn weight(batch: &Batch) -> usize {
     let value = |event: &Event| match &event.change {
         Change::Put(item) => item.value.len(),
@@ -107,7 +107,7 @@ fn weight(batch: &Batch) -> usize {
     batch.events.iter().map(|event| value(event) + previous(event)).sum()
 }
 
-/// Nothing in here panics while the lock is held.
+/// Locks the state. Nothing panics while the lock is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What a store holds: keys with their values, revisions and leases.
+//! The data of a store: keys with their values, revisions and leases.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl From<u64> for Revision {
     }
 }
 
-/// Names a lease; never 0.
+/// The id of a lease; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
@@ -98,7 +98,7 @@ impl KeyRange {
         KeyRange { start, end: None }
     }
 
-    /// The part of this range after `key`: where the next page of a listing begins.
+    /// Returns the part of this range after `key`, for the next page of a listing.
     #[must_use]
     pub fn after(&self, key: &[u8]) -> Self {
         KeyRange { start: successor(key), end: self.end.clone() }
@@ -122,7 +122,7 @@ fn successor(key: &[u8]) -> Bytes {
 /// A promise to delete keys unless it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Its name.
+    /// Its id.
     pub id: LeaseId,
     /// How long it lasts after being granted or kept alive.
     pub ttl: Duration,

@@ -1,19 +1,19 @@
-//! What is asked of a store, and its answers: reads of ranges and transactions.
+//! Requests to a store and their results: reads of ranges, and transactions.
 
 use bytes::Bytes;
 
 use super::data::{KeyRange, KeyValue, LeaseId, Revision};
 
-/// What [`Store::range`] shall return.
+/// The arguments of [`Store::range`](super::Store::range).
 #[derive(Clone, Debug)]
 pub struct RangeRequest {
-    /// Which keys.
+    /// The keys to read.
     pub range: KeyRange,
-    /// At most so many items; `None` for all of them.
+    /// The maximum number of items; `None` for all.
     pub limit: Option<usize>,
-    /// As of which revision; `None` for the newest. All pages of one listing name the first page's revision.
+    /// The revision to read at; `None` for the newest. All pages of one listing have the first page's revision.
     pub at: Option<Revision>,
-    /// Whether [`RangePage::count`] is wanted; costs a walk over the keys of the range.
+    /// Whether to return [`RangePage::count`]; costs a walk over the keys of the range.
     pub count: bool,
 }
 
@@ -46,20 +46,20 @@ impl RangeRequest {
     }
 }
 
-/// A piece of the ordered map.
+/// A page of the ordered map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangePage {
     /// In the order of the keys.
     pub items: Vec<KeyValue>,
     /// Whether the range holds more keys after the last item.
     pub more: bool,
-    /// The revision that the page shows.
+    /// The revision of the page.
     pub revision: Revision,
-    /// The number of keys in the whole requested range (not only on this page), if asked for.
+    /// The number of keys in the whole requested range (not only on this page), if requested.
     pub count: Option<u64>,
 }
 
-/// What must hold for a transaction to be applied.
+/// A condition for a transaction to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// The key does not exist.
@@ -71,7 +71,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The key that the condition is about.
+    /// Returns the key of the condition.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         match self {
@@ -100,7 +100,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Writes a key that belongs to no lease.
+    /// Writes a key without a lease.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Operation::Put { key: key.into(), value: value.into(), lease: None }
     }
@@ -110,7 +110,7 @@ impl Operation {
         Operation::Delete { key: key.into() }
     }
 
-    /// The key that the operation changes.
+    /// Returns the key that the operation changes.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         match self {
@@ -170,7 +170,7 @@ impl Txn {
     }
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
     /// It was applied and is on disk.
@@ -181,7 +181,7 @@ pub enum TxnOutcome {
     },
     /// Nothing was applied.
     ConditionFailed {
-        /// Which condition did not hold (position in [`Txn::conditions`]).
+        /// The position in [`Txn::conditions`] of the condition that did not hold.
         index: usize,
         /// The state of that condition's key at `revision`; `None` if it does not exist.
         current: Option<KeyValue>,
@@ -191,7 +191,7 @@ pub enum TxnOutcome {
 }
 
 impl TxnOutcome {
-    /// The revision if the transaction was applied.
+    /// Returns the revision if the transaction was applied.
     #[must_use]
     pub fn committed(&self) -> Option<Revision> {
         match self {

@@ -1,4 +1,4 @@
-//! Watches: what is asked for, and the batches of events that answer.
+//! Watches: the request, and the batches of events that it yields.
 
 use std::pin::Pin;
 
@@ -8,13 +8,12 @@ use futures::Stream;
 use super::data::{KeyRange, KeyValue, Revision};
 use crate::error::Result;
 
-/// Where a watch begins and what it reports.
+/// The start and the contents of a watch.
 #[derive(Clone, Debug)]
 pub struct WatchRequest {
-    /// Which keys.
+    /// The keys to watch.
     pub range: KeyRange,
-    /// The first change reported is the first one *after* this revision: name the revision of the listing that the
-    /// watch continues.
+    /// The first change reported is the first one *after* this revision: the revision of the listing that the watch continues.
     pub after: Revision,
     /// Whether events carry the previous value ([`Previous::value`]); costs a read per event.
     pub previous_values: bool,
@@ -37,9 +36,9 @@ impl WatchRequest {
 
 /// Everything that one revision changed in the watched range. Cheap to clone.
 ///
-/// Having received a batch, a consumer has seen everything in its range up to and including `revision`. A batch without
-/// events is a progress mark and says only that; marks arrive soon after other ranges were changed, and at once when
-/// the watch begins at the newest revision. Revisions never go back; a mark may repeat a revision.
+/// Having received a batch, a consumer has seen everything in its range up to and including `revision`. A batch without events is
+/// a progress mark; marks arrive soon after other ranges were changed, and at once when the watch begins at the newest revision.
+/// Revisions never go back; a mark may repeat a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The revision.
@@ -49,7 +48,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether the batch only tells how far the watch has come.
+    /// Whether the batch only reports progress.
     #[must_use]
     pub fn is_progress_mark(&self) -> bool {
         self.events.is_empty()
@@ -66,7 +65,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// The changed key.
+    /// Returns the changed key.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         match &self.change {
@@ -93,9 +92,9 @@ pub enum Change {
 /// A key before a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Previous {
-    /// The revision that had written it.
+    /// The revision that wrote it.
     pub mod_revision: Revision,
-    /// Its value, if the watch asked for previous values.
+    /// Its value, if the watch requested previous values.
     pub value: Option<Bytes>,
 }
 

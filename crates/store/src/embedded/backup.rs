@@ -1,4 +1,4 @@
-//! Copies of a store while it is used.
+//! Backups of a store that is in use.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 const OPERATION: &str = "backup";
 
-/// Copies what `conn` sees to the new file `target`, which appears when it is complete and on disk.
+/// Copies the state that `conn` sees to the new file `target`, which appears once it is complete and on disk.
 pub(super) fn write(conn: &Connection, target: &Path) -> Result<Revision> {
     let io = |source: io::Error| StoreError::backend(OPERATION, source);
     let engine = |source: rusqlite::Error| StoreError::backend(OPERATION, source);
@@ -29,7 +29,7 @@ pub(super) fn write(conn: &Connection, target: &Path) -> Result<Revision> {
     let mut temporary = name.to_owned();
     temporary.push(".part");
     let temporary = folder.join(temporary);
-    // Left over if the process was killed in the middle of an earlier one.
+    // Left over if the process was killed during an earlier backup.
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
@@ -45,7 +45,7 @@ pub(super) fn write(conn: &Connection, target: &Path) -> Result<Revision> {
     Ok(state.revision)
 }
 
-/// Reads everything in a copy: that each row matches its checksum and that none is missing.
+/// Verifies a copy: each row matches its checksum, and none is missing.
 fn verify(copy: &Connection) -> Result<State> {
     let failed = |detail: String| StoreError::backend(OPERATION, detail);
     let state = State::read(copy).map_err(|source| StoreError::backend(OPERATION, source))?;

@@ -1,12 +1,12 @@
-//! The files of a store: the lock, the database with its format version, and the mark of what was acknowledged.
+//! The files of a store: the lock, the database with its format version, and the acknowledged revision.
 //!
 //! ```text
 //! <folder>/lock           held exclusively while the store is open; names the holder's process id
 //! <folder>/store.db       SQLite, WAL (store.db-wal, store.db-shm)
 //! <folder>/acknowledged   the newest acknowledged revision, written after each commit without a sync of its own
 //! ```
-//! SQLite takes a damaged block in its log for the log's end and drops what follows without a word. The mark tells: it is
-//! only ever written after a commit was synced, so a database that is behind its mark has lost acknowledged writes.
+//! SQLite takes a damaged block in its log for the log's end and silently drops what follows. The mark detects that: it is only
+//! written after a commit was synced, so a database that is behind its mark has lost acknowledged writes.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -23,25 +23,25 @@ use crate::error::StoreError;
 /// The format that this version writes, kept in the database's `user_version`.
 pub const FORMAT_VERSION: i32 = 1;
 
-/// "evro": tells a store from any other SQLite database.
+/// "evro": distinguishes a store from other SQLite databases.
 const APPLICATION_ID: i32 = 0x6576_726F;
 
-/// How long a statement waits for another connection's lock. Connections of one store only meet while the log is
-/// recovered or restarted, which takes milliseconds; too short fails reads then, too long only delays an error.
+/// How long a statement waits for another connection's lock. Connections of one store only meet while the log is recovered or
+/// restarted, which takes milliseconds. Too short fails reads, too long only delays an error.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Why a store could not be opened.
+/// The reason why a store could not be opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A file operation failed.
     #[error("{operation} {}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation.
         operation: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -50,7 +50,7 @@ pub enum OpenError {
     Locked {
         /// The store's folder.
         folder: PathBuf,
-        /// The other process, as far as it is known.
+        /// The other process, if known.
         holder: String,
     },
     /// The database belongs to another program.
@@ -71,7 +71,7 @@ pub enum OpenError {
         /// What to do.
         advice: &'static str,
     },
-    /// A store that should be made exists.
+    /// The store to create already exists.
     #[error("{} already holds a store: choose another folder, or move it away first", path.display())]
     Exists {
         /// The database.
@@ -88,15 +88,15 @@ pub enum OpenError {
         path: PathBuf,
         /// Its newest revision.
         found: Revision,
-        /// The newest revision that was acknowledged.
+        /// The newest acknowledged revision.
         acknowledged: Revision,
     },
-    /// The rows are not those that were written.
+    /// The rows do not match the store's own count and checksum.
     #[error("store {} is damaged: {detail}. Restore a backup", path.display())]
     Inconsistent {
         /// The database.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         detail: String,
     },
     /// A row or the engine's structure is damaged.
@@ -104,24 +104,24 @@ pub enum OpenError {
     Read {
         /// The database.
         path: PathBuf,
-        /// What is damaged.
+        /// The damage.
         #[source]
         source: StoreError,
     },
     /// The engine failed.
     #[error("{operation} {}", path.display())]
     Engine {
-        /// What was being done.
+        /// The operation.
         operation: &'static str,
         /// The database.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: rusqlite::Error,
     },
 }
 
-/// An open store's files.
+/// The files of an open store.
 pub(super) struct Database {
     pub path: PathBuf,
     pub writer: Connection,
@@ -131,8 +131,8 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Locks the folder and opens the database in it, making both if they do not exist. With `base`, it must not exist
-    /// and its counter begins there.
+    /// Locks the folder and opens the database in it; creates both if they do not exist. With `base`, the database must not
+    /// exist, and its counter begins there.
     pub fn open(folder: &Path, base: Option<Revision>) -> Result<Self, OpenError> {
         make_folder(folder)?;
         let lock = FolderLock::take(folder)?;
@@ -157,7 +157,7 @@ impl Database {
     }
 }
 
-/// Opens one more connection for reading.
+/// Opens a connection for reading.
 pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -171,14 +171,14 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
-        // Only effective before the first table: lets compaction give pages back to the file system.
+        // Only effective before the first table exists. Lets compaction return pages to the file system.
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         Ok(conn)
     };
     open().map_err(|source| OpenError::Engine { operation: "open", path: path.to_owned(), source })
 }
 
-/// Brings the database to this version's format, or says why that is not possible.
+/// Checks the database's format, and creates the tables in a new database.
 fn prepare(conn: &Connection, path: &Path, base: Option<Revision>) -> Result<(), OpenError> {
     let engine = |operation| {
         let path = path.to_owned();
@@ -218,7 +218,7 @@ fn prepare(conn: &Connection, path: &Path, base: Option<Revision>) -> Result<(),
     Ok(())
 }
 
-/// In one transaction, so that an interrupted creation starts over.
+/// Creates the tables in one transaction, so that an interrupted creation starts again.
 fn create(conn: &Connection, base: Revision) -> rusqlite::Result<()> {
     conn.execute_batch(&format!(
         "BEGIN IMMEDIATE;
@@ -283,7 +283,7 @@ fn open_file(folder: &Path, name: &str) -> Result<File, OpenError> {
         .map_err(|source| OpenError::Io { operation: "open", path, source })
 }
 
-/// Held while the store is open; the kernel releases it when the process ends, however it ends.
+/// A lock that is held while the store is open. The kernel releases it when the process ends.
 pub(super) struct FolderLock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl FolderLock {
@@ -297,7 +297,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Best effort: only the words of the message depend on it.
+                // Best effort: it is only used in an error message.
                 let _ = file.read_to_string(&mut holder);
                 let holder = match holder.trim() {
                     "" => "unknown".to_owned(),
@@ -320,7 +320,7 @@ impl Mark {
         Ok(Mark(open_file(folder, "acknowledged")?))
     }
 
-    /// `None` if nothing readable is there: a machine that lost its power may not have written it.
+    /// Reads the mark. `None` if it is absent or unreadable: it may not have been written before a power loss.
     fn read(&self) -> Option<Revision> {
         let mut bytes = [0; 12];
         self.0.read_exact_at(&mut bytes, 0).ok()?;
@@ -344,7 +344,7 @@ impl Mark {
 mod tests {
     use super::*;
 
-    /// What acknowledgements rest on: the log is synced with every commit, and copied only when the writer says so.
+    /// Sets the pragmas that acknowledgements depend on: the log is synced with every commit, and copied only by the writer.
     #[test]
     fn the_engine_is_set_up_to_sync() {
         let folder = tempfile::tempdir().expect("temporary folder");

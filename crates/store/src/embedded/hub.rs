@@ -1,4 +1,4 @@
-//! Who watches: a bounded queue for each watcher that has caught up. The writer never waits for any of them.
+//! Watchers that have caught up, each with a bounded queue. The writer never waits for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::contract::{Batch, Change, Event, KeyRange, KeyValue, Previous, Revisi
 use crate::error::StoreError;
 use crate::queue::Queue;
 
-/// A change as the writer made it.
+/// A change as the writer publishes it.
 pub(super) struct Published {
     pub key: Bytes,
     /// `None` for a delete.
@@ -17,10 +17,10 @@ pub(super) struct Published {
     pub previous: Option<PreviousRow>,
 }
 
-/// Where the state before a change is found.
+/// The location of the state before a change.
 pub(super) struct PreviousRow {
     pub row: super::index::RowId,
-    /// Known without a read if the same group of commits wrote it.
+    /// The value, if the same group wrote it, so that no read is needed.
     pub value: Option<Bytes>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Hub {
 struct Watcher {
     range: KeyRange,
     previous_values: bool,
-    /// Everything up to here was seen before this watcher joined.
+    /// The revision up to which the watcher had seen everything when it joined.
     after: Revision,
     queue: Arc<Queue>,
 }
@@ -51,12 +51,12 @@ impl Hub {
         Hub { revision, is_open: true, next_id: 0, watchers: HashMap::new() }
     }
 
-    /// Up to which revision watchers have been told everything.
+    /// The revision up to which watchers have received everything.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Adds a watcher that gets everything after both `after` and the hub's revision.
+    /// Adds a watcher that receives everything after both `after` and the hub's revision.
     pub fn join(&mut self, range: KeyRange, previous_values: bool, after: Revision) -> Arc<Queue> {
         let queue = Arc::new(Queue::default());
         if !self.is_open {
@@ -69,7 +69,7 @@ impl Hub {
         queue
     }
 
-    /// Hands a group of revisions to all watchers. `read_previous` fetches a value for the watchers that want it.
+    /// Publishes a group of revisions to all watchers. `read_previous` reads previous values for watchers that request them.
     pub fn publish(
         &mut self,
         revisions: &[PublishedRevision],
@@ -77,7 +77,7 @@ impl Hub {
         mut read_previous: impl FnMut(&Bytes, &PreviousRow) -> Result<Bytes, StoreError>,
     ) {
         self.revision = newest;
-        // A queue that only the hub knows has lost its stream.
+        // A queue that only the hub references has lost its stream.
         self.watchers.retain(|_, watcher| Arc::strong_count(&watcher.queue) > 1);
         if self.watchers.is_empty() {
             return;
@@ -95,7 +95,7 @@ impl Hub {
         published: &PublishedRevision,
         read_previous: &mut impl FnMut(&Bytes, &PreviousRow) -> Result<Bytes, StoreError>,
     ) {
-        // Built once each and shared by all watchers that want the same.
+        // Events are built once and shared by all watchers with the same options.
         let mut plain: Option<Arc<[Event]>> = None;
         let mut full: Option<Arc<[Event]>> = None;
         let mut closed = Vec::new();

@@ -1,7 +1,7 @@
-//! The index in memory: which row holds which key at which revision.
+//! The index in memory, from key and revision to row.
 //!
-//! Rows lie on disk in the order of revisions, which makes writing fast; only this index knows the order of keys. It is
-//! rebuilt from the rows at open. It holds no values.
+//! Rows are stored in the order of revisions, which makes writes fast; only this index has the order of keys. It is rebuilt from
+//! the rows at open. It holds no values.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -11,14 +11,14 @@ use bytes::Bytes;
 use crate::contract::{KeyRange, Revision};
 use crate::error::StoreError;
 
-/// Where a change is stored: the revision and its position within the transaction.
+/// The row of a change: the revision and the position within the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RowId(pub u64);
 
 impl RowId {
     /// Bits for the position within a transaction; the other 47 (SQLite's integers are signed) are the revision.
     const POSITION_BITS: u32 = 16;
-    /// No transaction has more operations than this.
+    /// The maximum number of operations of a transaction.
     pub const MAX_POSITIONS: usize = 1 << Self::POSITION_BITS;
 
     pub fn new(revision: Revision, position: usize) -> Self {
@@ -26,7 +26,7 @@ impl RowId {
         RowId(revision.0 << Self::POSITION_BITS | position as u64)
     }
 
-    /// The first row that `revision` can have.
+    /// Returns the first row that `revision` can have.
     pub fn first_of(revision: Revision) -> Self {
         RowId::new(revision, 0)
     }
@@ -54,7 +54,7 @@ impl Version {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: BTreeMap<Bytes, Vec<Version>>,
-    /// Keys that have something to forget once the revision is compacted, in the order of revisions.
+    /// Keys with superseded versions, by the revision whose compaction removes them.
     superseded: VecDeque<(Revision, Bytes)>,
     revision: Revision,
     compacted_at: Revision,
@@ -75,13 +75,13 @@ impl Index {
         self.compacted_at
     }
 
-    /// Moves on to a revision whose changes were all applied.
+    /// Advances to a revision whose changes were all applied.
     pub fn set_revision(&mut self, revision: Revision) {
         debug_assert!(revision >= self.revision);
         self.revision = revision;
     }
 
-    /// The revision to read at, if it can still be read.
+    /// Returns the revision to read at, if it can still be read.
     pub fn readable(&self, at: Option<Revision>) -> Result<Revision, StoreError> {
         let at = at.unwrap_or(self.revision);
         if at > self.revision {
@@ -93,17 +93,17 @@ impl Index {
         Ok(at)
     }
 
-    /// The newest version of a key, be it a delete.
+    /// Returns the newest version of a key, which may be a delete.
     pub fn newest(&self, key: &[u8]) -> Option<Version> {
         self.keys.get(key)?.last().copied()
     }
 
-    /// The state of a key at a revision; `None` if it did not exist.
+    /// Returns the version of a key at a revision; `None` if it did not exist.
     pub fn at(&self, key: &[u8], revision: Revision) -> Option<Version> {
         live_at(self.keys.get(key)?, revision)
     }
 
-    /// The keys of a range that exist at a revision, at most `limit` of them.
+    /// Returns the keys of a range that exist at a revision, at most `limit`.
     pub fn page(&self, range: &KeyRange, revision: Revision, limit: Option<usize>) -> IndexPage {
         let mut items = Vec::new();
         for (key, version) in self.live(range, revision) {
@@ -115,7 +115,7 @@ impl Index {
         IndexPage { items, more: false }
     }
 
-    /// How many keys of a range exist at a revision.
+    /// Returns the number of keys of a range that exist at a revision.
     pub fn count(&self, range: &KeyRange, revision: Revision) -> u64 {
         self.live(range, revision).count() as u64
     }
@@ -142,7 +142,7 @@ impl Index {
             }
             versions.push(version);
         } else {
-            // A delete whose put is gone: a compaction was interrupted between the two.
+            // A delete without its put: a compaction was interrupted between the two.
             if !version.is_live() {
                 self.superseded.push_back((revision, key.clone()));
             }
@@ -150,7 +150,7 @@ impl Index {
         }
     }
 
-    /// Forgets what `at` makes unreadable and returns the rows that nobody needs any more.
+    /// Removes versions that are unreadable after a compaction at `at`, and returns their rows.
     pub fn compact(&mut self, at: Revision) -> Vec<RowId> {
         self.compacted_at = self.compacted_at.max(at);
         let mut forgotten = Vec::new();
@@ -162,7 +162,7 @@ impl Index {
                 continue;
             };
             let later = versions.partition_point(|version| version.row.revision() <= at);
-            // The state at `at` stays, unless it is the absence of the key.
+            // The version at `at` is kept, unless it is a delete.
             let keep_from = match later.checked_sub(1) {
                 Some(newest) if versions[newest].is_live() => newest,
                 _ => later,
@@ -177,6 +177,6 @@ impl Index {
 }
 
 fn live_at(versions: &[Version], revision: Revision) -> Option<Version> {
-    // Most reads want the newest state, which is the last version.
+    // Most reads are of the newest state, which is the last version.
     versions.iter().rev().find(|version| version.row.revision() <= revision).copied().filter(Version::is_live)
 }

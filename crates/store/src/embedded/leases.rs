@@ -1,4 +1,4 @@
-//! Leases in memory: when each ends and which keys go with it.
+//! Leases in memory, with their deadlines and keys.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,7 +14,7 @@ struct State {
     keys: BTreeSet<Bytes>,
 }
 
-/// All leases of a store. Times are those of its clock.
+/// All leases of a store. Times are from its clock.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     leases: HashMap<LeaseId, State>,
@@ -22,7 +22,7 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// An id that no lease has.
+    /// Returns an unused id.
     pub fn free_id(&self) -> LeaseId {
         use std::hash::{BuildHasher, RandomState};
         loop {
@@ -44,12 +44,12 @@ impl Leases {
         self.leases.contains_key(&id)
     }
 
-    /// The lease as it was granted.
+    /// Returns the lease as it was granted.
     pub fn get(&self, id: LeaseId) -> Option<Lease> {
         Some(Lease { id, ttl: self.leases.get(&id)?.ttl })
     }
 
-    /// Renews a lease; `None` if it does not exist or its time has come.
+    /// Renews a lease; `None` if it does not exist or has expired.
     pub fn keep_alive(&mut self, id: LeaseId, now: Duration) -> Option<Lease> {
         let state = self.leases.get_mut(&id)?;
         if state.deadline <= now {
@@ -76,17 +76,17 @@ impl Leases {
         }
     }
 
-    /// The keys that go with a lease.
+    /// Returns the keys attached to a lease.
     pub fn keys(&self, id: LeaseId) -> Option<Vec<Bytes>> {
         Some(self.leases.get(&id)?.keys.iter().cloned().collect())
     }
 
-    /// Forgets a lease; its keys must have been detached or deleted.
+    /// Removes a lease; its keys must have been detached or deleted.
     pub fn remove(&mut self, id: LeaseId) {
         self.leases.remove(&id);
     }
 
-    /// A lease whose time has come.
+    /// Returns an expired lease, if any.
     pub fn expired(&self, now: Duration) -> Option<LeaseId> {
         self.leases
             .iter()
@@ -95,7 +95,7 @@ impl Leases {
             .map(|(id, _)| *id)
     }
 
-    /// When the next lease ends.
+    /// Returns the deadline of the next lease that ends.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.leases.values().map(|state| state.deadline).min()
     }

@@ -1,8 +1,9 @@
-//! The embedded backend: one folder, one process, SQLite below.
+//! The embedded backend: one folder, one process, based on SQLite.
 //!
-//! - [`open`]: options, and an open store out of a folder. [`database`]: files, format version, lock. [`rows`]: what is stored and how it is verified.
+//! - [`open`]: options, and opening a folder. [`database`]: files, format version, lock. [`rows`]: the stored data and its
+//!   verification.
 //! - [`index`]: key to revisions, in memory. [`readers`]: connections for reading.
-//! - [`writer`]: the one thread that writes; group commit. [`leases`]: which keys end when.
+//! - [`writer`]: the only thread that writes; group commit. [`leases`]: deadlines of leases and their keys.
 //! - [`hub`]: queues of the watchers that have caught up. [`watch`]: watchers that have not.
 //!
 //! Rows are keyed by revision, so that writing is appending; the order of keys exists only in the index.
@@ -43,12 +44,12 @@ use index::{Index, Version};
 use readers::Readers;
 use writer::Request;
 
-/// What this backend accepts.
+/// The limits of this backend.
 const LIMITS: Limits = Limits { key_bytes: 4096, value_bytes: 8 << 20, operations: 1024, txn_bytes: 16 << 20 };
 
 type Deadlines = tokio::sync::watch::Receiver<Option<Duration>>;
 
-/// What readers, watchers and the writer share.
+/// The state shared by readers, watchers and the writer.
 struct Shared {
     index: RwLock<Index>,
     hub: Mutex<Hub>,
@@ -71,7 +72,7 @@ struct Counters {
     checkpoints: AtomicU64,
 }
 
-/// How much work an [`EmbeddedStore`] has done since it was opened.
+/// Counters of the work of an [`EmbeddedStore`] since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Transactions answered.
@@ -98,7 +99,7 @@ impl EmbeddedStore {
         Options::new(folder.as_ref()).open().await
     }
 
-    /// How much work was done since the store was opened.
+    /// Returns counters of the work since the store was opened.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let stats = &self.shared.stats;
@@ -109,8 +110,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// Writes a copy of the whole store, history included, to the new file `target`, and returns its revision. The
-    /// copy in an empty folder as `store.db` is a store. Reads and writes go on meanwhile.
+    /// Writes a copy of the whole store, history included, to the new file `target`, and returns its revision. Placed in an empty
+    /// folder as `store.db`, the copy is a store. Reads and writes continue meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Backend`] if the file exists or cannot be written.
@@ -138,7 +139,7 @@ impl EmbeddedStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Wakes the writer whenever a lease's time has come, as long as the store is open.
+    /// Wakes the writer whenever a lease expires, while the store is open.
     fn spawn_expiry(&self, mut deadlines: Deadlines) {
         let requests = self.requests.downgrade();
         let clock = self.shared.clock.clone();
@@ -157,7 +158,7 @@ impl EmbeddedStore {
                         let Some(requests) = requests.upgrade() else { return };
                         if requests.send(Request::Expire).await.is_err() { return }
                         drop(requests);
-                        // Whatever the writer did, it has said so by a new deadline; if the disk was full, try again.
+                        // The writer sets a new deadline after it has ended leases; if the disk was full, try again.
                         let retry = clock.now() + EXPIRY_RETRY;
                         tokio::select! {
                             changed = deadlines.changed() => if changed.is_err() { return },
@@ -170,13 +171,13 @@ impl EmbeddedStore {
     }
 }
 
-/// When a lease that could not be ended (the disk was full) is tried again.
+/// The delay before a lease that could not be ended (because the disk was full) is tried again.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         let (closed, _) = mpsc::channel(1);
-        // Without senders the writer stops after what is queued.
+        // Without senders the writer stops after the queued requests.
         self.requests = closed;
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
@@ -291,7 +292,7 @@ impl Store for EmbeddedStore {
 
     /// Afterwards the folder can be opened again.
     async fn close(&self) {
-        // It fails if the writer has already stopped.
+        // Sending fails if the writer has already stopped.
         let _ = self.requests.send(Request::Close).await;
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
@@ -301,8 +302,8 @@ impl Store for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Reads the values of versions that were live at `revision`. `None` if a compaction has overtaken it: the caller
-    /// looks into the index again, which either knows newer versions or says that the revision is compacted.
+    /// Reads the values of versions that were live at `revision`. `None` if a compaction has removed them meanwhile: the caller
+    /// reads the index again, which either has newer versions or reports that the revision is compacted.
     async fn read(&self, wanted: Vec<(Bytes, Version)>, revision: Revision) -> Result<Option<Vec<KeyValue>>> {
         if wanted.is_empty() {
             return Ok(Some(Vec::new()));
@@ -335,7 +336,7 @@ impl EmbeddedStore {
     }
 }
 
-/// A lock whose holder panicked is taken all the same: the writer's panic closes the store.
+/// Locks a mutex even if a holder panicked: a panic of the writer closes the store.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

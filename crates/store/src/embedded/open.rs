@@ -1,4 +1,4 @@
-//! Opening a store: the options, the index and leases as its rows say, and the start of its writer.
+//! Opens a store: options, rebuilding the index and leases from rows, starting the writer.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ use crate::contract::{Lease, LeaseId, Revision};
 #[cfg(doc)]
 use crate::error::StoreError;
 
-/// Requests that wait for the writer at most; more callers wait for a place.
+/// The maximum number of requests that wait for the writer; further callers wait to enqueue.
 const REQUEST_QUEUE: usize = 4096;
 
-/// Called with the cause when the store cannot know any more what is on disk. It should end the process.
+/// Called with the cause when the state on disk is unknown. It should end the process.
 pub type FatalHook = Arc<dyn Fn(&(dyn std::error::Error + 'static)) + Send + Sync>;
 
-/// How to open an [`EmbeddedStore`].
+/// Options for opening an [`EmbeddedStore`].
 #[derive(Clone)]
 pub struct Options {
     folder: PathBuf,
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Opens the store in `folder`, which is made if it does not exist.
+    /// Returns options for the store in `folder`, which is created if it does not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Options {
             folder: folder.into(),
@@ -52,37 +52,37 @@ impl Options {
         }
     }
 
-    /// By which clock leases end.
+    /// Sets the clock of leases.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// What to do when a commit failed. The default logs the cause and aborts the process. If the hook returns, the
-    /// store is closed: every operation fails with [`StoreError::Closed`].
+    /// Sets the hook for a failed commit. The default logs the cause and aborts the process. If the hook returns, the store is
+    /// closed: every operation fails with [`StoreError::Closed`].
     #[must_use]
     pub fn on_fatal(mut self, hook: impl Fn(&(dyn std::error::Error + 'static)) + Send + Sync + 'static) -> Self {
         self.fatal = Arc::new(hook);
         self
     }
 
-    /// Makes a new store whose counter begins at `revision`, and refuses one that exists ([`OpenError::Exists`]).
+    /// Creates a new store whose counter begins at `revision`; refuses an existing store ([`OpenError::Exists`]).
     #[must_use]
     pub fn create_at(mut self, revision: Revision) -> Self {
         self.base = Some(revision);
         self
     }
 
-    /// After how many written bytes the log is copied into the database (default: 4 MiB). Lower syncs more often, higher
-    /// lets the log grow.
+    /// Sets the number of written bytes after which the log is copied into the database (default: 4 MiB). Lower syncs more often,
+    /// higher lets the log grow.
     #[must_use]
     pub fn checkpoint_after(mut self, bytes: usize) -> Self {
         self.checkpoint_bytes = bytes;
         self
     }
 
-    /// How many reads run at the same time.
+    /// Sets the number of concurrent reads.
     #[must_use]
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections.max(1);
@@ -116,7 +116,7 @@ impl Options {
     fn open_blocking(self) -> Result<(EmbeddedStore, Deadlines), OpenError> {
         let database = Database::open(&self.folder, self.base)?;
         let (mut index, leases) = load(&database, self.clock.now())?;
-        // What a crash interrupted: rows that were already forgotten but not yet deleted.
+        // After a crash: rows that were compacted but not yet deleted.
         let superfluous = VecDeque::from(index.compact(database.state.compacted_at));
         let shared = Arc::new(Shared {
             hub: Mutex::new(Hub::new(index.revision())),
@@ -205,7 +205,7 @@ fn load_leases(database: &Database, leases: &mut Leases, now: Duration) -> Resul
     Ok(())
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Connections for reading. They see the database as of their transaction's begin and never wait for the writer.
+//! Connections for reading. They see the database as of the begin of their transaction and never wait for the writer.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use super::lock;
 use crate::contract::Result;
 use crate::error::StoreError;
 
-/// A few connections, opened when first needed and kept.
+/// A pool of connections, which are opened on first use and kept.
 pub(super) struct Readers {
     path: PathBuf,
     /// `None` once the store is closed.
@@ -55,7 +55,7 @@ impl Readers {
         connect_reader(&self.path).map_err(|source| StoreError::backend("open for reading", source))
     }
 
-    /// Closes idle connections now and the others when they are done.
+    /// Closes idle connections now, and the others when they finish.
     pub fn close(&self) {
         self.permits.close();
         lock(&self.idle).take();

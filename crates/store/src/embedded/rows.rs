@@ -1,8 +1,7 @@
-//! The rows of the database: what they hold, how they are verified, and every statement that touches them.
+//! The rows of the database: contents, verification, and all statements on them.
 //!
-//! `head_crc` covers everything but the value, so that the index can be rebuilt without reading values; `value_crc`
-//! covers the value too. The table `state` counts the rows and sums up their ids, so that rows which vanish as a whole
-//! are noticed at open.
+//! `head_crc` covers everything but the value, so that the index can be rebuilt without reading values; `value_crc` covers the
+//! value too. The table `state` has the number of rows and a sum of their ids, so that missing rows are detected at open.
 
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
@@ -11,7 +10,7 @@ use super::index::RowId;
 use crate::contract::{KeyValue, LeaseId, Revision};
 use crate::error::StoreError;
 
-/// What a row says about its key, without the value.
+/// A row without its value.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub row: RowId,
@@ -82,15 +81,15 @@ pub(super) fn decode_value(row: &Row<'_>, head: &Head) -> Result<Option<Bytes>, 
     Ok(value.map(Bytes::from))
 }
 
-/// The statement for rows by id, from a first to a last one.
+/// Returns the statement for rows by id, from a first to a last one.
 pub(super) fn select_from() -> String {
     format!("SELECT {COLUMNS}, value FROM changes WHERE id >= ?1 AND id <= ?2 ORDER BY id")
 }
 
-/// The state that a row holds; `None` if there is no such row.
+/// Reads the key and value of a row; `None` if the row does not exist.
 ///
 /// # Errors
-/// [`StoreError::Damaged`], also if the row is about another key than `key`.
+/// [`StoreError::Damaged`], also if the row has another key than `key`.
 pub(super) fn read_row(conn: &Connection, key: &Bytes, row: RowId) -> Result<Option<KeyValue>, StoreError> {
     let damaged = |source: rusqlite::Error| damaged_row(Some((key, row)), source);
     let mut statement = conn
@@ -140,7 +139,7 @@ pub(super) fn insert(conn: &Connection, head: &Head, value: Option<&Bytes>) -> r
     Ok(())
 }
 
-/// Removes a row; returns whether it was there.
+/// Removes a row; returns whether it existed.
 pub(super) fn delete(conn: &Connection, row: RowId) -> rusqlite::Result<bool> {
     let deleted = conn.prepare_cached("DELETE FROM changes WHERE id = ?1")?.execute(params![row.0 as i64])?;
     Ok(deleted == 1)
@@ -154,7 +153,7 @@ pub(super) fn for_each_head(conn: &Connection, mut each: impl FnMut(Head)) -> Re
     let mut last = None;
     while let Some(row) = rows.next().map_err(failed)? {
         let head = decode_head(row)?;
-        // A tree whose pages are not of one time may hold rows twice and in any order, each of them sound.
+        // A tree with pages from different times may contain rows twice and in any order, each of them valid.
         if last.replace(head.row).is_some_and(|last| last >= head.row) {
             return Err(head.damaged("its row is out of order"));
         }
@@ -168,7 +167,7 @@ pub(super) fn for_each_head(conn: &Connection, mut each: impl FnMut(Head)) -> Re
 pub(super) struct State {
     pub revision: Revision,
     pub compacted_at: Revision,
-    /// How many rows the table of changes has.
+    /// The number of rows in the table of changes.
     pub rows: u64,
     /// A sum over the ids of all rows.
     pub digest: u64,
@@ -207,7 +206,7 @@ impl State {
         Ok(())
     }
 
-    /// `None` if it is not there or does not match its checksum.
+    /// Reads the state; `None` if it is absent or does not match its checksum.
     pub fn read(conn: &Connection) -> rusqlite::Result<Option<Self>> {
         let found = conn
             .query_row("SELECT revision, compacted_at, rows, digest, crc FROM state WHERE id = 1", [], |row| {
@@ -225,7 +224,7 @@ impl State {
     }
 }
 
-/// Spreads ids over all 64 bits, so that exchanged rows do not cancel out.
+/// Mixes an id into all 64 bits, so that exchanged rows do not cancel out.
 fn mix(row: RowId) -> u64 {
     let mut x = row.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -233,7 +232,7 @@ fn mix(row: RowId) -> u64 {
     x ^ (x >> 31)
 }
 
-/// An engine failure during a read: damage if the engine says so.
+/// Converts an engine failure during a read: damage if the engine reports it.
 fn damaged_row(which: Option<(&Bytes, RowId)>, source: rusqlite::Error) -> StoreError {
     let corrupt = matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
         || source.sqlite_error().is_none();
@@ -247,12 +246,12 @@ fn damaged_row(which: Option<(&Bytes, RowId)>, source: rusqlite::Error) -> Store
     }
 }
 
-/// As [`damaged_row`], for other statements of this module's callers.
+/// As [`damaged_row`], for statements of other modules.
 pub(super) fn read_failed(source: rusqlite::Error) -> StoreError {
     damaged_row(None, source)
 }
 
-/// The error for a row that the index knows and the database does not hold.
+/// Returns the error for a row that is in the index and not in the database.
 pub(super) fn missing(key: &Bytes, row: RowId) -> StoreError {
     StoreError::Damaged { key: key.clone(), revision: row.revision(), detail: "its row is missing".to_owned() }
 }

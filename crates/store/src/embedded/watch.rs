@@ -1,4 +1,4 @@
-//! One watch: from the database until it has caught up, then from its queue in the hub.
+//! One watch: reads from the database until it has caught up, then from its queue in the hub.
 //!
 //! ```text
 //!   Behind ──(less than JOIN_GAP revisions missing: joins the hub, whose queue collects from here on)──> Joining
@@ -6,8 +6,8 @@
 //!     └──> Behind                                                                                 v
 //!   Ended <──(lagged, damaged, closed)────────────────────────────────────────────────────────── Live
 //! ```
-//! While it is behind, nothing is queued: history is read as the consumer asks for it, so a slow consumer costs no
-//! memory. If compaction overtakes it, the watch ends with [`StoreError::Compacted`].
+//! While it is behind, nothing is queued: history is read on demand, so a slow consumer costs no memory. If compaction overtakes
+//! it, the watch ends with [`StoreError::Compacted`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,16 +24,17 @@ use crate::contract::{
 use crate::error::StoreError;
 use crate::queue::Queue;
 
-/// A watcher joins the hub when it is closer than this: the queue must hold what is written while it reads the gap.
+/// A watcher joins the hub when fewer revisions are missing than this: the queue must hold what is written while it reads the
+/// gap.
 const JOIN_GAP: u64 = 1000;
 /// Revisions read at once.
 const PIECE_REVISIONS: u64 = 1000;
-/// Bytes of values after which a piece ends early.
+/// The bytes of values after which a piece ends early.
 const PIECE_BYTES: usize = 4 << 20;
 
 enum State {
     Behind,
-    /// Reads up to this revision, then goes on with the queue.
+    /// The revision up to which history is read before continuing with the queue.
     Joining(Revision, Arc<Queue>),
     Live(Arc<Queue>),
     Ended,
@@ -43,7 +44,7 @@ struct Watch {
     shared: Arc<Shared>,
     range: KeyRange,
     previous_values: bool,
-    /// Everything up to here was read.
+    /// The revision up to which everything was read.
     position: Revision,
     ready: VecDeque<Batch>,
     state: State,
@@ -52,11 +53,11 @@ struct Watch {
 /// A piece of history.
 struct Piece {
     batches: VecDeque<Batch>,
-    /// Everything up to here is in it.
+    /// The revision up to which it is complete.
     end: Revision,
 }
 
-/// Follows `request`, whose start has been checked. The watch takes its place in the hub at once if nothing is missing.
+/// Follows `request`, whose start has been checked. The watch joins the hub at once if nothing is missing.
 pub(super) fn stream(shared: Arc<Shared>, request: WatchRequest) -> WatchStream {
     let mut watch = Watch {
         shared,
@@ -111,7 +112,7 @@ impl Watch {
         }
     }
 
-    /// Takes a place in the hub if little is missing.
+    /// Joins the hub if few revisions are missing.
     fn join(&mut self) {
         let mut hub = lock(&self.shared.hub);
         let missing = hub.revision().0.saturating_sub(self.position.0);
@@ -136,7 +137,7 @@ impl Watch {
             read_piece(&transaction, &range, previous_values, after, until)
         };
         let piece = self.shared.readers.run(read).await;
-        // Rows that a compaction deleted may be missing in what was read, or may have looked like damage.
+        // Rows deleted by a compaction may be missing in this piece, or may have looked like damage.
         let compacted_at = read_lock(&self.shared.index).compacted_at();
         if compacted_at > after {
             return Err(StoreError::Compacted { requested: after, compacted_at });

@@ -1,11 +1,11 @@
-//! Where an etcd is and how it is reached: `etcd://host:port,host:port/prefix`.
+//! The address of an etcd cluster: `etcd://host:port,host:port/prefix`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where keys begin unless the address says otherwise.
+/// The default prefix of keys.
 const DEFAULT_PREFIX: &str = "/evroc";
-/// Prefixes stand before every key that is sent: a long one would take the place of values.
+/// The maximum length of a prefix. It is part of every key that is sent, so a long one leaves less space for values.
 const PREFIX_BYTES: usize = 64;
 /// etcd's port for clients.
 const DEFAULT_PORT: u16 = 2379;
@@ -26,14 +26,14 @@ impl Address {
         &self.endpoints
     }
 
-    /// Where the keys of this store begin.
+    /// Returns the prefix of this store's keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 }
 
-/// Why a text is no address.
+/// The reason why a text is not an address.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{text}\" is not the address of an etcd: {reason}; expected etcd://HOST:PORT[,HOST:PORT…][/PREFIX]")]
 pub struct AddressError {
@@ -74,7 +74,7 @@ fn endpoint(member: &str) -> Result<String, String> {
     if member.contains(['@', '?', '#']) || member.chars().any(char::is_whitespace) {
         return Err(format!("\"{member}\" is not HOST:PORT"));
     }
-    // An IPv6 address stands in brackets.
+    // An IPv6 address is in brackets.
     let has_port = member.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
     let whole = if has_port { member.to_owned() } else { format!("{member}:{DEFAULT_PORT}") };
     let authority: http::uri::Authority = whole.parse().map_err(|_| format!("\"{member}\" is not HOST:PORT"))?;

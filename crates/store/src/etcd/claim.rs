@@ -1,4 +1,4 @@
-//! Who uses a store: the key `<prefix>/owner`, which goes with its lease unless its holder renews it.
+//! The claim on a store: the key `<prefix>/owner`, which expires with its lease unless its holder renews it.
 //!
 //! ```text
 //!  nobody ──── claim ────▶ held ── renewed ──┐      the revision that wrote the key stands in every
@@ -7,8 +7,8 @@
 //!    ├── not renewed in time ┘
 //!    └── (taken over at once by whoever holds the former holder's lock: then that one is dead)
 //! ```
-//! The lock is the kernel's, on a folder that is the instance's alone; it ends with its process, however that ends. Boot,
-//! device and inode name it, so that a copy of the folder, another machine or another boot is somebody else.
+//! The lock is a kernel lock on a folder of the instance, and ends with its process. It is identified by boot, device and inode,
+//! so that a copy of the folder, another machine or another boot is another owner.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -20,15 +20,15 @@ use jiff::Timestamp;
 
 use super::proto;
 
-/// What a claim begins with: its format.
+/// The prefix of a claim, which names its format.
 const FORMAT: &str = "evroc-owner/1";
 
-/// The key that holds the claim.
+/// Returns the key of the claim.
 pub(super) fn key(prefix: &str) -> Bytes {
     format!("{prefix}/owner").into()
 }
 
-/// Who says that a store is theirs. All of it is words for people but the lock.
+/// The owner of a store. Everything but the lock is for messages only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The instance's name.
@@ -36,12 +36,12 @@ pub(super) struct Owner {
     host: String,
     process: String,
     since: String,
-    /// Which lock the owner holds while it lives.
+    /// The lock that the owner holds while it runs.
     lock: Option<String>,
 }
 
 impl Owner {
-    /// This process, as of now.
+    /// Returns this process as an owner.
     pub fn new(instance: Option<String>, lock: Option<&FolderLock>, now: Timestamp) -> Self {
         Owner {
             instance,
@@ -52,7 +52,7 @@ impl Owner {
         }
     }
 
-    /// As it stands in etcd.
+    /// Encodes the owner for etcd.
     pub fn encode(&self) -> Bytes {
         let Owner { instance, host, process, since, lock } = self;
         let fields = [
@@ -71,7 +71,7 @@ impl Owner {
         text.into()
     }
 
-    /// What stands in etcd; what is not there or not of this format is unknown, and whoever wrote it is somebody else.
+    /// Decodes an owner from etcd. Missing or unreadable parts are unknown, and the owner then counts as another one.
     pub fn decode(value: &[u8]) -> Self {
         let text = String::from_utf8_lossy(value);
         let mut lines = text.lines();
@@ -91,13 +91,12 @@ impl Owner {
         }
     }
 
-    /// Whether this one, who holds its lock, is what `former` has become: then that one's process has ended.
+    /// Whether this owner, which holds its lock, has the same lock as `former`: then the former process has ended.
     pub fn succeeds(&self, former: &Owner) -> bool {
         self.lock.is_some() && self.lock == former.lock
     }
 
-    /// Whether `other` may be this instance before its machine was started anew: nobody else is taken for dead, but it
-    /// is worth while to wait for the end of such a claim.
+    /// Whether `other` may be this instance before a reboot. Its claim is not taken over, but it is worth waiting for its end.
     pub fn may_have_been(&self, other: &Owner) -> bool {
         self.instance.is_some() && (&self.instance, &self.host) == (&other.instance, &other.host)
     }
@@ -112,18 +111,18 @@ impl fmt::Display for Owner {
     }
 }
 
-/// A lock on a folder, held while this exists and released by the kernel when the process ends.
+/// A lock on a folder, held until dropped and released by the kernel when the process ends.
 pub(super) struct FolderLock {
     name: String,
     _held: File,
 }
 
-/// What came of locking a folder.
+/// The outcome of locking a folder.
 pub(super) enum Locking {
     Locked(FolderLock),
     /// Another process holds it.
     Held,
-    /// It cannot be locked, or not be told from others.
+    /// It cannot be locked or identified.
     Impossible(std::io::Error),
 }
 
@@ -148,25 +147,25 @@ impl FolderLock {
     }
 }
 
-/// One of the kernel's settings.
+/// Reads a kernel setting.
 fn kernel(name: &str) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// What to do about it.
+/// The decision about a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Claim it, whatever else there is.
+    /// Claim the store, even if another claim exists.
     Claim,
-    /// Wait for the end of the claim, and look again.
+    /// Wait for the end of the claim, then decide again.
     Wait(Owner),
-    /// It is somebody else's.
+    /// The store belongs to another owner.
     Refuse(Owner),
 }
 
-/// Decides for `own`, who may have waited before.
+/// Decides for `own`, which may have waited before.
 pub(super) fn decide(own: &Owner, claim: Option<&proto::KeyValue>, has_waited: bool) -> Decision {
     let Some(claim) = claim else { return Decision::Claim };
     let holder = Owner::decode(&claim.value);

@@ -1,8 +1,8 @@
 //! Calls to an etcd cluster: one connection to each member for requests and one for watches, so that events which wait
 //! for a consumer do not hold up requests.
 //!
-//! One member is asked until it cannot answer, then the next one. What only reads is asked again; a write is asked again
-//! only if it certainly did not reach a member: else nobody knows whether it was applied, and that is the answer.
+//! Requests go to one member until it cannot answer, then to the next one. Reads are retried; a write is retried only if it
+//! certainly did not reach a member: otherwise it is unknown whether it was applied, which is reported.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,24 +18,24 @@ use tonic_prost::ProstCodec;
 
 use super::Address;
 
-/// How long a member may take to accept a connection. Too short gives up on a busy one, too long delays the next one.
+/// How long a member may take to accept a connection. Too short gives up on a busy member, too long delays the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an answer may take; etcd itself gives up a little earlier when it has no leader.
+/// How long a response may take; etcd itself gives up a little earlier when it has no leader.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long calls that may be repeated are: an election of a leader takes about a second.
+/// How long calls are retried: an election of a leader takes about a second.
 const REPEAT_FOR: Duration = Duration::from_secs(10);
-/// Between rounds over all members.
+/// The pause between rounds over all members.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a member that owes answers is asked whether it is there; etcd closes connections that ask more often than
-/// each 5 s.
+/// The interval and the timeout of keep-alive pings while responses are outstanding. etcd closes connections that ping more often
+/// than every 5 s.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
-/// Whether a call may be made again when it is unknown what became of it.
+/// Whether a call may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Asking twice is as good as asking once.
+    /// Repeating has no effect.
     Read,
-    /// Asking twice may be wrong.
+    /// Repeating may apply a change twice.
     Write,
 }
 
@@ -44,12 +44,12 @@ pub(super) enum Effect {
 /// time, each a few bytes, are taken for an attack and the connection is closed.
 const WINDOWS: (u32, u32) = (8 << 20, 64 << 20);
 
-/// What TLS to etcd is set up from, as PEM.
+/// The TLS material for connections to etcd, as PEM.
 #[derive(Clone)]
 pub struct Tls {
     /// The authority that has signed the members' certificates.
     pub ca: Vec<u8>,
-    /// The certificate that this client shows, and its key, where the members ask for one.
+    /// The client's certificate and key, if the members require one.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Prepares connections; they are made when they are needed.
+    /// Prepares connections, which are opened on first use.
     pub fn new(address: &Address, tls: Option<&Tls>) -> Result<Self, tonic::transport::Error> {
         let channels = || -> Result<Vec<Channel>, tonic::transport::Error> {
             address.endpoints.iter().map(|member| Ok(endpoint(member, tls)?.connect_lazy())).collect()
@@ -68,7 +68,7 @@ impl Client {
         Ok(Client { requests: channels()?, watches: channels()?, current: AtomicUsize::new(0) })
     }
 
-    /// Asks one question, of the next member if one cannot answer.
+    /// Makes one call, at the next member if one cannot answer.
     pub async fn call<Q, A>(&self, path: &'static str, effect: Effect, question: Q) -> Result<A, Status>
     where
         Q: Message + Clone + 'static,
@@ -109,7 +109,7 @@ impl Client {
         }
     }
 
-    /// Opens a stream of questions and answers; which member answers may differ each time.
+    /// Opens a bidirectional stream; the member may differ each time.
     pub async fn stream<Q, A>(
         &self,
         path: &'static str,
@@ -138,30 +138,30 @@ impl Client {
         }
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     pub fn members(&self) -> usize {
         self.requests.len()
     }
 
-    /// Goes on to the next member: the one that is asked does not answer in time.
+    /// Switches to the next member, because the current one does not answer in time.
     pub fn leave_current(&self) {
         self.leave(self.current.load(Ordering::Relaxed));
     }
 
-    /// Goes on to the next member, if nobody did so meanwhile.
+    /// Switches to the next member, unless another call has already done so.
     fn leave(&self, member: usize) {
         let _ = self.current.compare_exchange(member, member.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
 fn grpc(channel: &Channel) -> Grpc<Channel> {
-    // Whole revisions come in one message, however large.
+    // A whole revision is one message, whatever its size.
     Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX)
 }
 
 fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    // A member that is cut off from the others says so instead of being silent.
+    // A member without a connection to the others reports that instead of being silent.
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     request
 }
@@ -183,13 +183,13 @@ fn endpoint(member: &str, tls: Option<&Tls>) -> Result<Endpoint, tonic::transpor
     endpoint.tls_config(config)
 }
 
-/// Whether another member may give a better answer.
+/// Whether another member may be able to answer.
 fn is_of_the_member(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
         || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
 }
 
-/// Whether a question certainly reached no member.
+/// Whether a request certainly reached no member.
 fn never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {

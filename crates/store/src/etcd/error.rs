@@ -1,11 +1,11 @@
-//! What etcd says, in the words of the contract.
+//! Converts etcd's errors to those of the contract.
 
 use tonic::{Code, Status};
 
 use super::Address;
 use crate::error::StoreError;
 
-/// Why the store in an etcd could not be opened.
+/// The reason why the store in an etcd could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -14,27 +14,27 @@ pub enum OpenError {
     Tls {
         /// The cluster.
         address: Address,
-        /// Why not.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
-    /// No member gave an answer.
+    /// No member answered.
     #[error("no member of {address} answers: is etcd started, and are its address and certificates right?")]
     Unreachable {
         /// The cluster.
         address: Address,
-        /// What the last one said.
+        /// The last member's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The prefix is another program's.
+    /// The prefix belongs to another program.
     #[error(
         "{address} holds something else: the key {key} was not written by this program. Choose another prefix: etcd://HOST:PORT/PREFIX"
     )]
     Foreign {
         /// The cluster.
         address: Address,
-        /// The key that says so.
+        /// The other program's key.
         key: String,
     },
     /// Another process uses the store.
@@ -45,7 +45,7 @@ pub enum OpenError {
     InUse {
         /// The cluster and the prefix.
         address: Address,
-        /// Who.
+        /// The holder.
         holder: String,
         /// What to do if its holder is dead.
         until: String,
@@ -55,16 +55,16 @@ pub enum OpenError {
     Locked {
         /// The cluster and the prefix.
         address: Address,
-        /// Who.
+        /// The holder.
         holder: String,
     },
-    /// A store that should be read does not exist.
+    /// The store to read does not exist.
     #[error("{address} holds no store: expected one that a cloud has used")]
     Missing {
         /// The cluster.
         address: Address,
     },
-    /// A store that should be made exists.
+    /// The store to create already exists.
     #[error("{address} already holds a store: choose another prefix, or remove what is below {}/", address.prefix())]
     Exists {
         /// The cluster.
@@ -72,7 +72,7 @@ pub enum OpenError {
     },
 }
 
-/// Kinds of refusals that mean something in the contract.
+/// The errors with a meaning in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Compacted,
@@ -84,7 +84,7 @@ pub(super) enum Refusal {
     Other,
 }
 
-/// etcd's errors have codes that several share, and words that are part of its protocol: its own clients compare them.
+/// Several of etcd's errors share a code. Their messages are part of its protocol: its own clients compare them.
 pub(super) fn refusal(status: &Status) -> Refusal {
     let says = |words: &str| status.message().contains(words);
     match status.code() {
@@ -93,14 +93,14 @@ pub(super) fn refusal(status: &Status) -> Refusal {
         Code::NotFound if says("lease not found") => Refusal::LeaseNotFound,
         Code::ResourceExhausted if says("database space exceeded") => Refusal::NoSpace,
         Code::InvalidArgument if says("request is too large") => Refusal::TooLarge,
-        // The transport's own limit, a little above the one before.
+        // The transport's own limit, a little above the previous one.
         Code::ResourceExhausted if says("message larger than max") => Refusal::TooLarge,
         Code::InvalidArgument if says("too many operations") => Refusal::TooManyOperations,
         _ => Refusal::Other,
     }
 }
 
-/// A failure without a meaning of its own in the contract.
+/// A failure without a meaning in the contract.
 pub(super) fn failed(operation: &'static str, status: Status) -> StoreError {
     match refusal(&status) {
         Refusal::NoSpace => StoreError::DiskFull { detail: format!("etcd: {}", status.message()) },
@@ -108,7 +108,7 @@ pub(super) fn failed(operation: &'static str, status: Status) -> StoreError {
     }
 }
 
-/// A status in one line: its own words are a dump of everything it holds.
+/// Formats a status in one line; its `Display` dumps all of its fields.
 #[derive(Debug)]
 pub(super) struct Said(pub Status);
 

@@ -1,8 +1,8 @@
-//! Keeps a claim: renews its lease, and gives it back at the end.
+//! Keeps a claim: renews its lease, and releases it at the end.
 //!
-//! A member that does not answer is asked again, and then another one: nothing can be written meanwhile, and what etcd says
-//! when it answers decides. Only its word that the claim is gone ends the process: what this process knows may be old by
-//! then, and another one may act on what it knows better.
+//! If a member does not answer, the call is repeated at it and then at another one: nothing can be written meanwhile, and etcd's
+//! response decides. The process ends only when etcd reports that the claim has expired: its state may then be outdated, and
+//! another process may have taken over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use super::client::{Client, Effect};
 use super::error::{Refusal, refusal};
 use super::{Inner, LEASE_KEEP_ALIVE, LEASE_REVOKE, proto, seconds};
 
-/// A claim is renewed so many times while it would last: fewer lose it to a few lost answers, more only cost.
+/// The number of renewals within the duration of a claim. Fewer lose the claim after a few lost responses, more only cost.
 const RENEWALS: u32 = 6;
-/// How long an answer to a renewal may take, in parts of a claim's time: there must be room to ask others then.
+/// How long a response to a renewal may take, as a fraction of the claim's duration: there must be time to ask other members.
 const PATIENCE: u32 = 8;
-/// How long giving it back may take: a process that is told to end does not wait for an etcd that is away.
+/// How long the release may take: a process that is stopping does not wait for an unreachable etcd.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A claim that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
-    /// The revision that wrote it, in etcd's counting: it stands in every transaction.
+    /// The etcd revision that wrote it, which every transaction compares.
     pub revision: i64,
     /// Its lease.
     pub lease: i64,
     pub ttl: Duration,
 }
 
-/// Nothing that this process writes is accepted any more.
+/// The claim is lost: no write of this process is accepted any more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
     #[error("the store {address} is used by another process now: {holder}")]
@@ -44,7 +44,7 @@ pub(super) enum Lost {
     Ended { address: super::Address },
 }
 
-/// The task that keeps a claim. It gives the claim back when this is dropped.
+/// The task that keeps a claim. It releases the claim when this is dropped.
 pub(super) struct Keeper {
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
@@ -61,16 +61,16 @@ impl Keeper {
                 }
                 () = keep(&inner, held) => {}
             }
-            // Not before: whoever has the lock takes the claim for one of the dead.
+            // Not earlier: another process with the lock would consider the claim abandoned.
             drop(lock);
         });
         Keeper { stop, task }
     }
 
-    /// Gives the claim back.
+    /// Releases the claim.
     pub async fn stop(self) {
         drop(self.stop);
-        // It fails only if the runtime ends, and the claim with its lease then.
+        // It fails only if the runtime ends; the claim then expires with its lease.
         let _ = self.task.await;
     }
 }
@@ -92,10 +92,10 @@ async fn keep(inner: &Inner, held: Held) {
     }
 }
 
-/// Renews a lease: how long it lasts now; `None` if it has ended.
+/// Renews a lease and returns its remaining time; `None` if it has ended.
 pub(super) async fn renew(client: &Client, lease: i64) -> Result<Option<Duration>, Status> {
     let question = proto::LeaseKeepAliveRequest { id: lease };
-    // The stream stays open until the answer is there.
+    // The stream stays open until the response arrives.
     let questions = futures::stream::once(async move { question }).chain(futures::stream::pending());
     let mut answers = client.stream(LEASE_KEEP_ALIVE, questions).await?;
     let answer: Option<proto::LeaseKeepAliveResponse> = answers.message().await?;
@@ -103,7 +103,7 @@ pub(super) async fn renew(client: &Client, lease: i64) -> Result<Option<Duration
     Ok((renewed.ttl > 0).then(|| seconds(renewed.ttl)))
 }
 
-/// Ends a lease of a claim; the claim goes with it.
+/// Revokes the lease of a claim, which deletes the claim.
 pub(super) async fn release(client: &Client, lease: i64) {
     let request = proto::LeaseRevokeRequest { id: lease };
     let revoked = client.call::<_, proto::LeaseRevokeResponse>(LEASE_REVOKE, Effect::Write, request);

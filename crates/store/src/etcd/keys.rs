@@ -1,13 +1,13 @@
-//! How keys, values and revisions of the contract stand in etcd.
+//! The mapping of keys, values and revisions to etcd.
 //!
 //! ```text
 //! <prefix>/data/<key>   the value and, after it, a CRC-32 of key and value
 //! <prefix>/origin       written once, first of all; what it was created by is this store's revision `base`
 //! <prefix>/owner        who uses the store; see `claim`
 //! ```
-//! An etcd has a past when a cloud comes to it, and a cloud may have one when it comes to an etcd. The origin joins the
-//! two counters: contract revision = etcd's revision - the origin's creation + base. A new cloud has base 0; one that was
-//! migrated has its last revision there, so that no revision that a client has ever seen is given out again.
+//! An etcd may have been in use before, and so may a cloud that migrates to it. The origin relates the two counters: contract
+//! revision = etcd's revision - the origin's creation + base. A new cloud has base 0; a migrated one has its last revision as
+//! base, so that no revision that a client has seen is reused.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,41 +15,41 @@ use super::proto;
 use crate::contract::{KeyRange, KeyValue, LeaseId, Result, Revision};
 use crate::error::StoreError;
 
-/// What an origin begins with: its format.
+/// The prefix of an origin, which names its format.
 const FORMAT: &str = "evroc-store/1 base ";
 
 /// The translation between contract and etcd.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     data: Bytes,
-    /// etcd's revision that created the origin.
+    /// The etcd revision that created the origin.
     created: i64,
     base: u64,
 }
 
-/// The key that holds the origin.
+/// Returns the key of the origin.
 pub(super) fn origin_key(prefix: &str) -> Bytes {
     format!("{prefix}/origin").into()
 }
 
-/// What the origin holds.
+/// Encodes the origin.
 pub(super) fn origin_value(base: Revision) -> Bytes {
     format!("{FORMAT}{base}").into()
 }
 
 impl Keys {
-    /// Reads what the origin says. `None` if it was not written by this program.
+    /// Decodes the origin. `None` if it was not written by this program.
     pub fn new(prefix: &str, origin: &proto::KeyValue) -> Option<Self> {
         let base = std::str::from_utf8(&origin.value).ok()?.strip_prefix(FORMAT)?.parse().ok()?;
         Some(Keys { data: format!("{prefix}/data/").into(), created: origin.create_revision, base })
     }
 
-    /// The revision at which the store was made.
+    /// Returns the contract revision at which the store was created.
     pub fn base(&self) -> Revision {
         Revision(self.base)
     }
 
-    /// etcd's revision at which the store was made.
+    /// Returns the etcd revision at which the store was created.
     pub fn created(&self) -> i64 {
         self.created
     }
@@ -58,7 +58,7 @@ impl Keys {
         Revision(self.base + u64::try_from(etcd - self.created).unwrap_or(0))
     }
 
-    /// `None` for what is older than this store.
+    /// Converts an etcd revision; `None` if it is older than this store.
     pub fn etcd_revision(&self, revision: Revision) -> Option<i64> {
         let since = i64::try_from(revision.0.checked_sub(self.base)?).ok()?;
         self.created.checked_add(since)
@@ -71,7 +71,7 @@ impl Keys {
         whole.freeze()
     }
 
-    /// First and end of a range; `None` if no key can lie in it, which etcd would understand as another question.
+    /// Returns start and end of a range; `None` for an empty range, which etcd would interpret differently.
     pub fn range(&self, range: &KeyRange) -> Option<(Bytes, Bytes)> {
         let start = self.key(&range.start);
         let end = match &range.end {
@@ -81,12 +81,12 @@ impl Keys {
         (start < end).then_some((start, end))
     }
 
-    /// The contract's key; `None` for keys that are not this store's.
+    /// Returns the contract's key; `None` for keys of others.
     pub fn strip(&self, whole: &Bytes) -> Option<Bytes> {
         whole.starts_with(&self.data).then(|| whole.slice(self.data.len()..))
     }
 
-    /// The value as etcd holds it.
+    /// Encodes a value with its checksum.
     pub fn seal(&self, key: &[u8], value: &[u8]) -> Bytes {
         let mut sealed = BytesMut::with_capacity(value.len() + 4);
         sealed.extend_from_slice(value);
@@ -94,7 +94,7 @@ impl Keys {
         sealed.freeze()
     }
 
-    /// The value of `key` without its checksum.
+    /// Decodes the value of `key` and verifies its checksum.
     pub fn open(&self, key: &Bytes, sealed: &Bytes, revision: Revision) -> Result<Bytes> {
         let damaged = |detail: &str| StoreError::Damaged { key: key.clone(), revision, detail: detail.to_owned() };
         let length = sealed.len().checked_sub(4).ok_or_else(|| damaged("it is shorter than its checksum"))?;
@@ -105,7 +105,7 @@ impl Keys {
         Ok(value)
     }
 
-    /// A key as the contract has it.
+    /// Converts a key and value of etcd to the contract's form.
     ///
     /// # Errors
     /// [`StoreError::Damaged`].

@@ -1,17 +1,17 @@
 //! The backend in an etcd cluster, version 3.4 or newer, for several control nodes.
 //!
-//! - [`address`]: `etcd://…`. [`client`]: calls to the members. [`proto`]: what is said. [`error`]: what is answered.
-//! - [`open`]: opening a store. [`claim`]: whose it is. [`keeper`]: keeping it.
-//! - [`keys`]: how keys, values and revisions stand in etcd. [`txn`]: transactions. [`watch`]: one watch.
+//! - [`address`]: `etcd://…`. [`client`]: calls to the members. [`proto`]: messages. [`error`]: errors.
+//! - [`open`]: opening a store. [`claim`]: exclusive use of a store. [`keeper`]: renewing the claim.
+//! - [`keys`]: the mapping of keys, values and revisions. [`txn`]: transactions. [`watch`]: one watch.
 //!
-//! The contract is modelled on etcd, so most of it is etcd's own promise; what is added here:
-//! - etcd has no checksum with a value: one is kept behind each.
-//! - etcd does not say at which revision it was compacted: it is searched for, by asking which revisions can be read.
-//! - Watches follow all keys of the etcd, so that every revision is seen and a gap in them is noticed, and so that the
-//!   keys of others move the progress. An etcd with access rules must allow that; it should serve this cloud alone.
+//! The contract is modelled on etcd, so etcd itself guarantees most of it. Added here:
+//! - etcd has no checksums of values: one is appended to each value.
+//! - etcd does not report the revision of the last compaction: it is found by probing which revisions can be read.
+//! - Watches follow all keys of the etcd, so that every revision is seen and gaps are detected, and so that writes of others
+//!   advance the progress. An etcd with access control must allow that; it should serve only this cloud.
 //! - A store is used by one process: etcd compares its claim in every transaction.
-//! - [`Store::compact`] first lets the watches of this process receive what it is about to forget: etcd reads previous
-//!   values when it sends, and leaves out silently what it no longer has.
+//! - [`Store::compact`] first lets the watches of this process receive what it is about to forget: etcd reads previous values
+//!   when it sends, and silently omits those that are compacted.
 
 mod address;
 mod claim;
@@ -51,15 +51,15 @@ use error::{Refusal, failed, refusal};
 use keeper::{Held, Keeper, Lost};
 use keys::Keys;
 
-/// What an etcd with its own settings accepts (1.5 MiB a request, 128 operations and comparisons a transaction), less room
-/// for what this backend and the protocol add: the claim is one of each.
+/// The default limits of etcd (1.5 MiB per request, 128 operations and comparisons per transaction), less what this backend and
+/// the protocol add: the claim is one of each.
 const LIMITS: Limits = Limits { key_bytes: 2048, value_bytes: 1_500_000, operations: 127, txn_bytes: 1_540_000 };
 
-/// How long a compaction waits for watches of this process at most. They take what etcd sends at once, so this only ends
-/// the wait for one whose connection is gone.
+/// The maximum time that a compaction waits for watches of this process. They read at once what etcd sends, so this only ends the
+/// wait for a watch whose connection is lost.
 const COMPACTION_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a process whose claim is lost asks who has it now, for the last words that it says.
+/// How long a process that has lost its claim tries to read the new holder, for its last message.
 const LOSS_TIMEOUT: Duration = Duration::from_secs(2);
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -71,18 +71,18 @@ const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// What operations and watches share.
+/// The state shared by operations and watches.
 struct Inner {
     client: Client,
     address: Address,
     keys: Keys,
-    /// Without one, the store is only read.
+    /// `None` if the store is read-only.
     claim: Option<Held>,
     fatal: FatalHook,
-    /// The newest compaction that is known of, in etcd's revisions; never goes back.
+    /// The newest known compaction, in etcd's revisions; never decreases.
     compacted: AtomicI64,
     closed: tokio::sync::watch::Sender<bool>,
-    /// How far the watches of this process have come.
+    /// The progress of the watches of this process.
     positions: Mutex<Vec<Weak<watch::Position>>>,
 }
 
@@ -94,13 +94,13 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// Where it is.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.inner.address
     }
 
-    /// Removes the store with all that is in it: what a copy that failed has left.
+    /// Removes the store and all its contents, for example after a failed copy.
     ///
     /// # Errors
     /// [`StoreError::Backend`].
@@ -117,13 +117,13 @@ impl Inner {
         if *self.closed.borrow() { Err(StoreError::Closed) } else { Ok(()) }
     }
 
-    /// The claim that allows changes.
+    /// Returns the claim that allows changes.
     fn held(&self) -> Result<Held> {
         self.check_open()?;
         self.claim.ok_or_else(|| StoreError::InvalidRequest("the store was opened to be read".to_owned()))
     }
 
-    /// Asks whether the claim still stands, for what cannot be part of a transaction.
+    /// Checks that the claim is still held, for operations that cannot be part of a transaction.
     async fn check_claim(&self, operation: &'static str) -> Result<()> {
         let held = self.held()?;
         let request = proto::RangeRequest { key: claim::key(&self.address.prefix), ..Default::default() };
@@ -135,10 +135,10 @@ impl Inner {
         Err(StoreError::Closed)
     }
 
-    /// Closes the store for good, since it is not this process's any more.
+    /// Closes the store permanently, because this process has lost its claim.
     async fn lose(&self) {
         if self.closed.send_replace(true) {
-            // Closed before: it was given back.
+            // Already closed: the claim was released.
             return;
         }
         let request = proto::RangeRequest { key: claim::key(&self.address.prefix), ..Default::default() };
@@ -151,13 +151,13 @@ impl Inner {
         });
     }
 
-    /// Asks for a range of etcd's keys.
+    /// Reads a range of etcd's keys.
     async fn range(&self, request: proto::RangeRequest) -> Result<proto::RangeResponse, Status> {
         self.client.call(RANGE, Effect::Read, request).await
     }
 
-    /// Reads one key that always exists, as of one of etcd's revisions (0: the newest), and nothing of it: whether that
-    /// revision can be read, and which one is the newest.
+    /// Probes an etcd revision (0: the newest) with a read of a key that always exists, without its value: returns whether the
+    /// revision can be read, and the newest revision.
     async fn probe(&self, revision: i64) -> Result<i64, Status> {
         let request =
             proto::RangeRequest { key: self.keys.key(b""), limit: 1, revision, count_only: true, ..Default::default() };
@@ -169,7 +169,7 @@ impl Inner {
         Ok(self.keys.revision(newest))
     }
 
-    /// The revision of the last compaction, in etcd's counting: the oldest that can be read.
+    /// Returns the etcd revision of the last compaction: the oldest that can be read.
     async fn compacted(&self) -> Result<i64, Status> {
         let known = self.compacted.load(Ordering::Relaxed);
         let mut newest = match self.probe(known).await {
@@ -195,7 +195,7 @@ impl Inner {
         Ok(self.keys.revision(compacted))
     }
 
-    /// A read at `requested` that failed.
+    /// Converts the error of a read at `requested`.
     async fn read_failed(&self, operation: &'static str, requested: Revision, status: Status) -> StoreError {
         match refusal(&status) {
             Refusal::Compacted => self.is_compacted(requested).await,
@@ -218,7 +218,7 @@ impl Inner {
         }
     }
 
-    /// etcd's revision for a read; 0 for the newest.
+    /// Returns the etcd revision for a read; 0 for the newest.
     async fn readable(&self, at: Option<Revision>) -> Result<i64> {
         let Some(at) = at else { return Ok(0) };
         match self.keys.etcd_revision(at) {
@@ -251,7 +251,7 @@ impl Inner {
             positions.iter().filter_map(|position| Some(position.upgrade()?.subscribe())).collect()
         };
         let all = futures::future::join_all(positions.into_iter().map(|mut position| async move {
-            // It fails when the watch ends, which is as good.
+            // It fails when the watch ends, which has the same effect.
             let _ = position.wait_for(|position| *position >= at).await;
         }));
         let _ = tokio::time::timeout(COMPACTION_WAIT, all).await;
@@ -351,7 +351,7 @@ impl Store for EtcdStore {
                 inner.compacted.fetch_max(revision, Ordering::Relaxed);
                 Ok(())
             }
-            // Another cloud that shares the etcd, or an operator, was faster.
+            // Another cloud that shares the etcd, or an operator, has compacted it already.
             Err(status) if refusal(&status) == Refusal::Compacted => Ok(()),
             Err(status) => Err(inner.read_failed("compact", at, status).await),
         }
@@ -428,7 +428,7 @@ impl Store for EtcdStore {
     }
 }
 
-/// The range that holds every key of an etcd.
+/// Returns the range of all keys of an etcd.
 fn all_of_etcd() -> (Bytes, Bytes) {
     (Bytes::from_static(&[0]), Bytes::from_static(&[0]))
 }

@@ -1,4 +1,4 @@
-//! Opening a store: reading what is there, deciding about it, and claiming it in the transaction that makes it.
+//! Opens a store: reads its origin and claim, decides, and claims it in the transaction that creates it.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
@@ -17,15 +17,15 @@ use super::{Address, EtcdStore, Inner, LEASE_GRANT, LEASE_TIME_TO_LIVE, TXN, hea
 use crate::contract::Revision;
 use crate::embedded::FatalHook;
 
-/// How long a claim lasts that nobody renews. Lower ends a process that was held up for so long, higher is how long a cloud
-/// whose machine is gone keeps its state from one elsewhere.
+/// How long a claim lasts without a renewal. Lower ends a process that was stalled for that long; higher delays a takeover after
+/// the loss of a machine.
 const CLAIM_TTL: Duration = Duration::from_secs(30);
-/// Between two looks at a claim that may be about to end.
+/// The interval between checks of a claim that may be about to end.
 const LOOK: Duration = Duration::from_millis(500);
-/// How much later than its time etcd may end a lease: it counts in whole seconds, and looks twice a second.
+/// How late etcd may end a lease: it counts in whole seconds, and checks twice a second.
 const END_MARGIN: Duration = Duration::from_secs(3);
 
-/// How to open an [`EtcdStore`].
+/// Options for opening an [`EtcdStore`].
 #[derive(Clone)]
 pub struct Options {
     address: Address,
@@ -36,17 +36,17 @@ pub struct Options {
     fatal: FatalHook,
 }
 
-/// What an opener wants.
+/// The purpose of opening a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Use it, and make it if there is none.
+    /// Use it, and create it if it does not exist.
     Use,
-    /// Make it, with this as its counter's beginning.
+    /// Create it, with this initial revision.
     Make(Revision),
 }
 
 impl Options {
-    /// The store at `address`, without TLS.
+    /// Returns options for the store at `address`, without TLS.
     #[must_use]
     pub fn new(address: Address) -> Self {
         Options {
@@ -69,37 +69,37 @@ impl Options {
         self
     }
 
-    /// Who opens it: others are told the name.
+    /// Sets the instance's name, which others see in messages.
     #[must_use]
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.instance = Some(name.into());
         self
     }
 
-    /// A folder that is the instance's alone, locked while the store is open: whoever holds the lock of a former holder
-    /// takes over from it at once. Without it, a claim that was not given back has to end first.
+    /// Sets a folder of the instance, which is locked while the store is open: the holder of a former holder's lock takes over
+    /// its claim at once. Without it, a claim that was not released has to expire first.
     #[must_use]
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self
     }
 
-    /// How long the claim lasts when this process cannot renew it (default: 30 s); etcd's least is about 2 s.
+    /// Sets how long the claim lasts when this process cannot renew it (default: 30 s); etcd's minimum is about 2 s.
     #[must_use]
     pub fn claim_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// What to do when the claim is lost. The default logs the cause and aborts the process. If the hook returns, the store
-    /// is closed: every operation fails with [`StoreError::Closed`](crate::StoreError::Closed).
+    /// Sets the hook for a lost claim. The default logs the cause and aborts the process. If the hook returns, the store is
+    /// closed: every operation fails with [`StoreError::Closed`](crate::StoreError::Closed).
     #[must_use]
     pub fn on_fatal(mut self, hook: impl Fn(&(dyn std::error::Error + 'static)) + Send + Sync + 'static) -> Self {
         self.fatal = Arc::new(hook);
         self
     }
 
-    /// Opens the store, making an empty one if there is none.
+    /// Opens the store, and creates an empty one if it does not exist.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -107,7 +107,7 @@ impl Options {
         self.claimed(Purpose::Use).await
     }
 
-    /// Makes a store whose counter begins at `base`.
+    /// Creates a store whose counter begins at `base`.
     ///
     /// # Errors
     /// As [`Options::open`], and [`OpenError::Exists`].
@@ -115,7 +115,7 @@ impl Options {
         self.claimed(Purpose::Make(base)).await
     }
 
-    /// Opens a store that exists, to be read: also while another process uses it.
+    /// Opens an existing store for reading, also while another process uses it.
     ///
     /// # Errors
     /// As [`Options::open`], and [`OpenError::Missing`].
@@ -141,7 +141,7 @@ impl Options {
             Some(Locking::Locked(lock)) => Some(lock),
             Some(Locking::Held) => return Err(etcd.locked().await?),
             Some(Locking::Impossible(error)) => {
-                // All else works: only this instance waits, when it was killed, until its claim has ended.
+                // Everything else works, but after a crash this instance waits until its claim has expired.
                 tracing::warn!(%error, "the instance's folder cannot be locked");
                 None
             }
@@ -167,13 +167,13 @@ impl Options {
     }
 }
 
-/// An etcd in which a store is looked for.
+/// An etcd in which a store is opened.
 struct Unopened {
     client: Client,
     address: Address,
 }
 
-/// What stands below a prefix.
+/// The state of a prefix.
 struct Found {
     origin: Option<proto::KeyValue>,
     claim: Option<proto::KeyValue>,
@@ -214,13 +214,13 @@ impl Unopened {
         self.client.call(LEASE_GRANT, Effect::Write, request).await.map_err(|status| self.unreachable(status))
     }
 
-    /// Claims the store, and makes it if there is none.
+    /// Claims the store, and creates it if it does not exist.
     async fn claim(&self, owner: &Owner, ttl: Duration, purpose: Purpose) -> Result<(Keys, Held), OpenError> {
         let mut has_waited = false;
-        // Each round sees what another opener has done meanwhile; one of them gets on in each.
+        // Each round sees the changes of other openers; one of them makes progress in each round.
         loop {
             let found = self.look().await?;
-            // What is not ours is left as it is.
+            // Keys of other programs are not touched.
             let known = found.origin.as_ref().map(|origin| self.keys(origin)).transpose()?;
             if known.is_some() && purpose != Purpose::Use {
                 return Err(OpenError::Exists { address: self.address.clone() });
@@ -250,7 +250,7 @@ impl Unopened {
         }
     }
 
-    /// Writes the claim if all is as it was found; `None` if it is not.
+    /// Writes the claim if nothing has changed since the read; otherwise returns `None`.
     async fn try_claim(
         &self,
         found: &Found,
@@ -260,7 +260,7 @@ impl Unopened {
         purpose: Purpose,
     ) -> Result<Option<(Keys, i64)>, OpenError> {
         let (origin_key, claim_key) = (keys::origin_key(&self.address.prefix), claim::key(&self.address.prefix));
-        // 0 stands for a key that is not there.
+        // 0 means an absent key.
         let as_found = |key, found: &Option<proto::KeyValue>| {
             let revision = found.as_ref().map_or(0, |found| found.mod_revision);
             txn::compare(key, proto::CompareResult::Equal, proto::Target::ModRevision(revision))
@@ -293,7 +293,7 @@ impl Unopened {
         Ok(Some((keys, revision)))
     }
 
-    /// What is left of a claim's lease, in seconds.
+    /// Returns the remaining time of a claim's lease in seconds.
     async fn rest(&self, lease: i64) -> Result<i64, OpenError> {
         let request = proto::LeaseTimeToLiveRequest { id: lease };
         let answer: Result<proto::LeaseTimeToLiveResponse, _> =
@@ -301,7 +301,7 @@ impl Unopened {
         Ok(answer.map_err(|status| self.unreachable(status))?.ttl)
     }
 
-    /// Waits until a lease has ended, or is seen to be renewed.
+    /// Waits until a lease has ended or was renewed.
     async fn wait_for_end(&self, lease: i64) -> Result<(), OpenError> {
         let mut before = self.rest(lease).await?;
         let end = Instant::now() + seconds(before) + END_MARGIN;

@@ -1,5 +1,5 @@
-//! The messages of etcd's protocol that this backend sends and reads: the parts of `rpc.proto` and `kv.proto` of etcd
-//! 3.4 that it uses. Fields that it does not name are passed over, as the encoding allows.
+//! The messages of etcd's protocol that this backend sends and reads: the parts of `rpc.proto` and `kv.proto` of etcd 3.4 that it
+//! uses. Unknown fields are skipped, as the encoding allows.
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
@@ -64,7 +64,7 @@ pub struct PutRequest {
 pub struct DeleteRangeRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
-    /// Empty: the key alone.
+    /// Empty for the key alone.
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
 }
@@ -87,7 +87,7 @@ pub enum Request {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ResponseOp {
-    /// Only answers to ranges are looked at.
+    /// Only responses to ranges are read.
     #[prost(message, optional, tag = "1")]
     pub range: Option<RangeResponse>,
 }
@@ -259,7 +259,7 @@ pub struct LeaseTimeToLiveRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct LeaseTimeToLiveResponse {
-    /// What is left of it; -1 if there is no such lease.
+    /// The remaining time; -1 if the lease does not exist.
     #[prost(int64, tag = "3")]
     pub ttl: i64,
     #[prost(int64, tag = "4")]

@@ -1,5 +1,5 @@
-//! Transactions: conditions are compared by etcd, and where one does not hold it answers with all their keys, from which
-//! the first that fails is found. One comparison more is that of the claim.
+//! Transactions: etcd compares the conditions; if one does not hold, it returns all their keys, from which the first failed
+//! condition is determined. One more comparison is that of the claim.
 
 use bytes::Bytes;
 
@@ -66,7 +66,7 @@ pub(super) async fn run(inner: &Inner, txn: Txn) -> Result<TxnOutcome> {
     Err(StoreError::backend("apply a transaction", "etcd refused it, but all of its conditions hold"))
 }
 
-/// Removes every key of a range of etcd's, the claim among them.
+/// Removes every key of an etcd range, including the claim.
 pub(super) async fn erase(inner: &Inner, range: KeyRange) -> Result<()> {
     let (claim, is_ours) = fence(inner)?;
     let all = proto::DeleteRangeRequest { key: range.start, range_end: range.end.unwrap_or_default() };
@@ -85,14 +85,14 @@ pub(super) async fn erase(inner: &Inner, range: KeyRange) -> Result<()> {
     Err(StoreError::backend("remove the store", "etcd refused it, but the claim stands"))
 }
 
-/// The key of the claim, and the comparison that keeps out whoever has lost it.
+/// Returns the key of the claim, and the comparison that fails if it was lost.
 fn fence(inner: &Inner) -> Result<(Bytes, proto::Compare)> {
     let key = claim::key(&inner.address.prefix);
     let is_ours = compare(&key, proto::CompareResult::Equal, proto::Target::ModRevision(inner.held()?.revision));
     Ok((key, is_ours))
 }
 
-/// What a transaction that was refused has found in the place of the claim.
+/// Checks the claim in the response to a refused transaction.
 async fn check_fence(inner: &Inner, found: Option<&proto::KeyValue>) -> Result<()> {
     if found.map(|claim| claim.mod_revision) == Some(inner.held()?.revision) {
         return Ok(());
@@ -115,7 +115,7 @@ fn comparison(inner: &Inner, condition: &Condition) -> proto::Compare {
         Condition::Absent(_) => compare(&key, proto::CompareResult::Equal, proto::Target::CreateRevision(0)),
         Condition::Exists(_) => compare(&key, proto::CompareResult::Greater, proto::Target::CreateRevision(0)),
         Condition::Unchanged(_, revision) => {
-            // What is older than the store, no key of it has; 0 would be that of absent ones.
+            // No key of the store has a revision before the store's creation; 0 would match absent keys.
             let revision = inner.keys.etcd_revision(*revision).unwrap_or(inner.keys.created());
             compare(&key, proto::CompareResult::Equal, proto::Target::ModRevision(revision))
         }
@@ -134,7 +134,7 @@ pub(super) fn operation(request: proto::Request) -> proto::RequestOp {
     proto::RequestOp { request: Some(request) }
 }
 
-/// Which of a transaction's leases has ended: etcd does not say.
+/// Finds the lease of a transaction that has ended, which etcd does not report.
 async fn ended_lease(inner: &Inner, txn: &Txn) -> Result<LeaseId> {
     let mut named = txn.operations.iter().filter_map(|operation| match operation {
         Operation::Put { lease, .. } => *lease,
@@ -152,7 +152,7 @@ async fn ended_lease(inner: &Inner, txn: &Txn) -> Result<LeaseId> {
 }
 
 fn too_large(what: &'static str, size: usize, limit: usize) -> StoreError {
-    // The server's limit may be set lower than what is usual.
+    // The server's limit may be lower than the default.
     StoreError::TooLarge { what, size, limit: limit.min(size.saturating_sub(1)) }
 }
 

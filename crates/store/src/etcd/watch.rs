@@ -1,8 +1,8 @@
 //! One watch: a stream from etcd, read by a task of its own into a bounded queue.
 //!
-//! etcd is asked for everything from the consumer's revision on, that revision included and dropped here: so etcd itself
-//! refuses what lies behind a compaction. It forgets deletions of the very revision that it is compacted at (before 3.4.34
-//! and 3.5.16); what a watch that is not yet there misses by that is seen as a gap, for every revision changes some key.
+//! The stream starts at the consumer's revision, which is dropped here, so that etcd itself refuses revisions before a
+//! compaction. etcd before 3.4.34 and 3.5.16 loses deletions of the revision at which it is compacted; if a watch has not reached
+//! that revision yet, the loss is detected as a gap, because every revision changes some key.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -19,14 +19,14 @@ use crate::queue::Queue;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// Up to where a watch has received everything.
+/// The revision up to which a watch has received everything.
 pub(super) type Position = tokio::sync::watch::Sender<Revision>;
 
 struct Watch {
     inner: Arc<Inner>,
     range: KeyRange,
     previous_values: bool,
-    /// Everything up to here was received, in etcd's counting.
+    /// The etcd revision up to which everything was received.
     seen: i64,
     position: Arc<Position>,
     queue: Arc<Queue>,
@@ -41,7 +41,7 @@ impl Drop for Reader {
     }
 }
 
-/// Begins a watch; what cannot be watched is refused here.
+/// Starts a watch; returns an error if the revision cannot be watched.
 pub(super) async fn begin(inner: Arc<Inner>, request: WatchRequest) -> Result<WatchStream> {
     let after = inner.readable(Some(request.after)).await?;
     let newest = match inner.probe(after).await {
@@ -75,14 +75,14 @@ pub(super) async fn begin(inner: Arc<Inner>, request: WatchRequest) -> Result<Wa
     })))
 }
 
-/// Asks the members, one after the other, for a stream of everything from `after` on.
+/// Opens a stream of everything from `after` on at one member after the other.
 async fn open(inner: &Inner, after: i64, requested: Revision) -> Result<Streaming<proto::WatchResponse>> {
     let (key, range_end) = all_of_etcd();
     let create = proto::WatchCreateRequest { key, range_end, start_revision: after, prev_kv: true };
     let question = proto::WatchRequest { create: Some(create) };
     let mut attempts = 0;
     loop {
-        // The watch lasts as long as the questions do.
+        // The watch lasts while the request stream is open.
         let questions = futures::stream::iter([question.clone()]).chain(futures::stream::pending());
         let opened = async {
             let mut stream: Streaming<proto::WatchResponse> = inner.client.stream(WATCH, questions).await?;
@@ -104,7 +104,7 @@ async fn open(inner: &Inner, after: i64, requested: Revision) -> Result<Streamin
     }
 }
 
-/// Why etcd has ended a watch.
+/// Returns the reason why etcd has ended a watch.
 fn cancelled(inner: &Inner, requested: Revision, response: &proto::WatchResponse) -> StoreError {
     if response.compact_revision > 0 {
         let compacted_at = inner.keys.revision(response.compact_revision);
@@ -130,7 +130,7 @@ impl Watch {
             };
             match taken {
                 Ok(true) => {}
-                // Too slow; the queue has its end already.
+                // Too slow; the queue has already been ended.
                 Ok(false) => return,
                 Err(error) => break Some(error),
             }
@@ -142,7 +142,7 @@ impl Watch {
         *self.position.borrow()
     }
 
-    /// Queues what a message holds; `Ok(false)` if the consumer is too slow.
+    /// Queues the contents of a message; `Ok(false)` if the consumer is too slow.
     async fn take(&mut self, response: proto::WatchResponse) -> Result<bool> {
         let mut revisions: BTreeMap<i64, Vec<proto::Event>> = BTreeMap::new();
         for event in response.events {
@@ -203,11 +203,11 @@ impl Watch {
     }
 }
 
-/// What an event of etcd means to a watch.
+/// The meaning of an etcd event for a watch.
 enum Translated {
     Event(Event),
     /// Another key.
     NotOurs,
-    /// A compaction was faster than etcd's look at the state before.
+    /// A compaction has removed the previous state before etcd read it.
     PreviousIsGone,
 }

@@ -1,4 +1,4 @@
-//! Making a group durable and visible, and what goes on below it: superfluous rows, compactions, the log.
+//! Commits: makes a group durable and visible, deletes superfluous rows, compacts, and checkpoints the log.
 
 use std::sync::atomic::Ordering;
 
@@ -14,20 +14,20 @@ use crate::embedded::rows::{self, State, missing};
 use crate::embedded::{lock, read_lock, write_lock};
 use crate::error::StoreError;
 
-/// Superfluous rows deleted with one group: more would be felt by the writes that share it.
+/// Superfluous rows deleted with one group. More would delay the writes in the group.
 const DELETIONS_PER_GROUP: usize = 256;
 
-/// Free pages below which the database is never shrunk: a compaction frees as many and the next writes take them.
+/// The number of free pages below which the database is not shrunk: a compaction frees this many, and the next writes use them.
 const FREE_PAGES: i64 = 4096;
 
-/// Why the writer cannot go on.
+/// The reason why the writer cannot continue.
 pub(in crate::embedded) type Fatal = Box<dyn std::error::Error + Send + Sync>;
 
-/// How a commit failed.
+/// The failure of a commit.
 enum CommitError {
     /// Nothing was written; later writes may succeed.
     DiskFull(rusqlite::Error),
-    /// What is on disk is unknown.
+    /// The state on disk is unknown.
     Fatal(Fatal),
 }
 
@@ -113,7 +113,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells the watchers about a committed group.
+    /// Publishes a committed group to the watchers.
     pub(super) fn publish(&mut self, revisions: Vec<PublishedRevision>) {
         let newest = self.state.revision;
         let conn = &self.conn;
@@ -132,7 +132,7 @@ impl Writer {
             if at <= index.compacted_at() {
                 return Ok(Ok(()));
             }
-            // From here on nobody can ask for what is deleted below and in later groups.
+            // From here on the rows that are deleted with later groups can no longer be read.
             self.superfluous.extend(index.compact(at));
         }
         let mut state = self.state;
@@ -158,13 +158,13 @@ impl Writer {
         }
     }
 
-    /// Copies the log into the database, as far as no reader is in the way, and gives free pages back.
+    /// Copies the log into the database as far as readers allow, and returns free pages to the file system.
     pub(super) fn checkpoint(&mut self) -> Result<(), Fatal> {
         self.unchecked_bytes = 0;
         for pragma in ["PRAGMA wal_checkpoint(PASSIVE)", self.vacuum()?].into_iter().filter(|p| !p.is_empty()) {
             match run_pragma(&self.conn, pragma) {
                 Ok(()) => {}
-                // The log keeps everything until there is room.
+                // The log keeps everything until there is space.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
                 Err(error) => return Err(Box::new(error)),
             }
@@ -173,7 +173,7 @@ impl Writer {
         Ok(())
     }
 
-    /// How to shrink the database if most of it is free; free pages are otherwise used again.
+    /// Returns the pragma that shrinks the database, if most of it is free; otherwise free pages are reused.
     fn vacuum(&self) -> Result<&'static str, Fatal> {
         let pages = |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         let free = pages("freelist_count")?;

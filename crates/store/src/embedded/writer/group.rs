@@ -1,4 +1,4 @@
-//! Gathering: transactions that share a commit, and what they see of each other.
+//! A group: transactions that share a commit and see each other's changes.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use crate::embedded::read_lock;
 use crate::embedded::rows::{self, Head, missing};
 use crate::error::StoreError;
 
-/// Transactions on their way to one commit.
+/// The changes of transactions that share a commit.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) revisions: Vec<PublishedRevision>,
     pub(super) rows: Vec<(Head, Option<Bytes>)>,
-    /// Newest states of keys that this group changed: position in `rows`.
+    /// The newest state of each key that this group changed: its position in `rows`.
     pub(super) heads: HashMap<Bytes, usize>,
-    /// A lease that this group ends, and whether it is new.
+    /// A lease that this group grants or ends.
     pub(super) lease: Option<LeaseChange>,
     pub(super) bytes: usize,
 }
@@ -66,7 +66,7 @@ impl Writer {
         group.revisions.last().map_or(self.state.revision, |published| published.revision)
     }
 
-    /// The newest version of a key, with its position in the group if that wrote it.
+    /// Returns the newest version of a key, with its position if this group wrote it.
     fn newest_of(&self, group: &Group, key: &[u8]) -> Option<(Version, Option<usize>)> {
         if let Some(position) = group.heads.get(key) {
             let head = &group.rows[*position].0;

@@ -1,14 +1,14 @@
-//! The one thread that writes.
+//! The only thread that writes.
 //!
 //! ```text
 //! requests ──> collect (up to 1,024) ──> BEGIN, rows, state, COMMIT (one sync) ──> index ──> answers ──> watchers
 //!                                              │ disk full: rolled back, all refused
 //!                                              └ any other failure: fatal, nothing is ever retried
 //! ```
-//! Many requests share one sync because they queue up while the one before is syncing, and because more are waited for where
-//! several came together, as long as they keep coming: a commit costs nearly as much for one as for many. Within a group, requests see each
-//! other through [`Group::heads`]; everybody else sees them when the commit has returned. Requests about leases and
-//! compaction are a group of their own. Rows that compaction made superfluous are deleted a few with each group.
+//! Many requests share one sync: they queue up during the previous sync, and after a group of several the writer waits for more
+//! while they keep coming, because a commit costs nearly the same for one as for many. Within a group, requests see each other
+//! through [`Group::heads`]; others see them after the commit. Requests about leases and compaction are groups of their own. Each
+//! group also deletes a few rows that compaction made superfluous.
 
 mod commit;
 mod group;
@@ -32,23 +32,23 @@ use crate::error::StoreError;
 use commit::{Fatal, disk_full};
 use group::{Group, LeaseChange};
 
-/// Requests that share a sync at most. Higher delays the first one's answer, lower wastes syncs.
+/// The maximum number of requests that share a sync. Higher delays the first response, lower wastes syncs.
 const GROUP_REQUESTS: usize = 1024;
-/// How long requests are waited for at most when several came at once before. Longer is felt by those that wait, shorter brings
-/// fewer of them together.
+/// The maximum time to wait for more requests after a group of several. Longer delays those that wait, shorter makes groups
+/// smaller.
 const GATHERING: Duration = Duration::from_micros(1_500);
-/// If nobody comes for so long, nobody is waited for any more. Longer is felt by the few that write at once, shorter takes a slow
-/// moment of many for their end.
+/// The time without a new request after which the writer stops waiting. Longer delays small groups, shorter mistakes a short
+/// pause for the end.
 const LULL: Duration = Duration::from_micros(300);
-/// Bytes of keys and values that share a sync at most: they are held in memory until the commit has returned.
+/// The maximum bytes of keys and values that share a sync. They are held in memory until the commit returns.
 const GROUP_BYTES: usize = 32 << 20;
 /// Bytes written before the log is copied into the database, unless the options say otherwise.
 pub(super) const CHECKPOINT_BYTES: usize = 4 << 20;
 
-/// Where an answer goes; nobody may be waiting any more.
+/// The channel for a response; its receiver may be closed.
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// What the writer is asked to do.
+/// A request to the writer.
 pub(super) enum Request {
     Txn(Txn, Reply<TxnOutcome>),
     Compact(Revision, Reply<()>),
@@ -56,7 +56,7 @@ pub(super) enum Request {
     KeepAlive(LeaseId, Reply<Lease>),
     Revoke(LeaseId, Reply<Revision>),
     Lease(LeaseId, Reply<Lease>),
-    /// Ends the leases whose time has come.
+    /// Ends expired leases.
     Expire,
     Close,
 }
@@ -70,12 +70,12 @@ pub(super) struct Writer {
     pub mark: Mark,
     pub leases: Leases,
     pub next_deadline: watch::Sender<Option<Duration>>,
-    /// Rows that compaction left over.
+    /// Rows that compaction made superfluous.
     pub superfluous: VecDeque<RowId>,
     pub unchecked_bytes: usize,
-    /// When the log is copied into the database.
+    /// The number of written bytes after which the log is copied into the database.
     pub checkpoint_bytes: usize,
-    /// How many transactions the last group had.
+    /// The number of transactions in the last group.
     pub last_group: usize,
     /// Last, so that the folder is released after the database was closed.
     pub _lock: FolderLock,
@@ -95,7 +95,7 @@ impl Writer {
                 None => match self.requests.try_recv() {
                     Ok(request) => Some(request),
                     Err(TryRecvError::Empty) => None,
-                    // What is left is found again at open.
+                    // The remaining rows are found again at open.
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 },
             };
@@ -130,7 +130,7 @@ impl Writer {
                 }
                 None => {
                     if self.commit(&Group::default())?.is_err() {
-                        // The disk is full; go on with the next request rather than spin.
+                        // The disk is full; wait for the next request rather than spin.
                         match self.requests.blocking_recv() {
                             Some(request) => held = Some(request),
                             None => return Ok(()),
@@ -144,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// Commits a transaction together with those that already wait; returns a request that cannot join them.
+    /// Commits a transaction together with waiting ones; returns a request that cannot join them.
     fn serve_txns(&mut self, txn: Txn, reply: Reply<TxnOutcome>) -> Result<Option<Request>, Fatal> {
         self.gather();
         let mut group = Group::default();
@@ -169,7 +169,7 @@ impl Writer {
         for (reply, outcome) in replies {
             let answer = match (&committed, outcome) {
                 (Err(full), Ok(TxnOutcome::Committed { .. })) => Err(disk_full(full)),
-                // What was compared may have been part of what was rolled back.
+                // The condition may have been compared with a change that was rolled back.
                 (Err(full), Ok(TxnOutcome::ConditionFailed { .. })) => Err(disk_full(full)),
                 (_, outcome) => outcome,
             };
@@ -181,8 +181,8 @@ impl Writer {
         Ok(held)
     }
 
-    /// Waits for others, as long as they keep coming. Who writes alone is not held up: it waits only when several came together the
-    /// last time.
+    /// Waits for more requests while they keep coming. A single writer is not delayed: the wait only happens after a group of
+    /// several.
     #[expect(clippy::disallowed_methods, reason = "this thread is the writer's own")]
     fn gather(&self) {
         let begun = Instant::now();
