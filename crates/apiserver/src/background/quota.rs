@@ -15,10 +15,10 @@ use crate::object::registry::Registered;
 use crate::state::cache::{Cache, Notice};
 use crate::state::quota::{limit, names_of, storage};
 
-/// Before a quota that could not be written is looked at again.
+/// The delay before a failed write of a quota's status is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Starts it; it ends with the server. Does nothing if quotas are not registered.
+/// Starts the task, which ends with the server. Does nothing if quotas are not registered.
 pub(crate) fn start(server: &ApiServer) {
     let Some(quotas) = server.shared.registry.find("", "v1", "resourcequotas").cloned() else { return };
     let cache = server.shared.cache.clone();
@@ -58,7 +58,7 @@ impl Controller {
                 },
                 () = tokio::time::sleep(RETRY), if !failed.is_empty() => {}
             }
-            // A burst is counted once.
+            // Handles a burst of changes together.
             loop {
                 match notices.try_recv() {
                     Ok(notice) => self.concerns(&notice, &mut due),
@@ -70,13 +70,13 @@ impl Controller {
         }
     }
 
-    /// All namespaces with quotas.
+    /// Returns all namespaces with quotas.
     fn all(&self) -> BTreeSet<String> {
         let quotas = self.cache.kind(&storage()).select(|_| true);
         quotas.iter().map(|quota| quota.key.namespace().to_owned()).collect()
     }
 
-    /// Adds the namespace in which a change may have changed a count.
+    /// Adds the namespace of a change that may have changed a count.
     fn concerns(&self, notice: &Notice, due: &mut BTreeSet<String>) {
         let Some(subject) = notice.change.subject() else { return };
         let is_counted = notice.change.previous.is_none() || notice.change.current.is_none();
@@ -106,7 +106,7 @@ impl Controller {
             object["status"] = status;
             let path = path_of(&self.quotas, namespace, quota.key.name(), "status");
             let (code, answer) = self.put(&path, &object).await?;
-            // Somebody else has written it: that is a notice of its own.
+            // After a conflict, the other write queues the quota again.
             expect(code, &answer, &[StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT])?;
         }
         Ok(())

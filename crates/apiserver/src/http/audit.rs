@@ -1,4 +1,4 @@
-//! Who did what, when, from where, and what became of it: one JSON line per request.
+//! The audit log: one JSON line per request, with caller, source, request, time and outcome.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,22 +13,22 @@ use crate::object::identity::Identity;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRecord {
-    /// When it came.
+    /// The time of arrival.
     pub time: Timestamp,
-    /// Also in the answer's `Audit-Id` header.
+    /// Also in the response's `Audit-Id` header.
     pub audit_id: String,
-    /// Who; `None` if not authenticated.
+    /// The caller; `None` if not authenticated.
     pub user: Option<Identity>,
     /// The address, or `in-process`.
     pub source: String,
-    /// From the request.
+    /// The `User-Agent` header.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user_agent: String,
     /// Kubernetes verb.
     pub verb: String,
     /// Path and query.
     pub uri: String,
-    /// Empty for the core group and for what is not a resource.
+    /// Empty for the core group and for paths that are not a resource.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// The plural.
@@ -45,16 +45,16 @@ pub struct AuditRecord {
     pub name: String,
     /// The HTTP status.
     pub code: u16,
-    /// Why it was refused, by whoever refused it.
+    /// The reason of a refusal.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Until the answer's headers were sent, in microseconds.
+    /// The time until the response's headers, in microseconds.
     pub duration_us: u64,
 }
 
-/// Where records go.
+/// The destination of audit records.
 pub trait AuditSink: Send + Sync {
-    /// Takes a record; must not block for long.
+    /// Records a request; must not block for long.
     fn record(&self, record: AuditRecord);
 }
 
@@ -66,8 +66,8 @@ impl AuditSink for NoAudit {
     fn record(&self, _: AuditRecord) {}
 }
 
-/// Appends JSON lines to a file. A record is the kernel's before its request is answered, so that what a client knows to be done
-/// stands in the log although the process is killed; a thread between the two would lose that and cost more than the write.
+/// Appends JSON lines to a file. The record is handed to the kernel before the response is sent, so it survives a crash of the
+/// process. A writer thread would lose that guarantee and cost more than the write.
 #[derive(Debug)]
 pub struct FileAudit {
     file: File,
@@ -90,7 +90,7 @@ impl FileAudit {
 impl AuditSink for FileAudit {
     fn record(&self, record: AuditRecord) {
         let mut line = Vec::with_capacity(512);
-        // One call for a line: those of other requests do not get between.
+        // One write call per line, so that lines of concurrent requests do not mix.
         let written = serde_json::to_writer(&mut line, &record).map_err(io::Error::from).and_then(|()| {
             line.push(b'\n');
             (&self.file).write_all(&line)

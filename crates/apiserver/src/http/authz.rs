@@ -1,10 +1,10 @@
-//! May they. Decided on the normalised request only; what nobody allows is denied.
+//! Authorisation, decided on the normalised request only. What is not explicitly allowed is denied.
 
 use async_trait::async_trait;
 
 use crate::object::identity::Identity;
 
-/// What a caller wants to do.
+/// The action that a caller requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the HTTP
@@ -24,18 +24,18 @@ pub struct Attributes {
     pub namespace: String,
     /// Empty for collections.
     pub name: String,
-    /// The path of what is not a resource.
+    /// The path of a request that is not for a resource.
     pub path: String,
 }
 
-/// An answer of an authoriser.
+/// The decision of an authorizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Yes.
+    /// Allowed.
     Allow,
-    /// No, or nothing known that would allow it; the reason is appended to the refusal, and may be empty.
+    /// Denied, or not known to be allowed.
     Deny {
-        /// In words.
+        /// The reason, which is appended to the error message; may be empty.
         reason: String,
     },
 }
@@ -43,12 +43,11 @@ pub enum Decision {
 /// Decides what callers may do.
 #[async_trait]
 pub trait Authorize: Send + Sync {
-    /// Whether `identity` may do that.
+    /// Decides whether `identity` may do this.
     async fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision;
 }
 
-/// Allows members of the given groups everything and everybody else nothing; discovery and schemas are for every
-/// authenticated caller.
+/// Allows everything to members of the given groups, and only discovery and schemas to other authenticated callers.
 #[derive(Clone, Debug, Default)]
 pub struct GroupAuthorizer {
     /// Groups with all rights.

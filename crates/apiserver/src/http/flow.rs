@@ -1,8 +1,7 @@
-//! How many requests run at once: one caller's flood neither starves the others nor the platform's own controllers.
+//! Flow control: limits concurrent requests per caller, so that one caller cannot starve others or the platform's controllers.
 //!
-//! Every caller has places of their own; who finds them all taken waits for a while in a queue of limited length and is
-//! then told to come back later (429). Watches and streams give their place back when their answer begins. Groups of the
-//! platform itself are exempt.
+//! Every caller has a number of slots. A request without a free slot waits for a while in a queue of limited length, and is then
+//! refused (429). Watches and streams release their slot when their response begins. Groups of the platform itself are exempt.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,9 +19,9 @@ pub struct FlowLimits {
     /// Requests of one caller that run at once. Fewer would slow programs that send in parallel, more would let one
     /// caller fill the store's queue.
     pub running: usize,
-    /// Requests of one caller that wait. More would only make them wait longer than clients do.
+    /// Requests of one caller that wait. With more, they would wait longer than clients do.
     pub waiting: usize,
-    /// How long one waits.
+    /// How long a request waits.
     pub patience: Duration,
     /// Groups without limits.
     pub exempt_groups: Vec<String>,
@@ -44,16 +43,16 @@ struct Caller {
     waiting: AtomicUsize,
 }
 
-/// All callers.
+/// The slots of all callers.
 pub(crate) struct Flow {
     limits: FlowLimits,
     callers: Mutex<HashMap<String, Arc<Caller>>>,
 }
 
-/// A place, given back when dropped; `None` for the exempt.
+/// A slot, released when dropped; `None` for exempt callers.
 pub(crate) type Place = Option<OwnedSemaphorePermit>;
 
-/// Callers that are remembered before those without requests are forgotten.
+/// The number of remembered callers above which those without requests are dropped.
 const REMEMBERED: usize = 4_096;
 
 impl Flow {
@@ -74,7 +73,7 @@ impl Flow {
         callers.entry(user.to_owned()).or_insert_with(new).clone()
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     ///
     /// # Errors
     /// 429 if too many wait already, or for too long.
@@ -98,7 +97,7 @@ impl Flow {
     }
 }
 
-/// Counts one that waits, until dropped (also when the client goes away meanwhile).
+/// Counts a waiting request until dropped, also if its client disconnects.
 struct Waiting<'a> {
     count: &'a AtomicUsize,
     before: usize,

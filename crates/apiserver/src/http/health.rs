@@ -1,11 +1,11 @@
-//! What the health endpoints look at beside the server itself.
+//! Health checks beyond those of the server itself.
 
 use async_trait::async_trait;
 
-/// Something that can be well or not.
+/// A health check.
 #[async_trait]
 pub trait HealthCheck: Send + Sync {
-    /// As in `/readyz/<name>`.
+    /// Returns the name, as in `/readyz/<name>`.
     fn name(&self) -> &str;
 
     /// Whether a failure means that the process should be restarted (`/livez`), not only that it should get no
@@ -14,9 +14,9 @@ pub trait HealthCheck: Send + Sync {
         false
     }
 
-    /// Looks.
+    /// Runs the check.
     ///
     /// # Errors
-    /// What is wrong, for operators.
+    /// The problem, for operators.
     async fn check(&self) -> Result<(), String>;
 }

@@ -1,4 +1,4 @@
-//! The third floor: a request from the connection to the answer.
+//! The third floor: a request from the connection to the response.
 
 pub mod audit;
 pub mod authn;

@@ -1,5 +1,5 @@
-//! Other HTTP services on the same listener: a registry, a console, an issuer. They see the [`crate::http::authn::Peer`] and
-//! decide on access by themselves.
+//! Other HTTP services on the same listener: a registry, a console, an issuer. They receive the [`crate::http::authn::Peer`] and
+//! do their own access control.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::object::body::{BoxError, RequestBody, ResponseBody};
 
 type Answering = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
-/// A service that takes over a part of the names and paths.
+/// A service for some host names and paths.
 #[derive(Clone)]
 pub struct Mount {
     host_prefix: String,
@@ -26,7 +26,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Takes requests whose `Host` begins with `host_prefix` (`registry.`; empty for any) and whose path is
+    /// Mounts a service for requests whose `Host` begins with `host_prefix` (`registry.`; empty for any) and whose path is
     /// `path_prefix` or below it (`/v2`; `/` for any). The service may be an `axum::Router`.
     pub fn new<S, B>(host_prefix: &str, path_prefix: &str, service: S) -> Self
     where
@@ -46,7 +46,7 @@ impl Mount {
         Mount { host_prefix: host_prefix.to_ascii_lowercase(), path_prefix: path_prefix.into(), service }
     }
 
-    /// Lets the service answer.
+    /// Passes the request to the service.
     pub(crate) fn answer(&self, request: Request<RequestBody>) -> Answering {
         (self.service)(request)
     }

@@ -1,14 +1,14 @@
-//! Views: `/clusters/<name>/…` is the plain API with one namespace in front, which answers to names of its own.
+//! Views: `/clusters/<name>/…` is the plain API reduced to one namespace, which has names of its own in the view.
 //!
 //! ```text
 //!   /clusters/root:acme:web/apis/…/namespaces/acme/disks ──► enter ──► /apis/…/namespaces/web-x7/disks ──► authorisation, verbs
 //!                                  objects in namespace "acme" ◄── written around ◄── objects in namespace "web-x7"
 //! ```
-//! The one place where a view's names become the server's is `server::enter`, before authorisation; `request::view::Shown` turns objects back on
-//! their way out. Which views there are is the matter of who builds the server ([`Views`]).
+//! Only `server::enter` translates a view's names to the server's, before authorisation; `request::view::Shown` translates
+//! objects. The builder of the server decides which views exist ([`Views`]).
 //!
-//! Namespaces themselves are not shown in views. A view without a namespace (an organisation) has the cluster-scoped kinds only, and
-//! a view may show some objects of a kind and not the others. What a view does not serve is not in its discovery and schemas either.
+//! Views do not show namespaces themselves. A view without a namespace (an organisation) has the cluster-scoped kinds only, and a
+//! view may show only some objects of a kind. Discovery and schemas of a view contain only what it serves.
 
 use serde_json::Value;
 
@@ -23,21 +23,21 @@ use crate::state::storage::keys::ObjectKey;
 pub struct View {
     /// The namespace behind it; empty for a view without one.
     pub namespace: String,
-    /// Names that the namespace answers to; the first is shown where a request names none.
+    /// Names of the namespace in the view; the first is used where a request names none.
     pub aliases: Vec<String>,
-    /// Kinds of which not all objects are shown.
+    /// Filters for kinds of which not all objects are shown.
     pub narrowed: Vec<Narrowed>,
 }
 
-/// Knows the views.
+/// Provides the views.
 pub trait Views: Send + Sync {
-    /// The view of that name, from the objects that there are; `None` if there is none.
+    /// Returns the view of this name, derived from objects; `None` if it does not exist.
     ///
     /// # Errors
-    /// In words for the client, if there is one that cannot be entered yet.
+    /// A message for the client, if the view exists but is not usable yet.
     fn view(&self, name: &str, objects: &Objects<'_>) -> Result<Option<View>, String>;
 
-    /// Whether views serve a kind at all. Namespaces they never do.
+    /// Whether views serve a kind at all. They never serve namespaces.
     fn serves(&self, _: &ResourceKind) -> bool {
         true
     }
@@ -53,14 +53,14 @@ impl Views for NoViews {
     }
 }
 
-/// The newest state of cluster-scoped objects.
+/// Access to the newest state of cluster-scoped objects.
 pub struct Objects<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) cache: &'a Cache,
 }
 
 impl Objects<'_> {
-    /// An object by its kind's group, version and plural and its own name.
+    /// Returns an object by its kind's group, version and plural and its name.
     pub fn get(&self, group: &str, version: &str, plural: &str, name: &str) -> Option<Value> {
         let registered = self.registry.find(group, version, plural).filter(|it| it.kind.answer.is_none())?;
         Some(self.cache.kind(&registered.storage).get(ObjectKey::new("", name).as_str())?.parse())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Objects of one kind that are still there.
+/// Objects of one kind that still exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remaining {
     pub(super) kind: String,
@@ -12,7 +12,7 @@ pub(super) struct Remaining {
     pub(super) finalizers: BTreeMap<String, usize>,
 }
 
-/// The conditions; a transition time changes only with the status.
+/// Returns the conditions; a transition time changes only with the status.
 pub(super) fn conditions(old: Option<&Value>, remaining: &[Remaining], now: &str) -> Value {
     let kinds: Vec<String> =
         remaining.iter().map(|it| format!("{} has {} resource instances", it.kind, it.count)).collect();

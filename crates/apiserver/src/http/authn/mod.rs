@@ -1,4 +1,4 @@
-//! Who is asking. Nothing is anonymous but the health endpoints.
+//! Authentication. Only the health endpoints are anonymous.
 
 mod certificate;
 mod peer;
@@ -12,21 +12,21 @@ pub use crate::object::identity::Identity;
 pub use certificate::CertificateAuthenticator;
 pub use peer::Peer;
 
-/// Credentials that were given and are wrong; without credentials an authenticator answers `Ok(None)`.
+/// The error for invalid credentials; without credentials an authenticator returns `Ok(None)`.
 #[derive(Debug, Error)]
 #[error("credentials were refused: {reason}")]
 pub struct AuthnError {
-    /// For the audit log; the client is told no more than `Unauthorized`.
+    /// For the audit log; the client only gets `Unauthorized`.
     pub reason: String,
 }
 
-/// Finds out who asks.
+/// Identifies callers.
 #[async_trait]
 pub trait Authenticate: Send + Sync {
-    /// The caller, from the connection's verified certificate and the request's headers (`Authorization: Bearer …`).
+    /// Returns the caller, from the connection's verified certificate and the request's headers (`Authorization: Bearer …`).
     ///
     /// # Errors
-    /// If credentials were given that are wrong.
+    /// If the credentials are invalid.
     async fn authenticate(&self, peer: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError>;
 }
 
@@ -49,7 +49,7 @@ impl Authenticate for AuthenticatorChain {
     }
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// Returns the token of an `Authorization: Bearer` header.
 pub fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;

@@ -1,4 +1,4 @@
-//! The other end of a connection and what its certificate says.
+//! The remote end of a connection, and the subject of its certificate.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -7,27 +7,27 @@ use x509_parser::prelude::{FromDer, Validity, X509Certificate};
 
 use crate::object::identity::Identity;
 
-/// The other end of a connection: an extension of every request that comes over the network.
+/// The remote end of a connection: an extension of every request from the network.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// Where the connection comes from.
+    /// The remote address.
     pub address: Option<SocketAddr>,
     /// The certificate chain that TLS has verified, leaf first, as DER; empty without one.
     pub certificates: Arc<[Vec<u8>]>,
     /// The server name that the client asked for.
     pub server_name: Option<Arc<str>>,
-    /// What the leaf says: it is read once, not for each request of the connection.
+    /// The subject of the leaf, which is parsed once per connection.
     pub(super) subject: Arc<OnceLock<Result<Subject, String>>>,
 }
 
 impl Peer {
-    /// The other end of a connection; what is not known is empty.
+    /// Returns a peer; unknown values are empty.
     pub fn new(address: Option<SocketAddr>, certificates: Arc<[Vec<u8>]>, server_name: Option<Arc<str>>) -> Self {
         Peer { address, certificates, server_name, subject: Arc::default() }
     }
 }
 
-/// Of whom a certificate speaks, and when.
+/// The subject of a client certificate and its validity period.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) identity: Identity,

@@ -1,4 +1,4 @@
-//! Discovery in one document (`apidiscovery.k8s.io`), for clients that ask for it; in its first form for others.
+//! Aggregated discovery (`apidiscovery.k8s.io`) for clients that ask for it, plain discovery for others.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::object::error::ApiError;
 use crate::object::openapi;
 use crate::object::registry::{Registered, Registry};
 
-/// Which form a client wants.
+/// The form that a client accepts.
 enum Form {
     Plain,
     Aggregated(&'static str),

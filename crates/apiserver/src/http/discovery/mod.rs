@@ -1,4 +1,4 @@
-//! What the server offers: groups, kinds, schemas, its version.
+//! Discovery: groups, kinds, schemas, the server's version.
 
 mod aggregated;
 pub(crate) mod of_views;
@@ -16,7 +16,7 @@ use crate::object::body::ResponseBody;
 use crate::object::error::ApiError;
 use crate::object::registry::Registry;
 
-/// Documents that depend on the registered kinds only; made when first asked for.
+/// Documents that depend on the registered kinds only; built on first use.
 pub(crate) struct Documents {
     registry: Arc<Registry>,
     open_api: openapi::Cached,
@@ -28,10 +28,10 @@ impl Documents {
     }
 }
 
-/// The Kubernetes version whose behaviour the server has.
+/// The minor version of Kubernetes whose behaviour the server implements.
 const MINOR: &str = "36";
 
-/// Answers a path that names no resource.
+/// Answers a path that is not a resource.
 pub(crate) fn answer(
     documents: &Documents,
     info: &RequestInfo,
@@ -89,7 +89,7 @@ fn version() -> serde_json::Value {
     })
 }
 
-/// `/`: every path there is.
+/// `/`: the list of paths.
 fn paths(registry: &Registry) -> serde_json::Value {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     for (group, versions) in registry.groups() {

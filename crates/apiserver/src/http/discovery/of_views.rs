@@ -7,7 +7,7 @@ use crate::http::views::Views;
 use crate::object::kind::ResourceKind;
 use crate::object::registry::Registry;
 
-/// The documents of views, by whether there is a namespace behind them.
+/// The documents of views, for those with and without a namespace.
 pub(crate) struct ViewDocuments {
     pub(crate) with_namespace: Documents,
     pub(crate) without_namespace: Documents,

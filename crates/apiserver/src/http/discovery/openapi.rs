@@ -1,4 +1,4 @@
-//! `/openapi/v2` and `/openapi/v3`: made once, served with their hash as ETag, as JSON and as protobuf.
+//! `/openapi/v2` and `/openapi/v3`: built once, served with their hash as ETag, as JSON and as protobuf.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -14,13 +14,13 @@ use crate::object::openapi::{self, KindInfo};
 use crate::object::registry::{Registered, Registry};
 
 const TITLE: &str = "evroc";
-/// Names by which clients ask for the v2 protobuf form; the answer is named by the first.
+/// Media types of the v2 protobuf form; the response has the first.
 const V2_PROTO: [&str; 3] = [
     openapi::V2_PROTO,
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.googleapis.gnostic.openapiv2+protobuf",
 ];
-/// The same for v3.
+/// Media types of the v3 protobuf form; the response has the first.
 const V3_PROTO: [&str; 2] = [openapi::V3_PROTO, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"];
 
 struct Document {
@@ -29,7 +29,7 @@ struct Document {
     hash: String,
 }
 
-/// Made when first asked for.
+/// A document that is built on first use.
 #[derive(Default)]
 pub(super) struct Cached {
     v2: OnceLock<Document>,
@@ -55,7 +55,7 @@ fn info(registered: &Registered) -> KindInfo<'_> {
 }
 
 impl Cached {
-    /// Answers what follows `/openapi`.
+    /// Answers the paths below `/openapi`.
     pub(super) fn answer(
         &self,
         registry: &Registry,
@@ -77,7 +77,7 @@ impl Cached {
                     None => serve(document, headers, &V3_PROTO),
                     Some(hash) if hash == document.hash => {
                         let mut response = serve(document, headers, &V3_PROTO)?;
-                        // What the address names by its hash never changes: clients need not ask again.
+                        // A document addressed by its hash never changes, so clients may cache it.
                         let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
                         response.headers_mut().insert(header::CACHE_CONTROL, for_good);
                         Ok(response)

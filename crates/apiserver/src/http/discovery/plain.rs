@@ -1,4 +1,4 @@
-//! Discovery in its first form: one document per group and per version.
+//! Plain discovery: one document per group and per version.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use crate::object::body::ResponseBody;
 use crate::object::error::ApiError;
 use crate::object::registry::{Registered, Registry};
 
-/// What can be done with a stored kind.
+/// The verbs of a stored kind.
 pub(super) const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
-/// What can be done with a kind itself.
+/// Returns the verbs of a kind.
 pub(super) fn verbs(registered: &Registered) -> &'static [&'static str] {
     if registered.kind.answer.is_some() { &["create"] } else { &VERBS }
 }
 
-/// A subresource as discovery names it.
+/// A subresource in discovery.
 pub(super) struct Subresource<'a> {
     pub(super) name: &'a str,
     /// Group, version, kind; of the kind itself if `None`.
@@ -24,7 +24,7 @@ pub(super) struct Subresource<'a> {
     pub(super) verbs: &'static [&'static str],
 }
 
-/// The subresources of a kind.
+/// Returns the subresources of a kind.
 pub(super) fn subresources(registered: &Registered) -> Vec<Subresource<'_>> {
     const READ_WRITE: &[&str] = &["get", "patch", "update"];
     let kind = &registered.kind;
@@ -133,7 +133,7 @@ pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
     Ok(respond::json(StatusCode::OK, &document))
 }
 
-/// Names the form in which a kind is stored: eight bytes of a hash in base64, as in Kubernetes.
+/// Returns the identifier of a kind's stored form: eight bytes of a hash in base64, as in Kubernetes.
 fn storage_hash(registered: &Registered) -> String {
     use base64::Engine;
     use sha2::{Digest, Sha256};

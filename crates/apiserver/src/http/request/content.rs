@@ -1,4 +1,4 @@
-//! Bodies of requests: their size, their type, their fields.
+//! Bodies of requests: size, media type and fields.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::object::error::ApiError;
 /// Kubernetes' limit on the body of a request.
 pub const BODY_LIMIT: usize = 3 << 20;
 
-/// A client that needs longer for 3 MiB holds a place for nothing.
+/// The time limit for a body. A client that needs longer for 3 MiB occupies a slot for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads a body of at most [`BODY_LIMIT`].
@@ -52,7 +52,7 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads JSON or YAML into a value; says which fields occur twice, in Kubernetes' words.
+/// Decodes JSON, YAML or protobuf; also returns the problem of each duplicate field, in Kubernetes' wording.
 ///
 /// # Errors
 /// 415 for other types, 400 for what cannot be read.
@@ -63,7 +63,7 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
             Ok((object, field_problems(&[], &duplicates)))
         }
         "application/yaml" | "text/yaml" => Ok((decode_yaml(body)?, duplicate_keys(body).into_iter().collect())),
-        // Of the kinds that have one; for others it is as unknown as anything else.
+        // Only core kinds have a protobuf form; for others the media type is unknown.
         "application/vnd.kubernetes.protobuf" => match protobuf::decode(body) {
             Some(object) => Ok((object, Vec::new())),
             None => Err(ApiError::unsupported_media_type(super::negotiate::OBJECT_TYPES)),
@@ -72,7 +72,7 @@ pub fn decode_object(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<Str
     }
 }
 
-/// How a body is shown in a message: at most 30 bytes, as text if it is an object, else in hexadecimal.
+/// Returns a body as messages show it: at most 30 bytes, as text if it is an object, else in hexadecimal.
 pub fn excerpt(body: &[u8]) -> String {
     const SHOWN: usize = 30;
     let (shown, more) = if body.len() > SHOWN { (&body[..SHOWN], " ...") } else { (body, "") };
@@ -83,7 +83,7 @@ pub fn excerpt(body: &[u8]) -> String {
     }
 }
 
-/// What is unknown or occurs twice, in Kubernetes' words.
+/// Returns the problems of unknown and duplicate fields, in Kubernetes' wording.
 pub fn field_problems(unknown: &[String], duplicates: &[String]) -> Vec<String> {
     let duplicates = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
     duplicates.chain(unknown.iter().map(|path| format!("unknown field {path:?}"))).collect()

@@ -1,6 +1,6 @@
-//! Times as Go reads them by RFC 3339, and what it says of a text that is none.
+//! RFC 3339 times as Go parses them, and Go's errors for invalid ones.
 
-/// What Go's parser says of a text, if it is no time.
+/// Returns the error of Go's parser if the text is not a time.
 pub(crate) fn problem(text: &str) -> Option<String> {
     Reader { rest: text }.time().err().map(|problem| match problem {
         Problem::Bad { rest, wanted } => {

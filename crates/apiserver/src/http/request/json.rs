@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::object::error::ApiError;
 use crate::object::schema::decode::{DecodeError, decode_strict};
 
-/// Reads JSON.
+/// Decodes JSON; also returns the paths of duplicate fields.
 ///
 /// # Errors
 /// 400 for what cannot be read.

@@ -1,4 +1,4 @@
-//! `metadata` as the typed thing that it is: known fields only, each of its type.
+//! Decodes `metadata` as a typed structure: known fields only, each of its type.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ enum Type {
     Uid,
     /// Free JSON.
     Any,
-    /// A list of a type that Go has a name for.
+    /// A list whose items have a Go type of this name.
     Many(&'static str, &'static [(&'static str, Type)]),
 }
 
@@ -58,8 +58,8 @@ const MANAGED: &[(&str, Type)] = &[
 /// Drops unknown fields and nulls from an object's `metadata` and returns the paths of the unknown ones.
 ///
 /// # Errors
-/// In Go's words, for a value of the wrong type. Of several it is the one that Kubernetes names: its decoder is given the fields
-/// sorted by name, keeps the first wrong type and goes on; at a time that is none it stops, and names that.
+/// If a value has the wrong type, in Go's wording. With several errors the same one as in Kubernetes: its decoder gets the fields
+/// sorted by name, remembers the first wrong type and continues; at an invalid time it stops, and reports that.
 pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
     let mut found = Found::default();
     match object.get_mut("metadata") {
@@ -78,7 +78,7 @@ pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// What is wrong with `metadata` so far.
+/// The problems found in `metadata` so far.
 #[derive(Default)]
 struct Found {
     unknown: Vec<String>,

@@ -1,4 +1,4 @@
-//! What is asked: read once from the method, the path and the query, before anybody decides on it.
+//! The request: parsed once from the method, the path and the query, before any decision about it.
 
 pub mod content;
 pub(crate) mod go_time;
@@ -21,7 +21,7 @@ use view::{Narrowed, Shown};
 
 pub use query::Query;
 
-/// What a request is about.
+/// The parsed method and path of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
     /// Lower-case Kubernetes verb; for other paths the method in lower case.
@@ -36,7 +36,7 @@ pub struct RequestInfo {
     pub resource: String,
     /// Empty without one.
     pub subresource: String,
-    /// What follows the subresource, joined by `/`.
+    /// The rest of the path after the subresource.
     pub rest: String,
     /// Empty for cluster-scoped kinds and requests over all namespaces.
     pub namespace: String,
@@ -44,14 +44,14 @@ pub struct RequestInfo {
     pub name: String,
     /// The normalised path: segments, decoded; in a view without the view's.
     pub segments: Vec<String>,
-    /// How a view shows its namespace, which `namespace` then is.
+    /// How the view shows its namespace; `namespace` is then the real one.
     pub view: Option<Shown>,
-    /// Which objects of the kind a view shows; all if `None`.
+    /// The filter of the view for objects of the kind; `None` for all.
     pub narrowed: Option<Narrowed>,
 }
 
 impl RequestInfo {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
     /// 404 for paths that cannot be normalised.
@@ -76,7 +76,7 @@ impl RequestInfo {
         };
         info.is_resource = true;
         let (namespace, object) = match resource_parts.as_slice() {
-            // A namespace is an object itself, with subresources of its own.
+            // A namespace is itself an object with subresources.
             ["namespaces", name, subresource @ ("status" | "finalize")] => {
                 (*name, vec!["namespaces", name, subresource])
             }
@@ -114,8 +114,8 @@ impl RequestInfo {
         }
     }
 
-    /// Whether the path is that of a namespace (`/api/v1/namespaces/<name>`) or of its subresource, and not one below it: whoever may
-    /// do something there may do it in that namespace only.
+    /// Whether the path is that of a namespace (`/api/v1/namespaces/<name>`) or of its subresource, and not one below it: a
+    /// permission there is for that namespace only.
     pub fn is_namespace_itself(&self) -> bool {
         let group_and_version = if self.group.is_empty() { 2 } else { 3 };
         let parts = self.segments.len().saturating_sub(group_and_version);
@@ -124,17 +124,17 @@ impl RequestInfo {
             && parts == 2 + usize::from(!self.subresource.is_empty())
     }
 
-    /// The namespace as the client knows it.
+    /// Returns the namespace as the client knows it.
     pub fn shown_namespace(&self) -> &str {
         self.view.as_ref().map_or(&self.namespace, Shown::alias)
     }
 
-    /// The path, normalised.
+    /// Returns the normalised path.
     pub fn path(&self) -> String {
         format!("/{}", self.segments.join("/"))
     }
 
-    /// What an authoriser gets to see.
+    /// Returns the attributes for the authorizer.
     pub fn attributes(&self) -> Attributes {
         Attributes {
             verb: self.verb.to_owned(),

@@ -1,13 +1,13 @@
-//! In which form the client wants its answer.
+//! Content negotiation: the form of the response.
 
 use http::HeaderMap;
 
 use crate::object::error::ApiError;
 
-/// What an object is turned into.
+/// The shape of the response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// Sent as it is.
+    /// The whole object.
     #[default]
     Object,
     /// `meta.k8s.io/v1` Table.
@@ -16,7 +16,7 @@ pub enum Shape {
     Partial,
 }
 
-/// How it is written down.
+/// The encoding of the response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// JSON.
@@ -26,7 +26,7 @@ pub enum Encoding {
     Yaml,
 }
 
-/// The form of an answer.
+/// The form of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     /// Whole or reduced.
@@ -52,7 +52,7 @@ impl MediaRange {
     }
 }
 
-/// The entries of the Accept header, best first.
+/// Returns the entries of the Accept header, best first.
 pub fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange> {
     let mut ranges: Vec<MediaRange> = headers
         .get_all(http::header::ACCEPT)
@@ -80,10 +80,10 @@ fn parse_range(text: &str) -> Option<MediaRange> {
     Some(range)
 }
 
-/// The media types that Kubernetes names in a 406 (protobuf is accepted of core kinds only, and never sent).
+/// The media types that Kubernetes names in a 406 (protobuf is accepted for core kinds only, and never sent).
 pub const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-/// The form for objects and lists.
+/// Returns the form for objects and lists.
 ///
 /// # Errors
 /// 406 if nothing that the client accepts can be served.

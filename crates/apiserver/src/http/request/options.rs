@@ -1,4 +1,4 @@
-//! Parameters that every kind of request checks before it does anything: 422 naming all that is wrong.
+//! Parameters that are checked before anything else, with a 422 that names all errors.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::object::field_error::FieldError;
 /// Kubernetes' limit on the length of `fieldManager`.
 const MANAGER_BYTES: usize = 128;
 
-/// What Kubernetes calls the parameters of a request.
+/// Returns the 422 for parameters; `options` is Kubernetes' name for them.
 fn refuse(options: &str, errors: &[FieldError]) -> ApiError {
     ApiError::invalid(Named { group: "meta.k8s.io", resource: options, name: "" }, errors)
 }
@@ -17,14 +17,14 @@ fn refuse(options: &str, errors: &[FieldError]) -> ApiError {
 /// Parameters of a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WriteOptions {
-    /// Store nothing.
+    /// Nothing is stored.
     pub(crate) dry_run: bool,
-    /// What becomes of unknown fields.
+    /// How unknown fields are treated.
     pub(crate) field_validation: FieldValidation,
 }
 
 impl WriteOptions {
-    /// Reads them; `options` is `CreateOptions`, `UpdateOptions` or `PatchOptions`.
+    /// Parses them; `options` is `CreateOptions`, `UpdateOptions` or `PatchOptions`.
     ///
     /// # Errors
     /// 422.
@@ -54,7 +54,7 @@ impl WriteOptions {
     }
 }
 
-/// Whether all values of `dryRun` say `All`; anything else is an error.
+/// Whether a dry run is requested: all values of `dryRun` must be `All`.
 pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
     let values: Vec<&str> = values.collect();
     if values.iter().any(|it| *it != "All") {
@@ -73,7 +73,7 @@ pub(crate) fn invalid_delete_options(errors: &[FieldError]) -> ApiError {
     refuse("DeleteOptions", errors)
 }
 
-/// Checks how `resourceVersion`, `resourceVersionMatch`, `continue` and `sendInitialEvents` go together.
+/// Checks the combination of `resourceVersion`, `resourceVersionMatch`, `continue` and `sendInitialEvents`.
 ///
 /// # Errors
 /// 422.

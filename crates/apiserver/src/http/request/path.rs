@@ -1,12 +1,12 @@
-//! Paths are normalised once, before anybody decides on them.
+//! Normalises paths once, before any decision about them.
 
 use crate::object::error::ApiError;
 
-/// The decoded segments of a path. One trailing slash is ignored.
+/// Returns the decoded segments of a path. One trailing slash is ignored.
 ///
 /// # Errors
-/// 404 for empty, `.` and `..` segments, for segments that hold an encoded slash, and for what is not UTF-8: none of
-/// them can name anything, and what they would become elsewhere is nobody's guess.
+/// 404 for empty, `.` and `..` segments, for segments with an encoded slash, and for what is not UTF-8: they cannot name
+/// anything, and other software may interpret them differently.
 pub fn normalise(path: &str) -> Result<Vec<String>, ApiError> {
     let path = path.strip_prefix('/').ok_or_else(ApiError::no_such_path)?;
     let path = path.strip_suffix('/').unwrap_or(path);

@@ -1,6 +1,6 @@
-//! Kubernetes' protobuf form of the core kinds, which typed clients (kubectl's own commands among them) send. Only read:
-//! answers are JSON, which the same clients accept. Field numbers are those of the `generated.proto` files in
-//! `k8s.io/api` and `k8s.io/apimachinery`.
+//! Decodes Kubernetes' protobuf form of the core kinds, which typed clients (among them kubectl's own commands) send. Responses
+//! are JSON, which the same clients accept. Field numbers are those of the `generated.proto` files in `k8s.io/api` and
+//! `k8s.io/apimachinery`.
 
 mod kinds;
 
@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 use kinds::Type::{Bool, BytesMap, Int, Json, Many, MicroTime, One, QuantityMap, Text, TextMap, Texts, Time};
 use kinds::{KINDS, Message};
 
-/// What the bytes begin with.
+/// The prefix of the encoding.
 const MAGIC: &[u8] = b"k8s\0";
-/// Messages nest at most so deep in the kinds below; more is an attack.
+/// The maximum nesting of messages in the kinds below; deeper input is an attack.
 const MAX_DEPTH: usize = 16;
 
-/// Reads an object; `None` if the bytes are malformed or of a kind that has no protobuf form here.
+/// Decodes an object; `None` if the bytes are malformed or the kind has no protobuf form here.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Value> {
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for_each(bytes.strip_prefix(MAGIC)?, |number, wire| {
@@ -35,7 +35,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Value> {
         }
         Some(())
     })?;
-    // DeleteOptions are sent under the version of whatever is deleted.
+    // DeleteOptions are sent with the version of the object that is deleted.
     let (_, _, message) = KINDS
         .iter()
         .find(|(version, name, _)| *name == kind && (*version == api_version || kind == "DeleteOptions"))?;
@@ -158,7 +158,7 @@ fn entry(bytes: &[u8], kind: &kinds::Type) -> Option<(String, Value)> {
     Some((key, value))
 }
 
-/// A moment; the inner `None` is Go's zero time, which means that there is none.
+/// Decodes a time; the inner `None` is Go's zero time, which means no time.
 fn time(bytes: &[u8], with_micros: bool) -> Option<Option<Value>> {
     let (mut seconds, mut nanos) = (0_i64, 0_i32);
     let mut is_empty = true;
@@ -171,7 +171,7 @@ fn time(bytes: &[u8], with_micros: bool) -> Option<Option<Value>> {
         }
         Some(())
     })?;
-    /// Year 1: what Go calls zero.
+    /// Go's zero time, in year 1.
     const GO_ZERO: i64 = -62_135_596_800;
     if is_empty || seconds == GO_ZERO {
         return Some(None);

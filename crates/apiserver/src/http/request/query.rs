@@ -20,7 +20,7 @@ pub enum FieldValidation {
 }
 
 impl Query {
-    /// Reads what follows `?`.
+    /// Parses the text after `?`.
     pub fn parse(text: Option<&str>) -> Self {
         let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         Query(
@@ -43,17 +43,17 @@ impl Query {
         self.get(key).filter(|value| !value.is_empty())
     }
 
-    /// Whether a parameter is set to true, or stands without a value.
+    /// Whether a parameter is true, or has no value.
     pub fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F"))
     }
 
-    /// A boolean that may be absent.
+    /// Returns a boolean parameter, if present.
     pub fn optional_flag(&self, key: &str) -> Option<bool> {
         self.text(key).map(|_| self.flag(key))
     }
 
-    /// A whole number from zero on.
+    /// Returns a non-negative integer parameter.
     ///
     /// # Errors
     /// 400 if it is something else.
@@ -62,7 +62,7 @@ impl Query {
         let number: i64 = text
             .parse()
             .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
-        // Below zero is as if it were not given.
+        // A negative number counts as absent.
         Ok(u64::try_from(number).ok())
     }
 
@@ -72,10 +72,10 @@ impl Query {
     }
 }
 
-/// A `resourceVersion` parameter.
+/// Returns the `resourceVersion` parameter.
 ///
 /// # Errors
-/// 500 if it is no number, as in Kubernetes.
+/// 500 if it is not a number, as in Kubernetes.
 pub(crate) fn revision_parameter(query: &Query) -> Result<Option<u64>, ApiError> {
     let Some(text) = query.text("resourceVersion") else { return Ok(None) };
     let parsed = text.parse::<u64>().map_err(|_| {

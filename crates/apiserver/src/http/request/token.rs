@@ -1,4 +1,4 @@
-//! Tokens by which a list goes on where its last page ended.
+//! Tokens that continue a list after its last page.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,12 @@ use crate::state::storage::keys::ObjectKey;
 
 const FORMAT: &str = "meta.k8s.io/v1";
 
-/// Where a list goes on: behind a key, in the state of a revision.
+/// The position at which a list continues: after a key, as of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContinueToken {
-    /// The revision of the first page, from 1 on; `None` for the newest, where that of the first page is forgotten.
+    /// The revision of the first page, at least 1; `None` for the newest, if the first page's revision is compacted.
     pub revision: Option<u64>,
-    /// The last key of the page before.
+    /// The last key of the previous page.
     pub after: ObjectKey,
 }
 
@@ -25,8 +25,8 @@ struct Wire {
     /// -1 for the newest.
     rv: i64,
     start: String,
-    /// Against tokens that were cut or changed on their way; not against forgers, who win nothing: what a list may show is decided
-    /// by its path.
+    /// Detects tokens that were truncated or changed in transit. Forged tokens gain nothing: the path determines what a list may
+    /// contain.
     sum: String,
 }
 
@@ -35,10 +35,10 @@ fn refuse(problem: impl std::fmt::Display) -> ApiError {
 }
 
 impl ContinueToken {
-    /// Reads the token of a list of `namespace` (empty: of all, or of a kind without namespaces).
+    /// Parses the token of a list of `namespace` (empty: all namespaces, or a cluster-scoped kind).
     ///
     /// # Errors
-    /// 400 for everything that [`ContinueToken::encode`] has not written, and for the token of another namespace's list.
+    /// 400 for everything that [`ContinueToken::encode`] did not write, and for the token of another namespace's list.
     pub fn parse(text: &str, namespace: &str) -> Result<Self, ApiError> {
         let foreign = || refuse("it was not made by this server");
         let text = text.trim_end_matches('=');
@@ -46,7 +46,7 @@ impl ContinueToken {
             base64::DecodeError::InvalidByte(offset, _) => {
                 refuse(format_args!("illegal base64 data at input byte {offset}"))
             }
-            // One character alone is of no byte.
+            // A single remaining character encodes no byte.
             base64::DecodeError::InvalidLength(length) => {
                 refuse(format_args!("illegal base64 data at input byte {}", length.saturating_sub(1)))
             }
@@ -59,7 +59,7 @@ impl ContinueToken {
         }
         let wire: Wire = serde_json::from_value(wire).map_err(|_| foreign())?;
         let token = ContinueToken { revision: u64::try_from(wire.rv).ok(), after: ObjectKey::from_text(&wire.start) };
-        // One state has one token: no blanks, no other order, no other sum.
+        // Only the canonical token is accepted: no blanks, no other order, no other checksum.
         if token.revision == Some(0) || token.encode() != text {
             return Err(foreign());
         }
@@ -69,7 +69,7 @@ impl ContinueToken {
         Ok(token)
     }
 
-    /// The token's text: base64 for URLs.
+    /// Encodes the token in base64 for URLs.
     pub fn encode(&self) -> String {
         let rv = self.revision.map_or(-1, |it| i64::try_from(it).unwrap_or(i64::MAX));
         let start = self.after.as_str().to_owned();

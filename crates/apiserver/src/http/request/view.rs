@@ -1,4 +1,4 @@
-//! What a view does to the objects of one request.
+//! Translates the objects of a request in a view.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::object::selector::field_text;
 use crate::state::storage::encoding;
 
-/// Of one cluster-scoped kind a view shows the objects with one value of a field.
+/// A filter: of a cluster-scoped kind, a view shows only objects with this value of a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Narrowed {
     /// `plural.group`.
     pub kind: String,
-    /// `metadata.name`, or a selectable field without the dot that it begins with.
+    /// `metadata.name`, or a selectable field without its leading dot.
     pub field: String,
     /// The value.
     pub value: String,
@@ -23,14 +23,14 @@ impl Narrowed {
         field_text(object, &self.field) == self.value
     }
 
-    /// Why an object cannot be written here.
+    /// Returns the message for an object that cannot be written in this view.
     pub fn refusal(&self, object: &Value) -> String {
         let (field, value, found) = (&self.field, &self.value, field_text(object, &self.field));
         format!("{field}: expected {value:?} at this endpoint, found {found:?}; use the endpoint of {found:?}")
     }
 }
 
-/// The namespace of a view, as one request names it.
+/// The namespace of a view and the name by which a request refers to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     pub(crate) real: String,
@@ -39,19 +39,19 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// How it is named.
+    /// Returns the name that the request uses.
     pub fn alias(&self) -> &str {
         &self.alias
     }
 
-    /// The real name in place of an alias.
+    /// Returns the real name for an alias.
     pub fn real_of<'a>(&'a self, name: &'a str) -> &'a str {
         if self.aliases.iter().any(|alias| alias == name) { &self.real } else { name }
     }
 
-    /// A client's object, as it is stored. `references` are the pointers of its kind to names of namespaces.
+    /// Translates a client's object to its stored form. `references` are the JSON pointers to names of namespaces in its kind.
     pub fn take_in(&self, object: &mut Value, references: &[&str]) {
-        // Another alias than the request's is as wrong as another namespace, also where it is the real name.
+        // Any alias other than the request's is as wrong as another namespace, even the real name.
         if let Some(Value::String(name)) = object.pointer_mut("/metadata/namespace") {
             if *name == self.alias {
                 name.clone_from(&self.real);
@@ -66,7 +66,7 @@ impl Shown {
         }
     }
 
-    /// A stored object, as the client is shown it.
+    /// Translates a stored object to the client's form.
     pub fn show(&self, object: &mut Value, references: &[&str]) {
         for pointer in std::iter::once(&"/metadata/namespace").chain(references) {
             if let Some(Value::String(name)) = object.pointer_mut(pointer)
@@ -77,7 +77,7 @@ impl Shown {
         }
     }
 
-    /// The same for bytes of the cache: the name is written between what stands around it.
+    /// As [`Shown::show`], for bytes of the cache: replaces the name without parsing the object.
     pub fn show_cached(&self, wire: &Bytes, references: &[&str]) -> Bytes {
         match encoding::namespace_span(wire) {
             Some(span) if references.is_empty() => {
@@ -87,7 +87,7 @@ impl Shown {
         }
     }
 
-    /// The same for the bytes of any object.
+    /// As [`Shown::show`], for the bytes of any object.
     pub fn show_bytes(&self, wire: &[u8], references: &[&str]) -> Bytes {
         let mut object: Value = serde_json::from_slice(wire).unwrap_or_default();
         self.show(&mut object, references);

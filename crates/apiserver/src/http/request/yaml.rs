@@ -1,4 +1,4 @@
-//! Bodies in YAML, and which keys occur twice in them.
+//! Bodies in YAML, and their duplicate keys.
 
 use std::collections::HashSet;
 
@@ -8,14 +8,14 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 use super::json::decode_json;
 use crate::object::error::ApiError;
 
-/// How much aliases (`*a`) of a YAML body may stand for, in scalars and brackets. With the library's million a body of 300 bytes keeps a
-/// processor for a second.
+/// The number of scalars and brackets to which aliases (`*a`) of a YAML body may expand. With the library's default of a million,
+/// a body of 300 bytes keeps a processor busy for a second.
 const MAX_REPLAYED: usize = 50_000;
 
-/// What stands before the lines that say which keys occur twice, in the words of the parser that Kubernetes has.
+/// The heading before the lines about duplicate keys, as Kubernetes' parser writes it.
 const HEAD: &str = "yaml: unmarshal errors:";
 
-/// Reads YAML (which JSON is). Of a key that occurs twice the last value counts, as in Kubernetes.
+/// Decodes YAML (of which JSON is a subset). The last value of a duplicate key counts, as in Kubernetes.
 ///
 /// # Errors
 /// 400 for what cannot be read.
@@ -26,17 +26,17 @@ pub fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
     options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::LastWins;
     let value: Value = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
-    // By way of JSON, as in Kubernetes: numbers then have the form that they have there.
+    // The value is converted through JSON, as in Kubernetes, so that numbers have the same form.
     let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     Ok(decode_json(&json)?.0)
 }
 
-/// One text with a line for each key that its mapping has already, in Kubernetes' words; none where no key occurs twice. The body is
-/// one that [`decode_yaml`] has read.
+/// Returns one text with a line for each duplicate key, in Kubernetes' wording; `None` if there is none. [`decode_yaml`] must
+/// have accepted the body.
 pub fn duplicate_keys(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let mut found = Vec::new();
-    // The mappings and sequences around the place that is read.
+    // The mappings and sequences around the current position.
     let mut around: Vec<Collection> = Vec::new();
     for next in Parser::new_from_str(text) {
         let (event, span) = next.ok()?;
@@ -51,7 +51,7 @@ pub fn duplicate_keys(body: &[u8]) -> Option<String> {
                 let ended = around.pop()?;
                 node(&mut around, None, ended.line, &mut found);
             }
-            // Of several documents the first is read.
+            // Only the first of several documents is read.
             Event::DocumentEnd => break,
             _ => {}
         }
@@ -59,7 +59,7 @@ pub fn duplicate_keys(body: &[u8]) -> Option<String> {
     (!found.is_empty()).then(|| format!("{HEAD}\n{}", found.join("\n")))
 }
 
-/// The warnings in a problem: of what is wrong with a YAML document each line is one.
+/// Splits a problem into warnings: each line about a YAML document is one.
 pub fn warnings(problem: String) -> Vec<String> {
     match problem.strip_prefix(HEAD) {
         Some(lines) => lines.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect(),
@@ -68,9 +68,9 @@ pub fn warnings(problem: String) -> Vec<String> {
 }
 
 struct Collection {
-    /// Where it begins.
+    /// The line where it begins.
     line: usize,
-    /// Of a mapping.
+    /// The keys of a mapping.
     keys: Option<HashSet<String>>,
     /// The key whose value comes next; the inner one is missing where the key is no scalar.
     key: Option<Option<String>>,
@@ -82,7 +82,7 @@ impl Collection {
     }
 }
 
-/// A node has ended: it is a key, a value or an item of what is around it.
+/// Handles the end of a node, which is a key, a value or an item of the collection around it.
 fn node(around: &mut [Collection], text: Option<String>, line: usize, found: &mut Vec<String>) {
     let Some(Collection { keys: Some(keys), key, .. }) = around.last_mut() else { return };
     match key.take() {
@@ -97,7 +97,7 @@ fn node(around: &mut [Collection], text: Option<String>, line: usize, found: &mu
     }
 }
 
-/// A key as Go writes the value that it stands for.
+/// Returns a key as Go prints its value.
 fn key_text(text: &str, style: ScalarStyle) -> String {
     let is_value = matches!(text, "true" | "false") || text.parse::<i64>().is_ok();
     if style == ScalarStyle::Plain && is_value { text.to_owned() } else { format!("{text:?}") }

@@ -1,4 +1,4 @@
-//! Compression of large answers, piece by piece.
+//! Compresses large responses, piece by piece.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::object::body::{self, BoxError, ResponseBody};
 
-/// Smaller answers are sent as they are, as in Kubernetes: compressing them costs more than it saves.
+/// The size below which responses are not compressed, as in Kubernetes: it would cost more than it saves.
 const THRESHOLD: u64 = 128 * 1024;
 
 /// Compresses the body if the client accepts it and it is large, or of unknown length.

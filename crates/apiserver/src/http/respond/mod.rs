@@ -1,4 +1,4 @@
-//! Answers: objects in the shape and encoding that the client asked for, refusals, warnings.
+//! Responses: objects in the requested shape and encoding, errors, warnings.
 
 mod gzip;
 pub(crate) mod shape;
@@ -19,12 +19,12 @@ pub(crate) use gzip::compress;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Bytes of JSON.
+/// Returns a response with JSON bytes.
 pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> Response<ResponseBody> {
     with_type(code, JSON, body::full(bytes))
 }
 
-/// A body of some type.
+/// Returns a response with a body of a media type.
 pub(crate) fn with_type(code: StatusCode, media_type: HeaderValue, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
@@ -32,13 +32,13 @@ pub(crate) fn with_type(code: StatusCode, media_type: HeaderValue, body: Respons
     response
 }
 
-/// A value as JSON.
+/// Returns a response with a value as JSON.
 pub(crate) fn json(code: StatusCode, value: &Value) -> Response<ResponseBody> {
     // Serialising a value cannot fail.
     json_bytes(code, serde_json::to_vec(value).unwrap_or_default().into())
 }
 
-/// A value as the client wants it encoded.
+/// Returns a response with a value in the requested encoding.
 pub(crate) fn value(code: StatusCode, value: &Value, encoding: Encoding) -> Result<Response<ResponseBody>, ApiError> {
     match encoding {
         Encoding::Json => Ok(json(code, value)),
@@ -51,7 +51,7 @@ pub(crate) fn value(code: StatusCode, value: &Value, encoding: Encoding) -> Resu
     }
 }
 
-/// A refusal.
+/// Returns the response for an error.
 pub(crate) fn error(error: &ApiError, encoding: Encoding) -> Response<ResponseBody> {
     let status = error.to_status();
     let mut response = value(error.code, &status, encoding).unwrap_or_else(|_| json(error.code, &status));
@@ -62,7 +62,7 @@ pub(crate) fn error(error: &ApiError, encoding: Encoding) -> Response<ResponseBo
     response
 }
 
-/// The 403 of a denied request, in Kubernetes' words.
+/// Returns the 403 for a denied request, in Kubernetes' wording.
 pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> ApiError {
     let suffix = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !info.is_resource {
@@ -89,7 +89,7 @@ pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -
 
 /// Adds a warning header (agent code 299) for each text.
 pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    // Each is told once, as in Kubernetes.
+    // Duplicates are dropped, as in Kubernetes.
     let mut seen = HashSet::new();
     for warning in warnings.iter().filter(|it| seen.insert(it.as_str())) {
         let escaped: String = warning

@@ -1,4 +1,4 @@
-//! Objects and lists as tables, as metadata alone, or as another kind over the same storage.
+//! Shapes of objects and lists: tables, metadata only, or another kind with the same storage.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -12,12 +12,12 @@ use crate::object::error::ApiError;
 use crate::object::registry::Registered;
 use crate::object::table::{self, IncludeObject};
 
-/// Whether the bytes of the cache can be sent as they are.
+/// Whether the bytes of the cache can be sent unchanged.
 pub(crate) fn is_plain(registered: &Registered, accepted: Accepted) -> bool {
     accepted == Accepted::default() && registered.kind.shared_storage.is_none()
 }
 
-/// What a stored object looks like as an object of this kind.
+/// Converts a stored object to this kind's form.
 pub(crate) fn from_stored(registered: &Registered, stored: Value) -> Value {
     match &registered.kind.shared_storage {
         None => stored,
@@ -25,7 +25,7 @@ pub(crate) fn from_stored(registered: &Registered, stored: Value) -> Value {
     }
 }
 
-/// `includeObject`.
+/// Parses the `includeObject` parameter.
 pub(crate) fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
     match query.text("includeObject") {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
@@ -37,7 +37,7 @@ pub(crate) fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
     }
 }
 
-/// One object, given as the bytes of the cache.
+/// Returns the response with one object, given as bytes of the cache.
 pub(crate) fn object(
     registered: &Registered,
     accepted: Accepted,
@@ -52,7 +52,7 @@ pub(crate) fn object(
     value(registered, accepted, query, code, &from_stored(registered, stored))
 }
 
-/// One object of this kind.
+/// Returns the response with one object of this kind.
 pub(crate) fn value(
     registered: &Registered,
     accepted: Accepted,
@@ -64,13 +64,13 @@ pub(crate) fn value(
     super::value(code, &shaped, accepted.encoding)
 }
 
-/// The columns of a table.
+/// Returns the columns of a table.
 pub(crate) fn columns(registered: &Registered) -> Value {
     let table = table::to_table(&registered.columns, &[], &json!({}), IncludeObject::None, true, Timestamp::now());
     table["columnDefinitions"].clone()
 }
 
-/// One object of this kind, in a shape.
+/// Converts an object of this kind to a shape.
 pub(crate) fn shape(
     registered: &Registered,
     shape: Shape,
@@ -95,7 +95,7 @@ pub(crate) fn shape(
     })
 }
 
-/// A list of this kind, in a shape.
+/// Converts a list of this kind to a shape.
 pub(crate) fn list(
     registered: &Registered,
     accepted: Accepted,
@@ -121,7 +121,7 @@ pub(crate) fn list(
             "apiVersion": "meta.k8s.io/v1",
             "kind": "PartialObjectMetadataList",
             "metadata": metadata,
-            // An empty list is null, as Go writes it.
+            // An empty list is null, as Go encodes it.
             "items": (!objects.is_empty())
                 .then(|| objects.iter().map(table::partial_object_metadata).collect::<Vec<_>>()),
         }),
@@ -133,7 +133,7 @@ pub(crate) fn list(
     super::value(StatusCode::OK, &shaped, accepted.encoding)
 }
 
-/// Whether a watch can be served in that form.
+/// Whether a watch supports this form.
 pub(crate) fn is_streamable(accepted: Accepted) -> bool {
     accepted.encoding == Encoding::Json
 }

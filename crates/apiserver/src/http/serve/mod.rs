@@ -1,4 +1,4 @@
-//! The server on the network: TLS, HTTP/1.1 and HTTP/2, upgrades, limits, an orderly end.
+//! Serves the network: TLS, HTTP/1.1 and HTTP/2, upgrades, limits, graceful shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,15 +23,15 @@ use crate::http::server::ApiServer;
 /// Limits of the listeners.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Connections at once. More would exhaust file descriptors (hosts give as few as 20,000 to all roles), fewer would
+    /// Connections at once. Higher could exhaust file descriptors (some hosts allow only 20,000 for all roles), lower would
     /// refuse clients that only watch.
     pub max_connections: usize,
-    /// For the TLS handshake and for the head of a request. Longer would let idle connections collect, shorter would cut
-    /// off slow links.
+    /// The time for the TLS handshake and for the head of a request. Longer lets idle connections accumulate, shorter cuts off
+    /// slow links.
     pub header_timeout: Duration,
     /// Streams at once on one HTTP/2 connection, as in Kubernetes.
     pub max_streams: u32,
-    /// At the end, so long is waited for requests that run.
+    /// How long a shutdown waits for running requests.
     pub grace: Duration,
 }
 
@@ -46,15 +46,15 @@ impl Default for ServeOptions {
     }
 }
 
-/// Between attempts to accept when the process has no file descriptors left.
+/// The pause between attempts to accept when the process has no file descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 impl ApiServer {
-    /// Serves on the listeners until `stop` is cancelled; then ends watches, waits for requests that run and returns.
-    /// `tls` should ask for client certificates without demanding them and offer `h2` and `http/1.1`.
+    /// Serves on the listeners until `stop` is cancelled; then ends watches, waits for running requests and returns. `tls` should
+    /// ask for client certificates without demanding them and offer `h2` and `http/1.1`.
     ///
     /// # Errors
-    /// If a listener fails for good.
+    /// If a listener fails permanently.
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
@@ -132,7 +132,7 @@ impl Listening {
         address: SocketAddr,
         watcher: hyper_util::server::graceful::Watcher,
     ) {
-        // Events are small and wanted at once.
+        // Events are small and should be sent at once.
         let _ = socket.set_nodelay(true);
         let handshake = tokio::time::timeout(self.options.header_timeout, self.acceptor.accept(socket)).await;
         let stream = match handshake {

@@ -9,15 +9,16 @@ use crate::http::views::{Objects, View};
 use crate::object::error::{ApiError, Named};
 use crate::object::identity::Identity;
 
-/// The view's name and the path in it, if a path is one of a view.
+/// Splits the path of a view into the view's name and the path in the view.
 pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/clusters/")?;
     let end = rest.find('/').unwrap_or(rest.len());
     Some((&rest[..end], if end == rest.len() { "/" } else { &rest[end..] }))
 }
 
-/// Turns a request in the view `cluster` into one of the plain API. A view that is not there is an error only after `info` has been
-/// authorised: strangers are not told which there are. Until then its namespace is one that nothing can have.
+/// Turns a request in the view `cluster` into one of the plain API. The error for a view that does not exist is returned for
+/// after authorisation, so that unauthorised callers cannot find out which views exist. Until then `info` has a namespace that
+/// cannot exist.
 pub(crate) async fn enter(
     shared: &Shared,
     cluster: &str,
@@ -52,8 +53,8 @@ pub(crate) async fn enter(
     Ok(rename(&name, view, is_namespaced, info))
 }
 
-/// Puts the namespace of the view `name` in the place of what the request calls it; the refusal where it calls it something else. Its
-/// namespace then is the view's, none at all, or one that nothing can have.
+/// Replaces the request's name of the namespace by the real one of the view `name`. Returns the refusal if the request uses a
+/// name that is not an alias. The namespace of `info` is then the view's, empty, or one that cannot exist.
 pub(crate) fn rename(name: &str, view: View, is_namespaced: bool, info: &mut RequestInfo) -> Option<ApiError> {
     let first = view.aliases.first().cloned().unwrap_or_else(|| view.namespace.clone());
     let mut shown = Shown { real: view.namespace.clone(), alias: first, aliases: view.aliases };
@@ -82,8 +83,8 @@ pub(crate) fn rename(name: &str, view: View, is_namespaced: bool, info: &mut Req
     None
 }
 
-/// The documents on what can be asked for in the view `cluster`. Who may not `get` the view's path sees those of any group, so that
-/// strangers are not told which views there are.
+/// Returns the discovery documents of the view `cluster`. Callers that may not `get` the view's path get those of a resource
+/// group, so that they cannot find out which views exist.
 pub(crate) async fn documents<'a>(shared: &'a Shared, cluster: &str, identity: &Identity) -> &'a Documents {
     let path = format!("/clusters/{cluster}");
     let attributes = Attributes { verb: "get".into(), path, ..Attributes::default() };
@@ -110,7 +111,7 @@ async fn find(shared: &Shared, name: &str) -> Result<View, ApiError> {
     if let Ok(Some(view)) = look() {
         return Ok(view);
     }
-    // What was made just now is seen too.
+    // The view may depend on an object that was only just created.
     shared.cache.catch_up().await?;
     match look() {
         Ok(Some(view)) => Ok(view),

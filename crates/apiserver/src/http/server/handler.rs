@@ -1,4 +1,4 @@
-//! One request from arrival to answer: who, what, may they, do it, record it.
+//! Handles one request: authentication, parsing, authorisation, the verb, the audit record.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::object::body::{RequestBody, ResponseBody};
 use crate::object::error::{ApiError, Named};
 use crate::object::identity::Identity;
 
-/// Every authenticated caller belongs to it.
+/// The group of every authenticated caller.
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// What is known of a request for the audit log.
+/// The facts about a request for the audit log.
 #[derive(Default)]
 struct Trail {
     identity: Option<Identity>,
@@ -63,7 +63,7 @@ pub(super) async fn handle(
     };
     let mut trail = Trail::default();
     let answering = AssertUnwindSafe(answer(shared, identity, &peer, query, request, &mut trail)).catch_unwind().await;
-    // A fault of the server in one request does not end the connection of others.
+    // A panic in one request does not end other requests of the connection.
     let answered = answering.unwrap_or_else(|_| Err(ApiError::internal("the server failed at this request")));
     let mut response = match answered {
         Ok(response) => response,
@@ -151,7 +151,7 @@ async fn answer(
     if let Some(refusal) = no_view {
         return Err(refusal);
     }
-    // Given back when the answer begins: watches and streams do not hold it.
+    // Released when the response begins, so that watches and streams do not hold it.
     let _place = shared.flow.enter(&identity).await?;
     if info.is_resource {
         verbs::dispatch(shared, identity, info, query, request).await

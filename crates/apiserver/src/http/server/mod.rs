@@ -1,4 +1,4 @@
-//! The server: what all requests share, and a request from arrival to answer.
+//! The server, and the path of a request through it.
 
 pub(crate) mod enter;
 mod handler;
@@ -14,35 +14,36 @@ use crate::object::identity::Identity;
 use crate::object::registry::Registry;
 use shared::Shared;
 
-/// An API server. Cheap to clone; the last clone that goes ends its background tasks.
+/// An API server. Cheap to clone; dropping the last clone ends its background tasks.
 #[derive(Clone)]
 pub struct ApiServer {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl ApiServer {
-    /// The API as seen by one caller in this process: a service for `kube::Client::new`. The identity stands in the
-    /// service and cannot be changed by a request; authorisation and audit apply as over the network.
+    /// Returns the API for one caller in this process: a service for `kube::Client::new`. A request cannot change the identity;
+    /// authorisation and audit apply as over the network.
     pub fn service_as(&self, identity: Identity) -> IdentityService {
         IdentityService::new(self.shared.clone(), identity)
     }
 
-    /// The API for callers who authenticate themselves; requests may carry a [`crate::http::authn::Peer`] as an extension.
+    /// Returns the API for callers that authenticate with each request; requests may carry a [`crate::http::authn::Peer`] as an
+    /// extension.
     pub fn service(&self) -> NetworkService {
         NetworkService::new(self.shared.clone())
     }
 
-    /// A `kube` client for one caller in this process.
+    /// Returns a `kube` client for one caller in this process.
     pub fn client_as(&self, identity: Identity, default_namespace: &str) -> kube::Client {
         kube::Client::new(self.service_as(identity), default_namespace)
     }
 
-    /// The registered kinds.
+    /// Returns the registered kinds.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
     }
 
-    /// Ends watches and background tasks; requests that run are finished by whoever serves them.
+    /// Ends watches and background tasks. Running requests are finished by their listener.
     pub fn shut_down(&self) {
         self.shared.stopping.cancel();
     }

@@ -1,4 +1,4 @@
-//! Answers of `/livez`, `/readyz` and `/healthz`.
+//! Responses of `/livez`, `/readyz` and `/healthz`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ struct Finding<'a> {
     problem: Option<String>,
 }
 
-/// Answers a health path (its segments).
+/// Answers a health path, given by its segments; `None` for other paths.
 pub(crate) async fn answer(shared: &Shared, segments: &[String], query: &Query) -> Option<Response<ResponseBody>> {
     let kind = match segments.first()?.as_str() {
         kind @ ("livez" | "readyz" | "healthz") => kind,
@@ -52,7 +52,7 @@ pub(crate) async fn answer(shared: &Shared, segments: &[String], query: &Query) 
         match &finding.problem {
             None => lines.push_str(&format!("[+]{} ok\n", finding.name)),
             Some(problem) => {
-                // The reason may tell about the inside; callers are anonymous here.
+                // Callers are anonymous here, and the reason may contain internal details.
                 tracing::warn!(check = finding.name, %problem, "health check failed");
                 lines.push_str(&format!("[-]{} failed: reason withheld\n", finding.name));
             }

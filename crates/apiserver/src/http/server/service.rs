@@ -17,7 +17,7 @@ use super::shared::Shared;
 use crate::object::body::{BoxError, RequestBody, ResponseBody};
 use crate::object::identity::Identity;
 
-/// The API as seen by one caller in this process.
+/// The API for one caller in this process.
 #[derive(Clone)]
 pub struct IdentityService {
     shared: Arc<Shared>,
@@ -30,7 +30,7 @@ impl IdentityService {
     }
 }
 
-/// The API for callers who authenticate themselves.
+/// The API for callers that authenticate with each request.
 #[derive(Clone)]
 pub struct NetworkService {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! What all requests share: the store, the cache, the registry and what the builder was given.
+//! The state that all requests share: the store, the cache, the registry and the builder's settings.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::http::views::Views;
 use crate::object::registry::Registry;
 use crate::state::cache::Cache;
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<Registry>,
@@ -31,6 +31,6 @@ pub(crate) struct Shared {
     pub(crate) view_documents: ViewDocuments,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
-    /// Cancelled when the server shall end: watches then end their streams.
+    /// Cancelled when the server stops; watches then end their streams.
     pub(crate) stopping: CancellationToken,
 }

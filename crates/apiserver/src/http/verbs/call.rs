@@ -1,4 +1,4 @@
-//! One authorised request, as every verb gets it.
+//! One authorised request, the input of every verb.
 
 use std::sync::Arc;
 
@@ -38,12 +38,12 @@ impl Call {
         &self.shared
     }
 
-    /// The object in the path.
+    /// Returns the key of the object in the path.
     pub(crate) fn key(&self) -> ObjectKey {
         self.key_of(&self.info.name)
     }
 
-    /// An object of this kind in the namespace of the path.
+    /// Returns the key of an object of this kind in the namespace of the path.
     pub(crate) fn key_of(&self, name: &str) -> ObjectKey {
         if self.registered.kind.is_namespaced() {
             ObjectKey::new(&self.info.namespace, name)
@@ -52,36 +52,36 @@ impl Call {
         }
     }
 
-    /// Names for messages about an object of this kind.
+    /// Returns the names for messages about an object of this kind.
     pub(crate) fn named<'a>(&'a self, name: &'a str) -> Named<'a> {
         Named { group: &self.registered.kind.group, resource: &self.registered.kind.plural, name }
     }
 
-    /// Names for messages about an invalid object.
+    /// Returns the names for messages about an invalid object.
     pub(crate) fn named_kind<'a>(&'a self, name: &'a str) -> Named<'a> {
         Named { group: &self.registered.kind.group, resource: &self.registered.kind.kind, name }
     }
 
-    /// An object that the client has sent, with the server's names in place of a view's.
+    /// Translates an object from the client: replaces a view's names by the server's.
     pub(crate) fn take_in(&self, object: &mut Value) {
         if let Some(view) = &self.info.view {
             view.take_in(object, self.registered.kind.namespace_references);
         }
     }
 
-    /// An object as the client is shown it: with a view's names.
+    /// Translates an object for the client: replaces the server's names by a view's.
     pub(crate) fn show(&self, object: &mut Value) {
         if let Some(view) = &self.info.view {
             view.show(object, self.registered.kind.namespace_references);
         }
     }
 
-    /// Whether the view, if it is one, shows an object of this kind.
+    /// Whether the request's view, if any, shows an object of this kind.
     pub(crate) fn is_shown(&self, object: &CachedObject) -> bool {
         self.info.narrowed.as_ref().is_none_or(|it| object.field(&self.registered, &it.field) == it.value)
     }
 
-    /// An answer of one object, given as it is stored.
+    /// Returns the response with one object, given in its stored form.
     pub(crate) fn answer(&self, code: StatusCode, wire: Bytes) -> Result<Response<ResponseBody>, ApiError> {
         let wire = match &self.info.view {
             None => wire,
@@ -90,12 +90,12 @@ impl Call {
         shape::object(&self.registered, self.accepted, &self.query, code, wire)
     }
 
-    /// RFC 3339 with whole seconds, as in metadata.
+    /// Returns the time of the request as in metadata: RFC 3339 with whole seconds.
     pub(crate) fn time_text(&self) -> String {
         time_text(self.now)
     }
 
-    /// Who is recorded in `managedFields`.
+    /// Returns the manager to record in `managedFields`.
     pub(crate) fn manager(&self) -> String {
         match self.query.text("fieldManager") {
             Some(manager) => manager.to_owned(),

@@ -11,7 +11,7 @@ use crate::http::respond::{self, shape};
 use crate::object::body::ResponseBody;
 use crate::object::error::ApiError;
 
-/// Deletes everything that is selected; answers with the list of it.
+/// Deletes all selected objects, and responds with their list.
 pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = DeleteOptions::read(call)?;
     let cache = &call.shared().cache;
@@ -26,7 +26,7 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
             Err(error) if error.reason == "NotFound" => continue,
             Err(error) => return Err(error),
         }
-        // As it was found, also if it waits for its finalizers now.
+        // The object before its deletion, even if it now waits for its finalizers.
         let mut object = shape::from_stored(&call.registered, item.parse());
         call.show(&mut object);
         deleted.push(object);

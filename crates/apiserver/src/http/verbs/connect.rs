@@ -1,4 +1,4 @@
-//! Connect subresources: the request is handed to the kind's handler.
+//! Connect subresources: passes the request to the kind's handler.
 
 use std::sync::Arc;
 

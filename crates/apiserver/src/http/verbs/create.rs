@@ -17,40 +17,40 @@ use crate::object::error::ApiError;
 use crate::object::meta_validate;
 use crate::object::virtual_kind::Question;
 
-/// Attempts with another generated name before the client is told, as in Kubernetes.
+/// Attempts with generated names before the create fails, as in Kubernetes.
 const NAME_ATTEMPTS: usize = 8;
 
 mod rand_bytes {
-    /// Five random bytes, from a random UUID.
+    /// Returns five random bytes from a random UUID.
     pub(super) fn five() -> [u8; 5] {
         let bytes = uuid::Uuid::new_v4().into_bytes();
         [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
     }
 }
 
-/// Makes a new object.
+/// Creates an object.
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, options)?;
     let warnings = strategy::warnings(&object, None);
     let made = create_object(call, object, Tracking::Update).await;
-    // What is refused as invalid is not also warned of.
+    // Objects that are refused as invalid cause no warnings.
     if made.as_ref().err().is_none_or(|error| matches!(error.reason, "AlreadyExists" | "")) {
         call.warnings.extend(warnings);
     }
     call.answer(StatusCode::CREATED, made?)
 }
 
-/// Whether managedFields have been dealt with.
+/// How managedFields are updated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tracking {
-    /// Not yet.
+    /// By the create.
     Update,
-    /// By server-side apply.
+    /// Server-side apply has already done it.
     Done,
 }
 
-/// Makes a new object from its decoded, pruned and defaulted form; returns what is stored.
+/// Creates an object from its decoded, pruned and defaulted form; returns the stored form.
 pub(super) async fn create_object(call: &Call, object: Value, tracking: Tracking) -> Result<bytes::Bytes, ApiError> {
     let base = strategy::metadata_text(&object, "generateName").to_owned();
     let is_generated = strategy::metadata_text(&object, "name").is_empty() && !base.is_empty();
@@ -81,7 +81,8 @@ async fn try_create(
     }
     check_type(call, &object, None)?;
     let now = call.time_text();
-    // What does not fit the schema's structure (a status that is dropped below) is owned by nobody, as in Kubernetes.
+    // An object that does not fit the schema's structure (because of a status that is dropped below) has no field owners, as in
+    // Kubernetes.
     let is_typed = apply::fits(&registered.model, &object);
     let is_generated_for = !strategy::metadata_text(&object, "generateName").is_empty();
     let revision = strategy::metadata_text(&object, "resourceVersion").to_owned();
@@ -121,7 +122,7 @@ async fn try_create(
         let guards = submit::guards(call, &name).await?;
         match submit::submit(call, &key, None, Some(&object), guards).await? {
             Submitted::Done(wire) if is_dry_run && !revision.is_empty() => {
-                // No store has replaced what was sent.
+                // In a dry run the store does not replace the client's resourceVersion.
                 let mut shown: Value = serde_json::from_slice(&wire).map_err(ApiError::internal)?;
                 strategy::metadata_mut(&mut shown).insert("resourceVersion".into(), revision.into());
                 return Ok(serde_json::to_vec(&shown).map_err(ApiError::internal)?.into());
@@ -132,7 +133,7 @@ async fn try_create(
     }
 }
 
-/// Asks a virtual kind.
+/// Answers a create of a virtual kind.
 pub(super) async fn ask(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut object = decode(call, options)?;

@@ -1,4 +1,4 @@
-//! From the body of a request to an object of the call's kind: decoding, pruning, defaults, type and namespace.
+//! Turns the body of a request into an object of the call's kind: decoding, pruning, defaults, type and namespace.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::object::field_error::FieldError;
 use crate::object::meta_validate;
 use crate::object::patch;
 
-/// Reads the body as an object of the call's kind; unknown fields are gone and reported, defaults are filled in.
+/// Decodes the body as an object of the call's kind; drops and reports unknown fields, and fills in defaults.
 pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, ApiError> {
     let kind = call.registered.kind.kind.clone();
     let decoded = content::decode_object(&call.headers, &call.body).and_then(|(mut object, duplicates)| {
@@ -47,7 +47,7 @@ pub(super) fn decode(call: &mut Call, options: WriteOptions) -> Result<Value, Ap
     Ok(object)
 }
 
-/// Clients that know a kind as a type may leave its name to the path.
+/// Fills in `apiVersion` and `kind`: typed clients may omit them.
 fn fill_type(call: &Call, object: &mut Value) {
     let Some(map) = object.as_object_mut() else { return };
     let kind = &call.registered.kind.kind;
@@ -58,8 +58,8 @@ fn fill_type(call: &Call, object: &mut Value) {
     }
 }
 
-/// Prunes and defaults; reports what was dropped, after the problems that are known already. Of another kind nothing but `metadata` is known, and that stays as it is
-/// until it is refused; of another version of this kind nothing else.
+/// Prunes and defaults the object; reports dropped fields after the earlier `problems`. For an object of another kind only
+/// `metadata` is pruned, so that the later refusal can name it; of another version of this kind only `metadata` is kept.
 pub(super) fn admit_fields(
     call: &mut Call,
     object: &mut Value,
@@ -110,23 +110,23 @@ pub(super) fn admit_fields(
     Ok(())
 }
 
-/// What Kubernetes says of an object whose version it looks for and does not find.
+/// Kubernetes' message for an object without `apiVersion`.
 pub(super) const NO_API_VERSION: &str = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
 
-/// Group, version and kind that an object says it is of.
+/// Returns group, version and kind of an object.
 fn type_of(object: &Value) -> (String, String, String) {
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
     let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
     (group.to_owned(), version.to_owned(), text("kind").to_owned())
 }
 
-/// Whether an object says that it is of the call's kind.
+/// Whether an object has the call's group and kind.
 pub(super) fn is_of_kind(call: &Call, object: &Value) -> bool {
     let (group, _, kind) = type_of(object);
     group == call.registered.kind.group && kind == call.registered.kind.kind
 }
 
-/// `apiVersion` must be that of the path.
+/// Checks that `apiVersion` is that of the path.
 fn check_version(call: &Call, object: &Value) -> Result<(), ApiError> {
     let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let expected = &call.registered.api_version;
@@ -138,10 +138,10 @@ fn check_version(call: &Call, object: &Value) -> Result<(), ApiError> {
     )))
 }
 
-/// `kind` and `apiVersion` must be those of the path.
+/// Checks that `kind` and `apiVersion` are those of the path.
 pub(super) fn check_type(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let registered = &call.registered;
-    // A status is taken from whatever it stands in: the rest of that is not looked at.
+    // For the status subresource only `status` is used, so the type is not checked.
     if call.info.subresource == "status" {
         return Ok(());
     }
@@ -159,7 +159,7 @@ pub(super) fn check_type(call: &Call, object: &Value, old: Option<&Value>) -> Re
                 }
                 None => strategy::prepare_create(registered, &mut prepared, "", ""),
             }
-            // Its fields are not looked at, its rules are.
+            // The fields of another kind are not checked, but the rules are.
             let more = registered.model.validate_other_kind(&prepared, old, &errors);
             return Err(refuse_object(object, &[errors, more].concat()));
         }
@@ -167,13 +167,13 @@ pub(super) fn check_type(call: &Call, object: &Value, old: Option<&Value>) -> Re
     Ok(())
 }
 
-/// The 422 for an object, under the kind that it says it is of.
+/// Returns the 422 for an object, which names the object's own kind.
 pub(super) fn refuse_object(object: &Value, errors: &[FieldError]) -> ApiError {
     let (group, _, kind) = type_of(object);
     ApiError::invalid(Named { group: &group, resource: &kind, name: strategy::metadata_text(object, "name") }, errors)
 }
 
-/// The namespace in the body must be the path's; a missing one is filled in.
+/// Checks that the namespace in the body is the path's; fills in a missing one.
 pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let given = strategy::metadata_text(object, "namespace").to_owned();
     if !call.registered.kind.is_namespaced() {
@@ -192,7 +192,7 @@ pub(super) fn check_namespace(call: &Call, object: &mut Value) -> Result<(), Api
     Ok(())
 }
 
-/// Who writes, for managedFields.
+/// Returns the writer for managedFields.
 pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writer<'a> {
     Writer {
         manager,

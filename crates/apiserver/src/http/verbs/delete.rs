@@ -1,4 +1,4 @@
-//! `delete`: at once if nothing holds the object, else it is marked and waits for its finalizers.
+//! `delete`: removes the object if it has no finalizers, else marks it as deleting.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -14,11 +14,11 @@ use crate::object::error::ApiError;
 use crate::object::meta_validate::finalizers::{FOREGROUND, ORPHAN};
 use crate::state::storage::keys::ObjectKey;
 
-/// What became of a deletion.
+/// The outcome of a deletion.
 pub(super) enum Deleted {
-    /// It is gone; its last state.
+    /// The object was removed; its last state.
     Removed(Value),
-    /// It waits for its finalizers; its new state.
+    /// The object waits for its finalizers; its new state.
     Waiting(Bytes),
 }
 
@@ -86,7 +86,7 @@ fn check_preconditions(call: &Call, key: &ObjectKey, options: &DeleteOptions, li
     Err(ApiError::conflict(call.named_kind(key.name()), why))
 }
 
-/// The garbage collector's finalizers say what becomes of dependents.
+/// Sets the garbage collector's finalizers, which determine what happens to dependents.
 fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else { return };
     let wanted = match propagation {

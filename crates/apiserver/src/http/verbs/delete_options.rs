@@ -1,4 +1,4 @@
-//! How a deletion is to be done, from the body and the query.
+//! The options of a deletion, from the body or the query.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::http::request::{content, options};
 use crate::object::error::ApiError;
 use crate::object::field_error::FieldError;
 
-/// What becomes of the objects that the deleted one owns.
+/// What happens to the dependents of a deleted object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Propagation {
     /// They are deleted after it.
@@ -15,7 +15,7 @@ pub(super) enum Propagation {
     Background,
     /// They are deleted first.
     Foreground,
-    /// They stay and lose the reference.
+    /// They are kept and lose the reference.
     Orphan,
 }
 
@@ -51,7 +51,7 @@ struct Preconditions {
 }
 
 impl DeleteOptions {
-    /// Reads them.
+    /// Parses them.
     pub(super) fn read(call: &Call) -> Result<Self, ApiError> {
         let body: Body = if call.body.is_empty() {
             Body::default()
@@ -70,7 +70,7 @@ impl DeleteOptions {
             })?
         };
         let mut errors = Vec::new();
-        // Where there is a body, Kubernetes does not look at the query.
+        // With a body, Kubernetes ignores the query.
         let query = Some(&call.query).filter(|_| call.body.is_empty());
         let values = query.into_iter().flat_map(|it| it.all("dryRun"));
         let dry_run = options::dry_run(body.dry_run.iter().flatten().map(String::as_str).chain(values), &mut errors);

@@ -1,4 +1,4 @@
-//! `namespaces/finalize`: takes the namespace's own finalizers away.
+//! `namespaces/finalize`: replaces the namespace's own finalizers.
 
 use http::{Response, StatusCode};
 

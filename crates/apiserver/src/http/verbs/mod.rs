@@ -1,4 +1,4 @@
-//! What can be done with objects.
+//! The verbs on objects.
 
 pub(crate) mod call;
 mod collection;
@@ -33,7 +33,7 @@ use crate::http::respond;
 use crate::http::server::shared::Shared;
 use call::Call;
 
-/// Finds the kind and the verb.
+/// Finds the kind and runs the verb.
 pub(crate) async fn dispatch(
     shared: &Arc<Shared>,
     identity: Identity,
@@ -84,7 +84,7 @@ pub(crate) async fn dispatch(
     };
     let mut response = match route(&mut call).await {
         Ok(response) => response,
-        // What is warned of is told also with a refusal.
+        // Errors also carry the warnings.
         Err(mut error) => {
             error.warnings = call.warnings;
             return Err(error);
@@ -97,7 +97,7 @@ pub(crate) async fn dispatch(
     Ok(response)
 }
 
-/// `timeout` is a duration in Go's form.
+/// Checks that `timeout` is a Go duration.
 fn check_timeout(text: &str) -> Result<(), ApiError> {
     if crate::object::schema::is_go_duration(text) {
         return Ok(());

@@ -36,7 +36,7 @@ impl From<PatchError> for ApiError {
     }
 }
 
-/// Changes an object.
+/// Patches an object.
 pub(super) async fn patch(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     match content::media_type(&call.headers).as_str() {
         "application/json-patch+json" => {
@@ -67,7 +67,7 @@ async fn change(
     }
     let wire = update::change(call, |call, live| {
         let body = call.body.clone();
-        // A patch is written for the object as its client is shown it.
+        // The client wrote the patch for the object in its own view.
         let mut shown = live.object.clone();
         call.show(&mut shown);
         let mut object = edit(&shown, &body).map_err(|error| unread(error, options))?;
@@ -96,7 +96,7 @@ async fn change(
     call.answer(StatusCode::OK, wire)
 }
 
-/// Who does not ask for strictness is not told what a patch is instead of an object.
+/// Without strict field validation, the error does not describe the patch's actual JSON type.
 fn unread(error: ApiError, options: WriteOptions) -> ApiError {
     let is_other = error.message.contains("into Go value of type map[string]interface {}");
     if is_other && options.field_validation == FieldValidation::Ignore {
@@ -114,7 +114,7 @@ fn unread(error: ApiError, options: WriteOptions) -> ApiError {
     error
 }
 
-/// What is wrong with the fields of a patched object is shown with the object, as in Kubernetes.
+/// Errors in fields of a patched object are shown with the object, as in Kubernetes.
 fn refuse_patched(error: ApiError, patched: String) -> ApiError {
     let Some((_, problem)) = error.message.split_once(" cannot be handled as a ") else { return error };
     let Some((_, problem)) = problem.split_once(": ") else { return error };
@@ -133,7 +133,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         return Err(invalid_patch_options(&[error]));
     }
     if !call.info.subresource.is_empty() {
-        // A part of an object is not made without the object, whatever is applied.
+        // An apply to a subresource does not create the object.
         call.shared().cache.catch_up().await?;
         submit::load(call, &call.key()).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
     }
@@ -175,7 +175,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         update::revision_number(&object)?;
         let warnings = strategy::warnings(&object, None);
         match create::create_object(call, object, Tracking::Done).await {
-            // Somebody else made it meanwhile.
+            // Another client created it concurrently.
             Err(error) if error.reason == "AlreadyExists" => call.warnings.truncate(earlier_warnings),
             created => {
                 let wire = created?;
@@ -186,7 +186,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     }
 }
 
-/// Keys that occur twice in what is applied are told when it has been, as in Kubernetes.
+/// Duplicate keys in an applied document are reported after the apply, as Kubernetes does.
 fn admit_duplicates(call: &mut Call, duplicates: Option<String>, options: WriteOptions) -> Result<(), ApiError> {
     match (duplicates, options.field_validation) {
         (None, _) | (_, FieldValidation::Ignore) => Ok(()),
@@ -212,7 +212,7 @@ fn merge(call: &Call, live: Option<&Live>, applied: &Value) -> Result<Wanted, Ap
         &writer(call, &manager, &now),
     );
     let mut object = merged.map_err(|error| refused(call, error))?;
-    // Nulls and unknown fields in there are owned, and go.
+    // Nulls and unknown fields in metadata are dropped after their ownership was recorded.
     metadata::admit(&mut object).map_err(ApiError::bad_request)?;
     check_namespace(call, &mut object)?;
     call.registered.model.prune(&mut object);

@@ -21,7 +21,7 @@ use crate::state::cache::kind::Page;
 use crate::state::cache::object::CachedObject;
 use crate::state::storage::keys::{self, ObjectKey};
 
-/// Pieces of this size are sent while the rest of a list is still to be copied: bounds the memory of a list.
+/// The size of pieces of a list. A piece is sent before the next one is copied, which limits the memory of a list.
 const PIECE_BYTES: usize = 64 * 1024;
 
 impl From<CacheError> for ApiError {
@@ -47,7 +47,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// The 410 for a page whose revision is forgotten, with a token that goes on at the newest.
+/// Returns the 410 for a page whose revision is compacted, with a token that continues at the newest revision.
 fn expired_page(token: &ContinueToken) -> ApiError {
     let mut error = ApiError::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
@@ -56,7 +56,7 @@ fn expired_page(token: &ContinueToken) -> ApiError {
     error
 }
 
-/// One object.
+/// Returns one object.
 pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let cache = &call.shared().cache;
     match revision_parameter(&call.query)? {
@@ -71,10 +71,10 @@ pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, ApiError>
     call.answer(StatusCode::OK, object.wire.clone())
 }
 
-/// A list, or a page of one.
+/// Returns a list, or a page of one.
 pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
-    // What cannot be read at all is told before what does not go together.
+    // Malformed parameters are reported before invalid combinations.
     query.number("limit")?;
     query.number("timeoutSeconds")?;
     let selection = Selection::parse(&call.registered, &call.info, query)?;
@@ -102,7 +102,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     shape::list(registered, call.accepted, query, &metadata, &objects)
 }
 
-/// The page that a request asks for.
+/// Returns the page that a request asks for.
 async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let query = &call.query;
     let cache = &call.shared().cache;
@@ -114,7 +114,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     if token.is_some() && revision.is_some_and(|it| it > 0) {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
-    // From the cache, whatever it holds: pages are for consistent lists only, as in Kubernetes.
+    // With resourceVersion 0 the limit is ignored: only consistent lists have pages, as in Kubernetes.
     let limit = limit.filter(|_| revision != Some(0) || token.is_some());
     let (at, after) = match (&token, revision, matching) {
         (Some(ContinueToken { revision: Some(revision), after }), _, _) => {
@@ -125,12 +125,12 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
             cache.catch_up().await?;
             (None, Some(after.as_str()))
         }
-        // Pages begin at the revision that is named, as in Kubernetes.
+        // Pages begin at the given revision, as in Kubernetes.
         (None, Some(exact), matching)
             if matching == Some("Exact") || (matching.is_none() && exact > 0 && limit.is_some()) =>
         {
             if selection.names_one() {
-                // Of one object there are no pages: without a word a limit does not make the revision exact.
+                // A list of one named object has no pages, so a limit does not make the revision exact.
                 wait_for_one(call, exact).await?;
                 (Some(exact).filter(|_| matching.is_some()), None)
             } else {
@@ -158,8 +158,8 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     }
 }
 
-/// Kubernetes asks its store for the one object of a name: that knows at once whether a revision is still to come, and does not say when
-/// to ask again.
+/// Waits for a revision in a list of one named object. Kubernetes reads that object from its store, which knows at once whether a
+/// revision is in the future, and gives no retry time.
 async fn wait_for_one(call: &Call, revision: u64) -> Result<(), ApiError> {
     let cache = &call.shared().cache;
     cache.catch_up().await?;
@@ -171,7 +171,7 @@ async fn wait_for_one(call: &Call, revision: u64) -> Result<(), ApiError> {
     Err(error)
 }
 
-/// A page as of a revision that only the store remembers.
+/// Returns a page as of a revision that is only in the store.
 async fn older_page(
     call: &Call,
     selection: &Selection,
@@ -211,7 +211,7 @@ async fn older_page(
     }
 }
 
-/// A list made of the bytes of the cache, in pieces.
+/// Returns a list assembled from the bytes of the cache, in pieces.
 fn plain_list(
     registered: &Registered,
     metadata: &Value,

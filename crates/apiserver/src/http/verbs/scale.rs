@@ -1,4 +1,4 @@
-//! `scale`: one number of an object, as `autoscaling/v1` Scale.
+//! `scale`: the number of replicas of an object, as `autoscaling/v1` Scale.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
     if let Some(selector) = paths.label_selector_path.as_deref().and_then(|path| find(object, path)) {
         status["selector"] = selector.clone();
     }
-    // Nothing is left out where nothing is wanted, as Go writes it.
+    // Zero replicas are omitted, as Go does.
     let spec = match number(&paths.spec_replicas_path) {
         0 => json!({}),
         count => json!({"replicas": count}),

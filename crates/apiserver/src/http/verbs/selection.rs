@@ -1,4 +1,4 @@
-//! Which objects a list, watch or deletecollection is about.
+//! The selection of objects for list, watch and deletecollection.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::state::cache::kind::{Page, PageRequest, TooOld};
 use crate::state::cache::object::CachedObject;
 use crate::state::storage::keys::ObjectKey;
 
-/// Which part of what is selected; by default all of it, as it is now.
+/// A part of the selected objects; by default all, as of now.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Part<'a> {
     /// Only keys greater than this one.
     pub(crate) after: Option<&'a str>,
-    /// At most so many.
+    /// The maximum number of objects.
     pub(crate) limit: Option<usize>,
     /// As of this revision.
     pub(crate) at: Option<u64>,
 }
 
-/// Namespace, labels and fields.
+/// A selection by namespace, labels and fields.
 #[derive(Clone)]
 pub(crate) struct Selection {
     /// Empty for all.
@@ -32,18 +32,18 @@ pub(crate) struct Selection {
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
     name: Option<String>,
-    /// The only key that it can take, where it names one.
+    /// The only key that can match, if the selection names one.
     only: Option<ObjectKey>,
     registered: Arc<Registered>,
 }
 
 impl Selection {
-    /// From the query; its parameters are checked too.
+    /// Parses and checks the query.
     pub(crate) fn parse(registered: &Arc<Registered>, info: &RequestInfo, query: &Query) -> Result<Self, ApiError> {
         let bad = |error: crate::object::selector::SelectorError| ApiError::bad_request(error.to_string());
         let labels = query.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
         let mut fields = query.text("fieldSelector").map(FieldSelector::read).transpose().map_err(bad)?;
-        // Whether the parameters go together is told before whether fields can be selected by.
+        // Invalid combinations of parameters are reported before fields that cannot be selected.
         options::check_list(query, info.verb == "watch")?;
         if let Some(fields) = &fields {
             let paths: Vec<&str> = registered.kind.selectable_fields.iter().map(String::as_str).collect();
@@ -71,17 +71,17 @@ impl Selection {
         })
     }
 
-    /// Whether labels or fields narrow it.
+    /// Whether it selects by labels or fields.
     pub(crate) fn has_selectors(&self) -> bool {
         self.labels.is_some() || self.fields.is_some()
     }
 
-    /// Whether it names the one object that it can take.
+    /// Whether it names a single object.
     pub(crate) fn names_one(&self) -> bool {
         self.only.is_some()
     }
 
-    /// Whether it takes an object.
+    /// Whether it matches an object.
     pub(crate) fn matches(&self, object: &CachedObject) -> bool {
         (self.namespace.is_empty() || object.key.namespace() == self.namespace)
             && self.name.as_ref().is_none_or(|name| object.key.name() == name)
@@ -89,10 +89,10 @@ impl Selection {
             && self.fields.as_ref().is_none_or(|fields| fields.matches(|field| object.field(&self.registered, field)))
     }
 
-    /// A part of the objects that it takes.
+    /// Returns a part of the matching objects.
     ///
     /// # Errors
-    /// If the cache does not reach back to the revision that is asked for.
+    /// If the requested revision is before the cache's history.
     pub(crate) fn page(&self, cache: &Cache, part: Part<'_>) -> Result<Page, TooOld> {
         let request = PageRequest {
             namespace: &self.namespace,
@@ -105,7 +105,7 @@ impl Selection {
         cache.kind(&self.registered.storage).page(&request, cache.revision(), |object| self.matches(object))
     }
 
-    /// What an index can narrow it by.
+    /// Returns the terms that an index can use.
     fn terms(&self) -> Vec<Term<'_>> {
         let labels = self.labels.iter().flat_map(|labels| labels.exact_values());
         let fields = self.fields.iter().flat_map(|fields| fields.exact_values());

@@ -1,5 +1,5 @@
-//! Strategic merge patches, which typed clients send for core kinds (kubectl's apply, edit, label and annotate among
-//! them). Lists are replaced, save those that Kubernetes' types mark as merged by key.
+//! Strategic merge patches, which typed clients send for core kinds (kubectl's apply, edit, label and annotate among them). Lists
+//! are replaced, except those that Kubernetes' types mark as merged by key.
 //!
 //! Directives: `$patch: delete|replace`, `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>`, `$retainKeys`.
 
@@ -13,11 +13,11 @@ enum ListRule {
     ByKey(&'static str),
     /// Elements are values of a set.
     Set,
-    /// The new list takes the place of the old one.
+    /// The new list replaces the old one.
     Replace,
 }
 
-/// The rules of the core kinds that are served.
+/// Returns the rule of a list in the core kinds that are served.
 fn list_rule(path: &str) -> ListRule {
     match path {
         "metadata.ownerReferences" => ListRule::ByKey("uid"),
@@ -105,7 +105,7 @@ fn merge_maps(
     Ok(current)
 }
 
-/// What identifies an element of a merged list.
+/// Returns the value that identifies an element of a merged list.
 fn identity<'a>(item: &'a Value, rule: &ListRule) -> Option<&'a Value> {
     match rule {
         ListRule::ByKey(key) => item.get(*key),
@@ -139,7 +139,7 @@ fn merge_lists(mut current: Vec<Value>, patch: Vec<Value>, path: &str) -> Result
     Ok(current)
 }
 
-/// Brings the elements that `order` names into that order; others keep their places behind them.
+/// Sorts the elements that `order` names; others follow in their old order.
 fn sort_as(list: &mut [Value], order: &[Value], rule: &ListRule) {
     let rank = |item: &Value| {
         let id = identity(item, rule);

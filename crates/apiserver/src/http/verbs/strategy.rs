@@ -1,11 +1,11 @@
-//! What the server itself decides about an object on create and update: the metadata that clients cannot choose, and who
-//! may write `status`. Pure.
+//! The server's own changes to an object on create and update: metadata that clients cannot choose, and which endpoint writes
+//! `status`. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::object::registry::Registered;
 
-/// What clients may not choose on create.
+/// Metadata that clients cannot set on create.
 const SYSTEM_METADATA: [&str; 7] = [
     "uid",
     "creationTimestamp",
@@ -15,10 +15,10 @@ const SYSTEM_METADATA: [&str; 7] = [
     "resourceVersion",
     "selfLink",
 ];
-/// What updates never change.
+/// Metadata that updates never change.
 const KEPT_METADATA: [&str; 3] = ["creationTimestamp", "generation", "resourceVersion"];
 
-/// `metadata`, made if it is missing.
+/// Returns `metadata`, which is created if missing.
 pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     if !object.is_object() {
         *object = json!({});
@@ -33,7 +33,7 @@ pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-/// A text in `metadata`, or empty.
+/// Returns a string in `metadata`, or an empty one.
 pub(crate) fn metadata_text<'a>(object: &'a Value, field: &str) -> &'a str {
     object.get("metadata").and_then(|it| it.get(field)).and_then(Value::as_str).unwrap_or_default()
 }
@@ -43,7 +43,7 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some_and(|it| !it.is_null())
 }
 
-/// Whether nothing holds a deletion up: no finalizers, also none of a namespace's `spec`.
+/// Whether a deletion can be completed: no finalizers, also none in a namespace's `spec`.
 pub(crate) fn is_finalized(registered: &Registered, object: &Value) -> bool {
     let is_empty = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).is_none_or(Vec::is_empty);
     is_empty("/metadata/finalizers") && (!registered.is_namespace() || is_empty("/spec/finalizers"))
@@ -66,7 +66,7 @@ fn set_or_remove(map: &mut Map<String, Value>, field: &str, value: Option<&Value
     }
 }
 
-/// A new object, before validation.
+/// Prepares a new object for validation.
 pub(crate) fn prepare_create(registered: &Registered, object: &mut Value, uid: &str, now: &str) {
     if registered.kind.subresources.status {
         remove(object, "status");
@@ -93,7 +93,7 @@ pub(crate) fn prepare_create(registered: &Registered, object: &mut Value, uid: &
     }
 }
 
-/// A new state of an object, before validation.
+/// Prepares the new state of an object for validation.
 pub(crate) fn prepare_update(registered: &Registered, object: &mut Value, old: &Value, subresource: &str) {
     let has_status = registered.kind.subresources.status;
     if subresource == "status" {
@@ -117,7 +117,7 @@ pub(crate) fn prepare_update(registered: &Registered, object: &mut Value, old: &
     for field in KEPT_METADATA {
         set_or_remove(metadata, field, old_metadata.and_then(|it| it.get(field)));
     }
-    // Filled in if they are missing, never taken away; a client's own value is left for validation to refuse.
+    // Filled in if missing, and never removed; validation refuses a different value.
     for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         match old_metadata.and_then(|it| it.get(field)) {
             Some(value) if field != "uid" || !metadata.contains_key(field) => {
@@ -128,7 +128,7 @@ pub(crate) fn prepare_update(registered: &Registered, object: &mut Value, old: &
     }
     drop_empty(metadata);
     if registered.is_namespace() && subresource != "finalize" && subresource != "status" {
-        // Only the life-cycle changes them, by subresources of their own.
+        // Only the life-cycle of namespaces changes them, through subresources.
         for field in ["spec", "status"] {
             match old.get(field) {
                 Some(value) => object[field] = value.clone(),
@@ -158,7 +158,7 @@ pub(crate) fn mark_deleted(registered: &Registered, object: &mut Value, now: &st
     }
 }
 
-/// What is allowed but should be told: finalizers that others may use too.
+/// Returns warnings about allowed but questionable values: finalizers without a domain.
 pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     const KNOWN: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
     let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
@@ -181,7 +181,7 @@ fn bump_generation(object: &mut Value) {
     metadata.insert("generation".into(), json!(generation + 1));
 }
 
-/// Whether anything but metadata (and status, where it has a subresource of its own) differs.
+/// Whether anything but metadata (and status, if it is a subresource) differs.
 fn differs(new: &Value, old: &Value, has_status: bool) -> bool {
     let relevant = |key: &str| key != "metadata" && !(has_status && key == "status");
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
@@ -189,7 +189,7 @@ fn differs(new: &Value, old: &Value, has_status: bool) -> bool {
     count(new) != count(old) || new.iter().any(|(key, value)| relevant(key) && old.get(key) != Some(value))
 }
 
-/// Drops what typed metadata does not write: nulls and empty maps, lists and texts.
+/// Drops what typed metadata does not encode: nulls and empty maps, lists and strings.
 fn drop_empty(metadata: &mut Map<String, Value>) {
     metadata.retain(|_, value| match value {
         Value::Null => false,

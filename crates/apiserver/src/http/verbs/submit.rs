@@ -1,4 +1,4 @@
-//! From a prepared object to the store: validation, the namespace's state, claims, the transaction.
+//! Submits a prepared object to the store: validation, the namespace's state, claims, the transaction.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -26,13 +26,13 @@ pub(super) struct Live {
     pub(super) revision: u64,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 pub(super) enum Submitted {
-    /// Done (or, in a dry run, would have been): what the client gets.
+    /// Written (or checked, in a dry run): the object for the client.
     Done(Bytes),
-    /// The object is not what it was; look at it again.
+    /// The object has changed; read it again.
     ObjectChanged,
-    /// The namespace or its quota is not what it was; look at it again.
+    /// The namespace or its quota has changed; read it again.
     NamespaceChanged,
 }
 
@@ -45,7 +45,7 @@ impl From<WriteError> for ApiError {
     }
 }
 
-/// The stored state of an object.
+/// Returns the stored state of an object.
 pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
     let cached = call.shared().cache.kind(&call.registered.storage).get(key.as_str())?;
     if !call.is_shown(&cached) {
@@ -59,18 +59,18 @@ pub(super) fn load(call: &Call, key: &ObjectKey) -> Option<Live> {
     Some(Live { object, revision: cached.revision })
 }
 
-/// All that is wrong with an object; `sent` is what it was made from, where that says that it is of another kind.
+/// Validates an object and returns all errors. `sent` is the object that the client sent, if that is of another kind.
 pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let registered = &call.registered;
     let mut errors: Vec<FieldError> = meta_validate::validate_metadata(object, old, registered.kind.is_namespaced());
     if old.is_some() {
-        // Kubernetes looks at an update twice and at the new metadata once more; clients see each cause as often.
+        // Kubernetes validates an update twice and the new metadata once more; clients see each cause as often.
         errors.extend(errors.clone());
         errors.extend(meta_validate::validate_metadata(object, None, registered.kind.is_namespaced()));
     }
     let mut of_schema = registered.model.validate_after(object, old, &errors);
     if call.info.subresource == "status" {
-        // Validated as a document of its own: the text names the place in there, the field the place in the object.
+        // The status is validated as a document of its own: the message has the path within it, the field the path in the object.
         for error in &mut of_schema {
             if error.path.starts_with("status.")
                 && let Some(rest) = error.detail.strip_prefix("status.")
@@ -95,7 +95,7 @@ pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: O
     }
 }
 
-/// What the scale subresource shows must be whole numbers, whatever the schema says.
+/// Checks that the values of the scale subresource are integers, independently of the schema.
 fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for path in [&paths.spec_replicas_path, &paths.status_replicas_path] {
@@ -124,7 +124,7 @@ fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
     errors
 }
 
-/// The namespace's key and revision, if it exists and accepts new objects.
+/// Returns the namespace's key and revision. An error if it does not exist or accepts no new objects.
 fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiError> {
     if !call.registered.kind.is_namespaced() || call.shared().registry.find("", "v1", "namespaces").is_none() {
         return Ok(None);
@@ -150,14 +150,14 @@ fn namespace_guard(call: &Call, name: &str) -> Result<Option<(Bytes, u64)>, ApiE
     Ok(Some((keys::object(&storage, &key), found.revision)))
 }
 
-/// What a create depends on beside its own name.
+/// The state that a create depends on besides its own key.
 #[derive(Default)]
 pub(super) struct Guards {
     namespace: Option<(Bytes, u64)>,
     ledger: Option<Ledger>,
 }
 
-/// The state of the namespace and of its quotas that a create depends on.
+/// Reads the state of the namespace and its quotas that a create depends on.
 pub(super) async fn guards(call: &Call, name: &str) -> Result<Guards, ApiError> {
     let namespace = namespace_guard(call, name)?;
     let found = quota::check(&call.shared().cache, &call.registered, call.key_of(name).namespace()).await;
@@ -226,7 +226,7 @@ pub(super) async fn submit(
     }
 }
 
-/// Parameters were checked when the request was read.
+/// Whether this is a dry run. The parameters have been checked before.
 fn is_dry_run(call: &Call) -> bool {
     match call.info.verb {
         "delete" | "deletecollection" => DeleteOptions::read(call).is_ok_and(|options| options.dry_run),
@@ -234,7 +234,7 @@ fn is_dry_run(call: &Call) -> bool {
     }
 }
 
-/// The form of an object that was only tried.
+/// Returns an object without resourceVersion, as a dry run responds.
 fn without_revision(encoded: &[u8]) -> Bytes {
     let mut object: Value = serde_json::from_slice(encoded).unwrap_or_default();
     strategy::metadata_mut(&mut object).shift_remove("resourceVersion");
@@ -245,7 +245,7 @@ fn held(call: &Call, key: &ObjectKey, claim: &ClaimKey, by: &Holder) -> ApiError
     let is_elsewhere = !by.namespace.is_empty() && by.namespace != call.info.namespace;
     let holder = match by.namespace.as_str() {
         "" => format!("{} {:?}", by.kind, by.name),
-        // A view tells of nothing but its own namespace.
+        // A view does not reveal other namespaces.
         _ if is_elsewhere && call.info.view.is_some() => format!("a {} in another namespace", by.kind),
         namespace if is_elsewhere => format!("{} {:?} in namespace {namespace:?}", by.kind, by.name),
         _ => format!("{} {:?} in namespace {:?}", by.kind, by.name, call.info.shown_namespace()),

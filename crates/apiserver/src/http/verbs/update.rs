@@ -1,4 +1,4 @@
-//! `update`, and what it shares with `patch`: read, change, compare, write, again if somebody was faster.
+//! `update`, and the loop that it shares with `patch`: read, change, compare, write, and again after a concurrent write.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -14,14 +14,14 @@ use crate::object::body::ResponseBody;
 use crate::object::error::ApiError;
 use crate::object::field_error::FieldError;
 
-/// Attempts before a change that fits any state is given up because others were faster every time.
+/// Attempts at a change that fits any state before it is given up because of concurrent writes.
 const ATTEMPTS: usize = 50;
 
-/// A state that a client wants in place of `live`.
+/// The state that a client wants to replace `live`.
 pub(super) struct Wanted {
     /// Pruned and defaulted.
     pub(super) object: Value,
-    /// Whether managedFields are already right (after server-side apply).
+    /// Whether managedFields are already updated (by server-side apply).
     pub(super) is_tracked: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn update(call: &mut Call) -> Result<Response<ResponseBody>, Ap
     call.answer(StatusCode::OK, wire)
 }
 
-/// The name in the wanted state must be the path's.
+/// Checks that the name in the wanted state is the path's.
 pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     let (name, expected) = (strategy::metadata_text(object, "name"), &call.info.name);
     if name.is_empty() {
@@ -58,7 +58,7 @@ pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Custom resources are never updated whatever they were.
+/// Unconditional updates are not allowed for custom resources: `resourceVersion` is required.
 pub(super) fn check_has_revision(call: &Call, object: &Value) -> Result<(), ApiError> {
     if !call.registered.kind.has_generation || !strategy::metadata_text(object, "resourceVersion").is_empty() {
         return Ok(());
@@ -68,7 +68,7 @@ pub(super) fn check_has_revision(call: &Call, object: &Value) -> Result<(), ApiE
     Err(ApiError::invalid(call.named(&call.info.name), &[error]))
 }
 
-/// A `resourceVersion` in the wanted state must be the live one.
+/// Checks that a `resourceVersion` in the wanted state is the live one.
 pub(super) fn check_revision(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     let given = strategy::metadata_text(object, "resourceVersion");
     if given.is_empty() || given == "0" || given == live.revision.to_string() {
@@ -78,7 +78,7 @@ pub(super) fn check_revision(call: &Call, object: &Value, live: &Live) -> Result
     Err(ApiError::modified(call.named(&call.info.name)))
 }
 
-/// A `resourceVersion` in the wanted state must be a number.
+/// Checks that a `resourceVersion` in the wanted state is a number.
 pub(super) fn revision_number(object: &Value) -> Result<(), ApiError> {
     let given = strategy::metadata_text(object, "resourceVersion");
     if given.is_empty() || given.parse::<u64>().is_ok() {
@@ -87,7 +87,7 @@ pub(super) fn revision_number(object: &Value) -> Result<(), ApiError> {
     Err(ApiError::unclassified(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")))
 }
 
-/// A uid in the wanted state must be the live one.
+/// Checks that a uid in the wanted state is the live one.
 fn check_uid(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     let (given, stored) = (strategy::metadata_text(object, "uid"), strategy::metadata_text(&live.object, "uid"));
     if given.is_empty() || given == stored {
@@ -97,11 +97,11 @@ fn check_uid(call: &Call, object: &Value, live: &Live) -> Result<(), ApiError> {
     Err(ApiError::conflict(call.named(&call.info.name), why))
 }
 
-/// Changes the object in the path by `make`, which is called again with the newest state if somebody else has written
-/// meanwhile. Returns what is stored.
+/// Changes the object in the path by `make`, which is called again with the newest state after a concurrent write. Returns the
+/// stored form.
 ///
 /// # Errors
-/// 404 if there is none, whatever `make` refuses, and what is wrong with the result.
+/// 404 if the object does not exist, errors of `make`, and errors in the result.
 pub(super) async fn change(
     call: &mut Call,
     mut make: impl FnMut(&mut Call, &Live) -> Result<Wanted, ApiError>,
@@ -124,7 +124,7 @@ pub(super) async fn change(
     Err(ApiError::modified(call.named(&call.info.name)))
 }
 
-/// One attempt; `None` if the object has changed meanwhile.
+/// Makes one attempt; `None` if the object has changed concurrently.
 async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Bytes>, ApiError> {
     let registered = &call.registered;
     let key = call.key();
@@ -136,7 +136,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
     let sent = (!is_own).then(|| object.clone());
     strategy::prepare_update(registered, &mut object, &live.object, &call.info.subresource);
     if sent.is_some() {
-        // Of what it was sent in, nothing was known; here it is.
+        // The client sent another kind, which was not pruned before.
         registered.model.prune(&mut object);
     }
     if let Some(prepare) = &registered.kind.prepare {
@@ -148,7 +148,7 @@ async fn attempt(call: &Call, live: &Live, wanted: Wanted) -> Result<Option<Byte
         apply::track_update(&registered.model, Some(&live.object), &mut object, &writer(call, &manager, &now));
     }
     if !is_tracked && !is_typed {
-        // Whose fields these are cannot be told.
+        // The ownership of these fields is unknown.
         strategy::metadata_mut(&mut object).shift_remove("managedFields");
     }
     submit::validate(call, sent.as_ref(), &object, Some(&live.object))?;

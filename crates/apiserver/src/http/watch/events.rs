@@ -1,4 +1,4 @@
-//! Events of a watch as lines.
+//! Encodes the events of a watch as lines.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::object::registry::Registered;
 use crate::state::cache::change::{Change, EventType, event_line};
 use crate::state::cache::object::CachedObject;
 
-/// How one watcher wants its events.
+/// The encoding of the events of one watcher.
 pub(super) struct Encoder {
     registered: Arc<Registered>,
     shape: Shape,
@@ -33,7 +33,7 @@ impl Encoder {
         Ok(Encoder { registered, shape, view, query: query.clone(), is_plain, has_sent_columns: false })
     }
 
-    /// An object of the initial state.
+    /// Encodes an object of the initial state.
     pub(super) fn initial(&mut self, object: &CachedObject) -> Bytes {
         if self.is_plain {
             return self.plain(EventType::Added, &object.wire);
@@ -41,7 +41,7 @@ impl Encoder {
         self.shaped(EventType::Added, &object.wire)
     }
 
-    /// A change, seen as that type of event.
+    /// Encodes a change as an event of this type.
     pub(super) fn change(&mut self, change: &Change, event: EventType) -> Bytes {
         if self.is_plain {
             return match self.view {
@@ -74,7 +74,7 @@ impl Encoder {
         }
     }
 
-    /// A mark of how far the watch has come.
+    /// Encodes a bookmark.
     pub(super) fn bookmark(&mut self, revision: u64, ends_initial: bool) -> Bytes {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if ends_initial {
@@ -100,7 +100,7 @@ impl Encoder {
         event_line("BOOKMARK", object.to_string().as_bytes())
     }
 
-    /// Why the watch ends.
+    /// Encodes the error that ends the watch.
     pub(super) fn error(&self, error: &ApiError) -> Bytes {
         event_line("ERROR", error.to_status().to_string().as_bytes())
     }

@@ -4,8 +4,8 @@
 //!   initial events (if any) ──► [bookmark: initial-events-end] ──► changes, bookmarks … ──► end at the timeout,
 //!                                                                                          or ERROR 410 if it lags
 //! ```
-//! A watcher holds no queue of its own but a place in the history: one that cannot follow falls out of the history and
-//! is told so; clients then list again. A change is encoded once for all watchers that see it as the same event.
+//! A watcher has no queue of its own, only a position in the history: a watcher that is too slow falls out of the history and
+//! gets an error; clients then list again. A change is encoded once for all watchers that see it as the same event.
 
 mod events;
 mod stream;
@@ -25,11 +25,11 @@ use crate::state::cache::kind::TooOld;
 use events::Encoder;
 use stream::Watcher;
 
-/// How long a watch lasts without `timeoutSeconds`: at least so long, at most twice, so that clients do not come back
-/// all at once. As in Kubernetes.
+/// The minimum duration of a watch without `timeoutSeconds`; the maximum is twice as long, so that clients do not reconnect all
+/// at once. As in Kubernetes.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1_800);
 
-/// The 410 for a watch that begins before the history.
+/// Returns the 410 for a watch that begins before the history.
 fn too_old(revision: u64, oldest: TooOld) -> ApiError {
     ApiError::expired(format!("too old resource version: {revision} ({})", oldest.oldest))
 }
@@ -47,7 +47,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let cache = call.shared().cache.clone();
     let kind = cache.kind(&call.registered.storage).clone();
     match revision {
-        // The newest state of all, for clients that name none.
+        // The newest state, for clients that give no revision.
         None => {
             cache.catch_up().await?;
         }
@@ -66,7 +66,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let cursor = kind.cursor_after(begin).map_err(|oldest| too_old(begin, oldest));
     let cursor = match cursor {
         Ok(cursor) => cursor,
-        // As Kubernetes: the stream begins and its only event is the refusal.
+        // As in Kubernetes, the stream begins and its only event is the error.
         Err(error) => {
             let line = encoder.error(&error);
             let only = futures::stream::iter([Ok(line)]);
@@ -90,7 +90,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         cursor,
         begin,
         with_bookmarks,
-        // Also for those who ask for the state in the old way, as Kubernetes.
+        // Also for clients that ask for the initial state without `sendInitialEvents`, as in Kubernetes.
         ends_initial: wants_state && with_bookmarks,
         stopping: call.shared().stopping.clone(),
     };

@@ -1,7 +1,7 @@
 //! The stream of one watcher.
 //!
-//! It is polled by the connection itself, with no task or queue of its own: an event to a thousand watchers is a thousand wakes
-//! and not two thousand, and one whose client takes nothing stands still.
+//! The connection polls it directly, without a task or queue of its own: an event to a thousand watchers causes a thousand
+//! wake-ups, not two thousand, and a watcher whose client does not read stops.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::state::cache::change::{Change, EventType};
 use crate::state::cache::kind::KindCache;
 use crate::state::cache::object::CachedObject;
 
-/// Changes taken from the history at once: bounds how long the history is locked.
+/// Changes taken from the history at once: limits how long the history is locked.
 const BATCH: usize = 256;
-/// Bytes joined into one piece; beyond it a piece is sent.
+/// The size above which a piece is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Between bookmarks, as in Kubernetes.
+/// The interval between bookmarks, as in Kubernetes.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// So long before the timeout a last bookmark is sent.
+/// The time before the timeout at which a last bookmark is sent.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
-/// What a watcher needs.
+/// The inputs of a watcher.
 pub(super) struct Watcher {
     pub(super) kind: Arc<KindCache>,
     pub(super) cache: Arc<Cache>,
@@ -45,7 +45,7 @@ pub(super) struct Watcher {
     pub(super) stopping: CancellationToken,
 }
 
-/// How a change looks through a selection.
+/// Returns the type of event that a change is for a selection, if any.
 fn seen_as(selection: &Selection, change: &Change) -> Option<EventType> {
     let before = change.previous.as_ref().is_some_and(|it| selection.matches(it));
     let after = change.current.as_ref().is_some_and(|it| selection.matches(it));
@@ -64,16 +64,16 @@ struct Bookmarks {
     last: Option<Pin<Box<Sleep>>>,
 }
 
-/// A watch on its way.
+/// The state of a running watch.
 struct Running {
     watcher: Watcher,
     initial: std::vec::IntoIter<Arc<CachedObject>>,
     end: Pin<Box<Sleep>>,
     bookmarks: Bookmarks,
-    /// How far a bookmark reaches that is due once the changes up to there are sent.
+    /// The revision of a bookmark that is due once all changes up to it are sent.
     mark: Option<u64>,
     is_over: bool,
-    /// Kept from one change to the next: who asks again queues again.
+    /// Kept across changes, because a new future would be queued again.
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -125,7 +125,7 @@ impl Watcher {
         stream::unfold(running, |mut running| async move { Some((Ok(running.next().await?), running)) })
     }
 
-    /// What has changed, as far as it goes into one piece; `None` when nothing waits. An error is the last line.
+    /// Returns changes up to the size of one piece; `None` if there are none. An error is the last line.
     fn forward(&mut self) -> Result<Option<Bytes>, Bytes> {
         loop {
             let changes = match self.kind.changes_from(self.cursor, BATCH) {
@@ -154,7 +154,7 @@ impl Watcher {
     }
 }
 
-/// Lines on their way into one piece. A single one is shared with all other watchers, not copied.
+/// Lines that are joined into one piece. A single line is shared with all other watchers, not copied.
 #[derive(Default)]
 struct Piece {
     lines: Vec<Bytes>,
@@ -190,7 +190,7 @@ impl Running {
             if is_over || self.watcher.stopping.is_cancelled() {
                 return None;
             }
-            // Read before waiting: what came meanwhile has marked the receiver.
+            // Marked as seen before reading, so that a change during the read wakes the receiver.
             self.watcher.changed.borrow_and_update();
             match self.watcher.forward() {
                 Ok(Some(piece)) => return Some(piece),

@@ -1,6 +1,6 @@
 //! The messages of the core kinds, by field number.
 
-/// How a field is written.
+/// The encoding of a field.
 pub(super) enum Type {
     Text,
     Int,
@@ -12,7 +12,7 @@ pub(super) enum Type {
     Texts,
     TextMap,
     BytesMap,
-    /// Numbers with suffixes, each a message of one text.
+    /// A map of quantities, each a message with one string.
     QuantityMap,
     /// Bytes that are JSON.
     Json,
@@ -20,7 +20,7 @@ pub(super) enum Type {
     Many(Message),
 }
 
-/// Number, JSON name, form.
+/// Number, JSON name, encoding.
 pub(super) type Field = (u64, &'static str, Type);
 /// The fields of a message.
 pub(super) type Message = &'static [Field];
