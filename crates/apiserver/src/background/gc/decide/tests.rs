@@ -45,7 +45,7 @@ fn observed(object: Arc<CachedObject>, states: &[OwnerState], dependents: &[Arc<
 
 #[test]
 fn objects_live_as_long_as_one_owner_does() {
-    use OwnerState::{Gone, There, WaitsForDependents};
+    use OwnerState::{Absent, Exists, WaitsForDependents};
     let two = [owner("a", false), owner("b", true)];
     let delete = |is_foreground| vec![Action::Delete { place: place("it"), uid: "it".into(), is_foreground }];
     let without =
@@ -53,13 +53,13 @@ fn objects_live_as_long_as_one_owner_does() {
     type Row<'a> = (&'a [OwnerState], &'a [Arc<CachedObject>], Vec<Action>);
     let children = [object("child", &[owner("it", true)], &[], false)];
     let table: [Row<'_>; 7] = [
-        (&[There, There], &[], vec![]),
-        (&[There, Gone], &[], without("b")),
-        (&[There, WaitsForDependents], &[], without("b")),
-        (&[Gone, Gone], &[], delete(false)),
-        (&[Gone, Gone], &children, delete(false)),
-        (&[Gone, WaitsForDependents], &[], delete(false)),
-        (&[Gone, WaitsForDependents], &children, delete(true)),
+        (&[Exists, Exists], &[], vec![]),
+        (&[Exists, Absent], &[], without("b")),
+        (&[Exists, WaitsForDependents], &[], without("b")),
+        (&[Absent, Absent], &[], delete(false)),
+        (&[Absent, Absent], &children, delete(false)),
+        (&[Absent, WaitsForDependents], &[], delete(false)),
+        (&[Absent, WaitsForDependents], &children, delete(true)),
     ];
     for (states, dependents, expected) in table {
         assert_eq!(decide(&observed(object("it", &two, &[], false), states, dependents)), expected, "{states:?}");
