@@ -9,7 +9,7 @@
 use evroc_api::iam::{Organization, ResourceGroup};
 use evroc_api::infra::Host;
 use evroc_apiserver::ResourceKind;
-use evroc_apiserver::views::{Narrowed, Objects, View, Views};
+use evroc_apiserver::views::{ObjectFilter, Objects, View, Views};
 use kube::Resource;
 use serde_json::Value;
 
@@ -29,8 +29,8 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// Of the kind `K` only what has this value.
-fn only<K: Resource<DynamicType = ()>>(field: &str, value: &str) -> Narrowed {
-    Narrowed { kind: format!("{}.{}", K::plural(&()), K::group(&())), field: field.into(), value: value.into() }
+fn only<K: Resource<DynamicType = ()>>(field: &str, value: &str) -> ObjectFilter {
+    ObjectFilter { kind: format!("{}.{}", K::plural(&()), K::group(&())), field: field.into(), value: value.into() }
 }
 
 impl Views for Endpoints {
@@ -38,11 +38,11 @@ impl Views for Endpoints {
         let parts: Vec<&str> = name.split(':').collect();
         let (organization, group) = match parts.as_slice() {
             [ROOT, organization] if get::<Organization>(objects, organization).is_some() => {
-                let narrowed = vec![
+                let filters = vec![
                     only::<Organization>("metadata.name", organization),
                     only::<ResourceGroup>("spec.organization", organization),
                 ];
-                return Ok(Some(View { narrowed, ..View::default() }));
+                return Ok(Some(View { filters, ..View::default() }));
             }
             [ROOT, group] => (None, *group),
             [ROOT, organization, group] => (Some(*organization), *group),
@@ -59,9 +59,8 @@ impl Views for Endpoints {
         }
         let mut aliases = vec![group.to_owned(), owner.to_owned(), "default".to_owned()];
         aliases.retain(|alias| !alias.is_empty());
-        let narrowed =
-            vec![only::<Organization>("metadata.name", owner), only::<ResourceGroup>("metadata.name", group)];
-        Ok(Some(View { namespace: namespace.to_owned(), aliases, narrowed }))
+        let filters = vec![only::<Organization>("metadata.name", owner), only::<ResourceGroup>("metadata.name", group)];
+        Ok(Some(View { namespace: namespace.to_owned(), aliases, filters }))
     }
 
     fn serves(&self, kind: &ResourceKind) -> bool {

@@ -22,7 +22,7 @@ fn every_kept_input_keeps_the_properties() {
             let path = entry.unwrap().path();
             let data = std::fs::read(&path).unwrap();
             count += 1;
-            // Shown when the process dies, and with --nocapture.
+            // ViewNamespace when the process dies, and with --nocapture.
             println!("{}", path.display());
             let started = std::time::Instant::now();
             if catch_unwind(AssertUnwindSafe(|| target(&data))).is_err() {

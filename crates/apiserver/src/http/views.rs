@@ -4,7 +4,7 @@
 //!   /clusters/root:acme:web/apis/…/namespaces/acme/disks ──► enter ──► /apis/…/namespaces/web-x7/disks ──► authorisation, verbs
 //!                                  objects in namespace "acme" ◄── written around ◄── objects in namespace "web-x7"
 //! ```
-//! Only `server::enter` translates a view's names to the server's, before authorisation; `request::view::Shown` translates
+//! Only `server::enter` translates a view's names to the server's, before authorisation; `request::view::ViewNamespace` translates
 //! objects. The builder of the server decides which views exist ([`Views`]).
 //!
 //! Views do not show namespaces themselves. A view without a namespace (an organisation) has the cluster-scoped kinds only, and a
@@ -12,7 +12,7 @@
 
 use serde_json::Value;
 
-pub use crate::http::request::view::Narrowed;
+pub use crate::http::request::view::ObjectFilter;
 use crate::object::kind::ResourceKind;
 use crate::object::registry::Registry;
 use crate::state::cache::Cache;
@@ -26,7 +26,7 @@ pub struct View {
     /// Names of the namespace in the view; the first is used where a request names none.
     pub aliases: Vec<String>,
     /// Filters for kinds of which not all objects are shown.
-    pub narrowed: Vec<Narrowed>,
+    pub filters: Vec<ObjectFilter>,
 }
 
 /// Provides the views.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use evroc_apiserver::views::{Narrowed, Objects, View, Views};
+use evroc_apiserver::views::{ObjectFilter, Objects, View, Views};
 use evroc_apiserver::{ClaimKey, ResourceKind, Scope};
 use serde_json::{Value, json};
 
@@ -14,15 +14,15 @@ struct Acme;
 
 impl Views for Acme {
     fn view(&self, name: &str, _: &Objects<'_>) -> Result<Option<View>, String> {
-        let narrowed = |field: &str, value: &str| {
-            vec![Narrowed { kind: "teams.test.example".into(), field: field.into(), value: value.into() }]
+        let filters = |field: &str, value: &str| {
+            vec![ObjectFilter { kind: "teams.test.example".into(), field: field.into(), value: value.into() }]
         };
         Ok(match name {
-            "root:acme" => Some(View { narrowed: narrowed("spec.owner", "acme"), ..View::default() }),
+            "root:acme" => Some(View { filters: filters("spec.owner", "acme"), ..View::default() }),
             "root:acme:web" => Some(View {
                 namespace: "web-x7".into(),
                 aliases: ["web", "acme", "default"].map(str::to_owned).to_vec(),
-                narrowed: narrowed("metadata.name", "web"),
+                filters: filters("metadata.name", "web"),
             }),
             _ => None,
         })

@@ -17,7 +17,7 @@ use http::Method;
 
 use crate::http::authz::Attributes;
 use crate::object::error::ApiError;
-use view::{Narrowed, Shown};
+use view::{ObjectFilter, ViewNamespace};
 
 pub use query::Query;
 
@@ -45,9 +45,9 @@ pub struct RequestInfo {
     /// The normalised path: segments, decoded; in a view without the view's.
     pub segments: Vec<String>,
     /// How the view shows its namespace; `namespace` is then the real one.
-    pub view: Option<Shown>,
+    pub view: Option<ViewNamespace>,
     /// The filter of the view for objects of the kind; `None` for all.
-    pub narrowed: Option<Narrowed>,
+    pub filter: Option<ObjectFilter>,
 }
 
 impl RequestInfo {
@@ -126,7 +126,7 @@ impl RequestInfo {
 
     /// Returns the namespace as the client knows it.
     pub fn shown_namespace(&self) -> &str {
-        self.view.as_ref().map_or(&self.namespace, Shown::alias)
+        self.view.as_ref().map_or(&self.namespace, ViewNamespace::alias)
     }
 
     /// Returns the normalised path.

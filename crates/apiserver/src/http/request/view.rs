@@ -8,7 +8,7 @@ use crate::state::storage::encoding;
 
 /// A filter: of a cluster-scoped kind, a view shows only objects with this value of a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Narrowed {
+pub struct ObjectFilter {
     /// `plural.group`.
     pub kind: String,
     /// `metadata.name`, or a selectable field without its leading dot.
@@ -17,9 +17,9 @@ pub struct Narrowed {
     pub value: String,
 }
 
-impl Narrowed {
+impl ObjectFilter {
     /// Whether an object has the value.
-    pub fn takes(&self, object: &Value) -> bool {
+    pub fn matches(&self, object: &Value) -> bool {
         field_text(object, &self.field) == self.value
     }
 
@@ -32,13 +32,13 @@ impl Narrowed {
 
 /// The namespace of a view and the name by which a request refers to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct ViewNamespace {
     pub(crate) real: String,
     pub(crate) alias: String,
     pub(crate) aliases: Vec<String>,
 }
 
-impl Shown {
+impl ViewNamespace {
     /// Returns the name that the request uses.
     pub fn alias(&self) -> &str {
         &self.alias
@@ -77,7 +77,7 @@ impl Shown {
         }
     }
 
-    /// As [`Shown::show`], for bytes of the cache: replaces the name without parsing the object.
+    /// As [`ViewNamespace::show`], for bytes of the cache: replaces the name without parsing the object.
     pub fn show_cached(&self, wire: &Bytes, references: &[&str]) -> Bytes {
         match encoding::namespace_span(wire) {
             Some(span) if references.is_empty() => {
@@ -87,7 +87,7 @@ impl Shown {
         }
     }
 
-    /// As [`Shown::show`], for the bytes of any object.
+    /// As [`ViewNamespace::show`], for the bytes of any object.
     pub fn show_bytes(&self, wire: &[u8], references: &[&str]) -> Bytes {
         let mut object: Value = serde_json::from_slice(wire).unwrap_or_default();
         self.show(&mut object, references);
@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn objects_change_names_on_their_way_in_and_out() {
-        let shown = Shown { real: "web-x".into(), alias: "acme".into(), aliases: vec!["web".into(), "acme".into()] };
+        let shown =
+            ViewNamespace { real: "web-x".into(), alias: "acme".into(), aliases: vec!["web".into(), "acme".into()] };
         let given = json!({"metadata": {"name": "a", "namespace": "acme"}, "involvedObject": {"namespace": "web"}});
         let mut object = given.clone();
         shown.take_in(&mut object, &["/involvedObject/namespace"]);

@@ -3,7 +3,7 @@
 use super::shared::Shared;
 use crate::http::authz::{Attributes, Decision};
 use crate::http::discovery::Documents;
-use crate::http::request::view::{Narrowed, Shown};
+use crate::http::request::view::{ObjectFilter, ViewNamespace};
 use crate::http::request::{RequestInfo, path};
 use crate::http::views::{Objects, View};
 use crate::object::error::{ApiError, Named};
@@ -47,9 +47,9 @@ pub(crate) async fn enter(
         info.namespace = name;
         return Ok(Some(ApiError::no_such_path()));
     }
-    let is_narrowed =
-        |it: &&Narrowed| registered.is_some_and(|registered| registered.kind.qualified_plural() == it.kind);
-    info.narrowed = view.narrowed.iter().find(is_narrowed).cloned();
+    let is_of_kind =
+        |it: &&ObjectFilter| registered.is_some_and(|registered| registered.kind.qualified_plural() == it.kind);
+    info.filter = view.filters.iter().find(is_of_kind).cloned();
     Ok(rename(&name, view, is_namespaced, info))
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn enter(
 /// name that is not an alias. The namespace of `info` is then the view's, empty, or one that cannot exist.
 pub(crate) fn rename(name: &str, view: View, is_namespaced: bool, info: &mut RequestInfo) -> Option<ApiError> {
     let first = view.aliases.first().cloned().unwrap_or_else(|| view.namespace.clone());
-    let mut shown = Shown { real: view.namespace.clone(), alias: first, aliases: view.aliases };
+    let mut shown = ViewNamespace { real: view.namespace.clone(), alias: first, aliases: view.aliases };
     if is_namespaced && view.namespace.is_empty() {
         let message = format!("{name:?} has no {}: name a resource group too, {name}:<group>", info.resource);
         name.clone_into(&mut info.namespace);

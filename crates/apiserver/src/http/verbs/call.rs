@@ -78,7 +78,7 @@ impl Call {
 
     /// Whether the request's view, if any, shows an object of this kind.
     pub(crate) fn is_shown(&self, object: &CachedObject) -> bool {
-        self.info.narrowed.as_ref().is_none_or(|it| object.field(&self.registered, &it.field) == it.value)
+        self.info.filter.as_ref().is_none_or(|it| object.field(&self.registered, &it.field) == it.value)
     }
 
     /// Returns the response with one object, given in its stored form.

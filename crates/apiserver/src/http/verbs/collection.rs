@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::delete::{self, Deleted};
 use super::delete_options::DeleteOptions;
-use super::selection::{Part, Selection};
+use super::selection::{PageBounds, Selection};
 use crate::http::respond::{self, shape};
 use crate::object::body::ResponseBody;
 use crate::object::error::ApiError;
@@ -17,8 +17,9 @@ pub(super) async fn delete_collection(call: &Call) -> Result<Response<ResponseBo
     let cache = &call.shared().cache;
     cache.catch_up().await?;
     let selection = Selection::parse(&call.registered, &call.info, &call.query)?;
-    let page =
-        selection.page(cache, Part::default()).map_err(|_| ApiError::internal("the newest state is not cached"))?;
+    let page = selection
+        .page(cache, PageBounds::default())
+        .map_err(|_| ApiError::internal("the newest state is not cached"))?;
     let mut deleted: Vec<Value> = Vec::with_capacity(page.items.len());
     for item in &page.items {
         match delete::delete_object(call, &item.key, &options).await {

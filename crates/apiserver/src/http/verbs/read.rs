@@ -8,10 +8,10 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::call::Call;
-use super::selection::{Part, Selection};
+use super::selection::{PageBounds, Selection};
 use crate::http::request::query::revision_parameter;
 use crate::http::request::token::ContinueToken;
-use crate::http::request::view::Shown;
+use crate::http::request::view::ViewNamespace;
 use crate::http::respond::{self, shape};
 use crate::object::body::{self, ResponseBody};
 use crate::object::error::ApiError;
@@ -148,7 +148,7 @@ async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
             (None, None)
         }
     };
-    match (selection.page(cache, Part { after, limit, at }), at) {
+    match (selection.page(cache, PageBounds { after, limit, at }), at) {
         (Ok(page), _) => Ok(page),
         (Err(_), Some(at)) => older_page(call, selection, after, limit, at).await.map_err(|error| match &token {
             Some(token) if error.code == StatusCode::GONE => expired_page(token),
@@ -216,7 +216,7 @@ fn plain_list(
     registered: &Registered,
     metadata: &Value,
     items: Vec<Arc<CachedObject>>,
-    view: Option<Shown>,
+    view: Option<ViewNamespace>,
 ) -> Response<ResponseBody> {
     let head = format!(
         "{{\"apiVersion\":{},\"kind\":{},\"metadata\":{metadata},\"items\":[",
@@ -241,7 +241,7 @@ fn plain_list(
 struct Pieces {
     head: Option<String>,
     items: std::vec::IntoIter<Arc<CachedObject>>,
-    view: Option<Shown>,
+    view: Option<ViewNamespace>,
     references: &'static [&'static str],
     is_first: bool,
     is_done: bool,

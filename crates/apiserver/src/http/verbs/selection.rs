@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::request::view::Narrowed;
+use crate::http::request::view::ObjectFilter;
 use crate::http::request::{Query, RequestInfo, options};
 use crate::object::error::ApiError;
 use crate::object::registry::Registered;
@@ -15,7 +15,7 @@ use crate::state::storage::keys::ObjectKey;
 
 /// A part of the selected objects; by default all, as of now.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Part<'a> {
+pub(crate) struct PageBounds<'a> {
     /// Only keys greater than this one.
     pub(crate) after: Option<&'a str>,
     /// The maximum number of objects.
@@ -56,7 +56,7 @@ impl Selection {
                 fields.map_value(&field, |name| view.real_of(name).to_owned());
             }
         }
-        if let Some(Narrowed { field, value, .. }) = &info.narrowed {
+        if let Some(ObjectFilter { field, value, .. }) = &info.filter {
             fields.get_or_insert_default().require(field, value);
         }
         let name = fields.as_ref().and_then(|it| it.exact_name().map(str::to_owned));
@@ -93,12 +93,12 @@ impl Selection {
     ///
     /// # Errors
     /// If the requested revision is before the cache's history.
-    pub(crate) fn page(&self, cache: &Cache, part: Part<'_>) -> Result<Page, TooOld> {
+    pub(crate) fn page(&self, cache: &Cache, bounds: PageBounds<'_>) -> Result<Page, TooOld> {
         let request = PageRequest {
             namespace: &self.namespace,
-            after: part.after,
-            limit: part.limit,
-            at: part.at,
+            after: bounds.after,
+            limit: bounds.limit,
+            at: bounds.at,
             only: self.only.as_ref().map(ObjectKey::as_str),
             terms: &self.terms(),
         };

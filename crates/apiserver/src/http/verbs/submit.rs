@@ -179,10 +179,10 @@ pub(super) async fn submit(
     let registered = &call.registered;
     let kind = &registered.kind;
     let dry_run = is_dry_run(call);
-    if let Some((narrowed, object)) = call.info.narrowed.as_ref().zip(object)
-        && !narrowed.takes(object)
+    if let Some((filter, object)) = call.info.filter.as_ref().zip(object)
+        && !filter.matches(object)
     {
-        return Err(ApiError::forbidden(call.named(key.name()), narrowed.refusal(object)));
+        return Err(ApiError::forbidden(call.named(key.name()), filter.refusal(object)));
     }
     let subject = object.or(live.map(|it| &it.object)).unwrap_or(&Value::Null);
     let holder = Holder {

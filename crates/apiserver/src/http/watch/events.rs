@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::request::Query;
 use crate::http::request::negotiate::Shape;
-use crate::http::request::view::Shown;
+use crate::http::request::view::ViewNamespace;
 use crate::http::respond::shape;
 use crate::http::verbs::call::Call;
 use crate::object::error::ApiError;
@@ -19,7 +19,7 @@ use crate::state::cache::object::CachedObject;
 pub(super) struct Encoder {
     registered: Arc<Registered>,
     shape: Shape,
-    view: Option<Shown>,
+    view: Option<ViewNamespace>,
     query: Query,
     is_plain: bool,
     has_sent_columns: bool,

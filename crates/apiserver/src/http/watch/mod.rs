@@ -17,7 +17,7 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::http::request::query::revision_parameter;
 use crate::http::respond::{self, shape};
 use crate::http::verbs::call::Call;
-use crate::http::verbs::selection::{Part, Selection};
+use crate::http::verbs::selection::{PageBounds, Selection};
 use crate::object::body::{self, ResponseBody};
 use crate::object::error::ApiError;
 use crate::state::cache::kind::TooOld;
@@ -58,7 +58,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
     let wants_state = initial.unwrap_or(revision.unwrap_or_default() == 0);
     let encoder = Encoder::new(call, query)?;
     let (first, begin) = if wants_state {
-        let page = selection.page(&cache, Part::default()).map_err(|oldest| too_old(0, oldest))?;
+        let page = selection.page(&cache, PageBounds::default()).map_err(|oldest| too_old(0, oldest))?;
         (page.items, page.revision)
     } else {
         (Vec::new(), revision.filter(|it| *it > 0).unwrap_or_else(|| cache.revision()))
