@@ -1,4 +1,4 @@
-//! What control asks through the tunnel: connections into guests, serial consoles, logs.
+//! Answers requests of control through the tunnel: connections into guests, serial consoles, logs.
 
 use std::collections::HashSet;
 use std::io;
@@ -25,24 +25,24 @@ use crate::machine::Found;
 use crate::shim::tail;
 use crate::tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
-/// A guest on the same host answers in milliseconds; one that is just busy booting under emulation may take seconds. Longer
-/// would only hide that nothing is there.
+/// A guest on the same host answers in milliseconds; one that is busy booting under emulation may take seconds. A longer deadline would
+/// only hide that nothing answers.
 const CONNECT: Duration = Duration::from_secs(10);
-/// What a console shows first: enough for a screen, so that a prompt that was printed before is seen.
+/// How much of its last output a console shows first, in bytes: a screen, so that a prompt that was printed before is visible.
 const REPLAY: usize = 4 << 10;
-/// How often logs that are followed are looked at.
+/// How often followed logs are read.
 const LOOK: Duration = Duration::from_millis(200);
-/// Pieces of a log that wait for a slow reader.
+/// How many pieces of a log may wait for a slow reader.
 const WAITING: usize = 16;
 
-/// Answers control with what runs on this host.
+/// Opens streams to what runs on this host.
 pub struct Streams {
     machines: Arc<Machines>,
     replicas: Arc<Replicas>,
 }
 
 impl Streams {
-    /// Streams to these.
+    /// Streams to these machines and replicas.
     pub fn new(machines: Arc<Machines>, replicas: Arc<Replicas>) -> Arc<Self> {
         Arc::new(Self { machines, replicas })
     }
@@ -103,8 +103,8 @@ impl TunnelHandler for Streams {
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let changes = watcher(api, watcher::Config::default().fields(&own).labels(&label));
-        let gone = gone(Api::namespaced(self.replicas.client(), namespace), service.to_owned());
-        tokio::spawn(follow(following, changes, gone, self.replicas.clone(), sender));
+        let deleted = deleted(Api::namespaced(self.replicas.client(), namespace), service.to_owned());
+        tokio::spawn(follow(following, changes, deleted, self.replicas.clone(), sender));
         Ok(Box::pin(first.chain(ReceiverStream::new(receiver))))
     }
 
@@ -131,7 +131,7 @@ impl Streams {
     }
 }
 
-/// What a failed connection means to the user.
+/// Explains a failed connection to the user.
 fn unreachable(error: &io::Error, port: u16) -> Refusal {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Refusal::new(
@@ -147,21 +147,21 @@ fn unreachable(error: &io::Error, port: u16) -> Refusal {
     }
 }
 
-/// Reads what is new; files are read where that may take time.
+/// Reads new output, outside of the async workers.
 async fn look(mut following: Following) -> io::Result<(Following, Vec<u8>)> {
     let read = tokio::task::spawn_blocking(move || following.read().map(|text| (following, text))).await;
     read.map_err(io::Error::other)?
 }
 
-/// Ends when the service does not exist any more.
-async fn gone(services: Api<Service>, name: String) {
+/// Ends when the service no longer exists.
+async fn deleted(services: Api<Service>, name: String) {
     let mut states = std::pin::pin!(watch_object(services, &name));
     loop {
         match states.next().await {
             Some(Ok(None)) => return,
             Some(Ok(Some(_))) => {}
             Some(Err(error)) => {
-                tracing::debug!(error = chain(&error), "a service cannot be watched, trying again");
+                tracing::debug!(error = chain(&error), "cannot watch a service, trying again");
                 tokio::time::sleep(LOOK).await;
             }
             None => std::future::pending().await,
@@ -169,24 +169,25 @@ async fn gone(services: Api<Service>, name: String) {
     }
 }
 
-/// Sends what the replicas of a service write, of those that come as well, until nobody listens or the service is gone with them.
+/// Sends the output of the replicas of a service, including new ones, until the receiver is closed or the service and its replicas have
+/// ended.
 async fn follow(
     mut following: Following,
     changes: impl futures::Stream<Item = watcher::Result<Event<Replica>>>,
-    gone: impl Future<Output = ()>,
+    deleted: impl Future<Output = ()>,
     replicas: Arc<Replicas>,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) {
     let mut changes = std::pin::pin!(changes);
-    let mut gone = std::pin::pin!(gone);
-    let mut is_gone = false;
+    let mut deleted = std::pin::pin!(deleted);
+    let mut is_deleted = false;
     let mut listed = HashSet::new();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = sender.closed() => return,
-            () = &mut gone, if !is_gone => is_gone = true,
+            () = &mut deleted, if !is_deleted => is_deleted = true,
             change = changes.next() => {
                 let folder = |uid: &str| replicas.runner().shim_dir(uid);
                 match change {
@@ -202,9 +203,9 @@ async fn follow(
                         listed.insert(uid);
                     }
                     Some(Ok(Event::InitDone)) => following.end_others(|uid| listed.contains(uid)),
-                    // Control restarts: what is known is followed, and the next try tells what changed.
+                    // Control restarts: known replicas are followed meanwhile, and the next try lists the changes.
                     Some(Err(error)) => {
-                        tracing::debug!(error = chain(&error), "replicas cannot be watched, trying again");
+                        tracing::debug!(error = chain(&error), "cannot watch replicas, trying again");
                         tokio::time::sleep(LOOK).await;
                     }
                     None => return,
@@ -216,12 +217,12 @@ async fn follow(
                     if !text.is_empty() && sender.send(Ok(text.into())).await.is_err() {
                         return;
                     }
-                    if is_gone && following.is_at_rest() {
+                    if is_deleted && following.is_at_rest() {
                         return;
                     }
                 }
                 Err(error) => {
-                    // Nobody to tell it to is as good as told.
+                    // A closed receiver needs no error.
                     let _ = sender.send(Err(error)).await;
                     return;
                 }

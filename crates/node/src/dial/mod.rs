@@ -1,8 +1,8 @@
 //! Connecting to what listens inside a network namespace.
 //!
-//! A socket belongs for good to the namespace that its thread was in when it was made; connecting and all traffic can then be
-//! done from anywhere. So one thread of our own goes from namespace to namespace and makes sockets, and nothing else: no tokio
-//! worker ever changes its namespace, and a slow connect holds up nobody.
+//! A socket belongs for good to the namespace of the thread that made it; connecting and all traffic can then be done from anywhere. So one
+//! dedicated thread enters namespaces and makes sockets, and does nothing else: no tokio worker ever changes its namespace, and a slow
+//! connect delays no other.
 
 pub mod server;
 
@@ -40,7 +40,7 @@ impl Dialer {
                 let socket = make_socket(&job.netns, job.family);
                 // A thread that stayed would keep a removed namespace alive.
                 let left = home.enter_for_good();
-                // The asker may have given up meanwhile.
+                // The caller may have given up meanwhile.
                 let _ = job.reply.send(left.map_err(io::Error::other).and(socket));
             }
         })?;
@@ -51,9 +51,9 @@ impl Dialer {
     pub async fn connect(&self, netns: &Arc<Netns>, address: SocketAddr) -> io::Result<TcpStream> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let (reply, answer) = oneshot::channel();
-        let gone = |_| io::Error::other("the thread that makes sockets has ended");
-        self.jobs.send(Job { netns: netns.clone(), family, reply }).map_err(|_| gone(()))?;
-        let socket = answer.await.map_err(|_| gone(()))??;
+        let ended = |_| io::Error::other("the thread that makes sockets has ended");
+        self.jobs.send(Job { netns: netns.clone(), family, reply }).map_err(|_| ended(()))?;
+        let socket = answer.await.map_err(|_| ended(()))??;
         let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)

@@ -24,6 +24,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use super::Dialer;
 use crate::net::netns::Netns;
+use crate::uid::{InvalidUid, Uid};
 
 /// A request is far shorter.
 const MAX_LINE: u64 = 1024;
@@ -49,13 +50,13 @@ struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Reason {
-    /// The replica is not on this host (any more).
+    /// The replica is not on this host, or no longer.
     NotFound,
-    /// Nobody listens on the port.
+    /// Nothing listens on the port.
     Refused,
     /// The listener did not accept in time.
     Timeout,
-    /// The request makes no sense.
+    /// The request cannot be understood.
     Invalid,
     /// Anything else.
     Failed,
@@ -100,7 +101,7 @@ impl DialServer {
             };
             let uid = stream.peer_cred().map(|credentials| credentials.uid());
             if !matches!(uid, Ok(uid) if uid == 0 || uid == self.edge_uid) {
-                tracing::warn!(?uid, "refused a stranger on dial.sock");
+                tracing::warn!(?uid, "refuses a connection to dial.sock by another user");
                 continue;
             }
             let shared = shared.clone();
@@ -136,13 +137,10 @@ async fn serve(stream: UnixStream, folder: &Path, dialer: &Dialer) -> io::Result
 
 async fn dial(line: &str, folder: &Path, dialer: &Dialer) -> Result<TcpStream, (Reason, String)> {
     let request: Request = serde_json::from_str(line).map_err(|error| (Reason::Invalid, error.to_string()))?;
-    let is_uid = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !is_uid(&request.replica) {
-        return Err((Reason::Invalid, format!("{:?} is no replica's uid", request.replica)));
-    }
-    let netns = Netns::open(&folder.join(format!("replica-{}", request.replica))).map_err(|error| {
+    let uid: Uid = request.replica.parse().map_err(|error: InvalidUid| (Reason::Invalid, error.to_string()))?;
+    let netns = Netns::open(&folder.join(format!("replica-{uid}"))).map_err(|error| {
         let reason = if error.is_not_found() { Reason::NotFound } else { Reason::Failed };
-        (reason, format!("replica {} is not on this host", request.replica))
+        (reason, format!("replica {uid} is not on this host"))
     })?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, request.port));
     match tokio::time::timeout(CONNECT_DEADLINE, dialer.connect(&Arc::new(netns), address)).await {

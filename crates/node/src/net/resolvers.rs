@@ -1,4 +1,4 @@
-//! Which resolvers guests are told to use.
+//! The resolvers that guests use.
 
 use std::net::Ipv4Addr;
 

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::mac::MacAddress;
 
-/// A VPC's rules depend on this.
+/// What the rules of a VPC depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VpcRules<'a> {
     /// Name of the table.
@@ -21,13 +21,13 @@ pub struct VpcRules<'a> {
     pub uplink: Option<&'a str>,
     /// The VPC's addresses.
     pub subnet: Ipv4Net,
-    /// Ours among them.
+    /// The gateway's address among them.
     pub gateway: Ipv4Addr,
-    /// What each tap may send as.
+    /// The addresses that each tap may send from.
     pub ports: Vec<PortRule>,
 }
 
-/// What a tap may send as.
+/// The addresses that a tap may send from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRule {
     /// The tap.
@@ -104,7 +104,7 @@ pub fn vpc_table(rules: &VpcRules<'_>) -> String {
     text
 }
 
-/// The host's own table, when VPCs reach the world through it: they may go out, nothing may come in.
+/// The host's own table, when it is the uplink: packets may leave VPCs, and only answers may enter them.
 pub fn host_table(table: &str, uplink_pattern: &str, transit: Ipv4Net) -> String {
     let mut text = replace(table);
     let _ = write!(
@@ -134,12 +134,12 @@ pub fn host_table(table: &str, uplink_pattern: &str, transit: Ipv4Net) -> String
     text
 }
 
-/// Removes a table; it is no error if there is none.
+/// Removes a table; an absent one counts as removed.
 pub fn remove_table(table: &str) -> String {
     replace(table)
 }
 
-/// `delete` alone fails when there is nothing to delete.
+/// Begins a transaction without the table. `delete` alone fails when the table is absent.
 fn replace(table: &str) -> String {
     format!("add table inet {table}\ndelete table inet {table}\n")
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Makes the tap `name` in the calling thread's namespace and gives the descriptor that it lives by: when the last copy is
+/// Makes the tap `name` in the calling thread's namespace and returns its descriptor: when the last copy is
 /// closed (the hypervisor's), the tap ends. It comes up down. `ResourceBusy` if a living process holds it.
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;

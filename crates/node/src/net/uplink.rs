@@ -1,4 +1,4 @@
-//! How VPCs reach the world.
+//! The way out of VPCs.
 //!
 //! Each VPC that has a way out has a pair of links to the uplink's namespace, with two addresses of the transit range of their own;
 //! inside the VPC everything leaves with its address on that pair (NAT), so VPCs with equal addresses do not meet.
@@ -13,20 +13,22 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::netns::{Netns, NetnsError};
+use crate::io::if_present;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-/// What was set before, and who needs it otherwise: gone with the host's restart, as the setting is.
+/// The folder with the host's own setting and a file for each instance that changed it. Like the setting, it does not survive a restart
+/// of the host.
 const FORWARDING: &str = "/run/evroc-forwarding";
 const BEFORE: &str = "before.json";
 const USER: &str = "user";
 
-/// Where packets of VPCs go that are for nobody in them.
+/// Where packets go whose destination is outside of their VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Uplink {
-    /// Nowhere: there is no way out.
+    /// Nowhere: VPCs have no way out.
     #[default]
     None,
-    /// Into a network namespace that somebody else made and routes from: in tests one that plays the internet.
+    /// Into a network namespace that is made and routed by someone else: in tests, one that plays the internet.
     Netns(PathBuf),
     /// Through the host, with its addresses.
     Host,
@@ -40,7 +42,7 @@ struct Recorded {
 }
 
 impl Uplink {
-    /// The namespace that the outer ends of the links are in; `None` where there is no way out.
+    /// The namespace of the outer ends of the links; `None` without a way out.
     pub fn netns(&self) -> Result<Option<Netns>, NetnsError> {
         match self {
             Self::None => Ok(None),
@@ -62,16 +64,16 @@ pub fn slots(transit: Ipv4Net) -> u32 {
     1 << (31 - u32::from(transit.prefix_len()).min(31))
 }
 
-/// Lets the host forward packets for `instance`. What was set before the first instance asked is kept until the last one is
-/// done: in `/run/evroc-forwarding/<network namespace>/before.json`, beside a file for each instance.
+/// Lets the host forward packets for `instance`. The setting before the first instance is kept until the last one takes this
+/// back: in `/run/evroc-forwarding/<network namespace>/before.json`, beside a file for each instance.
 pub fn allow_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
     let (folder, _lock) = locked_folder()?;
     let before = folder.join(BEFORE);
     let known = fs::read(&before).ok().and_then(|bytes| serde_json::from_slice::<Recorded>(&bytes).ok());
     let now = fs::read_to_string(IP_FORWARD)?.trim().to_owned();
-    // What is recorded is older than what we see, unless the host was restarted since.
+    // The recorded value is older than the current one, unless the host was restarted since.
     if known.is_none_or(|known| known.boot_id != boot_id) {
-        absent(fs::remove_dir_all(&folder))?;
+        crate::io::remove_tree(&folder)?;
         fs::create_dir_all(&folder)?;
         let recorded = Recorded { ip_forward: now.clone(), boot_id: boot_id.to_owned() };
         let temporary = before.with_extension("new");
@@ -82,15 +84,15 @@ pub fn allow_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
     if now == "1" { Ok(()) } else { fs::write(IP_FORWARD, "1") }
 }
 
-/// Whether [`allow_forwarding`] was called for `instance` and not taken back.
+/// Whether [`allow_forwarding`] is in effect for `instance`.
 pub fn uses_forwarding(instance: &str) -> io::Result<bool> {
     Ok(user(&folder()?, instance).exists())
 }
 
-/// Takes [`allow_forwarding`] back; the last instance puts the host's own value back.
+/// Takes [`allow_forwarding`] back; with the last instance the host gets its own value again.
 pub fn restore_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
     let (folder, _lock) = locked_folder()?;
-    absent(fs::remove_file(user(&folder, instance)))?;
+    crate::io::remove_file(&user(&folder, instance))?;
     let is_user = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == USER);
     match fs::read_dir(&folder) {
         Ok(entries) => {
@@ -105,13 +107,14 @@ pub fn restore_forwarding(instance: &str, boot_id: &str) -> io::Result<()> {
             }
             fs::remove_dir_all(&folder)?;
         }
-        Err(error) => absent(Err(error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     match fs::remove_dir(FORWARDING) {
         // Another namespace's folder is in it.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         removed => {
-            absent(removed)?;
+            if_present(removed)?;
             fs::remove_file(lock_path())
         }
     }
@@ -132,7 +135,7 @@ fn locked_folder() -> io::Result<(PathBuf, fs::File)> {
     loop {
         let lock = fs::File::create(lock_path())?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        // The one who had it may have taken the file away.
+        // The previous owner of the lock may have removed the file.
         let is_current =
             fs::metadata(lock_path()).is_ok_and(|now| lock.metadata().is_ok_and(|own| own.ino() == now.ino()));
         if is_current {
@@ -143,13 +146,6 @@ fn locked_folder() -> io::Result<(PathBuf, fs::File)> {
 
 fn lock_path() -> PathBuf {
     Path::new(FORWARDING).with_extension("lock")
-}
-
-fn absent(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -191,7 +187,7 @@ mod tests {
                 restore_forwarding("two", "boot").unwrap();
                 allow_forwarding("one", "boot").unwrap();
                 restore_forwarding("one", "a later boot").unwrap();
-                assert_eq!(read(), "1", "what an earlier boot had is of no interest");
+                assert_eq!(read(), "1", "a value of an earlier boot is not restored");
             })
             .unwrap();
         Netns::remove(&path).unwrap();

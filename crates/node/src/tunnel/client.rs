@@ -22,7 +22,7 @@ const GOOD_LIFE: Duration = Duration::from_secs(10);
 /// For each of connecting, TLS and upgrading.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where and as whom the tunnel is opened.
+/// The address that a tunnel is opened to, and the identity that opens it.
 #[derive(Clone)]
 pub struct TunnelConfig {
     /// The API, such as `https://127.0.0.1:6443`; plain `http` is for tests.
@@ -33,11 +33,11 @@ pub struct TunnelConfig {
     pub tls: Arc<rustls::ClientConfig>,
 }
 
-/// Why there is no tunnel.
+/// Why a tunnel could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ConnectError {
-    #[error("{api} is no address of an API: expected https://<host>:<port>")]
+    #[error("{api} is not the address of an API: expected https://<host>:<port>")]
     Address { api: Uri },
     #[error("connect to {authority}")]
     Connect {

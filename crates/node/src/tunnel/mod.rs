@@ -5,14 +5,14 @@
 //! node ◄─ 101 ──────────────────────────────────────────────────────────── control
 //! node ◄═ HTTP/2 with the roles turned round: control asks, node answers ═► control
 //! ```
-//! The node opens the only connection, so hosts need no open port. What is asked is authenticated by that: only control is at the
-//! other end, and it has authorised the user.
+//! The node opens the only connection, so hosts need no open port. That also authenticates requests: only control is at the other end,
+//! and it has authorised the user.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `POST /v1/dial`, `X-Evroc-Target: machine/<uid>:<port>` | both bodies are the connection's two directions |
 //! | `POST /v1/machines/<uid>/console` | the same for the serial console |
-//! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | what all its replicas here wrote; goes on when followed |
+//! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
 //!
 //! A refusal is a status with `{"message": …}`. The other half is `tunnel` in `evrocd`.
@@ -36,18 +36,18 @@ pub use serve::serve_connection;
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
-/// Why a stream cannot be had, in words for the user.
+/// Why a stream is refused, for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The HTTP status that says it to programs: 404 not here, 409 not in this state, 502 nobody listens, 504 no answer.
+    /// The HTTP status, for programs: 404 not here, 409 not in this state, 502 nothing listens, 504 no answer.
     pub status: StatusCode,
     /// One sentence.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal with these words.
+    /// A refusal with this message.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
@@ -60,7 +60,7 @@ pub trait TunnelHandler: Send + Sync + 'static {
     async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal>;
     /// The serial console of a machine; the first bytes are its last output.
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
-    /// What the replicas of a service wrote on this host, also those that are gone.
+    /// The output of the replicas of a service on this host, including those that have ended.
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
     /// The end of what a machine wrote to its serial console.
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;

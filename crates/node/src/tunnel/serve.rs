@@ -112,14 +112,14 @@ fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, Refusa
     text.parse().map(Some).map_err(invalid)
 }
 
-/// Makes the request's body and the answer's the two directions of `connection`. The connection ends when the answer has been read
-/// to its end, or nobody wants it any more.
+/// Makes the bodies of the request and of the answer the two directions of `connection`. The connection ends when the answer was read
+/// to its end or was dropped.
 fn join(request: Request<Incoming>, connection: BoxDuplex) -> Response<Body> {
     let (read, mut write) = tokio::io::split(connection);
     let upload = tokio::spawn(async move {
         let body = request.into_body().into_data_stream().map(|item| item.map_err(io::Error::other));
         let mut body = StreamReader::new(body);
-        // An error means that one side is gone; the other direction tells.
+        // An error means that one side has ended; the other direction reports it.
         let copied = tokio::io::copy_buf(&mut body, &mut write).await;
         if copied.is_ok() {
             // Pass the end on, so that protocols that use it (`nc`, `scp`) work.
@@ -149,7 +149,7 @@ fn stream(bytes: BoxBytes) -> Response<Body> {
 }
 
 fn streaming_body(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
-    // BoxBody asks for Sync, which streams of files and sockets are not; nobody reads a body from two threads.
+    // BoxBody requires Sync, which streams of files and sockets are not; a body is never read from two threads.
     BodyExt::boxed(StreamBody::new(sync_wrapper(bytes).map(|item| item.map(Frame::data))))
 }
 

@@ -1,4 +1,4 @@
-//! DHCP for the machines of one VPC: who asks on a tap gets the address of that tap's machine, and nothing else.
+//! DHCP for the machines of one VPC: a request on a tap gets the address of that tap's machine, and nothing else.
 //!
 //! There is no pool and no state: the answer is a pure function ([`answer`]) of the request and of the machine's place. The
 //! server ([`server`]) is one socket in the VPC's namespace.
@@ -13,14 +13,14 @@ use ipnet::Ipv4Net;
 use self::packet::{Kind, Reply, Request, code};
 use super::mac::MacAddress;
 
-/// How long an address is promised. Addresses never change while a machine has them, so this is only how long the agent may be
-/// down before a guest loses its network.
+/// The lease time. Addresses never change while a machine has them, so this only limits how long the agent may be down before a guest
+/// loses its network.
 const LEASE_S: u32 = 7 * 24 * 3600;
 
-/// What a machine is told.
+/// What a machine gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Its link address: only it is answered.
+    /// Its link address: requests from another one are ignored.
     pub mac: MacAddress,
     /// Its address.
     pub address: Ipv4Addr,

@@ -1,7 +1,7 @@
 //! One socket for all taps of a VPC.
 //!
-//! The kernel tells on which link a request came in (`IP_PKTINFO`), and the answer goes out on that link. So nothing has to be done
-//! when taps come and go, and a guest cannot ask in another one's name.
+//! The kernel reports the link of each request (`IP_PKTINFO`), and the answer leaves by that link. So nothing has to be done when taps
+//! come and go, and no guest gets the answer for another one.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl DhcpServer {
         Ok(Self { leases, task })
     }
 
-    /// Replaces what is answered.
+    /// Replaces the answers.
     pub fn set_leases(&self, leases: Leases) {
         *self.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
     }
@@ -62,7 +62,7 @@ async fn serve(socket: tokio::net::UdpSocket, leases: Arc<Mutex<Leases>>) {
         let (length, link) = match received {
             Ok(received) => received,
             Err(error) => {
-                // Such as ENETDOWN when a tap goes: the next one is fine.
+                // For example ENETDOWN when a tap is removed: the next request is not affected.
                 tracing::debug!(%error, "receive a DHCP request");
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 continue;
@@ -72,11 +72,11 @@ async fn serve(socket: tokio::net::UdpSocket, leases: Arc<Mutex<Leases>>) {
         let Ok(name) = link_name(socket.as_raw_fd(), link) else { continue };
         let lease = leases.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
         let Some(reply) = lease.as_ref().and_then(|lease| answer(&request, lease)) else {
-            tracing::debug!(link = name, "a DHCP request that is not answered");
+            tracing::debug!(link = name, "ignores a DHCP request");
             continue;
         };
         let bytes = reply.to_bytes(&request);
-        // Who has its address already is reached by it; everybody else by broadcast, which on a tap reaches one machine.
+        // A guest that has its address is reached by it; any other by broadcast, which on a tap reaches one machine.
         let has_it = lease.is_some_and(|lease| reply.client_address == lease.address);
         let to = if has_it { reply.client_address } else { Ipv4Addr::BROADCAST };
         let sent = socket
@@ -137,7 +137,7 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, libc
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not say on which link a datagram came in"))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not report the link of a datagram"))
 }
 
 /// Sends a datagram out of one link.

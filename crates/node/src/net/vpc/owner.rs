@@ -1,4 +1,4 @@
-//! One owner per VPC: whoever wants something of a VPC asks it, and nobody waits for another VPC.
+//! One owner per VPC: all requests for a VPC go to its owner, and no request waits for another VPC.
 //!
 //! ```text
 //!            load ──▶ Nothing ──ensure──▶ Record ──last port removed──▶ Record without ports ──some time──▶ Nothing
@@ -39,7 +39,7 @@ const CHECK: Duration = Duration::from_secs(300);
 
 type Reply<T> = oneshot::Sender<Result<T, NetworkError>>;
 
-/// What may be asked of a VPC's owner.
+/// A request to a VPC's owner.
 pub(super) enum Ask {
     /// Make it like its record: at the start of the agent.
     Converge(Reply<()>),
@@ -72,7 +72,7 @@ pub(super) struct Vpc {
 pub(super) struct View {
     pub(super) ports: Vec<String>,
     pub(super) netns: Option<Arc<Netns>>,
-    /// When there is something to be done without being asked.
+    /// When something is due without a request.
     pub(super) due: Option<Instant>,
 }
 
@@ -111,7 +111,7 @@ struct Left {
     why: Arc<NetworkError>,
     /// Of a newer version: never written anew.
     is_newer: bool,
-    /// Ports that were asked for since.
+    /// Ports that were requested since.
     ports: BTreeMap<String, PortSpec>,
 }
 
@@ -177,7 +177,7 @@ impl VpcTurn<'_> {
     /// Answers a request; true if nothing of the VPC is left.
     async fn answer(mut self, request: Ask) -> bool {
         let loaded = self.load().await;
-        // Whoever asked may have stopped waiting: that is no reason to do anything else.
+        // The caller may have stopped waiting; the request is carried out all the same.
         match request {
             Ask::Converge(reply) => {
                 let done = self.converge_as_is(loaded).await;
@@ -266,7 +266,7 @@ impl VpcTurn<'_> {
         self.state.standing = None;
         match &self.state.known {
             Known::Record(record) => self.converge(record.clone()).await,
-            // Nothing lives in it, and nothing is known of it.
+            // No machine is in it, and no record explains it.
             Known::Nothing => self.remove().await,
             Known::NotLoaded | Known::Left(_) => Ok(()),
         }
@@ -297,7 +297,7 @@ impl VpcTurn<'_> {
     }
 
     /// Writes the record of a VPC anew, as soon as no tap in its namespace is an unknown machine's. True if it was written; false if
-    /// the machine that was asked for has its tap and keeps it.
+    /// the machine has its tap and keeps it.
     async fn recover(&mut self, vpc: &VpcSpec, port: &PortSpec, tap: &str) -> Result<bool, NetworkError> {
         let found = self.taps_found(Held { taps: vec![tap.to_owned()], slot: None }).await?;
         let Known::Left(left) = &mut self.state.known else { return Ok(true) };
@@ -396,7 +396,7 @@ impl VpcTurn<'_> {
             let free = move || host.kernel.free_slot(&uid, |slot| host.claims.claim_slot(&uid, slot));
             record.transit_slot = Some(blocking(free).await?);
         }
-        // Before the kernel is touched: whoever starts again knows what may be in it.
+        // Before the kernel is touched, so that a new process knows what may be in it.
         let (netns, standing) = (self.state.netns.clone(), self.state.standing.take());
         let legacy_is_others = netns.is_none() && host.records.legacy_is_others(uid);
         if standing.as_ref().is_none_or(|standing| standing.record != record) {

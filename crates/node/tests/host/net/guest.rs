@@ -14,6 +14,7 @@ use dhcproto::{Decodable, Encodable};
 use evroc_node::agent::host::{HostConditions, Topic};
 use evroc_node::dial::Dialer;
 use evroc_node::net::command::ip_batch;
+use evroc_node::net::folder;
 use evroc_node::net::mac::MacAddress;
 use evroc_node::net::netns::Netns;
 use evroc_node::net::network::{Network, PortSpec, VpcSpec};
@@ -118,6 +119,11 @@ impl Drop for Host {
             let _ = runtime.block_on(network.remove_all());
         });
         let _ = cleaning.join();
+        // A test that failed without an agent leaves namespaces.
+        for path in folder::list(&self.namespaces()) {
+            let _ = Netns::remove(&path);
+        }
+        let _ = folder::remove(&self.namespaces());
         let _ = Netns::remove(&self.root.path().join("internet"));
     }
 }
