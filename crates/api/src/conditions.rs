@@ -32,6 +32,20 @@ impl Verdict {
     }
 }
 
+/// The longest message of a condition, in bytes, as in Kubernetes' own kinds (`metav1.Condition`). An object that is too large is
+/// refused, and its status would never be written.
+pub const MAX_MESSAGE: usize = 32 << 10;
+
+/// The message, or its beginning where it is too long.
+fn clipped(message: &str) -> String {
+    const ELLIPSIS: &str = "…";
+    if message.len() <= MAX_MESSAGE {
+        return message.to_owned();
+    }
+    let end = message.floor_char_boundary(MAX_MESSAGE - ELLIPSIS.len());
+    format!("{}{ELLIPSIS}", &message[..end])
+}
+
 /// Sets the condition of type `kind`; the transition time changes only with the status.
 pub fn set(conditions: &mut Vec<Condition>, kind: &str, verdict: &Verdict, generation: Option<i64>, now: Timestamp) {
     let since = match get(conditions, kind) {
@@ -42,7 +56,7 @@ pub fn set(conditions: &mut Vec<Condition>, kind: &str, verdict: &Verdict, gener
         type_: kind.into(),
         status: verdict.status.into(),
         reason: verdict.reason.clone(),
-        message: verdict.message.clone(),
+        message: clipped(&verdict.message),
         last_transition_time: since,
         observed_generation: generation,
     };
@@ -60,4 +74,17 @@ pub fn get<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition>
 /// Whether the condition of type `kind` is `True`.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     get(conditions, kind).is_some_and(|c| c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_are_clipped() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, READY, &Verdict::no("Long", "é".repeat(MAX_MESSAGE)), None, Timestamp::UNIX_EPOCH);
+        let message = &conditions[0].message;
+        assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 4 && message.ends_with("é…"));
+    }
 }

@@ -4,6 +4,8 @@ pub mod cgroup;
 pub mod container;
 pub mod dial;
 pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 pub mod image;
 pub mod io;
 pub mod machine;

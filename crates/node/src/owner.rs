@@ -140,6 +140,11 @@ impl<W: Workload> Owners<W> {
         lock(&self.entries).get(uid).and_then(|entry| *entry.doing.borrow())
     }
 
+    /// The uids of the workloads that have an owner at the moment.
+    pub fn uids(&self) -> Vec<String> {
+        lock(&self.entries).keys().cloned().collect()
+    }
+
     /// How many workloads have an owner at the moment.
     pub fn len(&self) -> usize {
         lock(&self.entries).len()

@@ -14,9 +14,10 @@ use evroc_node::agent::service_log::ServiceLogs;
 use evroc_node::agent::streams::Streams;
 use evroc_node::agent::volume::Volumes;
 use evroc_node::agent::{self, Draining};
+use evroc_node::container::containers::HostContainers;
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
-use evroc_node::container::runner::{ContainerRunner, RunnerConfig as ContainerConfig};
+use evroc_node::container::runner::{CREATE_DEADLINE, ContainerRunner, RunnerConfig as ContainerConfig};
 use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::{Dialer, server::DialServer};
 use evroc_node::image::ImageStore as DiskImages;
@@ -93,7 +94,7 @@ struct Node {
 
 /// What wakes the agents when something that runs here ends.
 struct Ended {
-    replicas: agent::replica::Ended,
+    replicas: agent::replica::Changed,
     machines: agent::machine::Ended,
 }
 
@@ -117,6 +118,7 @@ impl Node {
                 shim: shim.clone(),
                 shim_user: Some(shim_user.clone()),
                 shim_cgroups: vec![],
+                create_deadline: CREATE_DEADLINE,
             },
             dialer.clone(),
         )?;
@@ -125,8 +127,9 @@ impl Node {
         let registry = Arc::new(RegistryClient::new(config.api_url(), api::tls(config)?));
         let images = ContainerImages::open(&state.join("containers"), registry, unpacker)?;
         let logs = ServiceLogs::new(state.join("logs"));
-        let (replicas, replicas_ended) =
-            Replicas::new(base.clone(), config.host_name.clone(), runner, images, logs, draining.clone());
+        let containers = Arc::new(HostContainers::new(runner, images));
+        let (replicas, replicas_changed) =
+            Replicas::new(base.clone(), config.host_name.clone(), containers, logs, draining.clone());
 
         let qemu = Qemu::default().as_installed().await.unwrap_or_else(|error| {
             tracing::error!(%error, "QEMU cannot be executed: containers run, virtual machines do not");
@@ -165,7 +168,7 @@ impl Node {
             draining.clone(),
         )?;
         let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), pool, conditions: conditions.clone() });
-        let ended = Ended { replicas: replicas_ended, machines: machines_ended };
+        let ended = Ended { replicas: replicas_changed, machines: machines_ended };
         let node = Self {
             config: config.clone(),
             draining,

@@ -6,6 +6,7 @@
 pub mod host;
 pub mod image;
 mod log_cursor;
+mod log_lines;
 pub mod log_sweep;
 pub mod machine;
 pub mod replica;

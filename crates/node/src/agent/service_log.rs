@@ -3,20 +3,25 @@
 //! A replica's log goes with it; what it wrote is kept as `<logs>/<namespace>/<service>/<replica>-<uid>.log`, the newest
 //! few of each service, so that a service at zero still tells what its containers wrote.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use evroc_api::infra::Replica;
-use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::log_cursor::LogCursor;
-use crate::shim::{parse_cri_line, tail};
+use super::log_lines::{Lines, render};
+use crate::shim::tail;
+
+pub use super::log_lines::Form;
 
 /// Kept of one replica.
 pub(super) const KEPT_BYTES: u64 = 1 << 20;
+/// Removed replicas that one reader remembers, so that it does not show their logs again. The API reports a removal within seconds, and no
+/// host removes so many replicas of a service in that time.
+const MAX_FINISHED: usize = 1024;
 /// Kept replicas of one service.
 const KEPT_REPLICAS: usize = 10;
 
@@ -97,31 +102,43 @@ pub struct Following {
     service: String,
     /// Replicas that exist, by uid.
     replicas: BTreeMap<String, Followed>,
-    /// Replicas of which nothing more is to be told: they are gone.
-    told: HashSet<String>,
+    /// Removed replicas whose log was read to its end.
+    finished: Recent,
     is_begun: bool,
     form: Form,
 }
 
-/// Which entries are told, and how.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Form {
-    /// Nothing that was written before.
-    pub since: Option<Timestamp>,
-    /// Each line begins with its time.
-    pub timestamps: bool,
-}
-
 struct Followed {
     cursor: LogCursor,
+    lines: Lines,
     is_gone: bool,
+}
+
+/// The most recent of a growing set.
+#[derive(Default)]
+struct Recent(VecDeque<String>);
+
+impl Recent {
+    fn contains(&self, uid: &str) -> bool {
+        self.0.iter().any(|known| known == uid)
+    }
+
+    fn insert(&mut self, uid: String) {
+        if self.contains(&uid) {
+            return;
+        }
+        if self.0.len() == MAX_FINISHED {
+            self.0.pop_front();
+        }
+        self.0.push_back(uid);
+    }
 }
 
 impl Following {
     /// Nothing is followed yet; the first [`Self::read`] tells what is kept of replicas that are gone.
     pub fn new(logs: ServiceLogs, namespace: &str, service: &str, form: Form) -> Self {
         let (namespace, service) = (namespace.to_owned(), service.to_owned());
-        Self { logs, namespace, service, replicas: BTreeMap::new(), told: HashSet::new(), is_begun: false, form }
+        Self { logs, namespace, service, replicas: BTreeMap::new(), finished: Recent::default(), is_begun: false, form }
     }
 
     /// Whether every replica that was followed is gone and told.
@@ -131,8 +148,8 @@ impl Following {
 
     /// Follows a replica, from the last `bytes` that it wrote on. One that is followed already goes on.
     pub fn begin(&mut self, uid: String, shim: PathBuf, bytes: u64) {
-        if !self.told.contains(&uid) {
-            let new = || Followed { cursor: LogCursor::new(shim, bytes), is_gone: false };
+        if !self.finished.contains(&uid) {
+            let new = || Followed { cursor: LogCursor::new(shim, bytes), lines: Lines::default(), is_gone: false };
             self.replicas.entry(uid).or_insert_with(new);
         }
     }
@@ -153,10 +170,13 @@ impl Following {
 
     /// What was written since the last time, as the containers wrote it, in the order of writing.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
-        let mut entries = vec![];
+        let mut lines = vec![];
         let mut missed = HashSet::new();
         for (uid, followed) in &mut self.replicas {
-            entries.push(followed.cursor.read()?);
+            followed.lines.add(&followed.cursor.read()?, &mut lines);
+            if followed.is_gone {
+                followed.lines.finish(&mut lines);
+            }
             if !followed.cursor.is_begun() && (followed.is_gone || !self.is_begun) {
                 // It came and went between two looks, or its container was removed just now.
                 missed.insert(uid.clone());
@@ -165,43 +185,27 @@ impl Following {
         if !self.is_begun || !missed.is_empty() {
             for (uid, kept) in self.logs.kept(&self.namespace, &self.service)? {
                 if missed.contains(&uid) || (!self.is_begun && !self.replicas.contains_key(&uid)) {
-                    entries.push(kept);
-                    self.told.insert(uid);
+                    let mut container = Lines::default();
+                    container.add(&kept, &mut lines);
+                    container.finish(&mut lines);
+                    self.finished.insert(uid);
                 }
             }
             self.is_begun = true;
         }
-        self.told.extend(self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone()));
-        let told = &self.told;
-        self.replicas.retain(|uid, _| !told.contains(uid));
-        Ok(merge(&entries, self.form))
+        let gone = self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone());
+        gone.collect::<Vec<_>>().into_iter().for_each(|uid| self.finished.insert(uid));
+        let finished = &self.finished;
+        self.replicas.retain(|uid, _| !finished.contains(uid));
+        Ok(render(lines, self.form))
     }
-}
 
-/// Entries of several logs, as the containers wrote them, in the order of writing.
-fn merge(logs: &[Vec<u8>], form: Form) -> Vec<u8> {
-    let lines = logs.iter().flat_map(|text| text.split(|b| *b == b'\n')).filter(|line| !line.is_empty());
-    let mut lines: Vec<&[u8]> = lines.collect();
-    // Times come first in a line and are all of the same form, so this is the order of writing across replicas.
-    lines.sort_by_key(|line| line.split(|b| *b == b' ').next().map(<[u8]>::to_vec));
-    let mut text = vec![];
-    for entry in lines {
-        let Some(line) = parse_cri_line(entry) else {
-            text.extend([entry, b"\n"].concat());
-            continue;
-        };
-        if form.since.is_some_and(|since| line.time < since) {
-            continue;
-        }
-        if form.timestamps && text.last().is_none_or(|byte| *byte == b'\n') {
-            text.extend(format!("{:.9} ", line.time).into_bytes());
-        }
-        text.extend(line.text);
-        if !line.is_partial {
-            text.push(b'\n');
-        }
+    /// Lines that were begun but have no end yet, for a reader who does not go on.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut lines = vec![];
+        self.replicas.values_mut().for_each(|followed| followed.lines.finish(&mut lines));
+        render(lines, self.form)
     }
-    text
 }
 
 /// The last `count` lines of `text`.
@@ -339,12 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_was_cut_off_asks_for_what_came_after() {
-        let entries = b"2026-01-01T00:00:01.000000000Z stdout F a\n2026-01-01T00:00:02.000000003Z stdout P b\n\
-            2026-01-01T00:00:02.000000004Z stdout F c\n"
-            .to_vec();
-        let form = Form { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), timestamps: true };
-        assert_eq!(String::from_utf8(merge(&[entries], form)).unwrap(), "2026-01-01T00:00:02.000000003Z bc\n");
+    fn a_long_follow_remembers_a_bounded_number_of_replicas() {
+        let mut finished = Recent::default();
+        (0..3 * MAX_FINISHED).for_each(|n| finished.insert(n.to_string()));
+        assert_eq!(finished.0.len(), MAX_FINISHED);
+        assert!(finished.contains(&(3 * MAX_FINISHED - 1).to_string()) && !finished.contains("0"));
     }
 
     #[test]

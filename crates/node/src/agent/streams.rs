@@ -93,9 +93,12 @@ impl TunnelHandler for Streams {
         for replica in &listed.items {
             self.begin(&mut following, replica);
         }
-        let (following, text) = look(following).await.map_err(|error| {
+        let (mut following, mut text) = look(following).await.map_err(|error| {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the logs cannot be read: {error}"))
         })?;
+        if !options.follow {
+            text.extend(following.rest());
+        }
         let text = Bytes::from(options.tail_lines.map_or(text.clone(), |lines| lines_from_end(&text, lines).to_vec()));
         let first = futures::stream::iter((!text.is_empty()).then_some(Ok(text)));
         if !options.follow {
@@ -126,7 +129,7 @@ impl TunnelHandler for Streams {
 impl Streams {
     fn begin(&self, following: &mut Following, replica: &Replica) {
         let uid = replica.uid().unwrap_or_default();
-        let folder = self.replicas.runner().shim_dir(&uid);
+        let folder = self.replicas.containers().log_dir(&uid);
         following.begin(uid, folder, KEPT_BYTES);
     }
 }
@@ -189,7 +192,7 @@ async fn follow(
             () = sender.closed() => return,
             () = &mut deleted, if !is_deleted => is_deleted = true,
             change = changes.next() => {
-                let folder = |uid: &str| replicas.runner().shim_dir(uid);
+                let folder = |uid: &str| replicas.containers().log_dir(uid);
                 match change {
                     Some(Ok(Event::Apply(replica))) => {
                         let uid = replica.uid().unwrap_or_default();

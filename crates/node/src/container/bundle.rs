@@ -16,6 +16,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// The kernel refuses less.
 const MIN_CPU_QUOTA_US: u64 = 1_000;
 
+/// Where the configuration keeps the image's stop signal, as OCI's conversion of images has it.
+pub(super) const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
+
 /// What the revision says about its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
@@ -99,7 +102,7 @@ pub fn config_json(input: &BundleInput<'_>) -> Result<Value, NoProgram> {
         // Memory and swap together: none of it can be swap.
         memory["swap"] = workload.memory_bytes.into();
     }
-    Ok(json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": true},
         "hostname": workload.hostname,
@@ -142,7 +145,11 @@ pub fn config_json(input: &BundleInput<'_>) -> Result<Value, NoProgram> {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
             "seccomp": seccomp::profile(),
         },
-    }))
+    });
+    if !image.stop_signal.is_empty() {
+        config["annotations"] = json!({STOP_SIGNAL_ANNOTATION: image.stop_signal});
+    }
+    Ok(config)
 }
 
 /// The tmpfs ones count against the container's memory, so half of that is the most that makes sense.
@@ -224,7 +231,7 @@ mod tests {
         let mut config = config_json(&input).unwrap();
         // The list of calls has a file and tests of its own.
         config["linux"]["seccomp"]["syscalls"][0]["names"] = "(seccomp.txt)".into();
-        crate::container::golden::check("config.json", &format!("{config:#}\n"));
+        crate::golden::check("config.json", &format!("{config:#}\n"));
     }
 
     #[test]
@@ -245,6 +252,20 @@ mod tests {
             process_env(&workload(), &image(), &user()),
             ["PATH=/bin", "HOSTNAME=hello-00001-abcde", "HOME=/", "GREETING=hi=there", "PORT=8080"]
         );
+    }
+
+    #[test]
+    fn the_stop_signal_is_kept_with_the_container() {
+        let (workload, image, user) = (workload(), RunConfig { stop_signal: "SIGQUIT".into(), ..image() }, user());
+        let input = BundleInput {
+            workload: &workload,
+            image: &image,
+            user: &user,
+            cgroup: "",
+            netns: "",
+            can_limit_swap: false,
+        };
+        assert_eq!(config_json(&input).unwrap()["annotations"][STOP_SIGNAL_ANNOTATION], "SIGQUIT");
     }
 
     #[test]

@@ -6,18 +6,20 @@
 #[cfg(test)]
 pub(crate) mod attacks;
 pub mod bundle;
+pub mod containers;
 pub mod digest;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fetch;
-#[cfg(test)]
-pub(crate) mod golden;
 pub mod image;
 pub mod manifest;
+pub mod memory;
+mod program;
 pub(crate) mod remove_tree;
 pub mod rootfs;
 pub mod runner;
 pub mod runtime;
 mod seccomp;
+mod stop_signal;
 pub mod unpack;
 pub mod user;

@@ -89,9 +89,7 @@ impl Runtime {
         let text = std::fs::read_to_string(log).ok()?;
         let line = text.lines().rev().find(|line| line.contains("\"error\""))?;
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        let words = entry["msg"].as_str()?.trim_start_matches("runc create failed: ");
-        let words = words.trim_start_matches("unable to start container process: ");
-        Some(words.to_owned())
+        Some(entry["msg"].as_str()?.to_owned())
     }
 
     /// Whether the container is `created`, `running` or `stopped`; `None` if the runtime does not know it.
@@ -163,15 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_runtimes_words_are_found_in_its_log() {
+    fn the_runtimes_error_is_found_in_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         assert_eq!(Runtime::complaint(&log), None);
         let lines = [
             r#"{"level":"warning","msg":"something","time":"2026-01-01T00:00:00Z"}"#,
-            r#"{"level":"error","msg":"runc create failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory","time":"2026-01-01T00:00:00Z"}"#,
+            r#"{"level":"error","msg":"runc create failed: out of luck","time":"2026-01-01T00:00:00Z"}"#,
         ];
         std::fs::write(&log, lines.join("\n")).unwrap();
-        assert_eq!(Runtime::complaint(&log).as_deref(), Some("exec: \"/nope\": stat /nope: no such file or directory"));
+        assert_eq!(Runtime::complaint(&log).as_deref(), Some("runc create failed: out of luck"));
     }
 }

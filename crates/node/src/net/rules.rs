@@ -155,7 +155,7 @@ fn elements(all: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::golden::check_in;
+    use crate::golden::check_in;
 
     fn rules(uplink: Option<&'static str>) -> VpcRules<'static> {
         let port = |link: &str, mac: &str, address: &str| PortRule {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use evroc_node::container::bundle::Workload;
 use evroc_node::container::image::Image;
 use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
-use evroc_node::container::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig};
+use evroc_node::container::runner::{
+    CREATE_DEADLINE, Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig,
+};
 use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::Dialer;
 use evroc_node::shim::{ShimLauncher, User, tail};
@@ -131,6 +133,7 @@ fn config(root: &Path, instance: &str) -> RunnerConfig {
         // As in a real instance: a user that owns nothing.
         shim_user: Some(User { uid: SHIM_ID, gid: SHIM_ID, groups: Vec::new() }),
         shim_cgroups: Vec::new(),
+        create_deadline: CREATE_DEADLINE,
     }
 }
 
@@ -230,7 +233,7 @@ async fn a_container_sees_its_port_and_nothing_else() {
     })
     .await;
 
-    let exit = container.stop(15, Duration::from_secs(10)).await.unwrap();
+    let exit = container.stop(Duration::from_secs(10)).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.oom), (Some(0), None, false));
     host.finish().await;
 }
@@ -262,21 +265,100 @@ async fn a_container_whose_agent_died_halfway_is_started_by_the_next() {
     eventually("the container is created", async || created.exists().then_some(()).ok_or("not yet".into())).await;
     starting.abort();
     let _ = starting.await;
-    let Found::Running(container) = host.runner.find("a").await.unwrap() else { panic!("its process lives") };
+    assert!(matches!(host.runner.find("a").await.unwrap(), Found::Created(_)), "looking starts nothing");
+    assert!(matches!(host.runner.find("a").await.unwrap(), Found::Created(_)), "nor does looking again");
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
     container.wait_ready(PORT).await.unwrap();
     host.finish().await;
 }
 
-/// A runner whose runtime creates containers but never starts them.
-fn half_runner(host: &Host) -> ContainerRunner {
-    let path = host.root.path().join("half-runtime");
+#[tokio::test]
+async fn a_shim_that_does_not_answer_says_nothing_about_its_container() {
+    let host = Host::new();
+    let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    container.wait_ready(PORT).await.unwrap();
+    let record = container.shim().record().clone();
+    let shim = record.shim.open().unwrap().unwrap();
+    shim.signal(rustix::process::Signal::STOP).unwrap();
+    // Longer than a shim may be silent.
+    let error = host.runner.find("a").await.unwrap_err();
+    assert!(error.to_string().contains("adopt shim"), "{error}");
+    assert!(host.runner.start(&host.spec("a", &["serve"])).await.is_err(), "nothing is started on a guess");
+    assert_eq!(section(&ask(&container).await, "hostname"), "test-a", "it goes on answering");
+    shim.signal(rustix::process::Signal::CONT).unwrap();
+    let Found::Running(found) = host.runner.find("a").await.unwrap() else { panic!("it runs") };
+    assert_eq!(found.shim().record().child, record.child);
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn the_images_stop_signal_is_sent() {
+    let host = Host::new();
+    let mut spec = host.spec("a", &["quit"]);
+    spec.image.config.config.stop_signal = "SIGQUIT".into();
+    host.runner.start(&spec).await.unwrap().wait_ready(PORT).await.unwrap();
+    // The next agent knows it too.
+    let again = runner(host.root.path(), &host.instance);
+    let Found::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
+    let exit = container.stop(Duration::from_secs(10)).await.unwrap();
+    assert_eq!((exit.code, exit.signal), (Some(3), None), "{exit:?}");
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_hangs_while_it_creates_is_ended() {
+    let host = Host::new();
+    let path = script(&host, "create", "exec sleep 1000");
+    let config = RunnerConfig {
+        runtime: path,
+        create_deadline: Duration::from_millis(500),
+        ..config(host.root.path(), &host.instance)
+    };
+    let hanging = ContainerRunner::new(config, Dialer::start().unwrap()).unwrap();
+    let error = hanging.start(&host.spec("a", &["serve"])).await.unwrap_err();
+    assert!(error.to_string().contains("start shim"), "{error}");
+    assert!(!error.is_permanent());
+    eventually("nothing is left", async || {
+        let left = host.leftovers();
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+    })
+    .await;
+    host.finish().await;
+}
+
+#[tokio::test]
+async fn a_removal_does_not_wait_for_a_start_that_was_given_up() {
+    let host = Host::new();
+    let half = half_runner(&host);
+    let starting = tokio::spawn({
+        let (half, spec) = (half.clone(), host.spec("a", &["serve"]));
+        async move { half.start(&spec).await.map(drop) }
+    });
+    let created = host.root.path().join("start-was-called");
+    eventually("the container is created", async || created.exists().then_some(()).ok_or("not yet".into())).await;
+    starting.abort();
+    let _ = starting.await;
+    tokio::time::timeout(Duration::from_secs(60), half.remove("a")).await.expect("in time").unwrap();
+    assert!(half.known().is_empty());
+    host.finish().await;
+}
+
+/// A runtime that does `instead` of one of its commands.
+fn script(host: &Host, command: &str, instead: &str) -> PathBuf {
+    let path = host.root.path().join(format!("no-{command}-runtime"));
     let script = format!(
-        "#!/bin/sh\nfor word; do [ \"$word\" = start ] && touch {}/start-was-called && exec sleep 1000\ndone\nexec {} \"$@\"\n",
-        host.root.path().display(),
+        "#!/bin/sh\nfor word; do [ \"$word\" = {command} ] && {instead}\ndone\nexec {} \"$@\"\n",
         find_runtime().display()
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+/// A runner whose runtime creates containers but never starts them.
+fn half_runner(host: &Host) -> ContainerRunner {
+    let called = format!("touch {}/start-was-called && exec sleep 1000", host.root.path().display());
+    let path = script(host, "start", &called);
     let config = RunnerConfig { runtime: path, ..config(host.root.path(), &host.instance) };
     ContainerRunner::new(config, Dialer::start().unwrap()).unwrap()
 }
@@ -292,14 +374,15 @@ async fn a_container_that_lost_its_shim_is_ended_and_its_log_goes_on() {
     eventually("the output is in the log", async || served(1)).await;
     let record = container.shim().record().clone();
     record.shim.open().unwrap().unwrap().signal(rustix::process::Signal::KILL).unwrap();
-    let exit = eventually("the loss is seen", async || match host.runner.find("a").await.unwrap() {
-        Found::Ended(exit) => Ok(exit),
+    let orphan = eventually("the loss is seen", async || match host.runner.find("a").await.unwrap() {
+        Found::Orphaned(orphan) => Ok(orphan),
         other => Err(format!("{other:?}")),
     })
     .await;
-    assert!(exit.reason.contains("shim was killed"), "{}", exit.reason);
-    assert!(record.child.open().unwrap().is_none());
+    assert!(orphan.reason.contains("shim was killed"), "{}", orphan.reason);
+    assert!(record.child.open().unwrap().is_some(), "looking ends nothing");
     let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
+    assert!(record.child.open().unwrap().is_none(), "the orphan was ended before");
     container.wait_ready(PORT).await.unwrap();
     eventually("the log goes on where the lost shim left it", async || served(2)).await;
     host.finish().await;
@@ -320,12 +403,14 @@ async fn ends_are_told_exactly() {
         assert!(matches!(host.runner.find(uid).await.unwrap(), Found::Ended(_)));
     }
     assert!(host.log("code").contains(" stderr F leaving\n"));
+    let Found::Ended(exit) = host.runner.find("code").await.unwrap() else { panic!("it ended") };
+    assert_eq!(exit.stderr_tail, "leaving", "the end of its standard error goes with its end");
     // Without a handler the first process of a container ignores SIGTERM.
     let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();
     // The runtime's own process, which stands there until then, ends by SIGTERM.
     let sleeping = || Some(host.log("stubborn")).filter(|log| log.contains("sleeping")).ok_or("no output".to_owned());
     eventually("the program runs", async || sleeping()).await;
-    let exit = container.stop(15, Duration::from_millis(200)).await.unwrap();
+    let exit = container.stop(Duration::from_millis(200)).await.unwrap();
     assert_eq!(exit.signal, Some(9), "{exit:?}");
     // Waiting for a port ends with the container.
     let container = host.runner.start(&host.spec("late", &["exit"])).await.unwrap();
@@ -340,7 +425,7 @@ async fn what_cannot_run_is_said_and_leaves_nothing() {
     let cases: [(Change, &str); 5] = [
         (
             |s| s.image.config.config.entrypoint = vec!["/nope".into()],
-            "image \"demo/test:v1\" cannot be started: exec: \"/nope\": ",
+            "image \"demo/test:v1\" cannot be started: it has no program \"/nope\"",
         ),
         (|s| s.image.config.config.user = String::new(), "image \"demo/test:v1\" runs as root (USER is not set)"),
         (
@@ -374,7 +459,7 @@ async fn many_start_and_end_at_once() {
         async move {
             let container = runner.start(&spec).await.unwrap();
             container.wait_ready(PORT).await.unwrap();
-            container.stop(15, Duration::from_secs(10)).await.unwrap();
+            container.stop(Duration::from_secs(10)).await.unwrap();
             runner.remove(&spec.uid).await.unwrap();
         }
     });

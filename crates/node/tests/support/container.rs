@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 fn main() {
     let mode = std::env::args().nth(1).unwrap_or_default();
     match mode.as_str() {
-        "serve" => serve(),
+        "serve" => serve(libc::SIGTERM, 0),
+        "quit" => serve(libc::SIGQUIT, 3),
         "exit" => {
             eprintln!("leaving");
             std::process::exit(7)
@@ -26,10 +27,11 @@ fn main() {
     }
 }
 
-/// Answers every connection with what the container sees, until it is told to end with SIGTERM.
-fn serve() {
-    // As the first process of a namespace it would not die of SIGTERM without a handler.
-    end_on_sigterm();
+/// Answers every connection with what the container sees, until a signal ends it with the code.
+fn serve(signal: libc::c_int, code: libc::c_int) {
+    // As the first process of a namespace it would not die of a signal without a handler.
+    CODE.store(code, std::sync::atomic::Ordering::Relaxed);
+    end_on(signal);
     println!("serving");
     let port = std::env::var("PORT").expect("PORT").parse().expect("a port");
     let listener = std::net::TcpListener::bind(("0.0.0.0", port)).expect("bind");
@@ -74,12 +76,14 @@ fn serve() {
     }
 }
 
+static CODE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+
 #[allow(unsafe_code)]
-fn end_on_sigterm() {
+fn end_on(signal: libc::c_int) {
     extern "C" fn end(_: libc::c_int) {
         // SAFETY: _exit may be called in a signal handler.
-        unsafe { libc::_exit(0) }
+        unsafe { libc::_exit(CODE.load(std::sync::atomic::Ordering::Relaxed)) }
     }
     // SAFETY: the handler calls nothing but _exit.
-    unsafe { libc::signal(libc::SIGTERM, end as *const () as libc::sighandler_t) };
+    unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) };
 }

@@ -189,6 +189,11 @@ impl ImageStore {
         Image { written: reference.written.clone(), config: record.config, layers }
     }
 
+    /// The folder of the store.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn record_path(&self, digest: Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", digest.hex()))
     }

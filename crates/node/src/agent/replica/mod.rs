@@ -1,0 +1,304 @@
+//! Replica -> container.
+//!
+//! ```text
+//!                  ┌──────────── it cannot be observed ───────────▶ Unknown ── it can again ──┐
+//!                  │                                                                          ▼
+//!  Pending ─▶ Starting (image, container) ─▶ Running (its port accepts connections) ◀─────────┘
+//!                 │ unfit, ended, not listening    │ ended by itself      │ deleted: the gateway drains it,
+//!                 ▼                                ▼                      ▼ then its stop signal, then all pieces go
+//!               Failed ◀────────────────────────────                   (absent)
+//! ```
+//! A container whose exit was not recorded (its shim was killed, the host restarted) is started again by its host; one that ended
+//! by itself is replaced by control. A container that cannot be observed keeps its condition Ready: it may run, and the gateway
+//! goes on sending requests to it.
+//!
+//! Who writes what: this module writes Replica.status and removes the host's finalizer.
+//!
+//! [`plan`] decides what to do (pure). What takes long, a start and an end, is a turn of the container's owner ([`turn`]), so that
+//! nothing holds up a reconciliation: an end preempts a start that is under way.
+
+mod images;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::infra::{Replica, ReplicaPhase, ReplicaStatus};
+use evroc_controller::{Context, Result, chain, controller, drive, get, retry, write_status};
+use futures::StreamExt;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::controller::Action;
+use kube::runtime::watcher;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::Draining;
+use super::service_log::ServiceLogs;
+use crate::container::containers::Containers;
+#[cfg(test)]
+use crate::container::containers::Look;
+use crate::owner::Owners;
+
+use plan::{Sight, Step, plan};
+#[cfg(test)]
+use turn::Kind;
+use turn::{Owned, Request};
+
+/// How long a container gets to end after its stop signal.
+const GRACE: Duration = Duration::from_secs(10);
+/// Pause before a container is looked at again that could not be observed, started or ended. Lower costs more while a cause lasts;
+/// higher is how long a cause outlives itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs the replicas of this host.
+pub struct Replicas {
+    base: Context,
+    host: String,
+    containers: Arc<dyn Containers>,
+    logs: ServiceLogs,
+    draining: Draining,
+    owners: Owners<Owned>,
+    /// Containers whose end is waited for.
+    watched: Mutex<HashSet<String>>,
+    /// Containers that cannot be observed, and since when.
+    unseen: Mutex<HashMap<String, Instant>>,
+    changed: mpsc::UnboundedSender<()>,
+}
+
+/// Wakes [`run`] when a container changed.
+pub struct Changed(mpsc::UnboundedReceiver<()>);
+
+impl Replicas {
+    /// What runs replicas, and what reports that a container changed.
+    pub fn new(
+        base: Context,
+        host: String,
+        containers: Arc<dyn Containers>,
+        logs: ServiceLogs,
+        draining: Draining,
+    ) -> (Arc<Self>, Changed) {
+        let (changed, stream) = mpsc::unbounded_channel();
+        let this = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let this = this.clone();
+            Self {
+                base,
+                host,
+                containers,
+                logs,
+                draining,
+                owners: Owners::new(move |uid| Owned::new(this.clone(), uid)),
+                watched: Mutex::default(),
+                unseen: Mutex::default(),
+                changed,
+            }
+        });
+        (this, Changed(stream))
+    }
+
+    /// The containers of this host.
+    pub(super) fn containers(&self) -> &Arc<dyn Containers> {
+        &self.containers
+    }
+
+    /// The logs that are kept of removed containers.
+    pub fn logs(&self) -> &ServiceLogs {
+        &self.logs
+    }
+
+    pub(super) fn client(&self) -> kube::Client {
+        self.base.client.clone()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn api(&self, replica: &Replica) -> Api<Replica> {
+        Api::namespaced(self.base.client.clone(), &replica.namespace().unwrap_or_default())
+    }
+
+    /// The replicas that the API has for this host.
+    async fn wanted(&self) -> Result<Vec<Replica>> {
+        let own = ListParams::default().fields(&format!("spec.hostName={}", self.host));
+        let all = Api::<Replica>::all(self.base.client.clone()).list(&own).await;
+        Ok(all.map_err(evroc_controller::api_error("list replicas"))?.items)
+    }
+
+    /// Removes what is on this host of replicas that no longer exist.
+    pub async fn sweep(&self) -> Result<()> {
+        let known = self.containers.known();
+        let wanted: HashSet<String> = self.wanted().await?.iter().filter_map(ResourceExt::uid).collect();
+        for uid in known.into_iter().filter(|uid| !wanted.contains(uid)) {
+            tracing::info!(uid, "remove a container whose replica does not exist");
+            if let Err(error) = self.containers.remove(&uid).await {
+                tracing::warn!(uid, error = chain(&error), "remove a container whose replica does not exist");
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every container of this host; the next start of the host runs them again. Returns how many there were. Set
+    /// [`Draining`] before.
+    pub async fn stop_all(&self) -> u32 {
+        // A start that is under way has an owner before it has pieces.
+        let uids: HashSet<String> = self.containers.known().into_iter().chain(self.owners.uids()).collect();
+        let stops = uids.into_iter().map(|uid| async move {
+            if let Err(error) = self.owners.ask(&uid, Request::Drain).await {
+                tracing::warn!(uid, error = chain(&error), "stop a container");
+            }
+        });
+        u32::try_from(futures::future::join_all(stops).await.len()).unwrap_or(u32::MAX)
+    }
+
+    async fn report(
+        &self,
+        api: &Api<Replica>,
+        replica: &Replica,
+        phase: ReplicaPhase,
+        verdict: &Verdict,
+    ) -> Result<()> {
+        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
+        status.phase = Some(phase);
+        conditions::set(&mut status.conditions, READY, verdict, replica.metadata.generation, self.base.now());
+        write_status(api, replica, &status).await.map(|_| ())
+    }
+
+    async fn fail(&self, api: &Api<Replica>, replica: &Replica, why: &Verdict) -> Result<()> {
+        tracing::info!(replica = replica.name_any(), reason = why.reason, message = why.message, "replica failed");
+        self.report(api, replica, ReplicaPhase::Failed, why).await
+    }
+
+    /// Reports that the container cannot be observed. Its condition Ready stays as it was.
+    async fn report_unseen(&self, api: &Api<Replica>, replica: &Replica, why: &Verdict) -> Result<()> {
+        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
+        if status.phase != Some(ReplicaPhase::Unknown) {
+            tracing::warn!(replica = replica.name_any(), message = why.message, "container cannot be observed");
+        }
+        status.phase = Some(ReplicaPhase::Unknown);
+        conditions::set(&mut status.conditions, OBSERVED, why, replica.metadata.generation, self.base.now());
+        write_status(api, replica, &status).await.map(|_| ())
+    }
+
+    /// Has replicas looked at again when this one's container ends.
+    fn watch(self: &Arc<Self>, replica: &Replica) {
+        let uid = replica.uid().unwrap_or_default();
+        if !locked(&self.watched).insert(uid.clone()) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.containers.wait(&uid).await {
+                tracing::debug!(uid, error = chain(&error), "wait for the end of a container");
+                // Whatever the cause, it must not be met in a tight loop.
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            locked(&this.watched).remove(&uid);
+            this.wake();
+        });
+    }
+
+    fn wake(&self) {
+        // Nobody listens any more when the agent ends.
+        let _ = self.changed.send(());
+    }
+
+    /// Hands a request to the container's owner, and has the replica looked at again if that failed.
+    fn ask(self: &Arc<Self>, replica: &Replica, request: Request) {
+        let (this, uid) = (self.clone(), replica.uid().unwrap_or_default());
+        tokio::spawn(async move {
+            if let Err(error) = this.owners.ask(&uid, request).await {
+                tracing::warn!(uid, error = chain(&error), "start or end a container, will be tried again");
+                tokio::time::sleep(LOOK_AGAIN).await;
+                this.wake();
+            }
+        });
+    }
+
+    async fn sight(&self, uid: &str) -> Sight {
+        if let Some(kind) = self.owners.doing(uid) {
+            return Sight::Busy(kind);
+        }
+        match self.containers.look(uid).await {
+            Ok(look) => {
+                locked(&self.unseen).remove(uid);
+                Sight::Seen(look)
+            }
+            Err(error) => {
+                let since = *locked(&self.unseen).entry(uid.to_owned()).or_insert_with(Instant::now);
+                Sight::Unseen { since: since.elapsed(), error: chain(&error) }
+            }
+        }
+    }
+}
+
+/// The condition that says whether the host can observe the container.
+pub const OBSERVED: &str = "Observed";
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the controller until the process ends.
+pub async fn run(replicas: Arc<Replicas>, changed: Changed) {
+    let own = watcher::Config::default().fields(&format!("spec.hostName={}", replicas.host));
+    let stream = controller(Api::<Replica>::all(replicas.base.client.clone()), own)
+        .reconcile_all_on(UnboundedReceiverStream::new(changed.0))
+        .run(
+            reconcile,
+            |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())),
+            replicas.clone(),
+        );
+    tokio::join!(drive(stream.boxed()), images::run(replicas));
+}
+
+async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action> {
+    let api = this.api(&replica);
+    let Some(replica) = get(&api, &replica.name_any()).await? else { return Ok(Action::await_change()) };
+    if this.draining.is_set() {
+        return Ok(Action::await_change());
+    }
+    let sight = this.sight(&replica.uid().unwrap_or_default()).await;
+    match plan(&replica, &sight, this.base.now()) {
+        Step::Wait => {}
+        Step::Watch => {
+            this.settle_observed(&api, &replica).await?;
+            this.watch(&replica);
+        }
+        Step::Start => this.ask(&replica, Request::Start(Box::new(replica.clone()))),
+        Step::Fail(why) => this.fail(&api, &replica, &why).await?,
+        Step::LookAgain(why) => {
+            if let Some(why) = why {
+                this.report_unseen(&api, &replica, &why).await?;
+            }
+            return Ok(Action::requeue(LOOK_AGAIN));
+        }
+        Step::Drain(left) => return Ok(Action::requeue(left)),
+        Step::End => this.ask(&replica, Request::End(Box::new(replica.clone()))),
+    }
+    Ok(Action::await_change())
+}
+
+impl Replicas {
+    /// Puts the condition Observed right once the container can be observed again.
+    async fn settle_observed(&self, api: &Api<Replica>, replica: &Replica) -> Result<()> {
+        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
+        let is_settled = status.phase == Some(ReplicaPhase::Running)
+            && conditions::get(&status.conditions, OBSERVED).is_none_or(|observed| observed.status == "True");
+        if is_settled {
+            return Ok(());
+        }
+        status.phase = Some(ReplicaPhase::Running);
+        if conditions::get(&status.conditions, OBSERVED).is_some() {
+            let seen = Verdict::yes("Observed", "the host can observe the container");
+            conditions::set(&mut status.conditions, OBSERVED, &seen, replica.metadata.generation, self.base.now());
+        }
+        write_status(api, replica, &status).await.map(|_| ())
+    }
+}

@@ -1,0 +1,107 @@
+//! Ends containers and removes their pieces.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{ContainerError, ContainerRunner, Found, blocking, file};
+use crate::cgroup::kill_members;
+use crate::container::rootfs::remove_rootfs;
+use crate::net::netns::Netns;
+use crate::shim::{Adopted, Exit, ShimClient, adopt, log_files};
+
+/// A process that got SIGKILL ends at once unless it is stuck in the kernel.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+impl ContainerRunner {
+    /// Asks a running container to end, and kills it after `grace`. One that does not run has been stopped.
+    pub async fn stop(&self, uid: &str, grace: Duration) -> Result<(), ContainerError> {
+        match self.find(uid).await? {
+            Found::Running(container) | Found::Created(container) => container.stop(grace).await.map(drop),
+            Found::Unreachable | Found::Orphaned(_) | Found::Ended(_) | Found::Absent => Ok(()),
+        }
+    }
+
+    /// Ends the container at once if it runs (see [`ContainerRunner::stop`] for the polite way) and removes every piece of it, its log
+    /// included. Removing what is absent is fine.
+    pub async fn remove(&self, uid: &str) -> Result<(), ContainerError> {
+        // A start that hangs in the runtime would hold the lock until its deadline.
+        self.kill_processes(uid).await;
+        let _only = self.only(uid).await;
+        self.remove_alone(uid).await
+    }
+
+    pub(super) async fn remove_alone(&self, uid: &str) -> Result<(), ContainerError> {
+        self.remove_all_but_log(uid).await?;
+        let folder = self.shim_dir(uid);
+        blocking(move || match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", &folder)(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Kills the container's processes by its control groups: that works whatever the shim does.
+    async fn kill_processes(&self, uid: &str) {
+        let folders = self.cgroups.folders(&self.names(uid).group);
+        crate::io::blocking(move || folders.iter().for_each(|folder| kill_members(folder, None))).await;
+    }
+
+    pub(super) async fn remove_all_but_log(&self, uid: &str) -> Result<(), ContainerError> {
+        let names = self.names(uid);
+        self.kill_processes(uid).await;
+        match adopt(&names.shim_dir).await.map_err(file("adopt shim in", &names.shim_dir))? {
+            Adopted::Running(shim) => drop(kill(&shim, &names.id).await?),
+            Adopted::ShimLost(lost) => {
+                drop(lost.end(Duration::ZERO).await.map_err(file("end what the shim left in", &names.shim_dir))?);
+            }
+            Adopted::Exited(_) | Adopted::Never => {}
+        }
+        self.runtime.delete(&names.id).await?;
+        let this = self.clone();
+        blocking(move || {
+            this.cgroups.remove(&names.group)?;
+            remove_rootfs(&names.bundle)?;
+            Netns::remove(&names.netns)?;
+            match fs::remove_file(&names.shim_socket) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(file("remove", &names.shim_socket)(error));
+                }
+                _ => {}
+            }
+            keep_only_log(&names.shim_dir).map_err(file("tidy up", &names.shim_dir))
+        })
+        .await
+    }
+}
+
+/// Kills by the shim: while the container is being created, that reaches the runtime's own processes.
+pub(super) async fn kill(shim: &ShimClient, id: &str) -> Result<Exit, ContainerError> {
+    if let Err(error) = shim.signal(libc::SIGKILL).await {
+        tracing::debug!(%error, "kill a container");
+    }
+    match tokio::time::timeout(KILL_DEADLINE, shim.wait()).await {
+        Ok(exit) => Ok(exit?),
+        Err(_) => Err(ContainerError::Stuck { id: id.to_owned() }),
+    }
+}
+
+/// Removes the records of an ended run from a shim's folder, and the folder where there is no log.
+fn keep_only_log(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let log = log_files(folder)?;
+    let mut is_empty = true;
+    for entry in entries {
+        let entry = entry?;
+        if log.contains(&entry.path()) && entry.metadata()?.len() > 0 {
+            is_empty = false;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    if is_empty { fs::remove_dir(folder) } else { Ok(()) }
+}
