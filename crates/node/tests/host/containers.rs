@@ -327,19 +327,23 @@ async fn a_runtime_that_hangs_while_it_creates_is_ended() {
 }
 
 #[tokio::test]
-async fn a_removal_does_not_wait_for_a_start_that_was_given_up() {
+async fn a_removal_does_not_wait_for_a_runtime_that_hangs() {
     let host = Host::new();
-    let half = half_runner(&host);
-    let starting = tokio::spawn({
-        let (half, spec) = (half.clone(), host.spec("a", &["serve"]));
-        async move { half.start(&spec).await.map(drop) }
-    });
-    let created = host.root.path().join("start-was-called");
-    eventually("the container is created", async || created.exists().then_some(()).ok_or("not yet".into())).await;
-    starting.abort();
-    let _ = starting.await;
-    tokio::time::timeout(Duration::from_secs(60), half.remove("a")).await.expect("in time").unwrap();
-    assert!(half.known().is_empty());
+    for command in ["create", "start"] {
+        let called = host.root.path().join(format!("{command}-was-called"));
+        let runtime = script(&host, command, &format!("touch {} && exec sleep 1000", called.display()));
+        let config = RunnerConfig { runtime, ..config(host.root.path(), &host.instance) };
+        let hanging = ContainerRunner::new(config, Dialer::start().unwrap()).unwrap();
+        let starting = tokio::spawn({
+            let (hanging, spec) = (hanging.clone(), host.spec("a", &["serve"]));
+            async move { hanging.start(&spec).await.map(drop) }
+        });
+        eventually("the runtime hangs", async || called.exists().then_some(()).ok_or("not yet".into())).await;
+        // Both deadlines of the runtime are longer.
+        tokio::time::timeout(Duration::from_secs(25), hanging.remove("a")).await.expect("in time").unwrap();
+        assert!(starting.await.unwrap().is_err());
+        assert!(hanging.known().is_empty(), "{command}");
+    }
     host.finish().await;
 }
 

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::watch;
 
 use super::bundle::Workload;
 use super::image::Image;
@@ -81,6 +81,8 @@ pub enum ContainerError {
     /// It ended while it was started.
     #[error("the container {}", .0.reason)]
     Ended(Box<Exit>),
+    #[error("the start of container {id} was given up, as it is being removed")]
+    GivenUp { id: String },
     #[error("container {id} does not run")]
     NotRunning { id: String },
     #[error("container {id} does not end: it is stuck in the kernel")]
@@ -134,7 +136,15 @@ pub struct ContainerRunner {
     runtime: Runtime,
     dialer: Dialer,
     /// Containers that are being started or removed.
-    busy: Arc<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>>,
+    slots: Arc<Mutex<HashMap<String, Weak<Slot>>>>,
+}
+
+/// Where the starts and removals of one container meet.
+struct Slot {
+    /// Held by the one that works.
+    work: Arc<tokio::sync::Mutex<()>>,
+    /// Changes when a removal wants a start to give up.
+    removals: watch::Sender<()>,
 }
 
 /// The names of the pieces of one container.
@@ -162,7 +172,7 @@ impl ContainerRunner {
         let bundles = config.run_dir.join("bundles");
         fs::set_permissions(&bundles, fs::Permissions::from_mode(0o700)).map_err(file("close folder", &bundles))?;
         let runtime = Runtime::new(&config.runtime, &config.run_dir.join("runc"));
-        Ok(Self { config: Arc::new(config), cgroups: Cgroups::discover()?, runtime, dialer, busy: Arc::default() })
+        Ok(Self { config: Arc::new(config), cgroups: Cgroups::discover()?, runtime, dialer, slots: Arc::default() })
     }
 
     /// The folder of a replica's shim, which holds its logs (see [`crate::shim::tail`]).
@@ -218,16 +228,13 @@ impl ContainerRunner {
         Some(mounted)
     }
 
-    /// Waits until nobody else starts or removes this container.
-    async fn only(&self, uid: &str) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-            busy.retain(|_, lock| lock.strong_count() > 0);
-            let lock = busy.get(uid).and_then(Weak::upgrade).unwrap_or_default();
-            busy.insert(uid.to_owned(), Arc::downgrade(&lock));
-            lock
-        };
-        lock.lock_owned().await
+    fn slot(&self, uid: &str) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| slot.strong_count() > 0);
+        let new = || Arc::new(Slot { work: Arc::default(), removals: watch::channel(()).0 });
+        let slot = slots.get(uid).and_then(Weak::upgrade).unwrap_or_else(new);
+        slots.insert(uid.to_owned(), Arc::downgrade(&slot));
+        slot
     }
 
     /// Ends what a shim left that ended without recording the end of its container.

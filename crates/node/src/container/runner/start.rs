@@ -4,6 +4,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, STARTED, blocking, file};
 use crate::container::bundle::{BundleInput, config_json, process_args, process_env};
 use crate::container::program::find_program;
@@ -21,16 +23,21 @@ impl ContainerRunner {
     /// Returns the running container; started if there is none. What an ended one left is removed first, but for its log, which goes
     /// on. A start that has begun goes on to its end also when the future is dropped; [`ContainerRunner::remove`] waits for that.
     pub async fn start(&self, spec: &ContainerSpec) -> Result<Container, ContainerError> {
-        let only = self.only(&spec.uid).await;
+        let slot = self.slot(&spec.uid);
+        let only = slot.work.clone().lock_owned().await;
         let (this, spec) = (self.clone(), spec.clone());
         let work = tokio::spawn(async move {
             let _only = only;
-            this.start_alone(&spec).await
+            this.start_alone(&spec, slot.removals.subscribe()).await
         });
         work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    async fn start_alone(&self, spec: &ContainerSpec) -> Result<Container, ContainerError> {
+    async fn start_alone(
+        &self,
+        spec: &ContainerSpec,
+        removals: watch::Receiver<()>,
+    ) -> Result<Container, ContainerError> {
         match self.find(&spec.uid).await? {
             Found::Running(container) => return Ok(container),
             // One that was not even created to its end cannot be started, and is made anew.
@@ -43,7 +50,7 @@ impl ContainerRunner {
         }
         self.remove_all_but_log(&spec.uid).await?;
         let has_log = self.shim_dir(&spec.uid).exists();
-        let result = self.start_new(spec).await;
+        let result = self.start_new(spec, removals).await;
         if result.is_err() {
             // One that never ran has nothing to say; why it did not start is the error.
             let removed = match has_log {
@@ -57,7 +64,11 @@ impl ContainerRunner {
         result
     }
 
-    async fn start_new(&self, spec: &ContainerSpec) -> Result<Container, ContainerError> {
+    async fn start_new(
+        &self,
+        spec: &ContainerSpec,
+        mut removals: watch::Receiver<()>,
+    ) -> Result<Container, ContainerError> {
         let names = self.names(&spec.uid);
         let (this, owned) = (self.clone(), spec.clone());
         let netns = blocking(move || this.prepare(&owned)).await?;
@@ -82,7 +93,10 @@ impl ContainerRunner {
                 return Err(RuntimeError::Refused { program, command: "create", id: names.id, message }.into());
             }
         };
-        self.runtime.start(&names.id).await?;
+        tokio::select! {
+            started = self.runtime.start(&names.id) => started?,
+            Ok(()) = removals.changed() => return Err(ContainerError::GivenUp { id: names.id }),
+        }
         self.started(&spec.uid)?;
         let stop_signal = stop_signal(&spec.image.config.config.stop_signal);
         Ok(Container { shim, netns: Arc::new(netns), dialer: self.dialer.clone(), stop_signal })

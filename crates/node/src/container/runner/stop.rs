@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ContainerError, ContainerRunner, Found, blocking, file};
+use super::{ContainerError, ContainerRunner, Found, Slot, blocking, file};
 use crate::cgroup::kill_members;
 use crate::container::rootfs::remove_rootfs;
 use crate::net::netns::Netns;
@@ -13,6 +13,8 @@ use crate::shim::{Adopted, Exit, ShimClient, adopt, log_files};
 
 /// A process that got SIGKILL ends at once unless it is stuck in the kernel.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a removal looks for the shim of a start that it wants to end. One that is found later ends by the runtime's deadline.
+const GIVE_UP: Duration = Duration::from_secs(1);
 
 impl ContainerRunner {
     /// Asks a running container to end, and kills it after `grace`. One that does not run has been stopped.
@@ -26,9 +28,14 @@ impl ContainerRunner {
     /// Ends the container at once if it runs (see [`ContainerRunner::stop`] for the polite way) and removes every piece of it, its log
     /// included. Removing what is absent is fine.
     pub async fn remove(&self, uid: &str) -> Result<(), ContainerError> {
-        // A start that hangs in the runtime would hold the lock until its deadline.
-        self.kill_processes(uid).await;
-        let _only = self.only(uid).await;
+        let slot = self.slot(uid);
+        let _only = match slot.work.try_lock() {
+            Ok(only) => only,
+            Err(_) => {
+                self.give_up_start(uid, &slot).await;
+                slot.work.lock().await
+            }
+        };
         self.remove_alone(uid).await
     }
 
@@ -40,6 +47,18 @@ impl ContainerRunner {
             _ => Ok(()),
         })
         .await
+    }
+
+    /// Has a start that is under way end early, also where the runtime hangs.
+    async fn give_up_start(&self, uid: &str, slot: &Slot) {
+        slot.removals.send_replace(());
+        self.kill_processes(uid).await;
+        let folder = self.shim_dir(uid);
+        if let Ok(Ok(Adopted::Running(shim))) = tokio::time::timeout(GIVE_UP, adopt(&folder)).await
+            && let Err(error) = shim.signal(libc::SIGKILL).await
+        {
+            tracing::debug!(uid, %error, "kill the runtime that creates a container");
+        }
     }
 
     /// Kills the container's processes by its control groups: that works whatever the shim does.
