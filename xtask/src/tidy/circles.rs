@@ -41,11 +41,6 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "they share an error that stands in one of them",
     },
     Exception {
-        dir: "crates/node",
-        files: &["container/unpack/resolve.rs", "container/unpack/tree.rs"],
-        reason: "they share an error or a type that stands in one of them",
-    },
-    Exception {
         dir: "crates/testkit",
         files: &["client.rs", "endpoint.rs", "gateway.rs", "host/mod.rs", "objects.rs", "platform.rs", "snapshot.rs"],
         reason: "`Platform` is one type whose methods stand in several files, for tests only",

@@ -46,9 +46,9 @@ use crate::container::containers::Containers;
 use crate::container::containers::Look;
 use crate::owner::Owners;
 
-use plan::{Sight, Step, plan};
 #[cfg(test)]
-use turn::Kind;
+use plan::Kind;
+use plan::{Sight, Step, plan};
 use turn::{Owned, Request};
 
 /// How long a container gets to end after its stop signal.

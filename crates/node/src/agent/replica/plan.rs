@@ -8,7 +8,6 @@ use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::turn::Kind;
 use crate::container::containers::Look;
 use crate::shim::Exit;
 
@@ -16,6 +15,14 @@ use crate::shim::Exit;
 const DRAIN: Duration = Duration::from_secs(30);
 /// A container that cannot be observed for longer is reported so; a shorter gap would cost two writes for nothing.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
+
+/// The kinds of work that the owner of a container does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Start,
+    End,
+    Drain,
+}
 
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]

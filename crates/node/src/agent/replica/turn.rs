@@ -11,7 +11,7 @@ use evroc_controller::{chain, get, remove_finalizer};
 use kube::ResourceExt;
 use kube::api::Api;
 
-use super::plan::ended_verdict;
+use super::plan::{Kind, ended_verdict};
 use super::{GRACE, Replicas, locked};
 use crate::container::bundle::Workload as ContainerWorkload;
 use crate::container::image::ImageReference;
@@ -31,14 +31,6 @@ pub(super) enum Request {
     /// End it, remove every piece of it, and let its replica go.
     End(Box<Replica>),
     /// Stop it because the host is being stopped; its replica stays.
-    Drain,
-}
-
-/// The kind of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Start,
-    End,
     Drain,
 }
 

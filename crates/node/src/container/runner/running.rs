@@ -15,6 +15,9 @@ const MIN_READY_PAUSE: Duration = Duration::from_millis(1);
 /// Higher makes slow starters wait longer than needed; lower burns processor time while they start.
 const MAX_READY_PAUSE: Duration = Duration::from_millis(20);
 
+/// A process that got SIGKILL ends at once unless it is stuck in the kernel.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
 /// A running container. Cheap to clone.
 #[derive(Clone)]
 pub struct Container {
@@ -69,7 +72,18 @@ impl Container {
         }
         match tokio::time::timeout(grace, self.wait()).await {
             Ok(exit) => exit,
-            Err(_) => super::stop::kill(&self.shim, &self.shim.record().id).await,
+            Err(_) => kill(&self.shim, &self.shim.record().id).await,
         }
+    }
+}
+
+/// Kills by the shim: while the container is being created, that reaches the runtime's own processes.
+pub(super) async fn kill(shim: &ShimClient, id: &str) -> Result<Exit, ContainerError> {
+    if let Err(error) = shim.signal(libc::SIGKILL).await {
+        tracing::debug!(%error, "kill a container");
+    }
+    match tokio::time::timeout(KILL_DEADLINE, shim.wait()).await {
+        Ok(exit) => Ok(exit?),
+        Err(_) => Err(ContainerError::Stuck { id: id.to_owned() }),
     }
 }

@@ -5,14 +5,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::running::kill;
 use super::{ContainerError, ContainerRunner, Found, Slot, blocking, file};
 use crate::cgroup::kill_members;
 use crate::container::rootfs::remove_rootfs;
 use crate::net::netns::Netns;
-use crate::shim::{Adopted, Exit, ShimClient, adopt, log_files};
+use crate::shim::{Adopted, adopt, log_files};
 
-/// A process that got SIGKILL ends at once unless it is stuck in the kernel.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a removal looks for the shim of a start that it wants to end. One that is found later ends by the runtime's deadline.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -92,17 +91,6 @@ impl ContainerRunner {
             keep_only_log(&names.shim_dir).map_err(file("tidy up", &names.shim_dir))
         })
         .await
-    }
-}
-
-/// Kills by the shim: while the container is being created, that reaches the runtime's own processes.
-pub(super) async fn kill(shim: &ShimClient, id: &str) -> Result<Exit, ContainerError> {
-    if let Err(error) = shim.signal(libc::SIGKILL).await {
-        tracing::debug!(%error, "kill a container");
-    }
-    match tokio::time::timeout(KILL_DEADLINE, shim.wait()).await {
-        Ok(exit) => Ok(exit?),
-        Err(_) => Err(ContainerError::Stuck { id: id.to_owned() }),
     }
 }
 

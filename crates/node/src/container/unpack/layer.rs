@@ -9,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::fs::{CWD, Mode, openat};
 
 use super::archive::{Archive, ArchiveError};
+use super::problem::Problem;
 use super::resolve::FOLDER;
-use super::tree::{Problem, Tree};
+use super::tree::Tree;
 use super::{Limits, UnpackError, Unpacked};
 use crate::container::digest::HashingReader;
 use crate::text::clip_name;

@@ -16,6 +16,7 @@ mod archive;
 mod confined;
 mod launch;
 mod layer;
+mod problem;
 mod resolve;
 mod tree;
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::Limits;
 use super::archive::{Archive, Entry, MAX_NAME};
+use super::problem::Problem;
 use super::resolve::{FOLDER, Folder, Missing, check_depth, open_folder, reopen};
 use crate::container::remove_tree;
 
@@ -31,27 +32,6 @@ const MAX_FILE_NAME: usize = 255;
 const MAX_OPAQUE_BYTES: usize = 1 << 20;
 /// Paths of left-out entries that are remembered, so that a hard link to one is left out as well.
 const MAX_LEFT_OUT: usize = 4096;
-
-/// What is wrong with an entry.
-#[derive(Debug)]
-pub(super) enum Problem {
-    /// The host failed.
-    Io(io::Error),
-    /// Its data could not be read.
-    Unreadable(io::Error),
-    /// It is not allowed.
-    Refused(&'static str),
-    /// It is larger than what is left of the limit.
-    TooLarge,
-    /// It is larger than what is left of the disk.
-    NoRoom,
-}
-
-impl From<Errno> for Problem {
-    fn from(error: Errno) -> Self {
-        Self::Io(error.into())
-    }
-}
 
 /// The folder that a layer is written to.
 pub(super) struct Tree {
