@@ -1,4 +1,4 @@
-//! Reading a shim's log as it grows, across rotation, until after the shim is gone.
+//! Reads a shim's log as it grows, across rotation, also after the log was removed.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::shim::log_files;
 #[derive(Debug)]
 pub struct LogCursor {
     dir: PathBuf,
-    /// How much of what is there at first is wanted, in whole files.
+    /// How much of the existing log is wanted at first, rounded up to whole files.
     first_bytes: u64,
     current: Option<Current>,
     /// The beginning of an entry whose end is not written yet.
@@ -62,7 +62,7 @@ impl LogCursor {
         current.file.read_to_end(&mut self.begun).map(|_| ())
     }
 
-    /// The file after the current one, if there is one by now.
+    /// The file after the current one, if it exists by now.
     fn next(&self) -> io::Result<Option<Current>> {
         let mut seen = HashSet::new();
         let mut files = Vec::new();

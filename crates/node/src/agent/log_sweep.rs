@@ -1,4 +1,4 @@
-//! Kept logs go with their service.
+//! Removes kept logs with their service.
 
 use std::collections::HashSet;
 
@@ -11,35 +11,35 @@ use kube::runtime::{WatchStreamExt, watcher};
 
 use super::service_log::ServiceLogs;
 
-/// Forgets the logs of services that are deleted, also of those that were while nobody watched. Runs until the process ends.
+/// Removes the logs of deleted services, also of those that were deleted while this did not run. Runs until the process ends.
 pub async fn run(context: Context, logs: ServiceLogs) {
     let key = |service: &Service| (service.namespace().unwrap_or_default(), service.name_any());
-    let mut there = HashSet::new();
+    let mut present = HashSet::new();
     let all = watcher::Config::default();
     let mut events = watcher(Api::<Service>::all(context.client), all).default_backoff().boxed();
     while let Some(event) = events.next().await {
-        let gone = match event {
+        let deleted = match event {
             Ok(watcher::Event::Init) => {
-                there.clear();
+                present.clear();
                 continue;
             }
             Ok(watcher::Event::InitApply(service)) => {
-                there.insert(key(&service));
+                present.insert(key(&service));
                 continue;
             }
             Ok(watcher::Event::InitDone) => match logs.services() {
-                Ok(kept) => kept.into_iter().filter(|service| !there.contains(service)).collect(),
+                Ok(kept) => kept.into_iter().filter(|service| !present.contains(service)).collect(),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot list kept logs");
+                    tracing::warn!(%error, "list kept logs");
                     continue;
                 }
             },
             Ok(watcher::Event::Delete(service)) => vec![key(&service)],
             Ok(watcher::Event::Apply(_)) | Err(_) => continue,
         };
-        for (namespace, service) in gone {
+        for (namespace, service) in deleted {
             if let Err(error) = logs.forget(&namespace, &service) {
-                tracing::warn!(namespace, service, %error, "cannot remove the logs of a service that is gone");
+                tracing::warn!(namespace, service, %error, "remove the logs of a deleted service");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! The logs of services: those of replicas that run, and those kept of replicas that are gone.
+//! The logs of services: those of running replicas, and those kept of removed ones.
 //!
-//! A replica's log goes with it; what it wrote is kept as `<logs>/<namespace>/<service>/<replica>-<uid>.log`, the newest
-//! few of each service, so that a service at zero still tells what its containers wrote.
+//! The log of a replica is removed with it; its end is kept as `<logs>/<namespace>/<service>/<replica>-<uid>.log`, the newest
+//! few of each service, so that a service without replicas still has a log.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs;
@@ -61,7 +61,7 @@ impl ServiceLogs {
         Ok(())
     }
 
-    /// Forgets a service that is gone.
+    /// Removes the logs of a deleted service.
     pub fn forget(&self, namespace: &str, service: &str) -> io::Result<()> {
         match fs::remove_dir_all(self.of_service(namespace, service)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -95,7 +95,7 @@ impl ServiceLogs {
     }
 }
 
-/// A reader of what all replicas of a service write, those that are gone and those to come.
+/// A reader of what all replicas of a service write: past, present and future ones.
 pub struct Following {
     logs: ServiceLogs,
     namespace: String,
@@ -135,13 +135,13 @@ impl Recent {
 }
 
 impl Following {
-    /// Nothing is followed yet; the first [`Self::read`] tells what is kept of replicas that are gone.
+    /// Follows nothing yet; the first [`Self::read`] returns what is kept of removed replicas.
     pub fn new(logs: ServiceLogs, namespace: &str, service: &str, form: Form) -> Self {
         let (namespace, service) = (namespace.to_owned(), service.to_owned());
         Self { logs, namespace, service, replicas: BTreeMap::new(), finished: Recent::default(), is_begun: false, form }
     }
 
-    /// Whether every replica that was followed is gone and told.
+    /// Whether the logs of all replicas that were followed have been read to their end.
     pub fn is_at_rest(&self) -> bool {
         self.replicas.is_empty()
     }
@@ -154,17 +154,17 @@ impl Following {
         }
     }
 
-    /// A replica is gone: what it wrote last is still told.
+    /// Marks a replica as removed: the end of its log is still read.
     pub fn end(&mut self, uid: &str) {
         if let Some(followed) = self.replicas.get_mut(uid) {
             followed.is_gone = true;
         }
     }
 
-    /// All replicas but those named are gone.
-    pub fn end_others(&mut self, is_there: impl Fn(&str) -> bool) {
+    /// Marks all replicas as removed for which `is_present` is false.
+    pub fn end_others(&mut self, is_present: impl Fn(&str) -> bool) {
         for (uid, followed) in &mut self.replicas {
-            followed.is_gone |= !is_there(uid);
+            followed.is_gone |= !is_present(uid);
         }
     }
 
@@ -283,11 +283,11 @@ mod tests {
             String::from_utf8(following.read().unwrap()).unwrap()
         };
         assert_eq!(read(), "first\nsecond\n");
-        // Kept, and its shim not yet removed: told once.
+        // Kept, and its shim not yet removed: shown once.
         logs.keep(&replica("b", UID_B), &shim).unwrap();
         assert_eq!(read(), "first\nsecond\n");
         fs::remove_dir_all(&shim).unwrap();
-        assert_eq!(read(), "first\nsecond\n", "gone here, not yet gone from the API");
+        assert_eq!(read(), "first\nsecond\n", "removed here, not yet removed from the API");
         assert_eq!(logs.services().unwrap(), [("demo".to_owned(), "hello".to_owned())]);
         logs.forget("demo", "hello").unwrap();
         assert_eq!(Following::new(logs, "demo", "hello", Form::default()).read().unwrap(), b"");
@@ -327,9 +327,9 @@ mod tests {
         logs.keep(&replica("a", UID_A), &a).unwrap();
         fs::remove_dir_all(&a).unwrap();
         following.end(UID_A);
-        assert_eq!(read(&mut following), "three\n", "its last words");
+        assert_eq!(read(&mut following), "three\n", "its last line");
 
-        // One that nobody saw while it ran.
+        // One that was not observed while it ran.
         let b = folder.path().join("b");
         following.begin(UID_B.into(), b.clone(), KEPT_BYTES);
         assert_eq!(read(&mut following), "");

@@ -1,4 +1,4 @@
-//! What the OCI runtime is told about a container: `config.json`, as a pure function.
+//! The configuration of a container for the OCI runtime, `config.json`, as a pure function.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const MIN_CPU_QUOTA_US: u64 = 1_000;
 /// Where the configuration keeps the image's stop signal, as OCI's conversion of images has it.
 pub(super) const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
 
-/// What the revision says about its containers.
+/// What a revision specifies for its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     /// Replaces the image's ENTRYPOINT, and then its CMD too.
@@ -28,7 +28,7 @@ pub struct Workload {
     pub args: Vec<String>,
     /// Added to the image's ENV.
     pub env: Vec<(String, String)>,
-    /// The TCP port it must listen on, told as `PORT`.
+    /// The TCP port it must listen on; the environment variable `PORT`.
     pub port: u16,
     /// Limit; swap is not available on top of it.
     pub memory_bytes: u64,
@@ -41,9 +41,9 @@ pub struct Workload {
 /// Everything that `config.json` depends on.
 #[derive(Debug, Clone)]
 pub struct BundleInput<'a> {
-    /// What the revision says.
+    /// What the revision specifies.
     pub workload: &'a Workload,
-    /// What the image says.
+    /// What the image specifies.
     pub image: &'a RunConfig,
     /// Whom it runs as.
     pub user: &'a User,
@@ -60,7 +60,7 @@ pub struct BundleInput<'a> {
 #[error("names no program: set ENTRYPOINT or CMD in the Dockerfile, or `args` in the service")]
 pub struct NoProgram;
 
-/// The program and its arguments, as Kubernetes combines the image's words with the user's.
+/// The program and its arguments, combined from image and user as Kubernetes does.
 pub fn process_args(workload: &Workload, image: &RunConfig) -> Result<Vec<String>, NoProgram> {
     let (entrypoint, image_args) = match workload.command.is_empty() {
         true => (&image.entrypoint, image.cmd.as_slice()),
@@ -178,7 +178,7 @@ fn mounts(user: &User, memory_bytes: u64) -> Value {
     ])
 }
 
-/// `/etc/hosts` of a container: its own name, and nobody else's.
+/// `/etc/hosts` of a container: its own name and no other.
 pub fn hosts_file(hostname: &str) -> String {
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{hostname}\n")
 }

@@ -93,7 +93,7 @@ pub struct HashingReader<R> {
     hash: Sha256,
     read: u64,
     limit: u64,
-    /// A reader above us may swallow an error or dress it up; `finish` tells it again.
+    /// The first error. A reader above may hide or wrap it; `finish` returns it again.
     failed: Option<(io::ErrorKind, String)>,
 }
 

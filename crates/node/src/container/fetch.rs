@@ -42,7 +42,7 @@ pub trait ImageFetch: Send + Sync {
 /// Why the registry did not give something.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It says that it does not have it.
+    /// The registry does not have it.
     #[error("{url} does not exist")]
     NotFound {
         /// What was asked for.

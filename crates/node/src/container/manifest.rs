@@ -1,4 +1,4 @@
-//! The JSON of images: index, manifest and configuration, in OCI's and Docker's words.
+//! The JSON of images, in OCI's and Docker's form: index, manifest and configuration.
 
 use serde::{Deserialize, Serialize};
 

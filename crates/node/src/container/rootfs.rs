@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::bundle::{RESOLV_CONF, hosts_file};
 
-/// Folders that the runtime mounts something on: the root is read-only, so they must be there.
+/// Folders that the runtime mounts something on: the root is read-only, so they must exist.
 const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 /// A failed step in making or removing a root folder.
@@ -75,7 +75,7 @@ pub fn has_folder(rootfs: &Path, path: &str) -> bool {
         .is_ok()
 }
 
-/// Unmounts what [`mount_rootfs`] mounted and removes `folder`. Removing what is not there is fine.
+/// Unmounts what [`mount_rootfs`] mounted and removes `folder`. Absent pieces are fine.
 pub fn remove_rootfs(folder: &Path) -> Result<(), RootfsError> {
     let rootfs = folder.join("rootfs");
     loop {

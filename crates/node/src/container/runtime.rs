@@ -1,4 +1,4 @@
-//! The OCI runtime as a program: the four commands of its contract, with its own words as errors.
+//! The OCI runtime as a program: the four commands of its contract. Errors have the runtime's own message.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A command of the runtime that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// It ran and said no.
+    /// It ran and failed.
     #[error("{program} {command} {id}: {message}")]
     Refused {
         /// The runtime.
@@ -22,7 +22,7 @@ pub enum RuntimeError {
         command: &'static str,
         /// Of which container.
         id: String,
-        /// The runtime's words.
+        /// The runtime's message.
         message: String,
     },
     /// It did not run.

@@ -1,4 +1,4 @@
-//! The seccomp profile of containers, in the runtime's words.
+//! The seccomp profile of containers, in the runtime's format.
 
 use serde_json::{Value, json};
 

@@ -28,7 +28,7 @@ pub enum UserError {
     /// No USER, or one that means root.
     #[error("runs as root ({found}): evroc Run needs a non-root user; add \"USER 65532:65532\" to the Dockerfile")]
     Root {
-        /// What the image says.
+        /// The image's USER.
         found: String,
     },
     /// A name that the image does not know.
@@ -114,7 +114,7 @@ fn parse_id(text: &str) -> Option<u32> {
 fn read_in_root(root: &Path, path: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
-    // NONBLOCK: the image may hold a fifo there.
+    // NONBLOCK: the image may have a FIFO at this path.
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = openat2(root, path, flags | OFlags::NONBLOCK, Mode::empty(), resolve).ok()?;
     let file = std::fs::File::from(file);

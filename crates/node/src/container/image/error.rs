@@ -1,4 +1,4 @@
-//! Why an image is not there.
+//! Why an image cannot be used.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::container::fetch::FetchError;
 use crate::container::unpack::UnpackError;
 use crate::container::user::UserError;
 
-/// Why an image is not there.
+/// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The registry does not have it, or could not be asked.
@@ -63,12 +63,12 @@ pub enum ImageError {
         /// Its platforms.
         found: String,
     },
-    /// It would run as root, or as nobody known.
+    /// It would run as root, or as a user that it does not have.
     #[error("image {image:?} {source}")]
     User {
         /// As the user wrote it.
         image: String,
-        /// Not given as a source: its words complete the sentence.
+        /// Not a source: its text completes the sentence.
         source: UserError,
     },
     /// A layer cannot be unpacked.

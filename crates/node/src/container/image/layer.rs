@@ -257,7 +257,7 @@ fn room(root: &Path) -> Result<u64, ImageError> {
     Ok((state.f_bavail * state.f_frsize).saturating_sub(RESERVED_BYTES))
 }
 
-/// A layer that somebody works on; whoever leaves last takes the entry away.
+/// A layer that is being fetched or checked. The last one that is dropped removes the entry.
 struct Busy<'a> {
     store: &'a ImageStore,
     blob: Digest,

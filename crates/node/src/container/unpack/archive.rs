@@ -161,7 +161,7 @@ impl<R: Read> Archive<R> {
         // The checksum is that of the header with blanks in its place.
         let sum: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
         if header.cksum().ok() != Some(sum) {
-            return Err(refused(&[], "is not there: the header's checksum is wrong, so this is no tar archive"));
+            return Err(refused(&[], "cannot be read: the checksum of its header is wrong, so this is no tar archive"));
         }
         Ok(Some(header))
     }

@@ -105,8 +105,8 @@ fn own_memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Becomes `user`. Files get the owners and modes that the layer says, so the right to set those stays; it reaches no file but the
-/// layer's, as there is no other in sight.
+/// Becomes `user`. Files get the owners and modes that the layer says, so the right to set those stays; it reaches only the
+/// layer's files, as the process can see no others.
 fn give_up_root(user: u32) -> io::Result<()> {
     let kept = CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::FSETID;
     for capability in CapabilitySet::all().difference(kept).iter() {
