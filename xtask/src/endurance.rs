@@ -19,6 +19,14 @@ pub fn bench() -> Result<bool> {
     Ok(cargo.current_dir(repo::root()).status()?.success())
 }
 
+/// Prints what a cloud of simulated hosts costs at rest; `Ok(true)` when the measurement came to its end.
+pub fn bench_hosts(hosts: usize, machines: usize) -> Result<bool> {
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args(["run", "--quiet", "--release", "--package", "evroc-bench", "--bin", "bench-hosts", "--"]);
+    cargo.args(["--hosts", &hosts.to_string(), "--machines", &machines.to_string()]);
+    Ok(cargo.current_dir(repo::root()).status()?.success())
+}
+
 /// Rounds of the store's crashes: all moments of a record with each fixed kind of crash, the rest at random.
 const CRASHES: u64 = 10_000;
 /// Their outcome when all is well.

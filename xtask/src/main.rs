@@ -95,6 +95,15 @@ enum Command {
     ReleaseOpenapi,
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
+    /// Measurements: what a cloud of simulated hosts costs while nothing happens in it (a release build)
+    BenchHosts {
+        /// Simulated hosts
+        #[arg(long, default_value_t = 1000)]
+        hosts: usize,
+        /// Virtual machines on them
+        #[arg(long, default_value_t = 10_000)]
+        machines: usize,
+    },
     /// Measurements: our API beside Kubernetes' own server and etcd, which are built once
     BenchApi {
         /// Objects for lists, selectors and memory
@@ -154,6 +163,7 @@ fn main() -> ExitCode {
         Command::Fuzz { only, minutes } => fuzzing::run(only.as_deref(), minutes),
         Command::ReleaseOpenapi => check::release_openapi(),
         Command::Bench => endurance::bench(),
+        Command::BenchHosts { hosts, machines } => endurance::bench_hosts(hosts, machines),
         Command::BenchApi { objects, write } => reference::bench(objects, write),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {

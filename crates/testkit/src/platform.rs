@@ -36,8 +36,6 @@ use crate::wait::eventually;
 
 /// The resource group that tests work in, and its namespace.
 pub const GROUP: &str = "demo";
-/// The disk image that every host has.
-pub const IMAGE: &str = "tiny.1-0.1";
 /// The domain of services and registry.
 pub const DOMAIN: &str = "evroc.localhost";
 
@@ -201,6 +199,16 @@ impl Platform {
     /// The operator's client for a kind.
     pub fn api<K: ApiOf>(&self) -> Api<K> {
         K::api(self.admin.clone())
+    }
+
+    /// The operator's client, in the test's resource group.
+    pub fn admin(&self) -> Client {
+        self.admin.clone()
+    }
+
+    /// How many transactions the store has committed.
+    pub fn commits(&self) -> u64 {
+        self.store.stats().commits
     }
 
     /// Kills all controllers.

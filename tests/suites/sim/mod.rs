@@ -12,6 +12,7 @@ mod guests;
 mod openapi;
 mod placement;
 mod services;
+mod storage;
 mod storms;
 
 use evroc_testkit::Platform;

@@ -27,7 +27,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         "everything but the process that serves the API is a client of it",
     ),
     ("evroc-control", &["evroc-testkit", "evrocd"], "it is the control role: its parts are used alone, or all of it"),
-    ("evroc-node", &["evrocd"], "control talks to hosts through objects, never by calling a host"),
+    (
+        "evroc-node",
+        &["evroc-testkit", "evrocd"],
+        "control talks to hosts through objects, never by calling a host; simulated hosts run its agents",
+    ),
     ("evroc-vmm", &["evroc-node", "evrocd"], "only the host agent drives hypervisors"),
     // The gateway takes descriptors of connections from the host agent, over a socket; it makes no other system call.
     (

@@ -1,28 +1,32 @@
-//! A host without hardware: an agent that answers for guests, disks and containers that are not there.
+//! A host without hardware: the product's own agents for the host, its images and its volumes, over drivers in memory; and an agent
+//! of its own for guests and containers.
 //!
-//! It speaks to the API as the real agent does, as `system:node:<name>`, one status write a step, so that everybody sees the
-//! states in between. It keeps book of what it runs: two machines on one volume, two with one address, or more memory than there is
-//! are noted as [`SimHost::violations`], which every story expects to be empty.
+//! All speak to the API as `system:node:<name>`, one status write a step, so that everybody sees the states in between. The host keeps
+//! a book of what it runs: two machines on one volume, two with one address, or more memory than it has are
+//! [`SimHost::violations`], which every story expects to be empty.
 
+mod hardware;
 mod machine;
+mod pool;
 mod replica;
-mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evroc_api::compute::{DiskImage, DiskImageSpec};
-use evroc_api::conditions::{self, READY, Verdict};
-use evroc_api::infra::{Capacity, Host, HostSpec, HostStatus, Machine, Replica, Volume};
-use evroc_api::units::{Size, Unit};
-use evroc_controller::{Context, Result, api_error, create_or_adopt, get, write_status};
+use evroc_api::infra::{Machine, Replica};
+use evroc_controller::{Context, Result, api_error};
+use evroc_node::agent::host::{Accelerator, HostConditions};
+use evroc_node::agent::{host, image, volume};
+use evroc_node::pool::{MemoryPool, Pool};
 use futures::{Stream, StreamExt};
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::platform::IMAGE;
+pub use self::hardware::IMAGE;
+use self::hardware::{Hardware, OneImage};
+use self::pool::SimPool;
 
 /// What a host has.
 #[derive(Clone, Copy, Debug)]
@@ -44,15 +48,17 @@ impl Default for HostSize {
 /// How a host misbehaves; by default not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// Neither reads nor writes: the agent is gone.
+    /// Neither reads nor writes: the agent was killed, what runs goes on. It starts anew when this ends.
     pub is_silent: bool,
     /// Says of itself that it is not ready.
     pub is_unready: bool,
     /// Images that are not on the host: volumes of them fail.
     pub missing_images: BTreeSet<String>,
+    /// It cannot be found out which volumes exist.
+    pub pool_cannot_look: bool,
     /// Volumes are never made.
     pub volumes_never_ready: bool,
-    /// Deleted volumes never go.
+    /// Deleted volumes are never removed.
     pub volumes_never_go: bool,
     /// Machines cannot be started, for this reason.
     pub start_failure: Option<String>,
@@ -72,6 +78,8 @@ pub struct Behaviour {
 pub struct SimHost {
     name: String,
     behaviour: watch::Sender<Behaviour>,
+    pool: MemoryPool,
+    restart: Arc<Notify>,
     book: Arc<Mutex<Book>>,
     task: JoinHandle<()>,
 }
@@ -108,16 +116,21 @@ impl SimHost {
     pub(crate) fn start(name: &str, zone: &str, size: HostSize, context: Context) -> Self {
         let behaviour = watch::Sender::new(Behaviour::default());
         let book = Arc::default();
-        let agent = Agent {
+        let pool = MemoryPool::new(size.disk_gb << 30);
+        pool.add_image(hardware::base());
+        let restart = Arc::new(Notify::new());
+        let agents = Agents {
+            restart: restart.clone(),
             name: name.into(),
             zone: zone.into(),
             size,
             context,
-            behaviour: Behaviour::default(),
+            pool: Arc::new(SimPool { inner: pool.clone(), behaviour: behaviour.subscribe() }),
+            behaviour: behaviour.subscribe(),
             book: Arc::clone(&book),
         };
-        let task = tokio::spawn(agent.run(behaviour.subscribe()));
-        Self { name: name.into(), behaviour, book, task }
+        let task = tokio::spawn(agents.run());
+        Self { name: name.into(), behaviour, pool, restart, book, task }
     }
 
     /// Its name.
@@ -151,6 +164,21 @@ impl SimHost {
         self.book().starts.clone()
     }
 
+    /// Kills the agents; they start anew at once, knowing nothing.
+    pub fn restart_agents(&self) {
+        self.restart.notify_one();
+    }
+
+    /// The uids of the volumes that it has.
+    pub async fn volumes(&self) -> Vec<String> {
+        self.pool.list().await.map(|listing| listing.volumes.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// Loses a volume's data, as a disk that breaks does.
+    pub fn lose_volume(&self, uid: &str) {
+        self.pool.lose(uid);
+    }
+
     /// What should never have been asked of it.
     pub fn violations(&self) -> Vec<String> {
         self.book().violations.clone()
@@ -161,10 +189,75 @@ impl SimHost {
     }
 }
 
-/// The task behind a host.
-struct Agent {
+/// The agents of a host.
+struct Agents {
+    restart: Arc<Notify>,
     name: String,
     zone: String,
+    size: HostSize,
+    context: Context,
+    pool: Arc<dyn Pool>,
+    behaviour: watch::Receiver<Behaviour>,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Agents {
+    /// Runs the agents whenever the host is not silent: silence kills them, and they start anew, knowing nothing.
+    async fn run(self) {
+        let mut behaviour = self.behaviour.clone();
+        // Ends with the host.
+        while behaviour.wait_for(|behaviour| !behaviour.is_silent).await.is_ok() {
+            tokio::select! {
+                () = self.work() => {}
+                () = self.restart.notified() => {}
+                _ = async { behaviour.wait_for(|behaviour| behaviour.is_silent).await.is_ok() } => {}
+            }
+        }
+    }
+
+    /// What one life of the agents does.
+    async fn work(&self) {
+        let (base, pool, conditions) = (self.context.clone(), self.pool.clone(), HostConditions::default());
+        let found = Accelerator { name: "tcg".into(), reason: "a simulated host has no guests".into() };
+        let accelerator = watch::Sender::new(Some(found));
+        let hardware = Arc::new(Hardware { size: self.size, behaviour: self.behaviour.clone() });
+        let (name, zone) = (self.name.clone(), self.zone.clone());
+        let host = host::run(base.clone(), name, zone, hardware, accelerator.subscribe(), conditions.clone());
+        let volumes = volume::Volumes {
+            base: base.clone(),
+            host: self.name.clone(),
+            pool: pool.clone(),
+            conditions: conditions.clone(),
+        };
+        let images = image::DiskImages { base: base.clone(), images: Arc::new(OneImage), pool, conditions };
+        let workloads = Agent {
+            name: self.name.clone(),
+            size: self.size,
+            context: base,
+            behaviour: Behaviour::default(),
+            book: self.book.clone(),
+        };
+        // A change of behaviour is seen at once, not at the next heartbeat.
+        let mut behaviour = self.behaviour.clone();
+        let heartbeats = async {
+            while behaviour.changed().await.is_ok() {
+                accelerator.send_modify(|_| ());
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(
+            host,
+            volume::run(Arc::new(volumes)),
+            image::run(images),
+            workloads.run(self.behaviour.clone()),
+            heartbeats,
+        );
+    }
+}
+
+/// The agent of guests and containers.
+struct Agent {
+    name: String,
     size: HostSize,
     context: Context,
     behaviour: Behaviour,
@@ -173,14 +266,10 @@ struct Agent {
 
 impl Agent {
     async fn run(mut self, mut behaviour: watch::Receiver<Behaviour>) {
-        let mut events = futures::stream::select_all([
-            self.changes::<Volume>(),
-            self.changes::<Machine>(),
-            self.changes::<Replica>(),
-        ]);
+        let mut events = futures::stream::select_all([self.changes::<Machine>(), self.changes::<Replica>()]);
         loop {
             self.behaviour = behaviour.borrow_and_update().clone();
-            let outcome = if self.behaviour.is_silent { Ok(()) } else { self.look().await };
+            let outcome = self.look().await;
             let try_again = async {
                 match &outcome {
                     // A lost race, or an object that went meanwhile: both are looked at again.
@@ -206,11 +295,6 @@ impl Agent {
 
     /// One step for everything that is bound to this host.
     async fn look(&self) -> Result<()> {
-        self.report_host().await?;
-        self.publish_image().await?;
-        for volume in self.own::<Volume>().await? {
-            self.step_volume(&volume).await?;
-        }
         for machine in self.own::<Machine>().await? {
             self.step_machine(&machine).await?;
         }
@@ -238,49 +322,5 @@ impl Agent {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn report_host(&self) -> Result<()> {
-        let hosts = Api::<Host>::all(self.context.client.clone());
-        let host = match get(&hosts, &self.name).await? {
-            Some(host) => host,
-            None => {
-                let host = Host::new(&self.name, HostSpec { zone: Some(self.zone.clone()), ..HostSpec::default() });
-                let manager = PatchParams::apply("evroc-node");
-                hosts.patch(&self.name, &manager, &Patch::Apply(&host)).await.map_err(api_error("create the host"))?
-            }
-        };
-        let mut status: HostStatus = host.status.clone().unwrap_or_default();
-        let capacity = Capacity {
-            cpus: self.size.cpus,
-            memory_bytes: self.size.memory_gb << 30,
-            disk_bytes: self.size.disk_gb << 30,
-        };
-        status.accelerator = Some("tcg".into());
-        status.allocatable = Some(capacity.clone());
-        status.capacity = Some(capacity);
-        let verdict = match self.behaviour.is_unready {
-            false => Verdict::yes("Ready", "the host's agent is at work"),
-            true => Verdict::no("CannotMeasure", "planted by a test"),
-        };
-        conditions::set(&mut status.conditions, READY, &verdict, None, self.context.now());
-        write_status(&hosts, &host, &status).await.map(|_| ())
-    }
-
-    async fn publish_image(&self) -> Result<()> {
-        let images = Api::<DiskImage>::all(self.context.client.clone());
-        if get(&images, IMAGE).await?.is_some() {
-            return Ok(());
-        }
-        let spec = DiskImageSpec {
-            default_size: Size { amount: 2, unit: Unit::GB },
-            minimum_size_bytes: 1 << 30,
-            os_arch: "amd64".into(),
-            os_image: "tiny".into(),
-            os_version: "1".into(),
-            version: "0.1".into(),
-            sha256: "00".repeat(32),
-        };
-        create_or_adopt(&images, &DiskImage::new(IMAGE, spec)).await
     }
 }

@@ -105,7 +105,9 @@ async fn every_state_that_a_killed_agent_leaves_is_got_over() {
     {
         let half = host.folder().join(half);
         std::fs::create_dir(&half).unwrap();
-        files.iter().for_each(|file| drop(std::fs::copy(whole.join(file), half.join(file)).unwrap()));
+        for file in files {
+            std::fs::copy(whole.join(file), half.join(file)).unwrap();
+        }
     }
     std::fs::create_dir(host.folder().join(".d.deleted")).unwrap();
     std::fs::write(host.folder().join(".d.deleted/disk.qcow2"), "half").unwrap();

@@ -1,0 +1,132 @@
+//! `cargo xtask bench-hosts`: what a cloud costs while nothing happens in it.
+//!
+//! API server, store, controllers and N simulated hosts run in this process; the hosts run the product's own agents over drivers in
+//! memory. Once M virtual machines run, the process is left alone and its processor time is measured: of one core at 1,000 hosts and
+//! 10,000 machines it may be 5 %. All of it counts, the agents' share too, so the figure is an upper bound for the control plane.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType};
+use evroc_api::iam::{ResourceGroup, ResourceGroupSpec};
+use evroc_testkit::objects::{self, HasConditions};
+use evroc_testkit::{HostSize, IMAGE, Platform};
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{Api, ListParams, PostParams};
+
+/// Machines in a resource group: its subnet has 252 addresses.
+const MACHINES_IN_A_GROUP: usize = 200;
+/// Creates at a time.
+const CLIENTS: usize = 8;
+/// How often it is looked whether all machines run.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Clock ticks a second in /proc/self/stat; Linux shows all programs 100.
+const TICKS: f64 = 100.0;
+
+/// Measures the cost of a cloud at rest.
+#[derive(Parser)]
+struct Arguments {
+    /// Simulated hosts
+    #[arg(long, default_value_t = 50)]
+    hosts: usize,
+    /// Virtual machines on them
+    #[arg(long, default_value_t = 500)]
+    machines: usize,
+    /// How long it is measured at rest
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How long the machines may take to run
+    #[arg(long, default_value_t = 3600)]
+    limit_seconds: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let started = Instant::now();
+    let machines_on_a_host = arguments.machines.div_ceil(arguments.hosts);
+    // A quarter more than needed: the scheduler is not what is measured.
+    let memory_gb = (machines_on_a_host + machines_on_a_host / 4 + 2) as u64;
+    let size = HostSize { cpus: 64, memory_gb, disk_gb: 4 * memory_gb };
+    let builder = (0..arguments.hosts)
+        .fold(Platform::builder(), |builder, n| builder.host(&format!("host-{n}"), &format!("zone-{}", n % 3), size));
+    let platform = builder.start().await;
+    println!("{} hosts are ready after {:.0} s", arguments.hosts, started.elapsed().as_secs_f64());
+
+    let filled = fill(&platform, &arguments).await?;
+    println!(
+        "{} virtual machines run after another {:.0} s: {:.1} a second",
+        arguments.machines,
+        filled.as_secs_f64(),
+        arguments.machines as f64 / filled.as_secs_f64()
+    );
+    rest(&platform, &arguments).await
+}
+
+/// Creates the machines and waits until they run; returns how long it took.
+async fn fill(platform: &Platform, arguments: &Arguments) -> Result<Duration> {
+    let client = platform.admin();
+    let started = Instant::now();
+    let groups: Vec<String> =
+        (0..arguments.machines.div_ceil(MACHINES_IN_A_GROUP)).map(|n| format!("group-{n}")).collect();
+    for group in &groups {
+        let spec = ResourceGroupSpec { organization: "local".into(), display_name: None };
+        platform.create(&ResourceGroup::new(group, spec)).await;
+    }
+    for group in &groups {
+        platform.until::<ResourceGroup>(group, "Ready", HasConditions::is_ready).await;
+    }
+    let creates = (0..arguments.machines).map(|n| {
+        let (client, group, name) = (client.clone(), &groups[n / MACHINES_IN_A_GROUP], format!("vm-{n}"));
+        async move {
+            let (disks, machines) = (Api::<Disk>::namespaced(client.clone(), group), Api::namespaced(client, group));
+            let how = PostParams::default();
+            disks.create(&how, &objects::disk(&name, IMAGE)).await.with_context(|| format!("create disk {name}"))?;
+            let machine = objects::virtual_machine(&name, &[&name]);
+            machines.create(&how, &machine).await.with_context(|| format!("create {name}")).map(drop)
+        }
+    });
+    futures::stream::iter(creates).buffer_unordered(CLIENTS).try_for_each(|()| async { Ok(()) }).await?;
+    let machines = Api::<VirtualMachine>::all(client);
+    loop {
+        let all = machines.list(&ListParams::default()).await.context("list virtual machines")?.items;
+        let running = all.iter().filter(|vm| objects::state(vm) == Some(VirtualMachineStatusType::Running)).count();
+        if running == arguments.machines {
+            return Ok(started.elapsed());
+        }
+        let late = started.elapsed() > Duration::from_secs(arguments.limit_seconds);
+        ensure!(!late, "{running} of {} virtual machines run, and the time is over", arguments.machines);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Measures while nothing happens.
+async fn rest(platform: &Platform, arguments: &Arguments) -> Result<()> {
+    // What the last start has set off comes to its end.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (commits, busy, since) = (platform.commits(), processor_time()?, Instant::now());
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let elapsed = since.elapsed().as_secs_f64();
+    let share = (processor_time()? - busy) / elapsed * 100.0;
+    let commits = platform.commits() - commits;
+    println!("at rest: {share:.2} % of a core, {:.2} commits a second, {} MiB", commits as f64 / elapsed, memory()?);
+    Ok(())
+}
+
+/// Processor time of this process so far, in seconds.
+fn processor_time() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    // The name, in parentheses, may hold blanks; user and system time are the 12th and 13th field after it.
+    let fields = stat.rsplit_once(')').context("/proc/self/stat has no name")?.1;
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    ensure!(ticks.len() == 2, "/proc/self/stat has no times");
+    Ok(ticks.iter().sum::<f64>() / TICKS)
+}
+
+/// Resident memory of this process in MiB.
+fn memory() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    Ok(line.context("/proc/self/status has no VmRSS")?.parse::<u64>()? / 1024)
+}
