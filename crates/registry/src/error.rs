@@ -1,4 +1,4 @@
-//! Refusals in the specification's words and JSON.
+//! Errors with the codes and JSON of the specification.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use thiserror::Error;
 pub enum Code {
     /// No such blob in the repository.
     BlobUnknown,
-    /// An upload that cannot go on as asked.
+    /// An upload that cannot continue as requested.
     BlobUploadInvalid,
     /// No such upload: finished, cancelled, expired or interrupted by a restart.
     BlobUploadUnknown,
@@ -29,13 +29,16 @@ pub enum Code {
     NameUnknown,
     /// Content and declared length differ.
     SizeInvalid,
-    /// Who asks is unknown.
+    /// The caller is not authenticated.
     Unauthorized,
-    /// Who asks may not do this.
+    /// The caller may not do this.
     Denied,
+    /// Too many requests, or too many uploads at a time.
+    #[serde(rename = "TOOMANYREQUESTS")]
+    TooManyRequests,
     /// Not an operation of this registry.
     Unsupported,
-    /// A failure on our side.
+    /// An internal failure.
     Unknown,
 }
 
@@ -67,6 +70,7 @@ impl RegistryError {
             | Code::SizeInvalid => StatusCode::BAD_REQUEST,
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
             Code::Denied => StatusCode::FORBIDDEN,
+            Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Code::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
             Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
         };

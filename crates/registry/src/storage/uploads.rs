@@ -4,12 +4,13 @@
 //! begin ──> [file in uploads/] ── append* ──> finish: digest verified, synced, renamed, linked to the repository
 //!                 └── cancel, an hour without use, restart: removed
 //! ```
-//! The digest grows with the file, so finishing does not read the content again (unless it is asked for SHA-512). The
-//! state of an upload lives in memory only: after a restart, clients begin again.
+//! The digest is computed while the file is written, so finishing does not read the content again (unless it is asked for SHA-512). The
+//! state of an upload lives in memory only: after a restart, clients begin again. No file is open between two requests, and the
+//! number of uploads is bounded, for each tenant and in all: an upload that was begun costs its owner a place and nobody a descriptor.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,12 @@ use crate::names::{Algorithm, Digest, Repository};
 /// disk full of what broken ones left.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
+/// The most uploads of one tenant (the first part of the repository's name) at a time. Too low refuses machines that push many layers at
+/// once; too high lets one tenant fill the disk with what it never finishes.
+const MOST_PER_TENANT: usize = 64;
+/// The most uploads in all. Too low lets a few tenants keep others from pushing; too high costs memory (about 300 bytes each).
+const MOST: usize = 2048;
+
 pub(crate) type Sessions = HashMap<Uuid, Arc<Session>>;
 
 /// One upload.
@@ -40,7 +47,6 @@ pub(crate) struct Session {
 
 struct Upload {
     path: PathBuf,
-    file: File,
     size: u64,
     hasher: Sha256,
     last_used: Instant,
@@ -49,23 +55,22 @@ struct Upload {
 }
 
 impl Session {
-    /// How many bytes there are.
+    /// Returns the number of bytes received.
     pub fn size(&self) -> u64 {
         lock(&self.upload).size
     }
 
-    /// Adds content at the end. After an error the upload is as before.
+    /// Adds content at the end. After an error the upload is as it was before.
     pub fn append(&self, content: &[Bytes]) -> Result<(), RegistryError> {
         let mut upload = lock(&self.upload);
         if upload.ended {
             return Err(unknown(&self.id.to_string()));
         }
+        let failed = |error| RegistryError::io(format!("write upload {}", self.id), error);
+        let file = File::options().write(true).open(&upload.path).map_err(failed)?;
         let mut offset = upload.size;
         for piece in content {
-            upload
-                .file
-                .write_all_at(piece, offset)
-                .map_err(|error| RegistryError::io(format!("write upload {}", self.id), error))?;
+            file.write_all_at(piece, offset).map_err(failed)?;
             offset += piece.len() as u64;
         }
         for piece in content {
@@ -83,30 +88,31 @@ impl Storage {
         self.expire_uploads(EXPIRY);
         let id = Uuid::new_v4();
         let path = self.root.join("uploads").join(id.to_string());
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|error| RegistryError::io(format!("create {}", path.display()), error))?;
         let session = Arc::new(Session {
             id,
             repository: repository.clone(),
             sending: Arc::default(),
             upload: Mutex::new(Upload {
-                path,
-                file,
+                path: path.clone(),
                 size: 0,
                 hasher: Sha256::new(),
                 last_used: Instant::now(),
                 ended: false,
             }),
         });
-        lock(&self.sessions).insert(id, session.clone());
+        {
+            let mut sessions = lock(&self.sessions);
+            check_room(&sessions, repository)?;
+            sessions.insert(id, session.clone());
+        }
+        if let Err(error) = File::options().write(true).create_new(true).open(&path) {
+            lock(&self.sessions).remove(&id);
+            return Err(RegistryError::io(format!("create {}", path.display()), error));
+        }
         Ok(session)
     }
 
-    /// An upload that was begun into this repository.
+    /// Returns the upload with this id, if it was begun into this repository.
     pub fn upload(&self, repository: &Repository, id: &str) -> Result<Arc<Session>, RegistryError> {
         let found = Uuid::parse_str(id)
             .ok()
@@ -122,7 +128,7 @@ impl Storage {
             .map_err(|error| RegistryError::io(format!("remove upload {}", session.id), error))
     }
 
-    /// Makes an upload a blob of its repository if it has this digest. If it has not, the upload is gone.
+    /// Makes an upload a blob of its repository if it has this digest. Otherwise the upload is removed.
     pub fn finish_upload(&self, session: &Session, digest: &Digest) -> Result<(), RegistryError> {
         let _referring = self.referring();
         let mut upload = lock(&session.upload);
@@ -133,7 +139,7 @@ impl Storage {
         let failed = |error| RegistryError::io(format!("finish upload {}", session.id), error);
         let found = match digest.algorithm() {
             Algorithm::Sha256 => Digest::from_hash(Algorithm::Sha256, &upload.hasher.clone().finalize()),
-            Algorithm::Sha512 => sha512(&mut upload.file).map_err(failed)?,
+            Algorithm::Sha512 => File::open(&upload.path).and_then(|mut file| sha512(&mut file)).map_err(failed)?,
         };
         if found != *digest {
             end(&mut upload).map_err(failed)?;
@@ -142,7 +148,7 @@ impl Storage {
                 format!("content of {} bytes has digest {found}, expected {digest}: upload it again", upload.size),
             ));
         }
-        upload.file.sync_all().map_err(failed)?;
+        File::open(&upload.path).and_then(|file| file.sync_all()).map_err(failed)?;
         files::place(&upload.path, &self.content(digest))?;
         upload.ended = true;
         self.link_blob(&session.repository, digest)
@@ -175,13 +181,33 @@ fn end(upload: &mut Upload) -> io::Result<()> {
 fn sha512(file: &mut File) -> io::Result<Digest> {
     let mut hasher = Sha512::new();
     let mut buffer = vec![0; 1 << 20];
-    file.seek(SeekFrom::Start(0))?;
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(Digest::from_hash(Algorithm::Sha512, &hasher.finalize())),
             length => hasher.update(&buffer[..length]),
         }
     }
+}
+
+/// Refuses another upload when the tenant or the registry has too many.
+fn check_room(sessions: &Sessions, repository: &Repository) -> Result<(), RegistryError> {
+    let tenant = tenant(repository);
+    let own = sessions.values().filter(|session| self::tenant(&session.repository) == tenant).count();
+    let problem = if own >= MOST_PER_TENANT {
+        format!("{tenant} has {own} unfinished uploads, expected at most {MOST_PER_TENANT}")
+    } else if sessions.len() >= MOST {
+        format!("the registry has {MOST} unfinished uploads")
+    } else {
+        return Ok(());
+    };
+    Err(RegistryError::new(
+        Code::TooManyRequests,
+        format!("{problem}: finish or cancel some, or try again later; unused ones are removed after an hour"),
+    ))
+}
+
+fn tenant(repository: &Repository) -> &str {
+    repository.as_str().split('/').next().unwrap_or_default()
 }
 
 fn unknown(id: &str) -> RegistryError {

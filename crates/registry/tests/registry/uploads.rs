@@ -131,3 +131,33 @@ async fn a_restart_forgets_unfinished_uploads() {
     registry.request(Method::PATCH, &location, &[], "rest").await.refused(404, "BLOB_UPLOAD_UNKNOWN");
     registry.get(&format!("/v2/a/blobs/{kept}")).await.expect(200);
 }
+
+/// Uploads that are begun and left cost no descriptors, and a tenant has a bounded number of them.
+#[tokio::test]
+async fn begun_uploads_hold_no_descriptor_and_are_bounded_by_tenant() {
+    let registry = TestRegistry::new().await;
+    let open = || {
+        std::fs::read_dir("/proc/self/fd")
+            .expect("list descriptors")
+            .flatten()
+            .filter(|entry| {
+                std::fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(registry.folder.path()))
+            })
+            .count()
+    };
+    let mut locations = Vec::new();
+    for _ in 0..64 {
+        locations.push(registry.begin("one/image").await);
+    }
+    assert_eq!((registry.unfinished(), open()), (64, 0));
+    let refused = registry.request(Method::POST, "/v2/one/other/blobs/uploads/", &[], "").await;
+    let message = refused.refused(429, "TOOMANYREQUESTS");
+    assert!(message.contains("one has 64 unfinished uploads"), "{message}");
+    assert_eq!(registry.unfinished(), 64, "nothing is left of the refused one");
+    // Another tenant is not affected, and one that is ended makes room.
+    registry.begin("other/image").await;
+    registry.delete(&locations[0]).await.expect(204);
+    registry.begin("one/image").await;
+    let path = format!("{}?digest={}", locations[1], digest(b"content"));
+    registry.request(Method::PUT, &path, &[], "content").await.expect(201);
+}
