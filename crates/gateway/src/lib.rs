@@ -11,6 +11,8 @@
 //! Invariants: a request is sent to a replica at most once unless it was certainly not received, or is safe to repeat; a
 //! replica is let go only when no request is in it; a request's body is never held in memory as a whole.
 
+mod activity;
+mod admission;
 pub mod connect;
 pub mod dial;
 mod drain;

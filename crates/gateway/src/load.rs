@@ -1,11 +1,13 @@
-//! What the gateway says of a revision's requests: at once when the first one comes, a little later when they ended, and
-//! now and then while their number changes. The autoscaler decides from it.
+//! Reports the load of revisions: immediately when the first request arrives, a little later when the last one ended, and
+//! at intervals while the number of requests changes. The autoscaler decides from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evroc_api::run::{Load, Revision};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -19,16 +21,18 @@ use crate::time;
 /// How long a change that is not urgent waits. Too low makes every request a durable write; too high makes the
 /// autoscaler slow.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long after a report that was not heard it is tried again: a request at zero waits for it.
+/// How long after a failed report it is tried again: a request at zero waits for it.
 const RETRY: Duration = Duration::from_millis(250);
 /// The longest that the API may take for one report.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long an idle revision is remembered. Too low writes more often for one that is asked now and then.
+/// How long an idle revision is remembered. Too low writes more often for a revision with occasional requests.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// The most reports under way. Too low lets slow writes delay the wake of other revisions; too high floods an API that is slow.
+const MOST_AT_ONCE: usize = 64;
 
-/// What was last said of a revision.
+/// The last report of a revision.
 #[derive(Clone, Copy)]
-struct Said {
+struct Reported {
     requests: Requests,
     at: Instant,
     heard: bool,
@@ -36,33 +40,40 @@ struct Said {
 
 /// Reports until the process ends.
 pub async fn report(client: Client, table: Arc<Table>) {
-    let mut said = loop {
-        match earlier_life(&client).await {
-            Ok(said) => break said,
+    let mut reported = loop {
+        match previous_reports(&client).await {
+            Ok(reported) => break reported,
             Err(error) => tracing::warn!(%error, "cannot read revisions, will be tried again"),
         }
         time::sleep(RETRY).await;
     };
+    // One report of a revision at a time; those of different revisions do not wait for each other.
+    let mut writing = FuturesUnordered::new();
+    let mut being_written: HashSet<Key> = HashSet::new();
     loop {
         let mut current = table.requests();
-        // What an earlier life said is not so any more.
-        for revision in said.keys() {
+        // Requests that a previous process reported ended with it.
+        for revision in reported.keys() {
             current.entry(revision.clone()).or_default();
         }
         let mut look_again: Option<Instant> = None;
         for (revision, requests) in current {
-            let before = said.get(&revision).copied();
+            if being_written.contains(&revision) {
+                continue;
+            }
+            let before = reported.get(&revision).copied();
             let next = match due(before, requests, time::now()) {
+                Due::Now if writing.len() >= MOST_AT_ONCE => None,
                 Due::Now => {
-                    let heard = write(&client, &revision, requests).await;
-                    let now = time::now();
-                    said.insert(revision, Said { requests, at: now, heard });
-                    if heard { None } else { Some(now + RETRY) }
+                    being_written.insert(revision.clone());
+                    let client = &client;
+                    writing.push(async move { (write(client, &revision, requests).await, revision, requests) });
+                    None
                 }
                 Due::At(when) => Some(when),
                 Due::Never => {
-                    if before.is_some_and(|said| requests.is_idle() && said.at + REMEMBERED <= time::now()) {
-                        said.remove(&revision);
+                    if before.is_some_and(|before| requests.is_idle() && before.at + REMEMBERED <= time::now()) {
+                        reported.remove(&revision);
                         table.forget_requests(&revision, requests);
                     }
                     None
@@ -70,17 +81,24 @@ pub async fn report(client: Client, table: Arc<Table>) {
             };
             look_again = [look_again, next].into_iter().flatten().min();
         }
-        match look_again {
-            Some(when) => tokio::select! {
-                () = table.load_changed.notified() => {}
-                () = time::sleep_until(when) => {}
-            },
-            None => table.load_changed.notified().await,
+        let pause = async {
+            match look_again {
+                Some(when) => time::sleep_until(when).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = table.load_changed.notified() => {}
+            Some((heard, revision, requests)) = writing.next(), if !writing.is_empty() => {
+                being_written.remove(&revision);
+                reported.insert(revision, Reported { requests, at: time::now(), heard });
+            }
+            () = pause => {}
         }
     }
 }
 
-/// When something is to be said.
+/// When a report is due.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     Now,
@@ -88,18 +106,18 @@ enum Due {
     Never,
 }
 
-fn due(before: Option<Said>, requests: Requests, now: Instant) -> Due {
+fn due(before: Option<Reported>, requests: Requests, now: Instant) -> Due {
     let at = |when| if now >= when { Due::Now } else { Due::At(when) };
     match before {
         None => Due::Now,
-        Some(said) if !said.heard => at(said.at + RETRY),
-        Some(said) if said.requests == requests => Due::Never,
-        Some(said) if said.requests.is_idle() && !requests.is_idle() => Due::Now,
-        Some(said) => at(said.at + SETTLE),
+        Some(before) if !before.heard => at(before.at + RETRY),
+        Some(before) if before.requests == requests => Due::Never,
+        Some(before) if before.requests.is_idle() && !requests.is_idle() => Due::Now,
+        Some(before) => at(before.at + SETTLE),
     }
 }
 
-/// Says it; a revision that is gone needs nothing said.
+/// Writes the load to the revision's status. A deleted revision counts as reported.
 async fn write(client: &Client, revision: &Key, requests: Requests) -> bool {
     let last = requests.last.unwrap_or_else(Timestamp::now);
     let load = Load { waiting: requests.waiting, in_flight: requests.in_flight, last_request_time: Some(Time(last)) };
@@ -120,23 +138,23 @@ async fn write(client: &Client, revision: &Key, requests: Requests) -> bool {
     }
 }
 
-/// Requests that an earlier life of the gateway reported are gone with it: as if they had been said just now.
-async fn earlier_life(client: &Client) -> kube::Result<HashMap<Key, Said>> {
+/// Reads what a previous process of the gateway reported, as if it had been reported just now: its requests ended with it.
+async fn previous_reports(client: &Client) -> kube::Result<HashMap<Key, Reported>> {
     let everything = ListParams::default();
     let api = Api::<Revision>::all(client.clone());
     let Ok(revisions) = time::timeout(ANSWER, api.list(&everything)).await else {
         return Err(kube::Error::Service("the API does not answer".into()));
     };
-    let mut said = HashMap::new();
+    let mut reported = HashMap::new();
     for revision in revisions? {
         let Some(load) = revision.status.as_ref().and_then(|s| s.load.as_ref()) else { continue };
         let requests = Requests { waiting: load.waiting, in_flight: load.in_flight, last: None };
         if !requests.is_idle() {
             let key = Key { namespace: revision.namespace().unwrap_or_default(), name: revision.name_any() };
-            said.insert(key, Said { requests, at: time::now(), heard: true });
+            reported.insert(key, Reported { requests, at: time::now(), heard: true });
         }
     }
-    Ok(said)
+    Ok(reported)
 }
 
 #[cfg(test)]
@@ -150,7 +168,7 @@ mod tests {
         let one = Requests { waiting: 1, in_flight: 0, last: at(1) };
         let none = Requests { waiting: 0, in_flight: 0, last: at(2) };
         let later = Requests { last: at(3), ..none };
-        let said = |requests| Some(Said { requests, at: now, heard: true });
+        let said = |requests| Some(Reported { requests, at: now, heard: true });
         let cases = [
             ("the first", None, one, now, Due::Now),
             ("one that ended before it was seen", None, none, now, Due::Now),
@@ -161,12 +179,12 @@ mod tests {
             ("another that ended before it was seen", said(none), later, now, Due::At(now + SETTLE)),
             (
                 "not heard, just now",
-                Some(Said { requests: none, at: now, heard: false }),
+                Some(Reported { requests: none, at: now, heard: false }),
                 none,
                 now,
                 Due::At(now + RETRY),
             ),
-            ("not heard", Some(Said { requests: none, at: now, heard: false }), none, now + RETRY, Due::Now),
+            ("not heard", Some(Reported { requests: none, at: now, heard: false }), none, now + RETRY, Due::Now),
         ];
         for (name, before, requests, when, want) in cases {
             assert_eq!(due(before, requests, when), want, "{name}");

@@ -18,18 +18,20 @@ use crate::time;
 /// The longest that a request waits for a replica. Too low fails slow starters; too high keeps clients of a broken
 /// service hanging.
 pub const WAIT_FOR_REPLICA: Duration = Duration::from_secs(60);
-/// How often a request that is safe to repeat is sent anew after its answer was lost. Too low shows a replica's end to
+/// How often a request that is safe to repeat is sent again after its response was lost. Too low shows a replica's end to
 /// users; too high lets a request that crashes containers crash many.
 pub const REPEATS: usize = 2;
 
-/// What every connection shares.
+/// The state shared by all connections.
 pub struct Proxy {
-    /// Who answers for what.
+    /// Routes and replicas.
     pub table: Arc<Table>,
     /// Connections to replicas.
     pub pool: Arc<Pool>,
-    /// The cloud's domain, for explanations.
+    /// The cloud's domain.
     pub domain: String,
+    /// The names below the domain that control serves.
+    pub control_names: &'static [&'static str],
 }
 
 impl Proxy {
@@ -44,8 +46,8 @@ impl Proxy {
         let Some(host) = host_of(&request) else {
             return sentence(StatusCode::BAD_REQUEST, "the request names no host: expected a Host header");
         };
-        let fixed = ["api", "iam", "console", "registry"].iter().any(|name| host == format!("{name}.{}", self.domain));
-        if fixed {
+        let own = host.strip_suffix(&self.domain).and_then(|rest| rest.strip_suffix('.'));
+        if own.is_some_and(|own| self.control_names.contains(&own)) {
             let text = format!("{host} is answered on connections of its own: connect again");
             return sentence(StatusCode::MISDIRECTED_REQUEST, &text);
         }

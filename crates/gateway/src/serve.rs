@@ -1,4 +1,4 @@
-//! Taking connections in.
+//! Accepts connections and serves each to its end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Activity;
+use crate::admission::{self, Admission};
 use crate::connect::{Dial, Pool, Stream};
 use crate::proxy::Proxy;
 use crate::sniff::{Greeting, Rewound, first_words, greeting};
@@ -28,38 +30,52 @@ pub(crate) const GREETING: Duration = Duration::from_secs(15);
 /// The same for connections that came just before the gateway stops.
 const LAST_GREETING: Duration = Duration::from_millis(500);
 /// The longest that a client may take for the headers of a request, or be idle between two. Too low closes connections that
-/// clients are about to use again; too high keeps sockets for nobody.
+/// clients are about to use again; too high keeps sockets that nobody uses.
 pub(crate) const HEADERS: Duration = Duration::from_secs(60);
 /// The longest that requests under way may take when the gateway stops: less than its supervisor waits. Connections wait
 /// meanwhile.
 const FAREWELL: Duration = Duration::from_secs(8);
-/// After so long without a word, a client is asked whether it is still there, so often, so many times. Without it a client that
-/// vanished would keep a container running for ever.
-const STILL_THERE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+/// TCP keep-alive: the idle time before the first probe, the pause between two, and the number of probes without an answer. Without it a
+/// client that vanished would keep a container running for ever.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// How long a client may go on sending after control has ended its side of a connection. Too low cuts clients off that have not read
+/// the end yet; too high keeps sockets for clients that never close.
+pub(crate) const LINGER: Duration = Duration::from_secs(30);
 
-/// What a gateway is told.
+/// The settings of a gateway.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cloud's domain.
     pub domain: String,
-    /// Where control takes connections for its own names.
+    /// The address at which control serves its own names.
     pub control: SocketAddr,
+    /// The names below the domain that control serves: `api`, `registry`…
+    pub control_names: &'static [&'static str],
 }
 
 /// The gateway.
 pub struct Gateway {
     settings: Settings,
     tls: TlsAcceptor,
+    admission: Arc<Admission>,
     client: Client,
     proxy: Arc<Proxy>,
 }
 
 impl Gateway {
-    /// A gateway that ends TLS with `tls`, reads the API through `client` and reaches replicas through `dial`.
+    /// Makes a gateway that terminates TLS with `tls`, reads the API through `client` and reaches replicas through `dial`.
     pub fn new(settings: Settings, mut tls: ServerConfig, client: Client, dial: Arc<dyn Dial>) -> Self {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let proxy = Proxy { table: Arc::default(), pool: Arc::new(Pool::new(dial)), domain: settings.domain.clone() };
-        Self { settings, tls: TlsAcceptor::from(Arc::new(tls)), client, proxy: Arc::new(proxy) }
+        let proxy = Proxy {
+            table: Arc::default(),
+            pool: Arc::new(Pool::new(dial)),
+            domain: settings.domain.clone(),
+            control_names: settings.control_names,
+        };
+        let admission = Admission::new(admission::MOST);
+        Self { settings, tls: TlsAcceptor::from(Arc::new(tls)), admission, client, proxy: Arc::new(proxy) }
     }
 
     /// The table of routes, for those who feed it by other means than the API.
@@ -110,10 +126,10 @@ impl Gateway {
                 stream.write_all(&words).await?;
                 stream.shutdown().await
             }
-            Greeting::Tls(Some(name), mut stream) if self.is_controls(&name) => {
-                let mut control = TcpStream::connect(self.settings.control).await?;
+            Greeting::Tls(Some(name), stream) if self.is_controls(&name) => {
+                let control = TcpStream::connect(self.settings.control).await?;
                 control.set_nodelay(true)?;
-                tokio::io::copy_bidirectional(&mut stream, &mut control).await.map(|_| ())
+                pass_through(stream, control).await
             }
             Greeting::Tls(_, stream) => self.requests(stream, peer, watch, stop).await,
         }
@@ -128,26 +144,65 @@ impl Gateway {
     ) -> io::Result<()> {
         let stream = soon(GREETING, "TLS was not agreed on", stop, self.tls.accept(stream)).await?;
         let stream = soon(HEADERS, "no request", stop, first_words(stream)).await?;
-        let proxy = self.proxy.clone();
+        let (proxy, activity) = (self.proxy.clone(), Arc::new(Activity::default()));
+        let used = activity.clone();
         let service = service_fn(move |request| {
-            let proxy = proxy.clone();
-            async move { Ok::<_, std::convert::Infallible>(proxy.handle(request, peer).await) }
+            let (proxy, use_) = (proxy.clone(), used.begin());
+            async move {
+                let response = proxy.handle(request, peer).await;
+                Ok::<_, std::convert::Infallible>(response.map(|body| use_.until_the_end_of(body)))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(time::timer()).header_read_timeout(HEADERS);
         let ping = Some(Duration::from_secs(30));
         builder.http2().timer(time::timer()).max_concurrent_streams(250).keep_alive_interval(ping);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        watch.watch(connection.into_owned()).await.map_err(io::Error::other)
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let own = GracefulShutdown::new();
+        let mut connection = std::pin::pin!(own.watch(connection));
+        // The gateway's own end waits for this connection as long as its watcher exists.
+        let _watch = watch;
+        tokio::select! {
+            ended = &mut connection => return ended.map_err(io::Error::other),
+            () = stop.cancelled() => {}
+            () = activity.idle_for(HEADERS) => {}
+        }
+        let ((), ended) = tokio::join!(own.shutdown(), connection);
+        ended.map_err(io::Error::other)
     }
 
     fn is_controls(&self, name: &str) -> bool {
         let own = name.strip_suffix(&self.settings.domain).and_then(|rest| rest.strip_suffix('.'));
-        matches!(own, Some("api" | "iam" | "console" | "registry"))
+        own.is_some_and(|own| self.settings.control_names.contains(&own))
     }
 }
 
-/// What a client has to do in its time; shortly, once the gateway stops.
+/// Copies between a client and control until both directions have ended, or control has and the client does not close in time.
+pub(crate) async fn pass_through(client: impl Stream, control: impl Stream) -> io::Result<()> {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_control, mut to_control) = tokio::io::split(control);
+    let up = async {
+        tokio::io::copy(&mut from_client, &mut to_control).await?;
+        to_control.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_control, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        done = &mut up => {
+            done?;
+            down.await
+        }
+        done = &mut down => {
+            done?;
+            time::timeout(LINGER, up).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+/// Bounds the time that a client may take for something; the time is short once the gateway stops.
 async fn soon<T>(
     time: Duration,
     without: &'static str,
@@ -168,9 +223,9 @@ async fn soon<T>(
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, STILL_THERE.0)?;
-    sockopt::set_tcp_keepintvl(stream, STILL_THERE.1)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, STILL_THERE.2)?)
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?)
 }
 
 async fn accept(
@@ -192,8 +247,13 @@ async fn accept(
                 }
             },
         };
+        let Some(place) = gateway.admission.enter(peer) else {
+            tracing::debug!(%peer, "refused a connection: its address has its share of them");
+            continue;
+        };
         let (gateway, watch, stop) = (gateway.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = prepare(&stream) {
                 tracing::debug!(%peer, %error, "cannot set options of a connection");
             }

@@ -15,8 +15,11 @@ use super::{RoleConfig, RoleContext, api};
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let config = context.config.clone();
     let client = api::client(&config)?;
-    let settings =
-        Settings { domain: config.domain.clone(), control: SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port)) };
+    let settings = Settings {
+        domain: config.domain.clone(),
+        control: SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port)),
+        control_names: &evroc_iam::leaf::FIXED_NAMES,
+    };
     let dial = Arc::new(DialClient::new(&config.run_dir.join("dial.sock")));
     let gateway = Gateway::new(settings, tls(&config)?, client, dial);
     context.ready().await;

@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::serve::{GREETING, HEADERS};
+use crate::serve::{GREETING, HEADERS, LINGER, pass_through};
 
 #[tokio::test]
 async fn controls_names_pass_untouched_with_the_clients_certificate() {
@@ -127,5 +127,46 @@ fn stopping_waits_for_requests_and_not_for_those_who_say_nothing() {
         assert_eq!(whole(answer.await.unwrap().unwrap()).await, (200, "at last".into()));
         stopped.await.unwrap();
         assert_eq!((time::now() - before).as_secs(), 3, "the silent one was not waited for");
+    });
+}
+
+#[test]
+fn an_http2_connection_is_closed_when_it_has_had_no_request_for_a_while() {
+    time::run(async {
+        let world = World::new();
+        let busy = Duration::from_secs(600);
+        world.start(
+            "r",
+            http(move |_| async move {
+                time::sleep(busy).await;
+                Response::new(text("late"))
+            }),
+        );
+        let stream = TokioIo::new(world.tls("h2").await);
+        let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let ended = tokio::spawn(connection);
+        let before = time::now();
+        assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await, (200, "late".into()));
+        assert_eq!(time::now() - before, busy, "a request under way keeps it open");
+        ended.await.unwrap().unwrap();
+        assert_eq!((time::now() - before).as_secs(), (busy + HEADERS).as_secs());
+        drop(client);
+    });
+}
+
+#[test]
+fn a_client_that_never_closes_is_cut_off_after_control_has_closed() {
+    time::run(async {
+        let (mut client, ours) = tokio::io::duplex(1024);
+        let (ours_to_control, mut control) = tokio::io::duplex(1024);
+        let passed = tokio::spawn(pass_through(ours, ours_to_control));
+        control.write_all(b"bye").await.unwrap();
+        control.shutdown().await.unwrap();
+        let before = time::now();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "bye");
+        passed.await.unwrap().unwrap();
+        assert_eq!(time::now() - before, LINGER);
     });
 }

@@ -175,7 +175,8 @@ impl World {
         let tls = ServerConfig::builder().with_no_client_auth();
         let tls = tls.with_single_cert(vec![certificate.clone()], key).unwrap();
         let dial = Arc::new(FakeDial::default());
-        let settings = Settings { domain: "evroc.localhost".into(), control };
+        let control_names = &["api", "registry"];
+        let settings = Settings { domain: "evroc.localhost".into(), control, control_names };
         let gateway = Gateway::new(settings, tls, unused_api(), dial.clone());
         let table = gateway.table();
         table.set_complete();

@@ -159,6 +159,26 @@ fn a_report_that_is_not_heard_is_repeated_also_the_one_of_the_end() {
 }
 
 #[test]
+fn a_report_that_hangs_does_not_delay_those_of_other_revisions() {
+    time::run(async {
+        let (mut api, table) = reporter(vec![]).await;
+        let slow = table.ticket(&key("slow"));
+        let hangs = api.next().await;
+        assert!(hangs.what.ends_with("/slow/status"), "{}", hangs.what);
+        let start = time::now();
+        let _ticket = table.ticket(&key("a-1"));
+        api.hears(1, 0).await;
+        assert_eq!((time::now() - start).as_millis(), 0);
+        // Its own next report waits for it.
+        drop(slow);
+        api.quiet(Duration::from_secs(4)).await;
+        hangs.answer(200, revision(1, 0));
+        let next = api.next().await;
+        assert!(next.what.ends_with("/slow/status"), "{}", next.what);
+    });
+}
+
+#[test]
 fn an_api_that_is_away_is_not_flooded() {
     time::run(async {
         let (mut api, table) = reporter(vec![]).await;
