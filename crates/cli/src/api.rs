@@ -38,7 +38,7 @@ pub async fn send(cloud: &Cloud, request: Request<Body>) -> anyhow::Result<Respo
     Err(Refused { code, message }.into())
 }
 
-/// An answer that is no success, in the server's words.
+/// An unsuccessful response, with the server's message.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {

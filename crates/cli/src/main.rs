@@ -38,7 +38,7 @@ enum Command {
     /// Serverless containers
     #[command(subcommand)]
     Run(commands::run::Run),
-    /// Who you are
+    /// Users, tokens and access
     #[command(subcommand)]
     Iam(commands::iam::Iam),
     /// The container registry

@@ -51,7 +51,7 @@ fn nonce() -> [u8; 16] {
 pub enum End {
     /// The user typed the escape.
     Escaped,
-    /// The far side ended it, with these words.
+    /// The far side ended it, with this reason.
     Far(String),
     /// Something on the way broke, most likely because it restarts; another try may succeed.
     Broken(String),
@@ -85,7 +85,7 @@ pub async fn join(
                 if escape.is_none() {
                     to.send(Message::binary(Vec::new())).await.map_err(|_| None)?;
                 }
-                // What is still to come is wanted.
+                // Data that is still to come is wanted.
                 std::future::pending::<()>().await;
             }
         }
@@ -115,7 +115,7 @@ pub async fn join(
         left = typed => match left {
             Ok(()) => Ok(End::Escaped),
             Err(Some(error)) => Err(error).context("cannot read the input"),
-            // The other direction tells why.
+            // The other direction reports why.
             Err(None) => shown.await,
         },
         ended = &mut shown => ended,

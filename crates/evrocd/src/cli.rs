@@ -13,12 +13,12 @@ use crate::supervisor::UpOptions;
 #[derive(Debug, Parser)]
 #[command(name = "evrocd", version, about, max_term_width = 120)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the cloud, or take over what an earlier start left running.
@@ -27,7 +27,7 @@ pub enum Command {
     Down(DownArgs),
     /// Show what runs, where it is reached and what the machine has left.
     Status(ReportArgs),
-    /// Check this machine and say what is missing.
+    /// Check this machine and report what is missing.
     Doctor(DoctorArgs),
     /// Disk images.
     #[command(subcommand)]
@@ -154,7 +154,7 @@ pub struct StoreChoice {
 const EMBEDDED: &str = "embedded";
 
 impl StoreChoice {
-    /// What was chosen: nothing, the embedded store (`Some(None)`), or an etcd.
+    /// The choice: none, the embedded store (`Some(None)`), or an etcd.
     pub fn settings(&self) -> anyhow::Result<Option<Option<EtcdSettings>>> {
         let Some(store) = &self.store else { return Ok(None) };
         if store == EMBEDDED {
@@ -190,7 +190,7 @@ pub enum StoreCommand {
         instance: InstanceArg,
         /// The backup.
         file: PathBuf,
-        /// Replace the state that is there: an embedded store is moved aside, one in an etcd is removed.
+        /// Replace existing state: an embedded store is moved aside, one in an etcd is removed.
         #[arg(long)]
         replace: bool,
     },

@@ -24,7 +24,7 @@ impl HostsFile {
         Self { path: PathBuf::from("/etc/hosts") }
     }
 
-    /// Makes sure that the block is there and right.
+    /// Makes sure that the block exists and is correct.
     pub fn ensure(&self, instance: &InstanceName, domain: &str) -> Result<(), FileError> {
         self.edit(instance, Some(&block(instance, domain)))
     }

@@ -1,7 +1,7 @@
 //! Disk images: a folder with `disk.qcow2` and `image.json` becomes `<state>/node/images/<name>/`, all of it or nothing.
 //!
 //! `image.json` names the image (`name`, else the folder's name) and may carry `sha256` and `size` of the disk, which are then checked. An
-//! image that is there is never changed: disks are clones that read from it. An import that was interrupted leaves a folder
+//! existing image is never changed: disks are clones that read from it. An import that was interrupted leaves a folder
 //! `.import-…`, which the next one removes.
 
 use std::fs::{self, File};
@@ -32,10 +32,10 @@ struct Description {
     size: Option<u64>,
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// It is there now.
+    /// It was imported.
     New(String),
     /// It was there with the same content.
     Same(String),
@@ -113,7 +113,7 @@ fn place(folder: &Path, source: &Path, description: &[u8]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// An image of this name is there: fine when it is the same disk, refused when not.
+/// An image of this name exists: accepted when it is the same disk, otherwise refused.
 fn is_same(target: &Path, source: &Path, name: &str) -> anyhow::Result<Imported> {
     let (old, new) = (target.join(DISK), source.join(DISK));
     let length = |path: &PathBuf| fs::metadata(path).map(|found| found.len()).ok();
@@ -197,7 +197,7 @@ mod tests {
         let (images, source) = (folder.path().join("images"), folder.path().join("tiny"));
         fs::create_dir(&images).unwrap();
         image(&source, b"one", r#"{"name":"tiny.1-0.1"}"#);
-        // What an interrupted import left.
+        // Remains of an interrupted import.
         fs::create_dir(images.join(".import-tiny.1-0.1-7")).unwrap();
         assert_eq!(import(&images, &source).unwrap(), Imported::New("tiny.1-0.1".into()));
         assert!(!images.join(".import-tiny.1-0.1-7").exists());

@@ -3,7 +3,7 @@
 //! `evrocd up` is the supervisor ([`supervisor`]); it starts the roles ([`roles`]) as processes of this same program. The shim is handed to
 //! the node crate before anything else happens in the process.
 
-/// Prints a line. Whoever read it may be gone (`evrocd up | head`): that must stop neither a start nor a stop.
+/// Prints a line. The reader may have ended (`evrocd up | head`): that must stop neither a start nor a stop.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;

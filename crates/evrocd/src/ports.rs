@@ -41,7 +41,7 @@ pub struct PortChoice {
     pub origin: Origin,
 }
 
-/// What a port is for.
+/// The purpose of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purpose {
     /// `API` or `HTTPS`.
@@ -104,7 +104,7 @@ pub enum PortError {
     /// The only candidate is taken.
     #[error("{purpose} port {port} is taken{holder}: choose another with {flag}, or 0 for any free one")]
     Taken {
-        /// What it was for.
+        /// Its purpose.
         purpose: &'static str,
         /// The port.
         port: u16,
@@ -119,7 +119,7 @@ pub enum PortError {
     /// Binding failed for another reason than that it is taken.
     #[error("cannot listen on a loopback address for the {purpose} port ({flag})")]
     Bind {
-        /// What it was for.
+        /// Its purpose.
         purpose: &'static str,
         /// The flag.
         flag: &'static str,
@@ -255,7 +255,7 @@ fn parse_listening(text: &str) -> Vec<(IpAddr, u16, u64)> {
         .collect()
 }
 
-/// Who listens on a port, in words, as far as the caller may see.
+/// Describes the process that listens on a port, as far as the caller may see it.
 pub fn holder_of(port: u16) -> Option<String> {
     let inodes: Vec<u64> =
         listening().into_iter().filter(|(_, found, _)| *found == port).map(|(_, _, inode)| inode).collect();

@@ -133,7 +133,7 @@ pub fn boot_id() -> io::Result<String> {
 pub struct Found {
     /// Identity.
     pub id: ProcessId,
-    /// Program, without the kernel's mark for a file that is gone.
+    /// The program, without the kernel's mark for a deleted file.
     pub program: PathBuf,
     /// Arguments, the program's name included.
     pub arguments: Vec<String>,

@@ -12,7 +12,7 @@ use crate::process::{self, ProcessId};
 use crate::supervisor::client;
 use crate::supervisor::protocol::SupervisorStatus;
 
-/// A guest or container, as its shim's folder tells.
+/// A guest or container, as its shim's folder describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
@@ -33,7 +33,7 @@ pub struct Overview {
     pub instance: String,
     /// `running`, `starting`, `draining`, `stopping`; `stopped` without a supervisor; `orphaned` when roles go on without one.
     pub state: String,
-    /// What the supervisor says, if there is one.
+    /// The supervisor's answer, if one runs.
     pub supervisor: Option<SupervisorStatus>,
     /// Where it is reached.
     pub urls: Option<Urls>,
@@ -41,7 +41,7 @@ pub struct Overview {
     pub kubeconfigs: Vec<PathBuf>,
     /// Roles that run without a supervisor.
     pub orphans: Vec<String>,
-    /// What the machine has left.
+    /// The free resources of the machine.
     pub host: Host,
     /// How guests are accelerated, as the node found out; JSON as written there.
     pub accelerator: Option<serde_json::Value>,
@@ -59,7 +59,7 @@ pub struct Urls {
     pub services: String,
 }
 
-/// What the machine has and what is free.
+/// The machine's resources, in total and free.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
@@ -87,7 +87,7 @@ pub fn urls(domain: &str, api_port: u16, https_port: u16) -> Urls {
     }
 }
 
-/// What `up` prints when all is ready.
+/// The output of `up` when everything is ready.
 pub fn summary(status: &SupervisorStatus) -> String {
     let urls = urls(&status.domain, status.api_port, status.https_port);
     let record = status.instance.parse().ok().and_then(|name| InstanceRecord::load(&name).ok().flatten());
@@ -153,7 +153,7 @@ fn workload_process(folder: &Path, boot_id: &str) -> Option<i32> {
     (record.boot_id == boot_id && record.child.open().is_some()).then_some(record.child.pid)
 }
 
-/// What the node found out about hardware acceleration.
+/// The node's finding about hardware acceleration.
 pub fn accelerator(layout: &Layout) -> Option<serde_json::Value> {
     serde_json::from_slice(&fs::read(layout.accelerator()).ok()?).ok()
 }
@@ -192,7 +192,7 @@ pub fn gather(instance: &InstanceName) -> anyhow::Result<Option<Overview>> {
     }))
 }
 
-/// What the machine has.
+/// The machine's resources.
 pub fn host(state: &Path) -> Host {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let (disk_bytes, disk_free_bytes) = disk(state);
@@ -325,7 +325,7 @@ pub fn text(overview: &Overview) -> String {
     out
 }
 
-/// What the accelerator is and what it costs, in one sentence.
+/// Describes the accelerator and its cost in one sentence.
 fn accelerator_words(found: Option<&serde_json::Value>) -> String {
     let Some(found) = found else {
         return "accelerator: not probed yet; the node does it before the first guest".into();

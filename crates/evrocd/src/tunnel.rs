@@ -41,7 +41,7 @@ const MAX_REFUSAL: usize = 64 << 10;
 type Body = BoxBody<Bytes, io::Error>;
 type Sender = SendRequest<Body>;
 
-/// Why there is no stream, in words for the user.
+/// Why a stream failed, as a message for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// The host has no tunnel.
@@ -50,12 +50,12 @@ pub enum TunnelError {
         /// Its name.
         host: String,
     },
-    /// The host says no.
+    /// The host refused.
     #[error("{message}")]
     Refused {
-        /// As HTTP says it.
+        /// The HTTP status.
         status: StatusCode,
-        /// The host's words.
+        /// The host's message.
         message: String,
     },
     /// The tunnel broke.
@@ -76,7 +76,7 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
-    /// The status that says it to the user's program.
+    /// The HTTP status for the user's program.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotConnected { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -187,7 +187,7 @@ impl Tunnels {
         self.duplex(host, console_path(machine_uid), None).await
     }
 
-    /// What the replicas of a service wrote on this host.
+    /// The logs of a service's replicas on this host.
     pub async fn service_log(
         &self,
         host: &str,
@@ -227,7 +227,7 @@ impl Tunnels {
         let broken = |source| TunnelError::Broken { host: host.to_owned(), source };
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        // HTTP/2 wants a whole address; nobody looks at this one.
+        // HTTP/2 requires an absolute address; this one is not used.
         let uri = format!("http://host{path}").parse();
         *request.uri_mut() = uri.map_err(|_| TunnelError::Refused {
             status: StatusCode::BAD_REQUEST,

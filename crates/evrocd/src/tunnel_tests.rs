@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// A host with one machine whose port 22 echoes and whose port 80 says something and hangs up.
+/// A host with one machine whose port 22 echoes and whose port 80 sends a text and closes.
 struct FakeHost;
 
 #[async_trait]
@@ -136,7 +136,7 @@ async fn a_host_that_is_away_is_waited_for_a_little() {
     assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
-/// An API server that knows nothing but tunnels; the number says how many it has seen.
+/// An API server that serves tunnels only; the number counts them.
 async fn api(tunnels: Tunnels) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

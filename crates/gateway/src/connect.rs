@@ -23,7 +23,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Connects to a port of a replica, wherever it runs.
 #[async_trait]
 pub trait Dial: Send + Sync + 'static {
-    /// Connects; the error says what was tried.
+    /// Connects; the error names what was tried.
     async fn dial(&self, replica_uid: &str, port: u16) -> io::Result<Box<dyn Stream>>;
 }
 
@@ -133,7 +133,7 @@ impl Pool {
         }
     }
 
-    /// Closes what is kept for replicas that are gone.
+    /// Closes connections to replicas that no longer exist.
     pub fn forget_all_but(&self, uids: &HashSet<String>) {
         self.state().kept.retain(|uid, _| uids.contains(uid));
     }

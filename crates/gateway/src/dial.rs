@@ -42,7 +42,7 @@ struct Answer {
     message: String,
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The replica is not on this host, or not any more.
@@ -50,7 +50,7 @@ pub enum DialError {
     NotFound {
         /// Its uid.
         replica: String,
-        /// The node's words.
+        /// The node's message.
         message: String,
     },
     /// Nobody listens on the port: not ready yet, or just ending.
@@ -58,7 +58,7 @@ pub enum DialError {
     Refused {
         /// Its uid.
         replica: String,
-        /// The node's words.
+        /// The node's message.
         message: String,
     },
     /// It listens, but does not accept.
@@ -66,15 +66,15 @@ pub enum DialError {
     Timeout {
         /// Its uid.
         replica: String,
-        /// The node's words.
+        /// The node's message.
         message: String,
     },
-    /// Anything else that the node says.
+    /// Any other answer of the node.
     #[error("connect to replica {replica}: {message}")]
     Failed {
         /// Its uid.
         replica: String,
-        /// The node's words.
+        /// The node's message.
         message: String,
     },
     /// The node does not answer: it is restarting.
@@ -123,7 +123,7 @@ impl DialClient {
     }
 
     /// An idle connection may have died with an earlier node: then the next is tried, at last a new one. Asking twice is safe, a
-    /// connection that nobody received is closed by the kernel.
+    /// connection that was never received is closed by the kernel.
     async fn ask(&self, line: &[u8]) -> io::Result<(Answer, Option<OwnedFd>)> {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

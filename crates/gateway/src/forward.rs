@@ -30,7 +30,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "proxy-authorization",
 ];
 
-/// What became of a request.
+/// The outcome of a request.
 pub enum Outcome {
     /// The replica answered, or the gateway had to answer itself.
     Answer(Response<ResponseBody>),
@@ -211,7 +211,7 @@ fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     values.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Appends to what all headers of that name say.
+/// Appends to the combined value of all headers of that name.
 fn append(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.append(name, value);
@@ -238,7 +238,7 @@ fn strip(headers: &mut HeaderMap) {
         .flat_map(|v| v.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .collect();
-    // `TE: trailers` is what gRPC clients say and its servers look for.
+    // gRPC clients send `TE: trailers`, and servers check it.
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     for name in named {
         headers.remove(name);

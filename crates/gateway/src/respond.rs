@@ -1,4 +1,4 @@
-//! What the gateway itself answers: one sentence, as text.
+//! The gateway's own responses: one sentence, as text.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 /// The body of a response on its way to a client.
 pub type ResponseBody = BoxBody<Bytes, hyper::Error>;
 
-/// A response of the gateway's own; those that may pass say when to try again.
+/// Makes a response of the gateway's own; temporary failures get `Retry-After`.
 pub fn sentence(status: StatusCode, text: &str) -> Response<ResponseBody> {
     let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed();
     let mut response = Response::new(body);

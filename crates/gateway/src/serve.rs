@@ -167,8 +167,15 @@ impl Gateway {
             () = stop.cancelled() => {}
             () = activity.idle_for(HEADERS) => {}
         }
-        let ((), ended) = tokio::join!(own.shutdown(), connection);
-        ended.map_err(io::Error::other)
+        // The signal is sent by the first poll; the end of the connection is what counts.
+        let signal = async {
+            own.shutdown().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = connection => ended.map_err(io::Error::other),
+            () = signal => Ok(()),
+        }
     }
 
     fn is_controls(&self, name: &str) -> bool {

@@ -15,11 +15,11 @@ const LONGEST_GREETING: usize = 32 * 1024;
 pub enum Greeting<S> {
     /// With TLS: the server name, and the stream as if nothing had been read.
     Tls(Option<String>, Rewound<S>),
-    /// With anything else: what to say before closing.
+    /// With anything else: the bytes to send before closing.
     Other(S, Vec<u8>),
 }
 
-/// What somebody who speaks plain HTTP reads.
+/// The response to a client that speaks plain HTTP.
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     this port speaks HTTPS: expected https:// in the address, found http://\n";
 
@@ -58,7 +58,7 @@ pub async fn greeting<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Greetin
 /// How HTTP/2 begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Reads until it can be told which HTTP is spoken: whoever tells them apart then does not wait for it.
+/// Reads until the HTTP version is known, so that the server that detects it does not wait.
 pub async fn first_words<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Rewound<S>> {
     let mut read = BytesMut::with_capacity(4096);
     while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {

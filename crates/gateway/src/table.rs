@@ -1,4 +1,4 @@
-//! Who answers for which host: services, their revisions, and the replicas of those with the requests in each.
+//! The routing table: services, their revisions, and the replicas of those with the requests in each.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub struct Key {
     pub name: String,
 }
 
-/// What a host name leads to.
+/// The target of a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// All requests go to this revision.
@@ -105,7 +105,7 @@ pub struct Table {
     changed: Notify,
     /// Rung when the requests of a revision changed.
     pub(crate) load_changed: Notify,
-    /// Rung when a replica may have been drained, or is gone.
+    /// Rung when a replica may have been drained, or was removed.
     pub(crate) drain_changed: Notify,
 }
 
@@ -114,7 +114,7 @@ impl Table {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that all services are in the table.
+    /// Marks the table as complete: all services are in it.
     pub fn set_complete(&self) {
         self.complete.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -125,7 +125,7 @@ impl Table {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// Sets or removes where a host name leads.
+    /// Sets or removes the target of a host name.
     pub fn set_route(&self, host: &str, route: Option<Route>) {
         let mut state = self.state();
         match route {
@@ -136,12 +136,12 @@ impl Table {
         self.changed.notify_waiters();
     }
 
-    /// Where a host name leads.
+    /// Returns the target of a host name.
     pub fn route(&self, host: &str) -> Option<Route> {
         self.state().routes.get(host).cloned()
     }
 
-    /// Sets what is known of a replica. One that has become ready is tried at once, whatever happened before.
+    /// Sets the state of a replica. One that has become ready is tried at once, whatever happened before.
     pub fn set_replica(&self, replica: Replica) {
         let mut state = self.state();
         let before = state.replicas.remove(&replica.key).filter(|known| known.replica.uid == replica.uid);
@@ -157,7 +157,7 @@ impl Table {
         self.drain_changed.notify_one();
     }
 
-    /// Forgets a replica that is gone, unless another of the same name has come.
+    /// Forgets a deleted replica, unless another of the same name has come.
     pub fn remove_replica(&self, key: &Key, uid: &str) {
         let mut state = self.state();
         if state.replicas.get(key).is_some_and(|known| known.replica.uid == uid) {

@@ -1,11 +1,11 @@
-//! Who may do what: decided outside, before anything of a repository is looked at.
+//! Authorisation: decided by the embedding program, before anything of a repository is read.
 
 use async_trait::async_trait;
 use http::request::Parts;
 
 use crate::names::Repository;
 
-/// What a request wants to do with a repository.
+/// An action on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Read manifests, blobs and tags.
@@ -17,16 +17,16 @@ pub enum Action {
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Nobody in particular asks: answered with 401 and a challenge.
+    /// The caller is not authenticated: answered with 401 and a challenge.
     Unauthenticated {
         /// The `WWW-Authenticate` header, such as `Basic realm="evroc registry"`.
         challenge: String,
-        /// What is missing or wrong, and what to do.
+        /// Explains what is missing or wrong, and what to do.
         message: String,
     },
-    /// Who asks may not do this: answered with 403.
+    /// The caller may not do this: answered with 403.
     Forbidden {
-        /// Who, what, and who could allow it.
+        /// Names the caller, the action, and who could allow it.
         message: String,
     },
 }

@@ -6,7 +6,7 @@
 //! ```
 //! - [`names`]: repositories, tags and digests, valid by construction. [`auth`]: the hook that decides who may do what.
 //! - [`storage`]: the folder's layout; content is addressed by digest and written atomically.
-//! - `http`: the end points. [`error`]: refusals in the specification's words.
+//! - `http`: the end points. [`error`]: errors with the specification's codes.
 //!
 //! Content is verified while it is received; manifests are kept byte for byte. A blob can be read only through a
 //! repository that it was pushed to or mounted into.

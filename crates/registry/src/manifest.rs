@@ -1,4 +1,4 @@
-//! What the registry needs to know of a manifest. Manifests are kept and returned byte for byte; this is only read.
+//! The parts of a manifest that the registry reads. Manifests are stored and returned byte for byte.
 
 use std::collections::BTreeMap;
 
@@ -136,7 +136,7 @@ fn digest(field: &str, descriptor: &Descriptor) -> Result<Digest, RegistryError>
         .map_err(|error: RegistryError| RegistryError::new(Code::ManifestInvalid, format!("{field}: {error}")))
 }
 
-/// Layers that may not be distributed stay where their `urls` say.
+/// Layers that may not be distributed stay at their `urls`.
 fn is_stored_here(layer: &Descriptor) -> bool {
     let is_foreign = layer.media_type.contains(".foreign.") || layer.media_type.contains(".nondistributable.");
     !is_foreign || layer.urls.is_empty()

@@ -101,7 +101,7 @@ impl fmt::Display for Tag {
 /// The hash functions of digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// What everybody uses.
+    /// The default of all clients.
     Sha256,
     /// Allowed by the specification.
     Sha512,

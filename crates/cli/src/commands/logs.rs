@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Request {
     /// The service.
     pub service: String,
-    /// Go on until the service is gone.
+    /// Follow the log until the service is deleted.
     pub follow: bool,
     /// Only so many lines from the end.
     pub tail: Option<u64>,
@@ -37,7 +37,7 @@ pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite 
     loop {
         let mut body = match api::get(cloud, &path(cloud, request, &place, is_resumed), "*/*").await {
             Ok(answer) => answer.into_body(),
-            // A refusal for good (the service is gone) ends it.
+            // A permanent refusal (the service was deleted) ends it.
             Err(error) if is_resumed && is_passing(&error) => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -57,7 +57,7 @@ pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite 
         };
         match end {
             None => return Ok(out.write_all(&place.rest(request.timestamps)).await?),
-            // The cause is a library's words about a connection; what helps is that it passes.
+            // The cause is a library's message about a connection; the user needs to know that it is temporary.
             Some(_) if !request.follow => {
                 return Err(anyhow!("the log broke off, the cloud or a host may be restarting: try again"));
             }
@@ -77,7 +77,7 @@ fn path(cloud: &Cloud, request: &Request, place: &Place, is_resumed: bool) -> St
         (None, Some(since)) => query += &format!("&sinceTime={}", since.replace('+', "%2B")),
         (None, None) => {}
     }
-    // What came before the break was asked for already; nothing had been told when there is no place.
+    // What came before the break was already printed; without a position nothing was.
     if let (Some(lines), false) = (request.tail, is_resumed && place.time.is_some()) {
         query += &format!("&tailLines={lines}");
     }
@@ -91,7 +91,7 @@ fn is_passing(error: &anyhow::Error) -> bool {
     }
 }
 
-/// How far a log was told: the time of the newest line, and how many lines of just that time there were.
+/// The position in a log: the time of the newest line, and the number of lines with that time.
 #[derive(Default)]
 struct Place {
     time: Option<String>,

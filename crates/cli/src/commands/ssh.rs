@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use crate::config::Cloud;
 use crate::vm::{Wait, wait_for};
 
-/// What `ssh` is told.
+/// The arguments for `ssh`.
 #[derive(Args)]
 pub struct Ssh {
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! What `evroc registry login` leaves in its user's home, taken away with the cloud: the credential would never be good again, and the CA
-//! is nobody's any more.
+//! Removes what `evroc registry login` left in its user's home: without the cloud the credential is useless, and the CA
+//! is obsolete.
 
 use std::fs;
 use std::io;
@@ -27,7 +27,7 @@ fn forget_credential(file: &Path, registry: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         bytes => bytes?,
     };
-    // Not ours to repair: the tools that use it say what is wrong with it.
+    // Not ours to repair: the tools that use it report what is wrong with it.
     let Ok(mut content) = serde_json::from_slice::<Value>(&bytes) else { return Ok(()) };
     let Some(auths) = content.get_mut("auths").and_then(Value::as_object_mut) else { return Ok(()) };
     if auths.remove(registry).is_none() {

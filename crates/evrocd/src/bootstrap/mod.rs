@@ -44,9 +44,9 @@ pub enum BootstrapError {
     User {
         /// `~/.evroc/<instance>`.
         folder: std::path::PathBuf,
-        /// Whose files.
+        /// The user.
         uid: u32,
-        /// What the helper process said.
+        /// The helper process's message.
         reason: String,
     },
 }
@@ -129,7 +129,7 @@ fn ensure_folder(path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> 
     Ok(())
 }
 
-/// What [`ensure_certificates`] did.
+/// The result of [`ensure_certificates`].
 pub struct Certificates {
     /// The authority, to issue the caller's certificate with.
     pub authority: Authority,

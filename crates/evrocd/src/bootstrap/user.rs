@@ -77,7 +77,7 @@ fn home_of(uid: u32) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(home.to_bytes())))
 }
 
-/// What the helper is asked to write.
+/// The files that the helper is to write.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Wanted {
     folder: PathBuf,

@@ -46,7 +46,7 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks a running supervisor. `None`: there is none. `Some(None)`: done. `Some(Some(words))`: done but for this.
+/// Asks a running supervisor. `None`: none runs. `Some(None)`: done. `Some(Some(warning))`: done, with this warning.
 fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<Option<Option<String>>> {
     let socket = record.layout().supervisor_socket();
     if client::status(&socket).ok().flatten().is_none() {

@@ -1,4 +1,4 @@
-//! What the subcommands for people do.
+//! The subcommands for people.
 
 mod down;
 mod purge;

@@ -1,6 +1,6 @@
 //! Removes everything that an instance owns. Runs after its processes were stopped; whatever is left all the same is ended here.
 //!
-//! What is the instance's: processes with its uids or in its cgroups, its mounts, network namespaces, links, nftables tables, cgroups, its
+//! The instance owns: processes with its uids or in its cgroups, its mounts, network namespaces, links, nftables tables, cgroups, its
 //! block in /etc/hosts, files, and last the record and lock. Every step goes on when one fails; the first failure is reported at the end,
 //! so that a second try has less to do.
 
@@ -42,7 +42,7 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     }
     problems.note("clean /etc/hosts", HostsFile::system().remove(&instance).map_err(Into::into));
     if let Some(etcd) = &record.etcd {
-        // An etcd that is gone for good must not keep the rest from going.
+        // A permanently lost etcd must not keep the rest from being removed.
         if let Err(error) = super::store::purge(etcd, record) {
             say!("warning: the state in {} is left, remove its keys by hand: {error:#}", etcd.address);
         }
@@ -57,7 +57,7 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     Ok(lock.remove()?)
 }
 
-/// The record is gone (an earlier purge was interrupted, or a hand removed it): what can be known by name is removed.
+/// Purges without a record (an earlier purge was interrupted, or the record was removed by hand): removes what is known by name.
 pub fn without_record(instance: &InstanceName) -> anyhow::Result<()> {
     let lock = InstanceLock::acquire(instance)?;
     let layout = Layout::new(instance, Path::new(STATE_ROOT));
@@ -226,7 +226,7 @@ fn remove_network(instance: &InstanceName, problems: &mut Problems) {
             problems.note("remove link", Err(error));
         }
     }
-    // Without nft nobody can have made a table.
+    // Without nft no table can have been created.
     let Ok(listing) = Command::new("nft").args(["-j", "list", "tables"]).stderr(Stdio::null()).output() else { return };
     for (family, table) in tables_named(&String::from_utf8_lossy(&listing.stdout), instance.as_str()) {
         problems.note("remove nftables table", run("nft", &["delete", "table", &family, &table]));

@@ -143,7 +143,7 @@ async fn erase(etcd: &EtcdSettings, record: &InstanceRecord) -> anyhow::Result<(
     Ok(etcd.open(opener(record, &control(record))).await?.erase().await?)
 }
 
-/// Fills a new embedded store, which takes the place of the one that is there when it is complete.
+/// Fills a new embedded store, which replaces the existing one when it is complete.
 async fn into_embedded(
     record: &InstanceRecord,
     source: &dyn Store,
@@ -283,7 +283,7 @@ fn record(instance: &InstanceName) -> anyhow::Result<InstanceRecord> {
         .with_context(|| format!("there is no instance {instance}: `evrocd up --instance {instance}` makes one"))
 }
 
-/// The record of an instance that nobody runs, and the lock that keeps it so.
+/// The record of an instance that is not running, and the lock that keeps it stopped.
 fn stopped(instance: &InstanceName) -> anyhow::Result<(InstanceLock, InstanceRecord)> {
     let record = record(instance)?;
     let stop = format!("stop it first with `evrocd down --instance {instance}`");

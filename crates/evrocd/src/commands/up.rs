@@ -67,7 +67,7 @@ fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> 
     }
 }
 
-/// What a start finds when it is its turn.
+/// What a start finds when it holds the lock.
 enum Turn {
     /// A supervisor runs.
     Runs(Box<SupervisorStatus>),
@@ -98,7 +98,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
     }
 }
 
-/// The supervisor runs: say so, refuse what would need a restart, and hand over to this program if it is another one.
+/// Handles a running supervisor: reports it, refuses options that need a restart, and hands over to this program if it is a different build.
 fn already_running(arguments: &UpArgs, instance: &InstanceName, status: SupervisorStatus) -> anyhow::Result<ExitCode> {
     for (flag, wanted, found) in
         [("--api-port", arguments.api_port, status.api_port), ("--https-port", arguments.https_port, status.https_port)]
@@ -225,7 +225,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(move || {
-            // What a shell or make left open must not be held open by a process that stays.
+            // A process that stays must not hold open what a shell or make left open.
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             if libc::setsid() < 0 || passed.iter().any(|fd| libc::fcntl(*fd, libc::F_SETFD, 0) < 0) {
                 return Err(std::io::Error::last_os_error());
@@ -237,7 +237,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     drop((write, lock));
     let result = follow(read, instance);
     if result.is_err() {
-        // It stops what it started before it says that it failed.
+        // It stops what it started before it reports that it failed.
         let _ = child.wait();
     }
     result

@@ -1,4 +1,4 @@
-//! What is the case on this machine. Gathers, judges nothing, changes nothing that stays.
+//! Gathers facts about this machine. Judges nothing, and changes nothing permanently.
 
 use std::fs;
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ const FIRMWARE: [&str; 4] = [
     "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
 ];
 
-/// Something that was tried: it worked, or the system said this.
+/// Something that was tried: it worked, or the system's error.
 pub type Tried = Result<(), String>;
 
 /// How control groups are mounted.
@@ -84,7 +84,7 @@ pub struct Facts {
     pub built: u64,
     /// Routes.
     pub routes: Vec<Route>,
-    /// Rules or policies that drop forwarded packets, in words.
+    /// Descriptions of rules or policies that drop forwarded packets.
     pub forward_drops: Vec<String>,
     /// Name servers of /etc/resolv.conf.
     pub nameservers: Vec<IpAddr>,

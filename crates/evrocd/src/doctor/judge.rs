@@ -19,7 +19,7 @@ const MEMORY_WANTED: u64 = 2 * GIB;
 const FILES_WANTED: u64 = 4096;
 /// Earlier than any build of this program: 2025-01-01.
 const EARLIEST: u64 = 1_735_689_600;
-/// What every VPC's subnet is.
+/// The subnet of every VPC.
 const SUBNET: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 24);
 
 const CAPABILITIES: [(&str, u32, &str); 6] = [

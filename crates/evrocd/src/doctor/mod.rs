@@ -31,7 +31,7 @@ pub enum Level {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// What was checked.
+    /// The name of the check.
     pub check: &'static str,
     /// How bad.
     pub level: Level,

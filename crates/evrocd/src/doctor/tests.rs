@@ -33,7 +33,7 @@ fn fit() -> Facts {
     }
 }
 
-/// A change of the facts, the check that must notice, how bad it is, and words that must be said.
+/// A change of the facts, the check that must notice it, its level, and a text that the message must contain.
 type Case = (fn(&mut Facts), &'static str, Level, &'static [&'static str]);
 
 #[test]

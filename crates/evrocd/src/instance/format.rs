@@ -26,7 +26,7 @@ pub enum FormatError {
         state: PathBuf,
         /// Its version.
         found: u32,
-        /// Who wrote it.
+        /// The version that wrote it.
         written_by: String,
     },
     /// Something else lives there.

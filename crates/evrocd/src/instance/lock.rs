@@ -30,7 +30,7 @@ pub struct InstanceLock {
 }
 
 impl InstanceLock {
-    /// Takes the lock of `instance`, or says that it is held.
+    /// Takes the lock of `instance`, or fails when it is held.
     pub fn acquire(instance: &InstanceName) -> Result<Self, LockError> {
         let path = path_of(instance);
         loop {
@@ -40,7 +40,7 @@ impl InstanceLock {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held(instance.clone())),
                 Err(errno) => return Err(FileError::new("lock", &path, errno.into()).into()),
             }
-            // A purge may have removed the file between open and lock; then the lock is on a file that nobody else will find.
+            // A purge may have removed the file between open and lock; then the lock is on a file that no other process will find.
             if is_still_at(&file, &path) {
                 return Ok(Self { file, path });
             }

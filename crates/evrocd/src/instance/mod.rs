@@ -16,7 +16,7 @@ pub use record::{InstanceRecord, Ports, UserFiles, all_records, choose_uid_base}
 pub const INSTANCES_DIR: &str = "/var/lib/evroc-instances";
 /// Default of `--state-dir-root`.
 pub const STATE_ROOT: &str = "/var/lib";
-/// Where sockets live; gone after a reboot, as they must be.
+/// The folder of sockets; it does not survive a reboot, as required.
 const RUN_ROOT: &str = "/run";
 
 /// A valid instance name: it becomes part of paths, cgroups, network namespaces and nftables tables.
@@ -98,7 +98,7 @@ impl Layout {
         self.state.join("node/shims")
     }
 
-    /// What the node role found out about hardware acceleration.
+    /// The node role's finding about hardware acceleration.
     pub fn accelerator(&self) -> PathBuf {
         self.state.join("node/accel.json")
     }

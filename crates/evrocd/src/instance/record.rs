@@ -1,4 +1,4 @@
-//! What the machine remembers about an instance: `/var/lib/evroc-instances/<name>.json`, readable by everybody, written by the supervisor.
+//! The machine's record of an instance: `/var/lib/evroc-instances/<name>.json`, readable by everybody, written by the supervisor.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub struct Ports {
     pub https: PortChoice,
 }
 
-/// Whom files were written for.
+/// The user whom files were written for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserFiles {
     /// Owner.
@@ -149,7 +149,7 @@ pub enum RecordError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// All ranges are taken.
@@ -202,7 +202,7 @@ impl InstanceRecord {
         files::write_atomic(&path, &bytes, 0o644, None)
     }
 
-    /// Removes what interrupted writes of this record left. The caller holds the instance's lock: nobody writes it now.
+    /// Removes what interrupted writes of this record left. The caller holds the instance's lock, so no other process writes it now.
     pub fn remove_leftovers(instance: &InstanceName) -> Result<(), FileError> {
         let prefix = format!("{}{instance}.json-", files::TEMPORARY_PREFIX);
         for entry in std::fs::read_dir(INSTANCES_DIR).into_iter().flatten().flatten() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::store::EtcdSettings;
 
-/// What a role is started for.
+/// The mode of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
@@ -23,7 +23,7 @@ pub enum Mode {
 pub struct RoleConfig {
     /// `control`, `edge` or `node`.
     pub role: String,
-    /// What it is started for.
+    /// Its mode.
     #[serde(default)]
     pub mode: Mode,
     /// The instance's name.
@@ -82,9 +82,9 @@ pub struct RoleConfig {
     pub zone: String,
 }
 
-/// How long a service without requests keeps its last container, where the operator says nothing.
+/// How long a service without requests keeps its last container, by default.
 pub const SCALE_TO_ZERO_SECONDS: u64 = 15;
-/// The way out of VPCs, where the operator says nothing: through the host, so that guests reach what the host reaches.
+/// The default uplink of VPCs: through the host, so that guests reach what the host reaches.
 pub const DEFAULT_UPLINK: &str = "host";
 /// The zone of the first host.
 pub const FIRST_ZONE: &str = "a";

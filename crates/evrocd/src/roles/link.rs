@@ -1,4 +1,4 @@
-//! What supervisor and role say to each other: one JSON object a line, on a socket pair made at the role's start.
+//! The protocol between supervisor and role: one JSON object per line, on a socket pair created when the role starts.
 //!
 //! ```text
 //! role ──► supervisor   {"type":"ready"} {"type":"progress","message":…} {"type":"drained","stopped":2,"killed":0}
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub enum Report {
     /// At work.
     Ready,
-    /// What is being done, for whoever waits: `stopping 2 virtual machines`.
+    /// The current activity, for waiting clients: `stopping 2 virtual machines`.
     Progress {
         /// One line.
         message: String,
@@ -43,11 +43,11 @@ pub enum Command {
         /// How long guests get.
         timeout_seconds: u64,
     },
-    /// The log file was renamed: open the path anew. Handled by the link itself.
+    /// The log file was renamed: reopen the path. Handled by the link itself.
     ReopenLog,
 }
 
-/// Reads the lines of `stream` into `commands` and writes `reports` to it, until the other side is gone. For roles.
+/// Reads the lines of `stream` into `commands` and writes `reports` to it, until the other side ends. For roles.
 pub async fn serve(
     stream: UnixStream,
     mut reports: mpsc::Receiver<Report>,
@@ -78,7 +78,7 @@ pub async fn serve(
         }
     }
     tracing::warn!("the supervisor is gone; this role goes on until a new one takes over");
-    // Reports to nobody must not fill up and block.
+    // Reports without a reader must not fill up the queue and block.
     while reports.recv().await.is_some() {}
 }
 

@@ -1,10 +1,10 @@
 //! The three roles, each a process of this program that the supervisor starts.
 //!
-//! What a role gets, and from where ([`RoleContext`]):
+//! The inputs of a role and their sources ([`RoleContext`]):
 //!
 //! | what | how |
 //! |---|---|
-//! | its settings | `--config <role folder>/config.json` ([`RoleConfig`]), written anew before each start |
+//! | its settings | `--config <role folder>/config.json` ([`RoleConfig`]), written before each start |
 //! | its listening sockets | inherited descriptors, numbers in `EVROC_LISTEN_API`, `EVROC_LISTEN_HTTPS` ("9,10") |
 //! | its link to the supervisor | one end of a socket pair, number in `EVROC_LINK`: JSON lines both ways ([`link`]) |
 //! | its identity | key and certificate in its own folder (paths in the settings), readable by its user only |
@@ -13,7 +13,7 @@
 //! Rules for a role:
 //! - Signal readiness once ([`RoleContext::ready`]), when a request would be answered.
 //! - SIGTERM means: finish what is in flight, then return (`ctx.stop`). It never stops guests or containers; only [`Command::Drain`] does.
-//! - A supervisor that is gone (end of the link) is no reason to stop: the next one ends the role in an orderly way and takes its sockets.
+//! - The end of a supervisor (end of the link) is no reason to stop: the next one ends the role in an orderly way and takes its sockets.
 //! - SIGINT and SIGHUP are not for roles and are ignored.
 
 mod api;
@@ -70,7 +70,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// What a role runs with.
+/// The context of a role.
 pub struct RoleContext {
     /// Settings.
     pub config: Arc<RoleConfig>,
@@ -114,7 +114,7 @@ pub fn run(role: Role, config: &Path) -> anyhow::Result<()> {
             Role::Node => node::run(context).await,
         }
     });
-    // What still runs on the blocking pool must not hold up a restart.
+    // Work on the blocking pool must not delay a restart.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match &result {
         Ok(()) => tracing::info!("role ended"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A role that lived this long was healthy: its death starts the count anew. Shorter: a role that dies every minute looks healthy each time;
+/// A role that lived this long was healthy: its death resets the count. Shorter: a role that dies every minute looks healthy each time;
 /// longer: a rare crash is answered slowly.
 const HEALTHY: Duration = Duration::from_secs(30);
 /// First delay after two quick deaths in a row.

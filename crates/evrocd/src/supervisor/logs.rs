@@ -10,7 +10,7 @@ pub const LARGEST: u64 = 16 << 20;
 /// How many old files are kept.
 pub const KEPT: u32 = 3;
 
-/// Renames `path` out of the way when it is larger than `largest`. Returns whether it did; the writer must then open `path` anew.
+/// Renames `path` out of the way when it is larger than `largest`. Returns whether it did; the writer must then reopen `path`.
 pub fn rotate(path: &Path, largest: u64) -> Result<bool, FileError> {
     match fs::metadata(path) {
         Ok(found) if found.len() > largest => {}

@@ -64,7 +64,7 @@ const LOG_CHECK: Duration = Duration::from_secs(10);
 enum Event {
     /// A role's process ended.
     Exited { role: Role, generation: u64, ended: Option<Ended> },
-    /// A role said something.
+    /// A role reported something.
     Reported { role: Role, generation: u64, report: Report },
     /// A client asked for something.
     Asked(server::Asked),
@@ -80,11 +80,11 @@ pub struct Start {
     pub lock: Option<InstanceLock>,
     /// Whether there is no terminal.
     pub is_detached: bool,
-    /// Who is told how it goes.
+    /// The receiver of progress messages.
     pub progress: Progress,
 }
 
-/// Runs the supervisor until it is told to stop.
+/// Runs the supervisor until it is asked to stop.
 pub fn run(start: Start) -> anyhow::Result<ExitCode> {
     raise_file_limit();
     let log = SupervisorLog::init();
@@ -348,7 +348,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Descriptors that are passed on to a role, with the variable that tells their numbers.
+/// Descriptors that are passed on to a role, with the variable that holds their numbers.
 type Passed<'a> = Vec<(&'static str, Vec<std::os::fd::BorrowedFd<'a>>)>;
 
 /// One end of a new socket pair for each side.

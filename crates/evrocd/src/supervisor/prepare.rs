@@ -21,7 +21,7 @@ use crate::process::{ProcessId, boot_id};
 use crate::roles::EtcdSettings;
 use crate::roles::control::store::embedded_folder;
 
-/// What `evrocd up` was asked for. `None` keeps what the instance's record says, or the default.
+/// The options of `evrocd up`. `None` keeps the value in the instance's record, or the default.
 #[derive(Debug, Clone, Default)]
 pub struct UpOptions {
     /// Parent of the state folder.
@@ -141,7 +141,7 @@ pub async fn prepare(
             record.user_files.retain(|known| known.folder != files.folder);
             record.user_files.push(files);
         }
-        // The cloud works without; the user is told what to repair.
+        // The cloud works without it; the user is warned.
         Err(error) => progress.note(format!("warning: {:#}", anyhow::Error::from(error))),
     }
     let hosts = crate::hosts_block::HostsFile::system();

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::protocol::{StartLine, SupervisorStatus};
 
-/// Where the words go.
+/// The destination of the messages.
 pub enum Progress {
     /// Standard output.
     Terminal,
@@ -27,7 +27,7 @@ impl Progress {
         }
     }
 
-    /// All roles are ready. Nobody is told anything after this.
+    /// All roles are ready. Nothing is reported after this.
     pub fn ready(&mut self, status: SupervisorStatus) {
         if matches!(self, Self::Terminal) {
             say!("{}", crate::status::summary(&status).trim_end());

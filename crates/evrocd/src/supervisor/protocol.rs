@@ -1,4 +1,4 @@
-//! What is said on `/run/<instance>/supervisor.sock`: the client sends one JSON line and reads lines until the connection ends.
+//! The protocol of `/run/<instance>/supervisor.sock`: the client sends one JSON line and reads lines until the connection ends.
 //!
 //! Everybody may ask for the status; only root may do more.
 
@@ -26,7 +26,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum Reply {
-    /// What is being done.
+    /// The current activity.
     Progress {
         /// One line.
         message: String,
@@ -45,7 +45,7 @@ pub enum Reply {
     },
 }
 
-/// What the supervisor knows.
+/// The supervisor's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorStatus {
@@ -104,7 +104,7 @@ pub struct RoleStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum StartLine {
-    /// What was done.
+    /// The result.
     Note {
         /// One line.
         message: String,
@@ -113,7 +113,7 @@ pub enum StartLine {
     Ready(Box<SupervisorStatus>),
     /// The start failed and everything that it started was stopped.
     Failed {
-        /// What went wrong and what to do.
+        /// Explains what went wrong and what to do.
         message: String,
     },
 }

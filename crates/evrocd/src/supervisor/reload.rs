@@ -51,7 +51,7 @@ fn close_on_exec(fds: &[BorrowedFd<'_>], yes: bool) -> io::Result<()> {
     fds.iter().try_for_each(|fd| rustix::io::fcntl_setfd(fd, flags).map_err(Into::into))
 }
 
-/// What the program before this one left open for us.
+/// The descriptors that the previous program left open for this one.
 pub fn inherited(instance: &InstanceName) -> anyhow::Result<Inherited> {
     let sockets = |variable| -> anyhow::Result<Vec<TcpListener>> {
         Ok(descriptors(variable)?.into_iter().map(TcpListener::from).collect())

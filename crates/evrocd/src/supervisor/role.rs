@@ -17,7 +17,7 @@ use crate::instance::InstanceRecord;
 use crate::process::Handle;
 use crate::roles::{Command, Role, RoleConfig, RoleMode, link};
 
-/// What the supervisor knows about a role.
+/// The supervisor's state of a role.
 #[derive(Default)]
 pub struct RoleSlot {
     /// The running process.
@@ -37,7 +37,7 @@ pub struct RoleSlot {
 }
 
 impl RoleSlot {
-    /// Whether the running process has said that it is at work.
+    /// Whether the running process has reported that it is ready.
     pub fn is_ready(&self) -> bool {
         self.started.as_ref().is_some_and(|started| started.is_ready)
     }
@@ -57,7 +57,7 @@ pub struct Started {
     pub commands: mpsc::Sender<Command>,
 }
 
-/// Who owns a role's files.
+/// The owner of a role's files.
 pub fn owner(record: &InstanceRecord, role: Role) -> Owner {
     match role {
         Role::Control => Owner::same(record.uids.control()),
@@ -169,7 +169,7 @@ pub fn start(
     let waited = handle.clone();
     tokio::spawn(async move {
         let _ = waited.ended().await;
-        // What it said last comes before that it is gone.
+        // Its last reports come before its end.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), reader).await;
         let ended = waited.reap();
         let _ = queue.send(Event::Exited { role, generation, ended }).await;

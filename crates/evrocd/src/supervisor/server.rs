@@ -21,7 +21,7 @@ const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many clients are served at a time; more wait to be accepted.
 const CLIENTS: u32 = 32;
-/// How long the supervisor waits at its end for clients to take its last words.
+/// How long the supervisor waits at its end for clients to read its last message.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A client's request.
@@ -45,7 +45,7 @@ impl Answers {
     }
 }
 
-/// Serves the socket at `path`. The instance's lock is held, so a file that is there is a dead supervisor's.
+/// Serves the socket at `path`. The instance's lock is held, so an existing file is a dead supervisor's.
 pub fn listen(path: &Path, queue: mpsc::Sender<Event>) -> anyhow::Result<Answers> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use crate::process::{Handle, ProcessId};
 
-/// What a role process is started with.
+/// The parameters of a role process.
 pub struct Start<'a> {
     /// The program.
     pub program: &'a Path,

@@ -11,7 +11,7 @@ use super::{DEATHS_AT_START, Event, Stop, Supervisor, logs, role, server, sleep_
 use crate::instance::InstanceRecord;
 use crate::roles::{Command, Report, Role, RoleMode};
 
-/// What a node gets beyond the guests' own time to report that it has stopped them.
+/// The extra time, beyond the guests' own, for a node to report that it has stopped them.
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
 
 impl Supervisor {

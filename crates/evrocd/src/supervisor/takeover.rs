@@ -1,7 +1,7 @@
-//! What a dead supervisor left: its roles, which still serve, and the listening sockets that they hold.
+//! Takes over from a dead supervisor: its roles, which still serve, and the listening sockets that they hold.
 //!
 //! The new supervisor takes copies of the sockets out of the roles (`pidfd_getfd`), so that the ports are never closed, ends the roles in
-//! order, and starts its own. Where the system does not allow taking descriptors, the roles end first and the ports are bound anew.
+//! order, and starts its own. Where the system does not allow taking descriptors, the roles end first and the ports are bound again.
 //! Shims, guests and containers are not looked at here at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
@@ -17,7 +17,7 @@ use crate::roles::Role;
 /// How long a role gets to end by itself; then it is killed. Too short cuts requests off; too long makes a restart wait for a hung role.
 pub const ROLE_STOP: Duration = Duration::from_secs(10);
 
-/// A role that somebody else started.
+/// A role that another supervisor started.
 pub struct LeftRole {
     /// Which.
     pub role: Role,
@@ -103,6 +103,6 @@ pub async fn end_process(handle: &Handle, role: Role) {
         let _ = handle.signal(Signal::KILL);
         let _ = handle.ended().await;
     }
-    // Ours after a change of program; somebody else's child otherwise, and then there is nothing to reap.
+    // Our child after a change of program; otherwise another process's, and then there is nothing to reap.
     let _ = handle.reap();
 }

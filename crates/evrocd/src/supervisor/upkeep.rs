@@ -1,4 +1,4 @@
-//! What a running supervisor looks after now and then: logs, certificates, and questions about its state.
+//! Periodic work of a running supervisor: logs, certificates, and requests for its state.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use crate::bootstrap;
 use crate::roles::{Command, Role};
 
 impl Supervisor {
-    /// What is answered to [`super::protocol::Request::Status`].
+    /// The response to [`super::protocol::Request::Status`].
     pub(super) fn status(&self, is_privileged: bool) -> SupervisorStatus {
         let (api_port, https_port) = self.record.ports.map_or((0, 0), |ports| (ports.api.port, ports.https.port));
         let roles = self.roles.iter().map(|(role, slot)| (role.name().to_owned(), slot.status())).collect();

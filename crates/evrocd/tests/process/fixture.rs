@@ -105,7 +105,7 @@ impl Instance {
         std::fs::write(self.record_path(), record.to_string()).unwrap();
     }
 
-    /// Supervisors of the instance by their command line, also one that has not said anything yet.
+    /// Supervisors of the instance by their command line, also one that has not reported anything yet.
     pub fn supervisors(&self) -> Vec<i32> {
         processes()
             .into_iter()

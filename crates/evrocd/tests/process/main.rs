@@ -1,6 +1,6 @@
 //! The process model, with real processes: a supervisor of a random instance, its roles, and a sleeping process under a shim.
 //!
-//! Needs root, as `evrocd` does. Everything carries the instance's random name and is gone at the end, also when a test fails.
+//! Needs root, as `evrocd` does. Everything carries the instance's random name and is removed at the end, also when a test fails.
 
 mod client;
 mod fixture;

@@ -12,7 +12,7 @@ fn a_killed_role_is_restarted_and_nobody_is_refused_meanwhile() {
     let mut before = instance.all_ready_but(&[]);
     for role in ["control", "edge", "node"] {
         signal(before[role], "KILL");
-        // Sent while nobody accepts: it waits and is answered.
+        // Sent while no process accepts: it waits and is answered.
         assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200, "after the death of {role}");
         let after = instance.all_ready_but(&[before[role]]);
         for other in ["control", "edge", "node"].into_iter().filter(|other| *other != role) {

@@ -50,7 +50,7 @@ fn files_stay_when_nothing_changed() {
     instance.must(&["down"]);
     instance.start(&[]);
     assert_eq!(read(), before);
-    // Another domain: new server certificates, the same authority, a kubeconfig that says so.
+    // Another domain: new server certificates, the same authority, an updated kubeconfig.
     instance.must(&["down"]);
     instance.start(&["--domain", "other.localhost"]);
     let after = read();
@@ -107,7 +107,7 @@ fn two_instances_share_nothing() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 4);
-    // Each has its own authority: one's operator is nobody at the other.
+    // Each has its own authority: the operator of one is unknown to the other.
     assert_ne!(
         std::fs::read(one.state().join("pki/ca.crt")).unwrap(),
         std::fs::read(two.state().join("pki/ca.crt")).unwrap()
@@ -125,7 +125,7 @@ fn taken_ports_are_replaced_or_named() {
     let instance = Instance::new();
     let text = instance.must_fail(&["up", "--detach", "--no-hosts-block", "--https-port", "0", "--api-port", &taken]);
     assert!(text.contains(&format!("API port {taken} is taken by process {}", std::process::id())), "{text}");
-    // Remembered ports that somebody took meanwhile are replaced, and the kubeconfig follows.
+    // Remembered ports that another process took meanwhile are replaced, and the kubeconfig follows.
     instance.start(&["--api-port", "0", "--https-port", "0"]);
     instance.must(&["down"]);
     let old = instance.ports().0;

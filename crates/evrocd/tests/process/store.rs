@@ -24,7 +24,7 @@ fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
     }
     instance.must(&["down"]);
 
-    // Another place would be another cloud: that is said, and nothing is started.
+    // Another store would be another cloud: that is refused, and nothing is started.
     let said = instance.must_fail(&["up", "--detach", "--store", &address]);
     assert!(said.contains("evrocd store migrate"), "{said}");
     let said = instance.must(&["store", "migrate", "--store", &address]);

@@ -1,4 +1,4 @@
-//! What callers who are not root may see and do.
+//! Callers who are not root: what they may see and do.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -92,7 +92,7 @@ fn a_users_files_belong_to_the_user() {
     let output = write(&folder);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(std::fs::metadata(folder.join("kubeconfig")).unwrap().uid(), NOBODY);
-    // A link to somebody else's folder leads nowhere: the helper has no more rights than the user.
+    // A link to another user's folder has no effect: the helper has no more rights than the user.
     let target = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(target.path(), home.path().join("link")).unwrap();
     assert!(!write(&home.path().join("link")).status.success());

@@ -19,7 +19,7 @@ pub struct Sleeper {
 
 impl Sleeper {
     /// Starts it, with the program of the instance's state folder, as the node does. Outside the node's own folder of shims, where a node
-    /// would find and end it as something that nobody asked for.
+    /// would find and end it as unwanted.
     pub fn start(instance: &Instance) -> Self {
         let folder = instance.state().join("test-shims/sleeper");
         std::fs::create_dir_all(&folder).unwrap();

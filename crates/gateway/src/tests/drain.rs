@@ -90,7 +90,7 @@ fn the_next_replica_of_the_same_name_stays() {
         let mut api = releasing(&world);
         world.table.set_replica(Replica { draining: true, ..replica("r") });
         let read = api.next().await;
-        // While the old one is being let go it is gone, and the next has come.
+        // The old one is deleted while it is released, and the next has come.
         world.table.set_replica(Replica { uid: "next".into(), ..replica("r") });
         read.answer(200, object("next"));
         settled().await;

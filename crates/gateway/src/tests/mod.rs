@@ -115,8 +115,8 @@ where
     })
 }
 
-/// A container that says on one connection after the other what it is told to, each after the head of a request; then it
-/// refuses to say more and closes. Returns the heads that it read.
+/// A container that sends one of the answers on each connection, after the head of a request; then it
+/// closes without an answer. Returns the heads that it read.
 fn scripted(answers: &[&'static str]) -> (Container, Arc<Mutex<Vec<String>>>) {
     let answers = Arc::new(Mutex::new(answers.iter().rev().copied().collect::<Vec<_>>()));
     let heads = Arc::new(Mutex::new(vec![]));
@@ -191,7 +191,7 @@ impl World {
         self.table.set_replica(replica(name));
     }
 
-    /// A container that takes connections, though nobody says that its replica is ready.
+    /// A container that accepts connections although its replica is not reported as ready.
     fn place(&self, name: &str, container: Container) {
         self.dial.containers.lock().unwrap().insert(replica(name).uid, container);
     }

@@ -1,4 +1,4 @@
-//! What the gateway says to the API, and when.
+//! The gateway's reports to the API, and their timing.
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};

@@ -64,7 +64,7 @@ fn what_is_sent_arrives_before_the_rest_is_made() {
     });
 }
 
-/// So much may be on its way in buffers of TLS, HTTP and connections.
+/// How much may be buffered by TLS, HTTP and connections.
 const ON_ITS_WAY: usize = 3 << 20;
 
 #[test]
@@ -122,7 +122,7 @@ fn a_large_download_waits_for_a_slow_client() {
     });
 }
 
-/// Leaves HTTP when asked to, sends back what comes, and says goodbye at the end.
+/// Upgrades when asked to, echoes, and sends a farewell at the end.
 fn upgrading() -> Container {
     http(|mut request: Request<Incoming>| async move {
         assert_eq!(request.headers()[header::CONNECTION], "upgrade");
@@ -170,7 +170,7 @@ fn an_upgraded_connection_passes_both_ways_and_counts_to_its_end() {
         settled().await;
         assert_eq!(world.requests(), (0, 1));
         assert_eq!(world.table.drained(), []);
-        // One half is closed first: what the container says to that still arrives.
+        // One half is closed first: the container's response to that still arrives.
         socket.shutdown().await.unwrap();
         let mut rest = String::new();
         socket.read_to_string(&mut rest).await.unwrap();

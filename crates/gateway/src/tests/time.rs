@@ -141,7 +141,7 @@ pub fn pass(time: Duration) -> Until {
 
 pub use pass as sleep;
 
-/// What was not there in time.
+/// The error of a time-out.
 #[derive(Debug)]
 pub struct Elapsed;
 

@@ -1,4 +1,4 @@
-//! What passes between client and container, header by header.
+//! Requests and responses between client and container, header by header.
 
 use http::{StatusCode, Version};
 use http_body_util::StreamBody;

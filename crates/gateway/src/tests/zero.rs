@@ -7,7 +7,7 @@ fn hello() -> Container {
     http(async |_| Response::new(text("hello")))
 }
 
-/// Says its name, once it is told to.
+/// Answers with its name, once it is released.
 fn named(name: &'static str, go: &tokio::sync::watch::Receiver<bool>) -> Container {
     let go = go.clone();
     http(move |_| {
@@ -132,7 +132,7 @@ fn a_replica_that_refuses_is_passed_over_for_another() {
     });
 }
 
-/// The node restarts: no event says when its replicas can be reached again.
+/// The node restarts: no event announces when its replicas can be reached again.
 #[test]
 fn a_replica_that_cannot_be_reached_for_a_while_heals_by_itself() {
     time::run(async {
@@ -190,7 +190,8 @@ fn a_host_that_never_answers_is_not_waited_for_for_ever() {
         let (certificate, own_key) = certificate();
         let tls =
             ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.clone()], own_key).unwrap();
-        let settings = Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into() };
+        let settings =
+            Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into(), control_names: &["api"] };
         let gateway = Gateway::new(settings, tls, unused_api(), Arc::new(Silent));
         (world.table, world.certificate) = (gateway.table(), certificate);
         world.gateway = Arc::new(gateway);
@@ -208,7 +209,8 @@ fn a_gateway_that_has_just_started_does_not_say_that_there_is_no_service() {
         let tls = ServerConfig::builder().with_no_client_auth();
         let (certificate, own_key) = certificate();
         let tls = tls.with_single_cert(vec![certificate.clone()], own_key).unwrap();
-        let settings = Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into() };
+        let settings =
+            Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into(), control_names: &["api"] };
         let gateway = Gateway::new(settings, tls, unused_api(), world.dial.clone());
         (world.table, world.certificate) = (gateway.table(), certificate);
         world.gateway = Arc::new(gateway);

@@ -16,7 +16,7 @@ use crate::storage::{Page, blocking};
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// Repositories on a page of the catalogue if the client does not say.
+/// The default number of repositories on a page of the catalogue.
 const CATALOG_PAGE: usize = 1000;
 
 impl Server {

@@ -27,13 +27,13 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 
 type Answer = Result<Response, RegistryError>;
 
-/// What the handlers share.
+/// The state shared by the handlers.
 pub(crate) struct Server {
     pub storage: Arc<Storage>,
     pub authorizer: Arc<dyn Authorize>,
 }
 
-/// What a path means.
+/// The meaning of a path.
 #[derive(Debug, PartialEq, Eq)]
 enum Route<'a> {
     Base,

@@ -41,7 +41,7 @@ impl Server {
         let Some(digest) = digest else {
             return accepted(&session, StatusCode::ACCEPTED);
         };
-        // The whole content in one request: nobody else knows the upload, so it goes if the request fails.
+        // The whole content in one request: no other request knows the upload, so it is removed if the request fails.
         match self.receive_and_finish(parts, body, &session, &digest).await {
             Ok(()) => created(repository, &digest),
             Err(error) => {
@@ -63,7 +63,7 @@ impl Server {
         let Some(Ok(from)) = from.map(str::parse::<Repository>) else {
             return Ok(false);
         };
-        // Who may not read there learns nothing: an upload begins, as if the blob did not exist.
+        // A caller who may not read there learns nothing: an upload begins, as if the blob did not exist.
         if self.authorize(parts, Some(&from), Action::Pull).await.is_err() {
             return Ok(false);
         }
@@ -208,7 +208,7 @@ fn location(session: &Session) -> String {
     format!("/v2/{}/blobs/uploads/{}", session.repository, session.id)
 }
 
-/// What an upload has, as the specification writes it: an empty one is `0-0` too.
+/// The received range, as the specification writes it: an empty upload is `0-0` too.
 fn received(size: u64) -> String {
     format!("0-{}", size.saturating_sub(1))
 }

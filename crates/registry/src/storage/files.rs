@@ -30,7 +30,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), RegistryError> {
         .map_err(|error| RegistryError::io(format!("sync folder {}", path.display()), error))
 }
 
-/// Gives a complete, synced file its place, replacing what is there.
+/// Moves a complete, synced file to its place, replacing an existing one.
 pub(super) fn place(temporary: &Path, target: &Path) -> Result<(), RegistryError> {
     let folder = target.parent().unwrap_or(target);
     make_folder(folder)?;
@@ -72,7 +72,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, RegistryError> {
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(folder)? {
-            // What is not text was not made by us.
+            // A name that is not text was not created by us.
             names.extend(entry?.file_name().into_string());
         }
         names.sort_unstable();

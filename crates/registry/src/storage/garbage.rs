@@ -11,7 +11,7 @@ use crate::error::RegistryError;
 use crate::manifest::Manifest;
 use crate::names::{Algorithm, Digest, Reference, Repository};
 
-/// What a collection removed.
+/// The result of a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GarbageReport {
     /// Blobs that repositories had but none of their manifests referred to.

@@ -1,4 +1,4 @@
-//! What there is: tags of a repository, repositories.
+//! Listings: tags of a repository, repositories.
 
 use std::path::Path;
 use std::str::FromStr;

@@ -6,7 +6,7 @@
 //! ```
 //! The digest is computed while the file is written, so finishing does not read the content again (unless it is asked for SHA-512). The
 //! state of an upload lives in memory only: after a restart, clients begin again. No file is open between two requests, and the
-//! number of uploads is bounded, for each tenant and in all: an upload that was begun costs its owner a place and nobody a descriptor.
+//! number of uploads is bounded, for each tenant and in total: an upload that was begun takes one of its owner's places and no descriptor.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use super::{Storage, files, lock};
 use crate::error::{Code, RegistryError};
 use crate::names::{Algorithm, Digest, Repository};
 
-/// An upload that nobody continues is removed after this time. Shorter breaks clients that pause, longer keeps the
+/// An unused upload is removed after this time. Shorter breaks clients that pause, longer keeps the
 /// disk full of what broken ones left.
 const EXPIRY: Duration = Duration::from_secs(3600);
 

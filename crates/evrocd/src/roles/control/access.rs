@@ -1,4 +1,4 @@
-//! Who may do what in the registry, and the keys and names that decide about it.
+//! Authorisation in the registry, and the keys and names that it is based on.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -45,7 +45,7 @@ impl evroc_registry::Authorize for Access {
 }
 
 impl Access {
-    /// Who asks the registry, and what their token is limited to: a client certificate, or a token as the password.
+    /// The registry's caller, and the limits of their token: a client certificate, or a token as the password.
     fn registry_caller(&self, request: &http::request::Parts) -> Result<(Identity, Vec<String>), Denied> {
         if let Some(identity) = peer_of(request) {
             return Ok((identity, vec![]));

@@ -1,4 +1,4 @@
-//! What the registry says of container images, for the controllers of services.
+//! Resolves container images in the registry, for the controllers of services.
 
 use async_trait::async_trait;
 use evroc_registry::{Code, DOCKER_LIST, Digest, OCI_INDEX, Reference, Registry, RegistryError, Repository};

@@ -135,7 +135,7 @@ async fn collect(registry: &Registry) {
     }
 }
 
-/// Who a connection's client certificate names.
+/// The identity in a connection's client certificate.
 fn peer_of(parts: &http::request::Parts) -> Option<evroc_iam::Identity> {
     let peer = parts.extensions.get::<Peer>()?;
     evroc_iam::Identity::from_client_certificate(peer.certificates.first()?).ok()

@@ -46,7 +46,7 @@ impl EtcdSettings {
         one.prefix() == other.prefix() && one.endpoints().iter().any(|member| other.endpoints().contains(member))
     }
 
-    /// Opens the store, making an empty one if there is none; nobody else may use it meanwhile.
+    /// Opens the store exclusively, creating an empty one if none exists.
     pub async fn open(&self, opener: Opener<'_>) -> anyhow::Result<EtcdStore> {
         Ok(self.options(opener.instance)?.home(opener.control).open().await?)
     }

@@ -32,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tunnel::{TunnelError, Tunnels};
 
-/// What `log` of a virtual machine answers without `tailBytes`.
+/// The default of `tailBytes` for a virtual machine's `log`.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// What all stream handlers share. Cheap to clone.
+/// The state shared by all stream handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct Streams(Arc<Shared>);
 
@@ -108,7 +108,7 @@ fn refusal(status: StatusCode, message: String) -> ApiError {
     ApiError::new(status, reason, message)
 }
 
-/// What a host or the way to it says, with the name that the user knows.
+/// Turns an error of a host or of the connection to it into a message with the name that the user knows.
 fn failed(what: &str, error: &TunnelError) -> ApiError {
     refusal(error.status(), format!("{what}: {}", evroc_controller::chain(error)))
 }

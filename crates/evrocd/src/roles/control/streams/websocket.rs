@@ -24,11 +24,11 @@ const PING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(90);
 /// How long the user's program may take to take note of the end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// What a user's program may send in one message.
+/// The largest message of a user's program.
 const MAX_MESSAGE: usize = 1 << 20;
-/// What is read from the guest at once.
+/// The largest piece that is read from the guest.
 const BUFFER: usize = 32 << 10;
-/// Of a close frame's reason (RFC 6455, 5.5.1).
+/// The largest reason of a close frame (RFC 6455, 5.5.1).
 const MAX_REASON: usize = 123;
 
 /// Refuses a request that is not for a WebSocket.
@@ -136,7 +136,7 @@ where
             upward.await;
         }
     };
-    // Who does not listen any more need not be told.
+    // A user who has disconnected cannot be notified.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
@@ -154,7 +154,7 @@ mod tests {
 
     type Client = WebSocketStream<tokio::io::DuplexStream>;
 
-    /// A user's end, the guest's end, and what tells control to stop.
+    /// A user's end, the guest's end, and the signal that stops control.
     async fn pair() -> (Client, tokio::io::DuplexStream, CancellationToken) {
         let (user, server) = tokio::io::duplex(1 << 16);
         let (far, guest) = tokio::io::duplex(1 << 16);
