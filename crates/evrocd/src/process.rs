@@ -161,6 +161,16 @@ fn found(pid: i32) -> Option<Found> {
     Some(Found { id, program, arguments, uid })
 }
 
+/// Waits a little between two looks at something that gives no event.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "between two looks of a poll, on the command line, where nothing else waits"
+)]
+pub fn pause(time: std::time::Duration) {
+    // The poll is the caller's loop.
+    std::thread::sleep(time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -226,9 +226,8 @@ pub fn meminfo_bytes(text: &str, name: &str) -> u64 {
 fn processors() -> (u32, f64) {
     let read = || parse_cpu(&fs::read_to_string("/proc/stat").unwrap_or_default());
     let before = read();
-    // A rate needs two readings; this is the command line, where nothing else waits.
-    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(Duration::from_millis(200));
+    // A rate needs two readings.
+    crate::process::pause(Duration::from_millis(200));
     let after = read();
     let (total, idle) = (after.1.saturating_sub(before.1), after.2.saturating_sub(before.2));
     let share = if total == 0 { 1.0 } else { idle as f64 / total as f64 };

@@ -78,7 +78,7 @@ fn record_of(instance: &InstanceName) -> anyhow::Result<Option<InstanceRecord>> 
             return Ok(Some(record));
         }
         match InstanceLock::acquire(instance) {
-            Err(LockError::Held(_)) if Instant::now() < deadline => super::up::pause(Duration::from_millis(50)),
+            Err(LockError::Held(_)) if Instant::now() < deadline => crate::process::pause(Duration::from_millis(50)),
             Ok(lock) if !InstanceRecord::path(instance).exists() => {
                 // Made by the look itself, or left by a start that got no further.
                 lock.remove()?;
@@ -103,7 +103,7 @@ fn ask_until_free(
         asked = ask_supervisor(record, timeout)?.or(asked);
         match InstanceLock::acquire(instance) {
             Ok(lock) => return Ok((lock, asked)),
-            Err(LockError::Held(_)) if Instant::now() < deadline => super::up::pause(Duration::from_millis(50)),
+            Err(LockError::Held(_)) if Instant::now() < deadline => crate::process::pause(Duration::from_millis(50)),
             Err(LockError::Held(_)) => {
                 bail!(
                     "instance {instance} has a supervisor that does not answer; end it first (its pid is in {})",

@@ -113,7 +113,7 @@ fn end_processes(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()>
                 handle.signal(Signal::KILL)?;
             }
         }
-        super::up::pause(std::time::Duration::from_millis(100));
+        crate::process::pause(std::time::Duration::from_millis(100));
     }
     anyhow::bail!("processes of the instance do not end")
 }
@@ -162,7 +162,7 @@ fn remove_cgroups(instance: &InstanceName, problems: &mut Problems) {
         for _ in 0..30 {
             match &result {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    super::up::pause(std::time::Duration::from_millis(100));
+                    crate::process::pause(std::time::Duration::from_millis(100));
                     result = fs::remove_dir(&folder);
                 }
                 _ => break,

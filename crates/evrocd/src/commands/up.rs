@@ -94,7 +94,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
         if std::mem::take(&mut is_first) {
             say!("instance {instance} is being started or stopped by another supervisor: waiting for that");
         }
-        pause(Duration::from_millis(50));
+        crate::process::pause(Duration::from_millis(50));
     }
 }
 
@@ -173,7 +173,7 @@ fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
             say!("{}", crate::status::summary(&status).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        pause(Duration::from_millis(100));
+        crate::process::pause(Duration::from_millis(100));
     }
     bail!("the new program is not ready after {} s: see {}", RELOAD.as_secs(), layout.log("supervisor").display())
 }
@@ -260,10 +260,4 @@ fn follow(read: OwnedFd, instance: &InstanceName) -> anyhow::Result<ExitCode> {
         Some(path) => bail!("the supervisor ended before everything was ready: see {}", path.display()),
         None => bail!("the supervisor ended before it had made anything"),
     }
-}
-
-/// Waits a little between two looks at something that gives no event.
-pub fn pause(time: Duration) {
-    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(time);
 }

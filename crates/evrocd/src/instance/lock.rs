@@ -1,9 +1,9 @@
-//! Two locks: one per instance, held by its supervisor as long as it lives, and one for the machine, held while something is given out
+//! Two locks: one per instance, held by its supervisor as long as it lives, and one for the machine, held while something is assigned
 //! (a range of uids, a port) or a shared file is edited.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use evroc_iam::files::FileError;
@@ -11,10 +11,13 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{INSTANCES_DIR, InstanceName};
 
-/// Why a lock could not be had.
+/// Locks are for their owner only: any process that can open a file can lock it, and keep the operator waiting.
+const MODE: u32 = 0o600;
+
+/// Why a lock could not be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else holds it.
+    /// Another supervisor holds it.
     #[error("instance {0} is already run by another supervisor")]
     Held(InstanceName),
     /// The file could not be opened.
@@ -86,8 +89,13 @@ fn open(path: &Path) -> Result<File, FileError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(MODE)
         .open(path)
+        .and_then(|file| {
+            // A file of an earlier version may be readable by everybody.
+            file.set_permissions(fs::Permissions::from_mode(MODE))?;
+            Ok(file)
+        })
         .map_err(|source| FileError::new("open", path, source))
 }
 

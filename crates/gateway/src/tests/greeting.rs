@@ -138,7 +138,7 @@ fn an_http2_connection_is_closed_when_it_has_had_no_request_for_a_while() {
         world.start(
             "r",
             http(move |_| async move {
-                time::sleep(busy).await;
+                time::pass(busy).await;
                 Response::new(text("late"))
             }),
         );
