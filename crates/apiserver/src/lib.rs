@@ -1,8 +1,8 @@
 //! A Kubernetes-style API server over a store. It knows no kind by name: kinds are registered.
 //!
-//! A request passes, in this order: [`authn`] (who), `request` (what is asked, from the normalised path), [`authz`]
-//! (may they), then a verb of `verbs` or a document of `discovery`; [`audit`] records the outcome. Reads are answered
-//! from `cache`, which one watch of the whole store feeds; writes are transactions of the store (`storage`).
+//! A request passes through authentication ([`authn`]), parsing of the normalised path (`request`), authorisation
+//! ([`authz`]), and then a verb of `verbs` or a document of `discovery`; [`audit`] records the outcome. Reads are served
+//! from `cache`, which one watch of the whole store updates; writes are transactions of the store (`commit`).
 //!
 //! The modules stand on four floors, and a file imports from its own floor or from lower ones:
 //! `object` (what an object is, pure) → `state` (store and cache) → `http` (requests) → `background` (the server's own
@@ -21,7 +21,7 @@
 //!     .authorizer(Arc::new(GroupAuthorizer { unlimited }))
 //!     .start()
 //!     .await?;
-//! // In process: the identity stands in the service.
+//! // In process: the service has the identity.
 //! let client: kube::Client = server.client_as(Identity::controller("compute"), "demo");
 //! // On the network: the identity comes from the client's certificate.
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:6443").await?;
@@ -30,13 +30,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Where it differs from Kubernetes' own server for custom resources, on purpose: unknown paths are answered with a
-//! `Status` and not with a text; a create with a name in the path is
-//! refused (405), since the name that was authorised is not the one that would be made; identities cannot be
-//! impersonated; what belongs to an owner that is gone is deleted, and namespaces exist.
+//! Intended differences from Kubernetes' own server for custom resources: unknown paths are answered with a `Status`
+//! instead of plain text; a create with a name in the path is refused (405), because the authorised name would not be the
+//! one that is created; identities cannot be impersonated; dependents of deleted owners are garbage collected, and
+//! namespaces exist.
 //!
-//! Invariants: only this crate touches the store; an object is encoded once, whoever reads it; decisions are made on the
-//! normalised request only; controllers of this crate (`gc`, `namespaces`) write through the API like everybody else.
+//! Invariants: only this crate accesses the store; an object is encoded once for all readers; decisions depend on the
+//! normalised request only; controllers of this crate (`background`) write through the API like other clients.
 
 mod background;
 mod builder;

@@ -40,7 +40,7 @@ pub async fn compact_continuously(store: Arc<dyn Store>, clock: Arc<dyn Clock>, 
         match step_once(&*store, &mut seen, now, &retention).await {
             Ok(()) => {}
             Err(StoreError::Closed) => return,
-            Err(error) => tracing::warn!(%error, "store was not compacted"),
+            Err(error) => tracing::warn!(%error, "compacting the store failed"),
         }
         clock.sleep_until(now + step).await;
     }

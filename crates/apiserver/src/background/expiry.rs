@@ -78,7 +78,7 @@ impl Sweeper {
                     Err(problem) => Err(problem),
                 };
                 if let Err(problem) = deleted {
-                    tracing::warn!(%problem, %path, "an expired object was not deleted");
+                    tracing::warn!(%problem, %path, "deleting an expired object failed");
                     still_there.insert(place, (object.revision, since));
                 }
             }

@@ -46,7 +46,7 @@ impl Controller {
             let mut failed = BTreeSet::new();
             for namespace in std::mem::take(&mut due) {
                 if let Err(problem) = self.look(&namespace).await {
-                    tracing::warn!(%problem, %namespace, "the status of a quota was not written, will try again");
+                    tracing::warn!(%problem, %namespace, "writing the status of a quota failed, trying again");
                     failed.insert(namespace);
                 }
             }

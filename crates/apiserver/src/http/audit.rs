@@ -96,7 +96,7 @@ impl AuditSink for FileAudit {
             (&self.file).write_all(&line)
         });
         if let Err(error) = written {
-            tracing::error!(%error, "audit record cannot be written");
+            tracing::error!(%error, "writing an audit record failed");
         }
     }
 }

@@ -85,7 +85,7 @@ async fn keep(inner: &Inner, held: Held) {
             Ok(Some(_)) => {}
             Ok(None) => return inner.lose().await,
             Err(status) => {
-                tracing::warn!(error = status.message(), "the claim on the store could not be renewed, trying again");
+                tracing::warn!(error = status.message(), "renewing the claim on the store failed, trying again");
                 inner.client.leave_current();
             }
         }
@@ -110,7 +110,9 @@ pub(super) async fn release(client: &Client, lease: i64) {
     match tokio::time::timeout(RELEASE_TIMEOUT, revoked).await {
         Ok(Ok(_)) => {}
         Ok(Err(status)) if refusal(&status) == Refusal::LeaseNotFound => {}
-        Ok(Err(status)) => tracing::warn!(error = status.message(), "the claim on the store is left to end by itself"),
-        Err(_) => tracing::warn!("the claim on the store is left to end by itself: etcd does not answer"),
+        Ok(Err(status)) => {
+            tracing::warn!(error = status.message(), "releasing the claim on the store failed, it will expire")
+        }
+        Err(_) => tracing::warn!("releasing the claim on the store timed out, it will expire"),
     }
 }

@@ -142,7 +142,7 @@ impl Options {
             Some(Locking::Held) => return Err(etcd.locked().await?),
             Some(Locking::Impossible(error)) => {
                 // Everything else works, but after a crash this instance waits until its claim has expired.
-                tracing::warn!(%error, "the instance's folder cannot be locked");
+                tracing::warn!(%error, "locking the instance's folder failed");
                 None
             }
         };

@@ -3,11 +3,11 @@
 //! ```text
 //!   every change ──► keys to look at ──► look(key): observe ► decide (pure) ► act through the API
 //!
-//!   object, not deleting:  all owners gone ................ delete it
-//!                          some owner gone, some there .... take the dangling references away
+//!   object, not deleting:  all owners absent .............. delete it
+//!                          some owners absent ............. remove the dangling references
 //!                          an owner waits for it .......... delete it in the foreground (if it blocks the owner)
-//!   object, deleting with "orphan": ..................... take the reference from dependents, then the finalizer
-//!   object, deleting with "foregroundDeletion": ......... delete dependents, then take the finalizer away
+//!   object, deleting with "orphan": ..................... remove the reference from dependents, then the finalizer
+//!   object, deleting with "foregroundDeletion": ......... delete dependents, then remove the finalizer
 //! ```
 //! An owner in another namespace does not count: the reference is dangling. Deletions have the uid as precondition, so that a
 //! newer object of the same name is never deleted.
@@ -95,7 +95,7 @@ impl Collector {
                         let count = failures.entry(place.clone()).or_default();
                         let delay = RETRY.saturating_mul(1 << (*count).min(10)).min(MAX_RETRY);
                         *count += 1;
-                        tracing::debug!(%problem, key = %place.key, "garbage collection will try again");
+                        tracing::debug!(%problem, key = %place.key, "garbage collection of an object failed, trying again");
                         let sender = retry_sender.clone();
                         tokio::spawn(async move {
                             tokio::time::sleep(delay).await;

@@ -1,7 +1,7 @@
 //! The life-cycle of namespaces: deletes the contents of a namespace that is being deleted, then removes its finalizer.
 //!
 //! ```text
-//!   Active ──delete──► Terminating: all objects are deleted ──► wait for their finalizers ──► empty: finalized, gone
+//!   Active ──delete──► Terminating: all objects are deleted ──► wait for their finalizers ──► empty: finalized, removed
 //! ```
 //! While it waits, conditions on the namespace name the kinds that remain and the finalizers that they wait for. New objects are
 //! refused as part of their own transaction, so that an empty namespace stays empty.
@@ -68,7 +68,7 @@ impl Controller {
                     }
                     Ok(false) => {}
                     Err(problem) => {
-                        tracing::warn!(%problem, namespace = %name, "emptying a namespace failed, will try again")
+                        tracing::warn!(%problem, namespace = %name, "deleting the contents of a namespace failed, trying again")
                     }
                 }
             }

@@ -90,16 +90,16 @@ pub(super) async fn run(cache: Weak<Cache>, mut stream: WatchStream) {
         let Some(cache) = cache.upgrade() else { return };
         cache.healthy.send_replace(false);
         if matches!(error, StoreError::Closed) {
-            tracing::info!("store is closed, cache stops");
+            tracing::info!("the store is closed, the cache stops");
             return;
         }
-        tracing::warn!(%error, "following the store was interrupted");
+        tracing::warn!(%error, "the watch of the store ended, starting it again");
         stream = loop {
             match resume(&cache).await {
                 Ok(stream) => break stream,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "following the store failed");
+                    tracing::warn!(%error, "starting the watch of the store failed, trying again");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -181,7 +181,7 @@ fn decode(cache: &Cache, storage: &GroupResource, key: &str, revision: u64, valu
     match CachedObject::from_stored(registered, ObjectKey::from_text(key), revision, value) {
         Ok(object) => Some(Arc::new(object)),
         Err(error) => {
-            tracing::error!(%error, group = %storage.group, resource = %storage.resource, key, "stored object cannot be read");
+            tracing::error!(%error, group = %storage.group, resource = %storage.resource, key, "decoding a stored object failed");
             None
         }
     }
@@ -189,6 +189,6 @@ fn decode(cache: &Cache, storage: &GroupResource, key: &str, revision: u64, valu
 
 fn decode_claim(revision: u64, value: &[u8]) -> Option<HeldClaim> {
     let holder =
-        serde_json::from_slice(value).inspect_err(|error| tracing::error!(%error, "stored claim cannot be read"));
+        serde_json::from_slice(value).inspect_err(|error| tracing::error!(%error, "decoding a stored claim failed"));
     Some(HeldClaim { revision, holder: holder.ok()? })
 }

@@ -119,7 +119,7 @@ impl Writer {
                 Some(Request::Expire) => {
                     while let Some(id) = self.leases.expired(self.shared.clock.now()) {
                         if let Err(error) = self.end_lease(id)? {
-                            tracing::warn!(%id, %error, "expired lease could not be ended yet");
+                            tracing::warn!(%id, %error, "ending an expired lease failed, trying again");
                             break;
                         }
                     }
