@@ -7,7 +7,7 @@ mod events;
 mod watching;
 mod write;
 
-pub use watching::{controller, pauses};
+pub use watching::{controller, pauses, run_on};
 pub use write::{add_finalizer, create_or_adopt, delete_if_present, get, owned_by, remove_finalizer, write_status};
 
 use std::hash::Hash;

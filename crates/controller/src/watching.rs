@@ -1,13 +1,18 @@
 //! Controllers that come back soon after the API was restarted.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::controller::Controller;
+use futures::{Stream, StreamExt};
+use kube::runtime::controller::{Action, Controller, ReconcileRequest, trigger_self};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, applier, reflector, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
 
 /// First pause after a watch failed. Watches fail together when the API server is restarted, and each counts.
 const FIRST: Duration = Duration::from_millis(50);
@@ -46,6 +51,33 @@ where
 /// The pauses between tries to watch, for a watch that is not a controller's.
 pub fn pauses() -> impl Backoff {
     Pauses(FIRST)
+}
+
+/// Runs a controller that reconciles an object also when `requests` names it, until the process ends. Errors are handled by
+/// `error_policy`.
+pub async fn run_on<K, C, F>(
+    api: Api<K>,
+    config: watcher::Config,
+    requests: impl Stream<Item = ObjectRef<K>> + Send + 'static,
+    reconcile: impl Fn(Arc<K>, Arc<C>) -> F + Send + 'static,
+    error_policy: impl Fn(Arc<K>, &Error, Arc<C>) -> Action + Send + Sync + 'static,
+    context: Arc<C>,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    C: Send + Sync + 'static,
+    F: Future<Output = Result<Action>> + Send + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let objects = reflector(writer, watcher(api, config)).applied_objects().backoff(Pauses(FIRST));
+    let named = requests.map(|object| Ok(ReconcileRequest::from(object)));
+    let queue = futures::stream::select(trigger_self(objects, ()).boxed(), named.boxed());
+    // A task for each reconciliation, as `Controller::run` has it; a panic goes on in here.
+    let reconcile = move |object, context| {
+        let task = tokio::spawn(reconcile(object, context));
+        Box::pin(async move { task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
+    };
+    let config = kube::runtime::controller::Config::default();
+    crate::drive(applier(reconcile, error_policy, context, reader, queue, config).boxed()).await;
 }
 
 #[cfg(test)]

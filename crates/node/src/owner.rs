@@ -16,12 +16,29 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// Set for good once the host is being stopped: nothing is started any more.
+#[derive(Clone, Debug, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// Nothing is started from now on.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the host is being stopped.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// What an owner looks after, and how its requests are carried out.
 pub trait Workload: Send + Sync + 'static {

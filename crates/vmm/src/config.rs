@@ -12,7 +12,7 @@ pub const MAX_DISKS: usize = 11;
 /// A guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
-    /// For people: appears in the process list. Letters, digits, `-` and `.` only.
+    /// Appears in the process list, which every user of the host can read. Letters, digits, `-` and `.` only.
     pub name: String,
     /// Shown to the guest as its SMBIOS system id.
     pub uuid: String,
@@ -22,6 +22,10 @@ pub struct GuestConfig {
     pub memory_bytes: u64,
     /// What executes the guest's instructions.
     pub accelerator: Accelerator,
+    /// The board and its devices: one of [`crate::Offers::machine_types`].
+    pub machine_type: String,
+    /// The processor: one of [`crate::Offers::cpu_models`].
+    pub cpu_model: String,
     /// Disks in the order in which the guest sees them (`/dev/vda`, …).
     pub disks: Vec<DiskConfig>,
     /// The network device.
@@ -128,6 +132,11 @@ impl GuestConfig {
         }
         if self.uuid.len() != 36 || !self.uuid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
             return fail("uuid", "a UUID", &self.uuid);
+        }
+        for (field, name) in [("machineType", &self.machine_type), ("cpuModel", &self.cpu_model)] {
+            if !is_plain(name, 64) {
+                return fail(field, "1 to 64 letters, digits, '-' and '.'", name);
+            }
         }
         if !(1..=255).contains(&self.vcpus) {
             return fail("vcpus", "1 to 255", &self.vcpus);

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
+use tokio::sync::broadcast;
 
 use crate::config::{ConfigError, GuestConfig, HotDisk};
+use crate::probe::Kind;
+use crate::qmp::Event;
 
 /// Turns guests into processes and speaks to them.
 #[async_trait]
@@ -15,26 +18,24 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// For people and logs.
     fn name(&self) -> &'static str;
 
-    /// What this driver can do beyond running a guest.
-    fn capabilities(&self) -> Capabilities;
-
     /// The process that is the guest. Standard input and output are its serial console; it ends with code 0 when the guest
     /// powers itself off, and not when it reboots.
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError>;
+
+    /// The hardware that it can give to a guest: what is first is for new guests.
+    async fn offers(&self, accelerator: Kind) -> std::io::Result<Offers>;
 
     /// Connects to the monitor behind the socket whose listening descriptor the guest was given.
     async fn connect(&self, socket: &Path, limit: Duration) -> Result<Box<dyn Monitor>, MonitorError>;
 }
 
-/// What a driver can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    /// [`Monitor::attach_disk`], [`Monitor::detach_disk`].
-    pub can_hot_swap: bool,
-    /// [`Monitor::grow_disk`].
-    pub can_grow_online: bool,
-    /// [`Monitor::pause`], [`Monitor::resume`].
-    pub can_pause: bool,
+/// Named versions of virtual hardware that a driver offers. A name means the same hardware with every later version of the driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// Boards with their devices, for example `pc-i440fx-7.2`.
+    pub machine_types: Vec<String>,
+    /// Processors.
+    pub cpu_models: Vec<String>,
 }
 
 /// A process to start.
@@ -52,23 +53,103 @@ pub struct GuestCommand {
     pub groups: Vec<u32>,
 }
 
-/// What the hypervisor says of its guest.
+/// What the hypervisor does with its guest. Only [`GuestState::Running`] executes instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestState {
     /// Executes instructions.
     Running,
-    /// Paused by us.
+    /// Paused on request.
     Paused,
-    /// Stopped by the hypervisor because of an error: the host's disk is full, or fails.
-    Stopped,
+    /// The guest has put itself to sleep.
+    Asleep,
+    /// Stopped because the host's disk refused a write; goes on with that write when it is resumed.
+    DiskError {
+        /// Whether the host's disk is full; else it fails.
+        is_full: bool,
+    },
+    /// The guest's kernel has reported a crash.
+    Crashed,
+    /// Stopped by a fault of the hypervisor or by a watchdog: resuming does not help.
+    Broken,
     /// Powered off; the process is about to end.
     ShutDown,
+}
+
+impl GuestState {
+    /// Whether [`Monitor::resume`] makes it go on.
+    pub fn can_resume(self) -> bool {
+        matches!(self, Self::Paused | Self::DiskError { .. })
+    }
+}
+
+/// Something that happened to a running guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestEvent {
+    /// It reboots.
+    Reset,
+    /// Its state may have changed: paused, resumed, powered off, crashed.
+    StateChanged,
+    /// Events were lost: anything may have happened.
+    Missed,
+}
+
+/// The events of one conversation. Ends with it.
+#[derive(Debug)]
+pub struct Events(Option<broadcast::Receiver<Event>>);
+
+impl Events {
+    /// Those that come from `receiver`.
+    pub fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        Self(Some(receiver))
+    }
+
+    /// None ever: for drivers without events.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// The next one; `None` when the conversation is over. Can be dropped and called again without losing any.
+    pub async fn next(&mut self) -> Option<GuestEvent> {
+        let Some(receiver) = &mut self.0 else { return std::future::pending().await };
+        loop {
+            match receiver.recv().await {
+                Ok(event) => match meaning(&event.name) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
+                Err(broadcast::error::RecvError::Lagged(_)) => return Some(GuestEvent::Missed),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn meaning(name: &str) -> Option<GuestEvent> {
+    match name {
+        "RESET" => Some(GuestEvent::Reset),
+        "STOP" | "RESUME" | "SHUTDOWN" | "SUSPEND" | "SUSPEND_DISK" | "WAKEUP" | "WATCHDOG" | "GUEST_PANICKED"
+        | "GUEST_CRASHLOADED" | "BLOCK_IO_ERROR" => Some(GuestEvent::StateChanged),
+        _ => None,
+    }
+}
+
+/// A disk as the hypervisor has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActualDisk {
+    /// The monitor's name of it.
+    pub id: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Size that the guest sees, in bytes.
+    pub size_bytes: u64,
+    /// Whether it was attached to the running guest, so that it can be detached again.
+    pub is_hot: bool,
 }
 
 /// A conversation with one running guest.
 #[async_trait]
 pub trait Monitor: Send + Sync + std::fmt::Debug {
-    /// What the guest does.
+    /// What the hypervisor does with the guest.
     async fn state(&self) -> Result<GuestState, MonitorError>;
     /// Presses the power button: the guest decides.
     async fn power_down(&self) -> Result<(), MonitorError>;
@@ -84,6 +165,10 @@ pub trait Monitor: Send + Sync + std::fmt::Debug {
     async fn attach_disk(&self, disk: &HotDisk) -> Result<(), MonitorError>;
     /// Removes a disk that was added; done when the hypervisor has let go of the file.
     async fn detach_disk(&self, id: &str) -> Result<(), MonitorError>;
+    /// The disks that it has now.
+    async fn disks(&self) -> Result<Vec<ActualDisk>, MonitorError>;
+    /// Events from now on.
+    fn events(&self) -> Events;
     /// Returns when the conversation is over, mostly because the guest has ended.
     async fn closed(&self);
 }

@@ -21,7 +21,7 @@ pub mod qmp;
 pub mod simulated;
 
 pub use config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, HotDisk, NicConfig};
-pub use driver::{Capabilities, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError};
+pub use driver::{ActualDisk, Events, GuestCommand, GuestEvent, GuestState, Hypervisor, Monitor, MonitorError, Offers};
 pub use image::{ImageError, ImageInfo, ImageTool};
 pub use qemu::Qemu;
 pub use simulated::Simulated;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::config::{ConfigError, GuestConfig, HotDisk};
-use crate::driver::{Capabilities, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError};
+use crate::driver::{ActualDisk, Events, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, Offers};
+use crate::probe::Kind;
 
 /// What the guest prints when it is up.
 pub const PROMPT: &str = "simulated login: ";
@@ -54,8 +55,9 @@ impl Hypervisor for Simulated {
         "simulated"
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+    async fn offers(&self, _: Kind) -> std::io::Result<Offers> {
+        let name = |name: &str| vec![name.to_owned()];
+        Ok(Offers { machine_types: name("simulated-1"), cpu_models: name("simulated-1") })
     }
 
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError> {
@@ -142,6 +144,12 @@ impl Monitor for SimulatedMonitor {
     }
     async fn detach_disk(&self, _: &str) -> Result<(), MonitorError> {
         Self::unsupported("hot swap")
+    }
+    async fn disks(&self) -> Result<Vec<ActualDisk>, MonitorError> {
+        Self::unsupported("listing disks")
+    }
+    fn events(&self) -> Events {
+        Events::none()
     }
     async fn closed(&self) {
         while self.open().is_ok() {

@@ -95,7 +95,7 @@ struct Node {
 /// What wakes the agents when something that runs here ends.
 struct Ended {
     replicas: agent::replica::Changed,
-    machines: agent::machine::Ended,
+    machines: agent::machine::Changes,
 }
 
 impl Node {
@@ -158,17 +158,18 @@ impl Node {
         network.conditions = conditions.clone();
         let network = HostNetwork::resume(network, dialer.clone()).await?;
         let (accelerator, probed) = watch::channel(None);
-        let (machines, machines_ended) = Machines::new(
+        let (machines, machine_changes) = Machines::new(
             base.clone(),
             config.host_name.clone(),
             state,
-            runner,
-            network.clone(),
+            Arc::new(runner),
+            Arc::new(network.clone()),
             probed,
             draining.clone(),
+            conditions.clone(),
         )?;
         let volumes = Arc::new(Volumes { base, host: config.host_name.clone(), pool, conditions: conditions.clone() });
-        let ended = Ended { replicas: replicas_changed, machines: machines_ended };
+        let ended = Ended { replicas: replicas_changed, machines: machine_changes };
         let node = Self {
             config: config.clone(),
             draining,
@@ -204,7 +205,7 @@ impl Node {
             agent::replica::run(self.replicas.clone(), ended.replicas).await;
         };
         let machines = async {
-            until_done("remove the machines that are not wanted any more", pauses(), || self.machines.sweep()).await;
+            until_done("compare the machines of this host with the API", pauses(), || self.machines.sweep()).await;
             agent::machine::run(self.machines.clone(), ended.machines).await;
         };
         let logs = agent::log_sweep::run(context.clone(), self.replicas.logs().clone());
@@ -256,7 +257,13 @@ impl Node {
                 Ok(verdict) => {
                     let name = if verdict.accelerator == Kind::Kvm { "kvm" } else { "tcg" };
                     tracing::info!(accelerator = name, reason = verdict.reason, "guests run with");
-                    self.accelerator.send_replace(Some(Accelerator { name: name.into(), reason: verdict.reason }));
+                    let offers = self.machines.owned().guests().offers(verdict.accelerator).await;
+                    let offers = offers.unwrap_or_else(|error| {
+                        tracing::error!(error = chain(&error), "the hypervisor does not say what hardware it offers");
+                        evroc_vmm::Offers::default()
+                    });
+                    let found = Accelerator { name: name.into(), reason: verdict.reason, offers };
+                    self.accelerator.send_replace(Some(found));
                     return;
                 }
                 Err(error) => chain(&error),
@@ -267,7 +274,8 @@ impl Node {
             if let Err(error) = std::fs::write(&record, said) {
                 tracing::warn!(%error, path = %record.display(), "cannot write what the probe found");
             }
-            self.accelerator.send_replace(Some(Accelerator { name: NO_ACCELERATOR.into(), reason: error }));
+            let offers = evroc_vmm::Offers::default();
+            self.accelerator.send_replace(Some(Accelerator { name: NO_ACCELERATOR.into(), reason: error, offers }));
             tokio::time::sleep(PROBE_AGAIN).await;
         }
     }

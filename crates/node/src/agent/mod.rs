@@ -14,21 +14,4 @@ pub mod service_log;
 pub mod streams;
 pub mod volume;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Set for good once the host is being stopped: nothing is started any more.
-#[derive(Clone, Debug, Default)]
-pub struct Draining(Arc<AtomicBool>);
-
-impl Draining {
-    /// Nothing is started from now on.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether the host is being stopped.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
+pub use crate::owner::Draining;

@@ -21,8 +21,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::machine::Machines;
 use super::replica::Replicas;
 use super::service_log::{Following, Form, KEPT_BYTES, lines_from_end};
-use crate::machine::Found;
-use crate::shim::tail;
+use crate::machine::guests::Log;
+use crate::machine::request::Request;
+use crate::owner::AskError;
 use crate::tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
 /// A guest on the same host answers in milliseconds; one that is busy booting under emulation may take seconds. A longer deadline would
@@ -47,23 +48,19 @@ impl Streams {
         Arc::new(Self { machines, replicas })
     }
 
-    async fn running(&self, uid: &str) -> Result<crate::machine::Machine, Refusal> {
-        match self.machines.runner().observe(uid).await {
-            Ok(Found::Running(machine)) => Ok(machine),
-            Ok(Found::Ended(exit)) => Err(Refusal::new(
-                StatusCode::CONFLICT,
-                format!("the guest does not run: its hypervisor {}", exit.reason),
-            )),
-            Ok(Found::Absent) => Err(Refusal::new(StatusCode::CONFLICT, "the guest has not been started yet")),
-            Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))),
-        }
+    /// Refuses what is not legal for the machine now.
+    async fn check(&self, uid: &str, request: Request) -> Result<(), Refusal> {
+        self.machines.owned().may(uid, request).await.map_err(|error| match error {
+            AskError::Refused(why) => Refusal::new(StatusCode::CONFLICT, why),
+            error => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
+        })
     }
 }
 
 #[async_trait]
 impl TunnelHandler for Streams {
     async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal> {
-        self.running(uid).await?;
+        self.check(uid, Request::Console).await?;
         let late = || {
             let message = format!("the guest did not answer on port {port} within {} s", CONNECT.as_secs());
             Refusal::new(StatusCode::GATEWAY_TIMEOUT, message)
@@ -76,9 +73,9 @@ impl TunnelHandler for Streams {
     }
 
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal> {
-        let console = self.running(uid).await?.console(REPLAY).await;
-        let console = console.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, chain(&error)))?;
-        Ok(Box::new(console))
+        self.check(uid, Request::Console).await?;
+        let console = self.machines.owned().guests().console(uid, REPLAY).await;
+        console.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, chain(&error)))
     }
 
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
@@ -112,16 +109,12 @@ impl TunnelHandler for Streams {
     }
 
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
-        let folder = self.machines.runner().shim_dir(uid);
-        let read = tokio::task::spawn_blocking(move || tail(&folder, tail_bytes)).await;
-        match read.map_err(io::Error::other).and_then(|read| read) {
-            Ok(bytes) => Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))]))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match self.machines.owned().guests().serial_log(Log::Machine(uid), tail_bytes).await {
+            Ok(Some(bytes)) => Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))]))),
+            Ok(None) => {
                 Err(Refusal::new(StatusCode::CONFLICT, "the guest has not been started yet: it has written nothing"))
             }
-            Err(error) => {
-                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the serial log cannot be read: {error}")))
-            }
+            Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))),
         }
     }
 }

@@ -1,21 +1,27 @@
 //! Runs machines on this host: one guest each, in a hypervisor process under a shim. Knows no API object.
 //!
 //! ```text
-//!                  start()                      monitor answers                  power_down()
+//!                  start()                      monitor answers                  stop()
 //!   Absent ───────────────────► Starting ───────────────────────► Running ──────────────────────► Stopping
-//!     ▲                            │ cannot start                    │ guest powers off,              │ gone in time, or
-//!     │                            │                                 │ hypervisor or shim dies        │ quit, or killed
-//!     │          remove()          ▼                                 ▼                                ▼
-//!     └───────────────────────── Ended ◄────────────────────────────────────────────────────────────────
+//!     ▲                            │ cannot start                    │    │ guest powers off,          │ powered off in time,
+//!     │                            │                    shim killed  │    │ hypervisor dies            │ quit, or killed
+//!     │                            │                                 ▼    │                            │
+//!     │                            │                    Orphaned     │    │                            │
+//!     │          remove()          ▼                       │ end_orphan() ▼                            ▼
+//!     └───────────────────────── Ended ◄───────────────────┴───────────────────────────────────────────
 //!                                  │ start(): a new run in the same place
 //!                                  └─────────► Starting
 //! ```
 //!
-//! Which request is legal where is [`request::judge`], which is pure. What a machine consists of, all of it named after its uid and found again by [`MachineRunner::list`]:
+//! While it is Running, the hypervisor says what it does with the guest ([`evroc_vmm::GuestState`]): a process that lives need not
+//! execute the guest. Whatever changes a machine is asked of its owner ([`owner`]), one thing at a time; which request is legal where
+//! is [`request::judge`], which is pure. Looking changes nothing, and a look that failed says nothing about the machine.
+//!
+//! What a machine consists of, all of it named after its uid and found again by [`MachineRunner::list`]:
 //!
 //! | piece | place |
 //! |---|---|
-//! | record, seed disk | `<state>/machines/<uid>/{machine.json,seed.img}` |
+//! | record, seed disk, mark of deletion | `<state>/machines/<uid>/{machine.json,seed.img,deleted}` |
 //! | shim, serial log | `<state>/shims/vm-<uid>/` |
 //! | monitor socket | `<run>/vm/<uid>.sock`: made here, given to the hypervisor as a descriptor |
 //! | limits | control group `/<instance>/vm-<uid>` |
@@ -24,8 +30,17 @@
 //! Volumes and taps are not made here: a volume is handed to the machine's user at start and taken back at the end, a tap comes
 //! as an open descriptor.
 
+pub mod devices;
+mod error;
+mod exclusive;
+pub mod guests;
+mod last_log;
 mod limits;
+pub mod memory;
+pub mod owner;
+mod places;
 mod ready;
+mod real;
 mod record;
 pub mod request;
 mod runner;
@@ -33,9 +48,11 @@ mod running;
 
 use std::os::fd::OwnedFd;
 
+pub use error::MachineError;
+pub use guests::Guests;
 pub use ready::{wait_for_serial, wait_for_serial_in};
-pub use record::MachineRecord;
-pub use runner::{Found, MachineError, MachineRunner, RunnerConfig};
+pub use record::{MachineRecord, RecordError};
+pub use runner::{Found, MachineRunner, RunnerConfig};
 pub use running::{Machine, StopManner, Stopped};
 
 use crate::seed::SeedInput;
@@ -46,7 +63,7 @@ pub use evroc_vmm::probe::Kind as AcceleratorKind;
 pub struct MachineConfig {
     /// Names this machine on this host: letters, digits and `-`.
     pub uid: String,
-    /// For people: appears in the process list.
+    /// For people.
     pub name: String,
     /// Kept in the record, so that a restarted agent knows which binding it finds running.
     pub epoch: i64,
@@ -60,6 +77,18 @@ pub struct MachineConfig {
     pub seed: SeedInput,
     /// What executes the guest's instructions.
     pub accelerator: AcceleratorKind,
+    /// The board and its devices; `None` takes what the hypervisor offers first.
+    pub machine_type: Option<String>,
+    /// The processor, likewise.
+    pub cpu_model: Option<String>,
+}
+
+impl MachineConfig {
+    /// The disks that the guest should have, for [`devices::diff`].
+    pub fn wanted_disks(&self) -> Vec<devices::WantedDisk> {
+        let wanted = |used: &VolumeUse| devices::WantedDisk { volume: used.uid.clone(), size_bytes: used.size_bytes };
+        self.volumes.iter().map(wanted).collect()
+    }
 }
 
 /// A volume of a machine.
@@ -69,6 +98,8 @@ pub struct VolumeUse {
     pub uid: String,
     /// Whether the firmware boots from it.
     pub is_boot: bool,
+    /// Size that a running guest should see; `None` leaves it as it is.
+    pub size_bytes: Option<u64>,
 }
 
 /// The network device of one run of a machine.

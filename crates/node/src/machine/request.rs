@@ -1,4 +1,6 @@
-//! Which request is legal in which state: no locks, no input or output.
+//! Which request is legal in which state, and with which others ahead of it: no locks, no input or output.
+
+use crate::owner::Arrival;
 
 /// Where a machine is (see the diagram in the module above).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,10 +9,12 @@ pub enum State {
     Absent,
     /// Its hypervisor is being started.
     Starting,
-    /// The hypervisor runs the guest.
+    /// Its hypervisor lives.
     Running,
     /// The guest was asked to power off, or is being ended.
     Stopping,
+    /// Its shim was killed: the hypervisor may live, but nobody can reach it.
+    Orphaned,
     /// The hypervisor has ended; record, logs and limits are still here.
     Ended,
 }
@@ -20,18 +24,22 @@ pub enum State {
 pub enum Request {
     /// Run the guest.
     Start,
-    /// Ask the guest to power off.
-    PowerDown,
+    /// Ask the guest to power off; end it if it does not.
+    Stop,
     /// End the guest without asking it.
     ForceStop,
+    /// End the hypervisor that lost its shim.
+    EndOrphan,
     /// Remove every trace; the guest is ended first.
     Remove,
     /// Attach to the serial console.
     Console,
     /// Read the serial log.
     SerialLog,
-    /// Change a disk of the running guest: grow, attach, detach.
-    ChangeDisk,
+    /// Change devices of the running guest: grow, attach, detach disks.
+    ChangeDevices,
+    /// Let a guest that the hypervisor has paused go on.
+    Resume,
 }
 
 /// Whether to do it.
@@ -47,7 +55,7 @@ pub enum Verdict {
     Refuse(&'static str),
 }
 
-/// The table.
+/// The table of what is legal in which state.
 pub fn judge(state: State, request: Request) -> Verdict {
     use Request as R;
     use State as S;
@@ -56,27 +64,51 @@ pub fn judge(state: State, request: Request) -> Verdict {
         (R::Start, S::Absent | S::Ended) => Accept,
         (R::Start, S::Starting | S::Running) => AlreadyDone,
         (R::Start, S::Stopping) => Later("the machine is stopping"),
+        (R::Start, S::Orphaned) => Later("the hypervisor of the former run has to be ended first"),
 
         // A guest that is not up yet does not hear its power button.
-        (R::PowerDown, S::Starting) => Later("the machine is starting"),
-        (R::PowerDown, S::Running) => Accept,
-        (R::PowerDown, S::Stopping | S::Ended | S::Absent) => AlreadyDone,
+        (R::Stop, S::Starting) => Later("the machine is starting"),
+        (R::Stop, S::Running | S::Orphaned) => Accept,
+        (R::Stop, S::Stopping | S::Ended | S::Absent) => AlreadyDone,
 
-        (R::ForceStop, S::Starting | S::Running | S::Stopping) => Accept,
+        (R::ForceStop, S::Starting | S::Running | S::Stopping | S::Orphaned) => Accept,
         (R::ForceStop, S::Ended | S::Absent) => AlreadyDone,
+
+        (R::EndOrphan, S::Orphaned) => Accept,
+        (R::EndOrphan, S::Ended | S::Absent) => AlreadyDone,
+        (R::EndOrphan, S::Starting | S::Running | S::Stopping) => Refuse("the machine has its shim"),
 
         (R::Remove, S::Absent) => AlreadyDone,
         (R::Remove, _) => Accept,
 
         (R::Console, S::Starting | S::Running | S::Stopping) => Accept,
+        (R::Console, S::Orphaned) => Refuse("the shim that held the console was killed"),
         (R::Console, S::Ended | S::Absent) => Refuse("the machine does not run"),
 
         (R::SerialLog, S::Absent) => Refuse("the machine never ran on this host"),
         (R::SerialLog, _) => Accept,
 
-        (R::ChangeDisk, S::Running) => Accept,
-        (R::ChangeDisk, S::Starting) => Later("the machine is starting"),
-        (R::ChangeDisk, S::Stopping | S::Ended | S::Absent) => Refuse("the machine does not run"),
+        (R::ChangeDevices | R::Resume, S::Running) => Accept,
+        (R::ChangeDevices | R::Resume, S::Starting) => Later("the machine is starting"),
+        (R::ChangeDevices | R::Resume, S::Stopping | S::Orphaned | S::Ended | S::Absent) => {
+            Refuse("the machine does not run")
+        }
+    }
+}
+
+/// What happens to a request that finds others ahead of it: the first is under way, the others wait.
+pub fn arrive(ahead: &[Request], request: Request) -> Arrival {
+    use Request as R;
+    let under_way = ahead.first();
+    match request {
+        request if ahead.last() == Some(&request) => Arrival::Join,
+        // A guest that is being asked to power off is not asked any longer.
+        R::ForceStop | R::Remove if under_way == Some(&R::Stop) => Arrival::Preempt,
+        R::ForceStop if ahead.contains(&R::ForceStop) => Arrival::Join,
+        R::ChangeDevices | R::Resume if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) => {
+            Arrival::Refuse("the machine is being stopped")
+        }
+        _ => Arrival::Queue,
     }
 }
 
@@ -88,15 +120,17 @@ mod tests {
     #[test]
     fn the_whole_table() {
         use Request::*;
-        let states = [State::Absent, State::Starting, State::Running, State::Stopping, State::Ended];
+        let states = [State::Absent, State::Starting, State::Running, State::Stopping, State::Orphaned, State::Ended];
         let expected = [
-            (Start, "A==wA"),
-            (PowerDown, "=wA=="),
-            (ForceStop, "=AAA="),
-            (Remove, "=AAAA"),
-            (Console, "-AAA-"),
-            (SerialLog, "-AAAA"),
-            (ChangeDisk, "-wA--"),
+            (Start, "A==wwA"),
+            (Stop, "=wA=A="),
+            (ForceStop, "=AAAA="),
+            (EndOrphan, "=---A="),
+            (Remove, "=AAAAA"),
+            (Console, "-AAA--"),
+            (SerialLog, "-AAAAA"),
+            (ChangeDevices, "-wA---"),
+            (Resume, "-wA---"),
         ];
         for (request, row) in expected {
             let found: String = states
@@ -109,6 +143,29 @@ mod tests {
                 })
                 .collect();
             assert_eq!(found, row, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn requests_that_find_others_ahead() {
+        use Request::*;
+        let stopped = Arrival::Refuse("the machine is being stopped");
+        for (ahead, request, expected) in [
+            (&[][..], Start, Arrival::Queue),
+            (&[Start][..], Start, Arrival::Join),
+            (&[Start][..], Stop, Arrival::Queue),
+            (&[Start, Stop][..], Stop, Arrival::Join),
+            // A start after a stop is a start of its own, not that from before.
+            (&[Start, Stop][..], Start, Arrival::Queue),
+            (&[Stop][..], ForceStop, Arrival::Preempt),
+            (&[Stop][..], Remove, Arrival::Preempt),
+            (&[Start][..], ForceStop, Arrival::Queue),
+            (&[Start, ForceStop, Start][..], ForceStop, Arrival::Join),
+            (&[Stop][..], ChangeDevices, stopped),
+            (&[Start, Remove][..], Resume, stopped),
+            (&[ChangeDevices][..], Resume, Arrival::Queue),
+        ] {
+            assert_eq!(arrive(ahead, request), expected, "{request:?} behind {ahead:?}");
         }
     }
 }

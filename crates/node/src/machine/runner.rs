@@ -8,26 +8,24 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evroc_vmm::{
-    Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, Hypervisor, MonitorError, NicConfig,
-    qemu,
+    Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, Hypervisor, NicConfig, Offers, qemu,
 };
-use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::error::{MachineError, check_uid, failed};
+use super::exclusive::{Claims, refuse_shared_volumes};
+use super::places::{PREFIX, Places, absent_is_fine, last_logs, machines, names};
 use super::record::{self, MachineRecord};
 use super::running::{Machine, MonitorSlot, StopManner, Stopped, disk_id};
-use super::{AcceleratorKind, MachineConfig, Nic, limits};
-use crate::cgroup::{CgroupError, Cgroups};
-use crate::pool::{self, Owner, Pool, PoolError};
-use crate::seed::{self, SeedError};
-use crate::shim::{
-    self, Adopted, ClientError, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, SpawnError, Spec, Stderr, User,
-};
+use super::{AcceleratorKind, MachineConfig, Nic, last_log, limits};
+use crate::cgroup::Cgroups;
+use crate::pool::{self, Owner, Pool};
+use crate::seed;
+use crate::shim::{self, Adopted, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, Spec, Stderr, User};
 
-const PREFIX: &str = "vm-";
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
 /// The serial console: at most 8 MiB on disk, of which the last 64 KiB are shown to who attaches.
@@ -46,7 +44,7 @@ pub struct RunnerConfig {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// How to start shims.
     pub shim: ShimLauncher,
-    /// Whom a shim becomes once its guest runs.
+    /// The user that a shim becomes once its guest runs.
     pub shim_user: Option<User>,
     /// Control groups that shims join.
     pub shim_cgroups: Vec<PathBuf>,
@@ -54,51 +52,14 @@ pub struct RunnerConfig {
     pub first_uid: Option<u32>,
 }
 
-/// What went wrong with a machine.
-#[derive(Debug, Error)]
-#[allow(missing_docs)]
-pub enum MachineError {
-    #[error("machine {uid:?}: {operation} {}", path.display())]
-    Io {
-        uid: String,
-        operation: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("machine {uid:?}: expected {expected}, found {found}")]
-    Invalid { uid: String, expected: &'static str, found: String },
-    #[error("machine {uid:?}: {source}")]
-    Config { uid: String, source: evroc_vmm::config::ConfigError },
-    #[error(transparent)]
-    Volume(#[from] PoolError),
-    #[error(transparent)]
-    Seed(#[from] SeedError),
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(transparent)]
-    Monitor(#[from] MonitorError),
-    #[error("machine {uid:?}: its hypervisor ended at once: {}", describe(exit))]
-    Ended { uid: String, exit: Box<Exit> },
-}
-
-fn describe(exit: &Exit) -> String {
-    match exit.stderr_tail.lines().last() {
-        Some(line) => format!("{}: {line}", exit.reason),
-        None => exit.reason.clone(),
-    }
-}
-
 /// What is on this host of a machine.
 #[derive(Debug)]
 pub enum Found {
     /// It runs.
     Running(Machine),
-    /// It has ended; record and logs are still there.
+    /// Its shim was killed; the reason is for people. Its hypervisor may live: see [`MachineRunner::end_orphan`].
+    Orphaned(String),
+    /// It has ended; record and logs are still on the host.
     Ended(Exit),
     /// It was never started, or not completely.
     Absent,
@@ -107,29 +68,22 @@ pub enum Found {
 /// Runs machines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct MachineRunner {
-    config: Arc<RunnerConfig>,
-    cgroups: Cgroups,
-    volumes: Arc<dyn Pool>,
+    pub(super) config: Arc<RunnerConfig>,
+    pub(super) cgroups: Cgroups,
+    pub(super) volumes: Arc<dyn Pool>,
+    pub(super) claims: Claims,
     /// Users are given out one at a time.
     users: Arc<Mutex<()>>,
     /// Conversations by machine: a hypervisor has one at a time, so all [`Machine`]s of one uid share it.
     monitors: Arc<std::sync::Mutex<HashMap<String, MonitorSlot>>>,
-}
-
-struct Places {
-    folder: PathBuf,
-    seed: PathBuf,
-    shim: PathBuf,
-    shim_socket: PathBuf,
-    monitor: PathBuf,
-    group: String,
+    offers: Arc<Mutex<HashMap<bool, Offers>>>,
 }
 
 impl MachineRunner {
     /// Makes the folders that all machines share.
     pub fn new(config: RunnerConfig, volumes: Arc<dyn Pool>) -> Result<Self, MachineError> {
         for (path, mode) in [
-            (config.state_dir.join("machines"), 0o711),
+            (machines(&config.state_dir), 0o711),
             (config.state_dir.join("shims"), 0o711),
             (config.run_dir.join("shim"), 0o711),
             (config.run_dir.join("vm"), 0o711),
@@ -138,23 +92,29 @@ impl MachineRunner {
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
                 .map_err(failed("", "create", &path))?;
         }
-        let cgroups = Cgroups::discover()?;
-        Ok(Self { config: Arc::new(config), cgroups, volumes, users: Arc::default(), monitors: Arc::default() })
+        Ok(Self {
+            config: Arc::new(config),
+            cgroups: Cgroups::discover()?,
+            volumes,
+            claims: Claims::default(),
+            users: Arc::default(),
+            monitors: Arc::default(),
+            offers: Arc::default(),
+        })
     }
 
-    /// The folder of a machine's shim: its serial log is there (see [`crate::shim::tail`]).
+    /// The folder of a machine's shim: its serial log is in there (see [`crate::shim::tail`]).
     pub fn shim_dir(&self, uid: &str) -> PathBuf {
         self.places(uid).shim
     }
 
-    /// What became of a machine. One whose shim was killed is ended here, in good order where its hypervisor still listens.
+    /// What became of a machine. Only looks: nothing is started or ended, and an error says nothing about the machine.
     pub async fn observe(&self, uid: &str) -> Result<Found, MachineError> {
         check_uid(uid)?;
         let places = self.places(uid);
         match shim::adopt(&places.shim).await.map_err(failed(uid, "adopt", &places.shim))? {
             Adopted::Running(shim) => {
-                let record = record::read(&places.folder).map_err(failed(uid, "read", &places.folder))?;
-                let record = record.ok_or_else(|| MachineError::Invalid {
+                let record = record(uid, &places)?.ok_or_else(|| MachineError::Invalid {
                     uid: uid.to_owned(),
                     expected: "machine.json beside a running hypervisor",
                     found: "none".into(),
@@ -162,21 +122,36 @@ impl MachineRunner {
                 Ok(Found::Running(self.machine(record, shim, places.monitor)))
             }
             Adopted::Exited(exit) => Ok(Found::Ended(exit)),
-            Adopted::ShimLost(lost) => {
-                let exit = lost.end(ORPHAN_LIMIT).await.map_err(failed(uid, "end", &places.shim))?;
-                Ok(Found::Ended(exit))
-            }
+            Adopted::ShimLost(lost) => Ok(Found::Orphaned(lost.reason.clone())),
             Adopted::Never => Ok(Found::Absent),
+        }
+    }
+
+    /// Ends a hypervisor whose shim was killed, in good order where it still listens to SIGTERM, and records its end.
+    pub async fn end_orphan(&self, uid: &str) -> Result<Option<Exit>, MachineError> {
+        check_uid(uid)?;
+        let shim = self.places(uid).shim;
+        match shim::adopt(&shim).await.map_err(failed(uid, "adopt", &shim))? {
+            Adopted::ShimLost(lost) => lost.end(ORPHAN_LIMIT).await.map(Some).map_err(failed(uid, "end", &shim)),
+            Adopted::Exited(exit) => Ok(Some(exit)),
+            Adopted::Running(_) | Adopted::Never => Ok(None),
         }
     }
 
     /// Starts a machine, or finds that it runs. Its volumes must exist; one that another running machine has is refused. After an
     /// error the machine's pieces are left for another try or for [`Self::remove`].
     pub async fn start(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Machine, MachineError> {
-        if let Found::Running(machine) = self.observe(&config.uid).await? {
-            return Ok(machine);
+        match self.observe(&config.uid).await? {
+            Found::Running(machine) => return Ok(machine),
+            Found::Orphaned(found) => {
+                let expected = "a machine whose hypervisor has ended";
+                return Err(MachineError::Invalid { uid: config.uid.clone(), expected, found });
+            }
+            Found::Ended(_) | Found::Absent => {}
         }
-        self.refuse_shared_volumes(config)?;
+        let volumes: Vec<_> = config.volumes.iter().map(|volume| volume.uid.clone()).collect();
+        let _claim = self.claims.take(&config.uid, &volumes)?;
+        refuse_shared_volumes(&self.config, self.volumes.as_ref(), &config.uid, &volumes).await?;
         let started = self.start_new(config, nic).await;
         if started.is_err() && matches!(self.observe(&config.uid).await, Ok(Found::Ended(_) | Found::Absent)) {
             self.release(&config.uid).await?;
@@ -187,7 +162,10 @@ impl MachineRunner {
     async fn start_new(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Machine, MachineError> {
         let uid = &config.uid;
         let places = self.places(uid);
-        let record = self.write_record(config, &places).await?;
+        let offers = self.offers(config.accelerator).await?;
+        let machine_type = choose(config.machine_type.as_ref(), &offers.machine_types);
+        let cpu_model = choose(config.cpu_model.as_ref(), &offers.cpu_models);
+        let record = self.write_record(config, &places, &machine_type, &cpu_model).await?;
         let user = self.user(&record);
         self.write_seed(config, &places, user.as_ref())?;
         let mut disks = Vec::new();
@@ -204,11 +182,14 @@ impl MachineRunner {
             AcceleratorKind::Tcg => None,
         };
         let guest = GuestConfig {
-            name: config.name.clone(),
+            // Every user of the host can read command lines: tenants' names do not belong there.
+            name: uid.clone(),
             uuid: config.seed.instance_id.clone(),
             vcpus: config.vcpus,
             memory_bytes: config.memory_bytes,
             accelerator: kvm.as_ref().map_or(Accelerator::Tcg, |device| Accelerator::Kvm { fd: device.as_raw_fd() }),
+            machine_type,
+            cpu_model,
             disks,
             nic: nic.as_ref().map(|nic| NicConfig { tap_fd: nic.tap.as_raw_fd(), mac: nic.mac.clone(), mtu: nic.mtu }),
             monitor_fd: listener.as_raw_fd(),
@@ -243,19 +224,46 @@ impl MachineRunner {
     /// Stops a machine: asks the guest and waits for `grace` (zero: does not ask), then tells the hypervisor, then kills it.
     /// Its volumes are taken back; record and logs stay.
     pub async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError> {
-        let stopped = match self.observe(uid).await? {
-            Found::Absent => None,
-            Found::Ended(exit) => Some(Stopped { manner: StopManner::AlreadyEnded, exit }),
-            Found::Running(machine) => Some(machine.end(grace).await?),
+        let ended = |exit| Stopped { manner: StopManner::AlreadyEnded, exit };
+        let stopped = match self.observe(uid).await {
+            Ok(Found::Absent) => None,
+            Ok(Found::Ended(exit)) => Some(ended(exit)),
+            Ok(Found::Orphaned(_)) => self.end_orphan(uid).await?.map(ended),
+            Ok(Found::Running(machine)) => Some(machine.end(grace).await?),
+            // Its shim answers and its record is damaged: it can be ended all the same, but its volumes are not known.
+            Err(error @ (MachineError::Record { .. } | MachineError::Invalid { .. })) => {
+                tracing::warn!(uid, %error, "stop a machine whose record is damaged");
+                self.kill_by_shim(uid).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         self.release(uid).await?;
         Ok(stopped)
     }
 
+    async fn kill_by_shim(&self, uid: &str) -> Result<(), MachineError> {
+        check_uid(uid)?;
+        let shim = self.places(uid).shim;
+        if let Adopted::Running(client) = shim::adopt(&shim).await.map_err(failed(uid, "adopt", &shim))? {
+            client.signal(libc::SIGTERM).await?;
+            if client.wait_at_most(ORPHAN_LIMIT).await.is_none() {
+                client.signal(libc::SIGKILL).await?;
+                client.wait().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes back the volumes of a machine that has ended. ([`Self::stop`] does it too.)
     pub async fn release(&self, uid: &str) -> Result<(), MachineError> {
-        let folder = self.places(uid).folder;
-        let record = record::read(&folder).map_err(failed(uid, "read", &folder))?;
+        let record = match record(uid, &self.places(uid)) {
+            Err(error) => {
+                tracing::warn!(uid, %error, "the volumes of a machine whose record is damaged stay with its user");
+                return Ok(());
+            }
+            record => record?,
+        };
         if self.config.first_uid.is_some() {
             for volume in record.iter().flat_map(|record| &record.volumes) {
                 self.volumes.release(volume).await?;
@@ -264,7 +272,8 @@ impl MachineRunner {
         Ok(())
     }
 
-    /// Removes every trace of a machine, ended without asking its guest if it still runs. Volumes stay. Can be repeated.
+    /// Removes every trace of a machine, ended without asking its guest if it still runs. Volumes stay, and so does the log of its
+    /// last run for a while. Can be repeated.
     pub async fn remove(&self, uid: &str) -> Result<(), MachineError> {
         self.stop(uid, Duration::ZERO).await?;
         let places = self.places(uid);
@@ -272,36 +281,53 @@ impl MachineRunner {
         let removed = tokio::task::spawn_blocking(move || cgroups.remove(&group)).await;
         removed.map_err(|error| failed(uid, "remove", Path::new(&places.group))(io::Error::other(error)))??;
         for file in [&places.monitor, &places.monitor.with_extension("fifo"), &places.shim_socket] {
-            gone(fs::remove_file(file)).map_err(failed(uid, "remove", file))?;
+            absent_is_fine(fs::remove_file(file)).map_err(failed(uid, "remove", file))?;
         }
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.keep_last_log(uid, &places);
         // The record last: until then the machine is on the list.
         for folder in [&places.shim, &places.folder] {
-            gone(fs::remove_dir_all(folder)).map_err(failed(uid, "remove", folder))?;
+            absent_is_fine(fs::remove_dir_all(folder)).map_err(failed(uid, "remove", folder))?;
         }
         Ok(())
     }
 
+    /// A log that cannot be kept is no reason to keep the machine.
+    fn keep_last_log(&self, uid: &str, places: &Places) {
+        let kept = last_logs(&self.config.state_dir);
+        let virtual_machine = record(uid, places).ok().flatten().and_then(|record| record.virtual_machine);
+        let outcome = virtual_machine
+            .filter(|name| check_uid(name).is_ok())
+            .map_or(Ok(()), |name| last_log::keep(&places.shim, &kept, &name))
+            .and_then(|()| last_log::prune(&kept, SystemTime::now()));
+        if let Err(error) = outcome {
+            tracing::warn!(uid, %error, "cannot keep the serial log of a machine's last run");
+        }
+    }
+
     /// Uids of all machines of which any piece is on this host; what is not wanted among them is for [`Self::remove`].
     pub fn list(&self) -> Result<BTreeSet<String>, MachineError> {
-        let mut found = names(&self.config.state_dir.join("machines"))?;
+        let mut found = names(&machines(&self.config.state_dir))?;
         let shims = names(&self.config.state_dir.join("shims"))?;
         let groups = self.cgroups.children(&self.config.instance);
         found.extend(shims.into_iter().chain(groups).filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned())));
         Ok(found)
     }
 
-    fn places(&self, uid: &str) -> Places {
-        let RunnerConfig { instance, state_dir, run_dir, .. } = &*self.config;
-        let folder = state_dir.join("machines").join(uid);
-        Places {
-            seed: folder.join("seed.img"),
-            folder,
-            shim: state_dir.join("shims").join(format!("{PREFIX}{uid}")),
-            shim_socket: run_dir.join("shim").join(format!("{PREFIX}{uid}.sock")),
-            monitor: run_dir.join("vm").join(format!("{uid}.sock")),
-            group: format!("/{instance}/{PREFIX}{uid}"),
+    /// The hardware that new guests can have. The hypervisor is asked once.
+    pub async fn offers(&self, accelerator: AcceleratorKind) -> Result<Offers, MachineError> {
+        let mut known = self.offers.lock().await;
+        if let Some(offers) = known.get(&(accelerator == AcceleratorKind::Kvm)) {
+            return Ok(offers.clone());
         }
+        let asked = self.config.hypervisor.offers(accelerator).await;
+        let offers = asked.map_err(failed("", "list machine types of", Path::new(self.config.hypervisor.name())))?;
+        known.insert(accelerator == AcceleratorKind::Kvm, offers.clone());
+        Ok(offers)
+    }
+
+    pub(super) fn places(&self, uid: &str) -> Places {
+        Places::new(&self.config, uid)
     }
 
     fn machine(&self, record: MachineRecord, shim: ShimClient, socket: PathBuf) -> Machine {
@@ -310,48 +336,38 @@ impl MachineRunner {
         Machine { record, shim, hypervisor: self.config.hypervisor.clone(), socket, monitor }
     }
 
-    fn user(&self, record: &MachineRecord) -> Option<User> {
+    pub(super) fn user(&self, record: &MachineRecord) -> Option<User> {
         let id = self.config.first_uid? + record.user;
         Some(User { uid: id, gid: id, groups: Vec::new() })
     }
 
-    /// The API sees to it that a disk has one user; this is for the case that it did not.
-    fn refuse_shared_volumes(&self, config: &MachineConfig) -> Result<(), MachineError> {
-        for other in names(&self.config.state_dir.join("machines"))? {
-            let places = self.places(&other);
-            let record = record::read(&places.folder).map_err(failed(&other, "read", &places.folder))?;
-            let shared = record.into_iter().flat_map(|record| record.volumes);
-            let shared = shared.into_iter().find(|volume| config.volumes.iter().any(|wanted| wanted.uid == *volume));
-            if let Some(volume) = shared
-                && other != config.uid
-                && shim::is_served(&places.shim).map_err(failed(&other, "look at", &places.shim))?
-            {
-                return Err(MachineError::Invalid {
-                    uid: config.uid.clone(),
-                    expected: "volumes that no other running machine has",
-                    found: format!("volume {volume:?} of machine {other:?}"),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    async fn write_record(&self, config: &MachineConfig, places: &Places) -> Result<MachineRecord, MachineError> {
+    async fn write_record(
+        &self,
+        config: &MachineConfig,
+        places: &Places,
+        machine_type: &str,
+        cpu_model: &str,
+    ) -> Result<MachineRecord, MachineError> {
         let io = |operation| failed(&config.uid, operation, &places.folder);
         let _turn = self.users.lock().await;
         fs::create_dir_all(&places.folder).map_err(io("create"))?;
         fs::set_permissions(&places.folder, fs::Permissions::from_mode(0o711)).map_err(io("open up"))?;
-        let user = match record::read(&places.folder).map_err(io("read"))? {
+        let user = match record(&config.uid, places)? {
             Some(record) => record.user,
-            None => record::free_user(&self.config.state_dir.join("machines")).map_err(io("find a user for"))?,
+            None => record::free_user(&machines(&self.config.state_dir), self.config.first_uid)
+                .map_err(io("find a user for"))?,
         };
         let record = MachineRecord {
+            version: MachineRecord::current_version(),
             uid: config.uid.clone(),
             name: config.name.clone(),
             epoch: config.epoch,
             user,
             volumes: config.volumes.iter().map(|volume| volume.uid.clone()).collect(),
             accelerator: config.accelerator,
+            machine_type: Some(machine_type.to_owned()),
+            cpu_model: Some(cpu_model.to_owned()),
+            virtual_machine: Some(config.seed.instance_id.clone()),
         };
         record::write(&places.folder, &record).map_err(io("write"))?;
         Ok(record)
@@ -416,6 +432,15 @@ impl MachineRunner {
     }
 }
 
+pub(super) fn record(uid: &str, places: &Places) -> Result<Option<MachineRecord>, MachineError> {
+    record::read(&places.folder).map_err(|source| MachineError::Record { uid: uid.to_owned(), source })
+}
+
+/// What was asked for, or the first that is offered.
+fn choose(asked: Option<&String>, offered: &[String]) -> String {
+    asked.or(offered.first()).cloned().unwrap_or_default()
+}
+
 fn seed_disk(places: &Places) -> DiskConfig {
     DiskConfig {
         id: "seed".into(),
@@ -428,40 +453,8 @@ fn seed_disk(places: &Places) -> DiskConfig {
 
 /// Made here and passed on as a descriptor: the machine's user needs no folder that it may write to.
 fn listen(socket: &Path) -> io::Result<UnixListener> {
-    gone(fs::remove_file(socket))?;
+    absent_is_fine(fs::remove_file(socket))?;
     let listener = UnixListener::bind(socket)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-fn names(folder: &Path) -> Result<BTreeSet<String>, MachineError> {
-    let read = || -> io::Result<BTreeSet<String>> {
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    };
-    read().map_err(failed("", "list", folder))
-}
-
-fn gone(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-fn failed(uid: &str, operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MachineError + use<> {
-    let (uid, path) = (uid.to_owned(), path.to_owned());
-    move |source| MachineError::Io { uid, operation, path, source }
-}
-
-/// A uid becomes the name of folders, sockets and groups.
-fn check_uid(uid: &str) -> Result<(), MachineError> {
-    let is_plain = uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_plain && (1..=64).contains(&uid.len()) {
-        return Ok(());
-    }
-    Err(MachineError::Invalid {
-        uid: uid.to_owned(),
-        expected: "a uid of letters, digits and '-'",
-        found: format!("{uid:?}"),
-    })
 }

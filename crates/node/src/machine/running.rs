@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_vmm::{Hypervisor, Monitor, MonitorError};
+use evroc_vmm::{GuestState, Hypervisor, Monitor, MonitorError};
 use tokio::sync::Mutex;
 
+use super::error::MachineError;
+use super::guests::RunId;
 use super::record::MachineRecord;
-use super::runner::MachineError;
 use crate::shim::{Attached, ClientError, Exit, ShimClient};
 
 /// For the monitor's greeting: the hypervisor has to load its firmware and open its disks first.
@@ -16,7 +17,7 @@ const MONITOR_LIMIT: Duration = Duration::from_secs(60);
 /// Between asking the hypervisor to end and killing it. It closes its disks in this time: shorter risks work, not data that a
 /// guest has been told is safe.
 const QUIT_LIMIT: Duration = Duration::from_secs(10);
-/// For an answer of the monitor while a machine is being stopped.
+/// For an answer of the monitor while a machine is being stopped or looked at.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Between two presses of the power button.
 const PRESS_AGAIN: Duration = Duration::from_secs(5);
@@ -33,7 +34,9 @@ pub enum StopManner {
     PoweredOff,
     /// The guest did not, and the hypervisor was told to end.
     Quit,
-    /// The hypervisor did not either, and was killed.
+    /// The guest could not be asked: the hypervisor did not execute it, and resuming it did not help.
+    Paused,
+    /// The hypervisor did not end either, and was killed.
     Killed,
 }
 
@@ -67,6 +70,13 @@ impl Machine {
         &self.shim
     }
 
+    /// Names this run: the hypervisor's process.
+    pub fn run_id(&self) -> RunId {
+        let child = self.shim.record().child;
+        // Process ids have at most 22 bits (`PID_MAX_LIMIT`).
+        RunId(child.start_time << 22 | u64::from(child.pid.unsigned_abs()))
+    }
+
     /// Attaches to the serial console.
     pub async fn console(&self, replay_bytes: usize) -> Result<Attached, MachineError> {
         Ok(self.shim.attach(replay_bytes).await?)
@@ -85,6 +95,13 @@ impl Machine {
         let monitor: Arc<dyn Monitor> = self.hypervisor.connect(&self.socket, MONITOR_LIMIT).await?.into();
         *kept = Some(monitor.clone());
         Ok(monitor)
+    }
+
+    /// What the hypervisor does with the guest, found out within [`ANSWER_LIMIT`].
+    pub async fn state(&self) -> Result<GuestState, MachineError> {
+        let late = || MonitorError::Late { command: "query-status".into(), limit: ANSWER_LIMIT };
+        let answer = limited(async { Ok(self.monitor().await?.state().await?) }).await;
+        answer.unwrap_or_else(|| Err(late().into()))
     }
 
     /// The monitor's name of the volume at this place of the configuration, for growing it online.
@@ -109,19 +126,40 @@ impl Machine {
         }
     }
 
+    /// Lets a paused guest go on, and says whether it is executed then. One whose disk is still full is paused again at once.
+    async fn can_hear(&self, monitor: &dyn Monitor) -> bool {
+        let state = || async { limited(monitor.state()).await.and_then(Result::ok) };
+        match state().await {
+            Some(GuestState::Running) => true,
+            Some(paused) if paused.can_resume() => {
+                let _ = limited(monitor.resume()).await;
+                state().await == Some(GuestState::Running)
+            }
+            _ => false,
+        }
+    }
+
     /// See [`MachineRunner::stop`](super::MachineRunner::stop).
     pub(super) async fn end(&self, grace: Duration) -> Result<Stopped, MachineError> {
         let stopped = |manner| move |exit| Stopped { manner, exit };
+        let mut quit = StopManner::Quit;
         // A hypervisor that hangs is not waited for as long as one that is starting.
         let monitor = limited(self.monitor()).await;
         if let Some(Ok(monitor)) = &monitor {
-            if let Some(exit) = self.power_down(monitor.as_ref(), grace).await {
+            if !grace.is_zero() && !self.can_hear(monitor.as_ref()).await {
+                quit = StopManner::Paused;
+                tracing::warn!(
+                    machine = self.record.uid,
+                    name = self.record.name,
+                    "the guest is not executed and cannot be asked to power off: data that it has not written is lost"
+                );
+            } else if let Some(exit) = self.power_down(monitor.as_ref(), grace).await {
                 return Ok(stopped(StopManner::PoweredOff)(exit));
             }
             if let Some(Ok(())) = limited(monitor.quit()).await
                 && let Some(exit) = self.shim.wait_at_most(QUIT_LIMIT).await
             {
-                return Ok(stopped(StopManner::Quit)(exit));
+                return Ok(stopped(quit)(exit));
             }
         }
         let killed = self.shim.signal(libc::SIGKILL).await;

@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use evroc_node::cgroup::Cgroups;
 use evroc_node::image::ImageStore;
+use evroc_node::machine::devices::Change;
+use evroc_node::machine::guests::{GuestChange, Log};
+use evroc_node::machine::owner::{Answer, Order, OwnedMachines};
 use evroc_node::machine::{
-    AcceleratorKind, Found, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner, VolumeUse,
-    wait_for_serial, wait_for_serial_in,
+    AcceleratorKind, Found, Guests, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner,
+    VolumeUse, wait_for_serial, wait_for_serial_in,
 };
+use evroc_node::owner::Draining;
 use evroc_node::pool::{ImageRef, LocalPool, NewVolume, Pool};
 use evroc_node::seed::SeedInput;
 use evroc_node::shim::{ProcessIdentity, ShimLauncher, User, tail};
 use evroc_vmm::{GuestState, Hypervisor, ImageTool, Qemu, Simulated};
+use futures::StreamExt;
 use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
@@ -112,7 +117,7 @@ fn config(uid: &str, volumes: &[&str]) -> MachineConfig {
         volumes: volumes
             .iter()
             .enumerate()
-            .map(|(index, uid)| VolumeUse { uid: (*uid).to_owned(), is_boot: index == 0 })
+            .map(|(index, uid)| VolumeUse { uid: (*uid).to_owned(), is_boot: index == 0, size_bytes: None })
             .collect(),
         seed: SeedInput {
             instance_id: uuid::Uuid::new_v4().to_string(),
@@ -121,6 +126,8 @@ fn config(uid: &str, volumes: &[&str]) -> MachineConfig {
             user_data: None,
         },
         accelerator: AcceleratorKind::Tcg,
+        machine_type: None,
+        cpu_model: None,
     }
 }
 
@@ -296,8 +303,12 @@ async fn a_guest_whose_shim_was_killed_is_ended_and_can_start_again() {
     shows(&machine, "ready hostname=m").await;
     let hypervisor = machine.shim().record().child;
     kill(machine.shim().record().shim);
-    assert!(hypervisor.open().unwrap().is_some(), "the guest survives its shim until the agent looks");
-    let Found::Ended(exit) = host.runner.observe("m").await.unwrap() else { panic!("it was ended") };
+    let Found::Orphaned(reason) = host.runner.observe("m").await.unwrap() else { panic!("it lost its shim") };
+    assert_eq!(reason, "its shim was killed");
+    assert!(hypervisor.open().unwrap().is_some(), "looking ends nothing");
+    let error = host.runner.start(&config, None).await.unwrap_err();
+    assert!(error.to_string().contains("expected a machine whose hypervisor has ended"), "{error}");
+    let exit = host.runner.end_orphan("m").await.unwrap().unwrap();
     assert_eq!(exit.reason, "its shim was killed");
     assert!(hypervisor.open().unwrap().is_none());
     let machine = host.runner.start(&config, None).await.unwrap();
@@ -319,12 +330,15 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
     config.seed.user_data = Some("#!/bin/sh\necho rebooting now; reboot\n".into());
     let machine = host.runner.start(&config, None).await.unwrap();
     let mut console = machine.console(MIB as usize).await.unwrap();
+    let mut changes = Guests::changes(&host.runner, "m").await.unwrap();
     let story = async {
         for marker in ["ready hostname=m", "rebooting now", "ready hostname=m"] {
             wait_for_serial_in(&mut console, &[marker]).await.unwrap();
         }
     };
     assert!(tokio::time::timeout(BOOT * 2, story).await.is_ok(), "{}", host.serial("m"));
+    let reset = async { while changes.next().await.unwrap() != GuestChange::Reset {} };
+    tokio::time::timeout(BOOT, reset).await.expect("the hypervisor told of the reboot");
     let Found::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(after.shim().record().child, machine.shim().record().child);
     host.runner.remove("m").await.unwrap();
@@ -351,5 +365,198 @@ async fn a_hypervisor_that_does_not_listen_is_killed() {
     let stopped = host.runner.stop("m", Duration::from_millis(200)).await.unwrap().unwrap();
     assert_eq!((stopped.manner, stopped.exit.signal), (StopManner::Killed, Some(9)));
     host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_stops_neither_its_machine_nor_others() {
+    let host = Host::new(Simulated);
+    for volume in ["v", "w"] {
+        host.volumes.create(&blank(volume)).await.unwrap();
+    }
+    let first = host.runner.start(&config("a", &["v"]), None).await.unwrap();
+    let path = host.root.path().join("state/machines/a/machine.json");
+    let record = std::fs::read(&path).unwrap();
+    for (damage, expected) in [
+        (&b"{"[..], "machine.json cannot be understood"),
+        (br#"{"version":99}"#, "machine.json is of version 99; this program knows versions up to 2"),
+    ] {
+        std::fs::write(&path, damage).unwrap();
+        let error = host.runner.observe("a").await.unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), expected);
+        assert!(first.shim().record().child.open().unwrap().is_some(), "it runs on");
+        let other = host.runner.start(&config("b", &["w"]), None).await.unwrap();
+        let line = status_line(other.shim().record().child.pid, "Uid:");
+        assert!(line.contains(&(FIRST_UID + 1).to_string()), "users are not shared: {line}");
+        host.runner.remove("b").await.unwrap();
+        let error = host.runner.start(&config("b", &["v"]), None).await.unwrap_err();
+        assert!(error.to_string().contains("found volume \"v\" of machine \"a\""), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), damage, "left alone");
+    }
+    std::fs::write(&path, record).unwrap();
+    assert!(matches!(host.runner.observe("a").await.unwrap(), Found::Running(_)));
+    host.runner.remove("a").await.unwrap();
+    host.runner.remove("b").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_is_silent_is_no_end() {
+    let host = Host::new(Simulated);
+    host.volumes.create(&blank("v")).await.unwrap();
+    let machine = host.runner.start(&config("m", &["v"]), None).await.unwrap();
+    let shim = machine.shim().record().shim.open().unwrap().unwrap();
+    shim.signal(Signal::STOP).unwrap();
+    let error = host.runner.observe("m").await.unwrap_err();
+    assert!(matches!(error, MachineError::Io { operation: "adopt", .. }), "{error}");
+    assert!(machine.shim().record().child.open().unwrap().is_some(), "the guest lives on");
+    shim.signal(Signal::CONT).unwrap();
+    let Found::Running(found) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    assert_eq!(found.run_id(), machine.run_id());
+    host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn two_machines_that_start_at_once_never_share_a_volume() {
+    let host = Host::new(Simulated);
+    host.volumes.create(&blank("v")).await.unwrap();
+    let start = |uid: &'static str| {
+        let (runner, config) = (host.runner.clone(), config(uid, &["v"]));
+        async move { runner.start(&config, None).await.is_ok() }
+    };
+    let (a, b, c) = tokio::join!(start("a"), start("b"), start("c"));
+    assert_eq!([a, b, c].into_iter().filter(|started| *started).count(), 1);
+    for uid in ["a", "b", "c"] {
+        host.runner.remove(uid).await.unwrap();
+    }
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_log_of_the_last_run_is_kept() {
+    let host = Host::new(Simulated);
+    host.volumes.create(&blank("v")).await.unwrap();
+    let config = config("m", &["v"]);
+    let machine = host.runner.start(&config, None).await.unwrap();
+    shows(&machine, "login:").await;
+    host.runner.remove("m").await.unwrap();
+    let log = host.runner.serial_log(Log::Previous(&config.seed.instance_id), MIB).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&log).contains("simulated login:"));
+    assert!(host.runner.serial_log(Log::Previous("another"), MIB).await.unwrap().is_none());
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_command_line_names_no_tenant() {
+    let host = Host::new(Qemu::default());
+    host.volumes.create(&blank("v")).await.unwrap();
+    let config = MachineConfig { name: "secret-project".into(), ..config("m", &["v"]) };
+    let machine = host.runner.start(&config, None).await.unwrap();
+    let pid = machine.shim().record().child.pid;
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let line = String::from_utf8_lossy(&line);
+    assert!(line.contains("guest=m,") && !line.contains("secret-project"), "{line}");
+    let record = machine.record();
+    assert!(record.machine_type.as_ref().unwrap().starts_with("pc-i440fx-"), "{record:?}");
+    assert!(line.contains(record.machine_type.as_ref().unwrap()), "{line}");
+    host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_disks_of_a_running_guest_become_what_is_wanted() {
+    let host = Host::new(Qemu::default());
+    for volume in ["boot", "data"] {
+        host.volumes.create(&blank(volume)).await.unwrap();
+    }
+    let owned = OwnedMachines::new(Arc::new(host.runner.clone()), Draining::default());
+    let mut config = config("m", &["boot"]);
+    assert!(matches!(owned.ask("m", Order::Start(Box::new(config.clone()), None)).await.unwrap(), Answer::Runs(_)));
+    let make_so =
+        async |config: &MachineConfig| match owned.ask("m", Order::Devices(config.wanted_disks())).await.unwrap() {
+            Answer::Changed(changes) => changes,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(make_so(&config).await, []);
+
+    config.volumes[0].size_bytes = Some(2 * MIB);
+    config.volumes.push(VolumeUse { uid: "data".into(), is_boot: false, size_bytes: None });
+    let changes = make_so(&config).await;
+    assert!(matches!(changes[..], [Change::Grow { .. }, Change::Attach { .. }]), "{changes:?}");
+    assert_eq!(make_so(&config).await, [], "nothing is left to do");
+    let sizes: Vec<_> = host.runner.disks("m").await.unwrap().into_iter().map(|d| (d.is_hot, d.size_bytes)).collect();
+    assert!(sizes.contains(&(false, 2 * MIB)) && sizes.contains(&(true, MIB)), "{sizes:?}");
+    assert_eq!(host.volumes.look("boot").await.unwrap().unwrap().size_bytes, 2 * MIB, "recorded");
+    let owner = |volume| host.volumes.path(volume).metadata().unwrap().uid();
+    assert_eq!(owner("data"), FIRST_UID);
+    let other = self::config("other", &["data"]);
+    let error = host.runner.start(&other, None).await.unwrap_err();
+    assert!(error.to_string().contains("found volume \"data\" of machine \"m\""), "{error}");
+
+    config.volumes.pop();
+    let changes = make_so(&config).await;
+    assert!(matches!(changes[..], [Change::Detach { .. }]), "{changes:?}");
+    assert_eq!(owner("data"), 0, "taken back");
+    owned.ask("m", Order::Remove).await.unwrap();
+    host.runner.remove("other").await.unwrap();
+    host.assert_clean().await;
+}
+
+/// A small disk of its own below the volumes, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path, options: &str) -> Self {
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(folder).status().unwrap();
+        assert!(status.success());
+        Self(folder.to_owned())
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_guest_whose_host_disk_is_full_is_paused_and_goes_on_with_room() {
+    let host = with_tiny().await;
+    let folder = host.root.path().join("state/volumes");
+    let saved = host.root.path().join("saved");
+    assert!(Command::new("cp").args(["-a"]).arg(&folder).arg(&saved).status().unwrap().success());
+    let disk = SmallDisk::mount(&folder, "size=40m,mode=755");
+    assert!(Command::new("cp").args(["-a"]).arg(saved.join(".")).arg(&folder).status().unwrap().success());
+
+    let mut config = config("m", &["disk"]);
+    let script = "#!/bin/sh\ndd if=/dev/urandom of=/big bs=1M count=80; sync; echo \"filled $(wc -c </big)\"\n";
+    config.seed.user_data = Some(script.into());
+    let machine = host.runner.start(&config, None).await.unwrap();
+    let full = GuestState::DiskError { is_full: true };
+    let paused = async {
+        while machine.state().await.unwrap() != full {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(BOOT, paused).await.is_ok(), "never paused:\n{}", host.serial("m"));
+    assert!(!host.runner.resume("m").await.unwrap(), "there is no room yet");
+    assert_eq!(machine.state().await.unwrap(), full);
+    disk.resize("400m");
+    assert!(host.runner.resume("m").await.unwrap());
+    shows(&machine, "filled 83886080").await;
+    assert_eq!(machine.state().await.unwrap(), GuestState::Running);
+
+    // One that stays paused is not pressed to power off in vain.
+    machine.monitor().await.unwrap().pause().await.unwrap();
+    let stopped = host.runner.stop("m", BOOT).await.unwrap().unwrap();
+    assert_eq!(stopped.manner, StopManner::PoweredOff, "a paused guest is resumed to be asked");
+    host.runner.remove("m").await.unwrap();
+    drop(disk);
     host.assert_clean().await;
 }

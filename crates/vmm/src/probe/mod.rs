@@ -244,6 +244,11 @@ impl Probe {
             vcpus: 1,
             memory_bytes: 256 << 20,
             accelerator,
+            machine_type: "pc".into(),
+            cpu_model: crate::qemu::default_cpu_model(match accelerator {
+                Accelerator::Kvm { .. } => Kind::Kvm,
+                Accelerator::Tcg => Kind::Tcg,
+            }),
             disks: vec![disk],
             nic: None,
             monitor_fd: monitor.as_raw_fd(),

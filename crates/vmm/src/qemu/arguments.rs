@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::hardware;
 use crate::config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, NicConfig};
 
 /// PCI slots are fixed so that adding a disk never renames a network interface in a guest. 0 and 1 are the chipset's.
@@ -22,7 +23,7 @@ pub fn arguments(guest: &GuestConfig, takes_open_kvm: bool) -> Vec<String> {
     line.flag("-nodefaults").flag("-no-user-config");
     line.option("-name", format!("guest={},debug-threads=on", guest.name));
     line.option("-uuid", guest.uuid.clone());
-    let machine = "pc,usb=off,vmport=off,dump-guest-core=off,memory-backend=ram";
+    let machine = format!("{},usb=off,vmport=off,dump-guest-core=off,memory-backend=ram", guest.machine_type);
     match guest.accelerator {
         Accelerator::Kvm { fd } => {
             // The guest has kvmclock, and an emulated HPET only costs exits. Under TCG it shortens the boot.
@@ -33,14 +34,16 @@ pub fn arguments(guest: &GuestConfig, takes_open_kvm: bool) -> Vec<String> {
             } else {
                 line.option("-accel", "kvm".into());
             }
-            line.option("-cpu", "host".into());
         }
         Accelerator::Tcg => {
-            line.option("-machine", machine.to_owned());
+            line.option("-machine", machine);
             line.option("-accel", format!("tcg,thread=multi,tb-size={TCG_CACHE_MIB}"));
-            line.option("-cpu", "max".into());
         }
     }
+    line.option("-cpu", hardware::cpu_argument(&guest.cpu_model));
+    // A guest that sleeps answers nobody, and nobody would wake it.
+    line.option("-global", "PIIX4_PM.disable_s3=1".into());
+    line.option("-global", "PIIX4_PM.disable_s4=1".into());
     line.option("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", guest.vcpus));
     line.option("-m", format!("size={}M", guest.memory_bytes >> 20));
     line.option("-object", format!("memory-backend-ram,id=ram,size={}M", guest.memory_bytes >> 20));
@@ -167,6 +170,8 @@ mod tests {
             vcpus: 2,
             memory_bytes: 512 << 20,
             accelerator: Accelerator::Tcg,
+            machine_type: "pc-i440fx-7.2".into(),
+            cpu_model: "x86-64-v3".into(),
             disks: vec![
                 disk("disk0", Some(0), Some("/var/lib/evroc/node/images/tiny/disk.qcow2")),
                 DiskConfig {
@@ -199,7 +204,8 @@ mod tests {
 
     #[test]
     fn command_line_with_hardware() {
-        let guest = GuestConfig { accelerator: Accelerator::Kvm { fd: 22 }, nic: None, ..guest() };
+        let guest =
+            GuestConfig { accelerator: Accelerator::Kvm { fd: 22 }, cpu_model: "host".into(), nic: None, ..guest() };
         insta::assert_snapshot!("hardware", page(&arguments(&guest, true)));
         assert_eq!(Qemu::default().command(&guest).unwrap().fds, [20, 22]);
         let old = arguments(&guest, false).join(" ");
@@ -223,6 +229,8 @@ mod tests {
         };
         let cases = [
             (with(|guest| guest.name = "a,b=c".into()), "name"),
+            (with(|guest| guest.machine_type = "pc,x=y".into()), "machineType"),
+            (with(|guest| guest.cpu_model = "max,+x".into()), "cpuModel"),
             (with(|guest| guest.uuid = "1,manufacturer=x".into()), "uuid"),
             (with(|guest| guest.disks[0].serial = "x,y".into()), "disks[0].serial"),
             (with(|guest| guest.disks[0].serial = "a-serial-that-is-far-too-long".into()), "disks[0].serial"),

@@ -1,6 +1,7 @@
 //! QEMU: the driver for real guests.
 
 mod arguments;
+mod hardware;
 mod monitor;
 
 use std::os::unix::fs::MetadataExt;
@@ -13,12 +14,18 @@ pub use arguments::arguments;
 pub use monitor::QemuMonitor;
 
 use crate::config::{Accelerator, ConfigError, GuestConfig};
-use crate::driver::{Capabilities, GuestCommand, Hypervisor, Monitor, MonitorError};
+use crate::driver::{GuestCommand, Hypervisor, Monitor, MonitorError, Offers};
+use crate::probe::Kind;
 use crate::qmp::Qmp;
 
 /// Memory that QEMU itself may need beside the guest's: its heap, device state, translated code under TCG (128 MiB, see
 /// `arguments`). Too low and the kernel kills guests under load; too high and hosts take fewer guests than they could.
 pub const OVERHEAD_BYTES: u64 = 320 << 20;
+
+/// The CPU model of new guests.
+pub(crate) fn default_cpu_model(accelerator: Kind) -> String {
+    hardware::cpu_models(accelerator).swap_remove(0)
+}
 
 /// QEMU on x86-64.
 #[derive(Clone, Debug)]
@@ -85,8 +92,13 @@ impl Hypervisor for Qemu {
         "qemu"
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { can_hot_swap: true, can_grow_online: true, can_pause: true }
+    async fn offers(&self, accelerator: Kind) -> std::io::Result<Offers> {
+        let output = tokio::process::Command::new(&self.program).args(["-machine", "help"]).output().await?;
+        let machine_types = hardware::machine_types(&String::from_utf8_lossy(&output.stdout));
+        if machine_types.is_empty() {
+            return Err(std::io::Error::other("QEMU offers no versioned machine type pc-i440fx-*"));
+        }
+        Ok(Offers { machine_types, cpu_models: hardware::cpu_models(accelerator) })
     }
 
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError> {

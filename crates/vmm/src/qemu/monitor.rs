@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::arguments::block_device;
 use crate::config::HotDisk;
-use crate::driver::{GuestState, Monitor, MonitorError};
+use crate::driver::{ActualDisk, Events, GuestState, Monitor, MonitorError};
 use crate::qmp::{COMMAND_LIMIT, Qmp};
 
 /// See [`Monitor`].
@@ -39,10 +39,13 @@ impl Monitor for QemuMonitor {
             Some("running") => Ok(GuestState::Running),
             Some("shutdown") => Ok(GuestState::ShutDown),
             Some(
-                "paused" | "prelaunch" | "suspended" | "inmigrate" | "finish-migrate" | "postmigrate" | "save-vm"
-                | "restore-vm" | "debug",
+                "paused" | "prelaunch" | "inmigrate" | "finish-migrate" | "postmigrate" | "save-vm" | "restore-vm"
+                | "debug",
             ) => Ok(GuestState::Paused),
-            Some("io-error" | "internal-error" | "guest-panicked" | "watchdog" | "colo") => Ok(GuestState::Stopped),
+            Some("suspended") => Ok(GuestState::Asleep),
+            Some("io-error") => Ok(GuestState::DiskError { is_full: self.is_a_disk_full().await? }),
+            Some("guest-panicked") => Ok(GuestState::Crashed),
+            Some("internal-error" | "watchdog" | "colo") => Ok(GuestState::Broken),
             _ => Err(MonitorError::Answer {
                 command: command.into(),
                 expected: "a run state",
@@ -122,12 +125,43 @@ impl Monitor for QemuMonitor {
         Ok(())
     }
 
+    async fn disks(&self) -> Result<Vec<ActualDisk>, MonitorError> {
+        let answer = self.qmp.execute("query-block", Value::Null).await?;
+        answer.as_array().into_iter().flatten().filter(|disk| disk.get("inserted").is_some()).map(actual).collect()
+    }
+
+    fn events(&self) -> Events {
+        Events::new(self.qmp.events())
+    }
+
     async fn closed(&self) {
         self.qmp.closed().await;
     }
 }
 
+/// One entry of `query-block`. Devices of the command line sit on the bus as virtio, those that were attached as SCSI.
+fn actual(entry: &Value) -> Result<ActualDisk, MonitorError> {
+    let inserted = &entry["inserted"];
+    let fields = (
+        inserted["node-name"].as_str(),
+        inserted["file"].as_str(),
+        inserted["image"]["virtual-size"].as_u64(),
+        entry["qdev"].as_str(),
+    );
+    let (Some(id), Some(path), Some(size_bytes), Some(device)) = fields else {
+        let expected = "a node name, a file, a size and a device";
+        return Err(MonitorError::Answer { command: "query-block".into(), expected, found: entry.to_string() });
+    };
+    let is_hot = !device.ends_with("/virtio-backend");
+    Ok(ActualDisk { id: id.to_owned(), path: path.into(), size_bytes, is_hot })
+}
+
 impl QemuMonitor {
+    async fn is_a_disk_full(&self) -> Result<bool, MonitorError> {
+        let answer = self.qmp.execute("query-block", Value::Null).await?;
+        Ok(answer.as_array().is_some_and(|disks| disks.iter().any(|disk| disk["io-status"] == "nospace")))
+    }
+
     async fn has_node(&self, id: &str) -> Result<bool, MonitorError> {
         let nodes = self.qmp.execute("query-named-block-nodes", json!({ "flat": true })).await?;
         Ok(nodes.as_array().is_some_and(|nodes| nodes.iter().any(|node| node["node-name"] == id)))

@@ -32,6 +32,8 @@ async fn a_guest_is_paused_grown_swapped_and_ended() {
         vcpus: 2,
         memory_bytes: 64 * MIB,
         accelerator: Accelerator::Tcg,
+        machine_type: "pc-i440fx-7.2".into(),
+        cpu_model: "x86-64-v3".into(),
         disks: vec![DiskConfig {
             id: "disk0".into(),
             source: file(&disk),

@@ -31,6 +31,8 @@ pub struct Accelerator {
     pub name: String,
     /// Why, for people.
     pub reason: String,
+    /// The hardware that guests can have with it.
+    pub offers: evroc_vmm::Offers,
 }
 
 /// Keeps the Host object true until the process ends.
@@ -90,6 +92,8 @@ async fn report(
         Err(error) => Verdict::no("CannotMeasure", chain(&error)),
     };
     status.accelerator = accelerator.map(|a| a.name.clone());
+    let offers = accelerator.map(|a| a.offers.clone()).unwrap_or_default();
+    (status.machine_types, status.cpu_models) = (offers.machine_types, offers.cpu_models);
     let now = context.now();
     set(&mut status.conditions, READY, &verdict, None, now);
     let accelerated = match accelerator {

@@ -1,0 +1,117 @@
+//! The driver of guests, as the agent sees it: [`MachineRunner`](super::MachineRunner) runs real ones, [`super::memory`] imagines them.
+//!
+//! What only looks ([`Guests::look`], [`Guests::state`], [`Guests::list`], [`Guests::disks`]) starts, ends and removes nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use evroc_vmm::{GuestState, Offers};
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+use super::devices::{Change, GuestDisk};
+use super::error::MachineError;
+use super::{AcceleratorKind, MachineConfig, Nic, Stopped};
+use crate::io::BoxDuplex;
+use crate::shim::Exit;
+
+/// Runs guests on a host. All methods may be called at any time; [`super::owner`] sees to it that those that change a machine do not
+/// overlap for one machine.
+#[async_trait]
+pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
+    /// What is on this host of a machine. An error means that it could not be found out, and nothing else.
+    async fn look(&self, uid: &str) -> Result<Sight, MachineError>;
+
+    /// What the hypervisor of a running machine does with its guest.
+    async fn state(&self, uid: &str) -> Result<GuestState, MachineError>;
+
+    /// Starts a machine, or finds that it runs. After an error nothing of it runs, unless [`Self::look`] says so.
+    async fn start(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Run, MachineError>;
+
+    /// Asks the guest to power off and waits for `grace` (zero: does not ask), then ends it. `None` if it never ran. The future may be
+    /// dropped and the stop asked for again.
+    async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError>;
+
+    /// Ends a hypervisor that lost its shim, in good order where it still listens.
+    async fn end_orphan(&self, uid: &str) -> Result<(), MachineError>;
+
+    /// Lets a guest go on that the hypervisor has paused, if the cause is over. Whether it tried.
+    async fn resume(&self, uid: &str) -> Result<bool, MachineError>;
+
+    /// Removes every trace of a machine; volumes stay. The last run's log is kept for [`Log::Previous`] of its virtual machine.
+    async fn remove(&self, uid: &str) -> Result<(), MachineError>;
+
+    /// Uids of all machines of which any piece is on this host.
+    async fn list(&self) -> Result<BTreeSet<String>, MachineError>;
+
+    /// Notes that the API has deleted a machine, across restarts of the agent: what is left of it may be removed.
+    async fn mark_deleted(&self, uid: &str) -> Result<(), MachineError>;
+
+    /// Whether that was noted.
+    async fn is_deleted(&self, uid: &str) -> Result<bool, MachineError>;
+
+    /// The volumes that a running guest has as disks.
+    async fn disks(&self, uid: &str) -> Result<Vec<GuestDisk>, MachineError>;
+
+    /// Carries out one change at a running guest.
+    async fn change_disk(&self, uid: &str, change: &Change) -> Result<(), MachineError>;
+
+    /// What happens to the present run from now on; the last event is [`GuestChange::Ended`].
+    async fn changes(&self, uid: &str) -> Result<BoxStream<'static, GuestChange>, MachineError>;
+
+    /// Attaches to the serial console.
+    async fn console(&self, uid: &str, replay_bytes: usize) -> Result<BoxDuplex, MachineError>;
+
+    /// The last bytes of a serial log; `None` if there is none.
+    async fn serial_log(&self, log: Log<'_>, tail_bytes: u64) -> Result<Option<Vec<u8>>, MachineError>;
+
+    /// The hardware that new guests can have.
+    async fn offers(&self, accelerator: AcceleratorKind) -> Result<Offers, MachineError>;
+}
+
+/// Which serial log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log<'a> {
+    /// That of a machine, by its uid.
+    Machine(&'a str),
+    /// That of the run before the present one, by the uid of the virtual machine.
+    Previous(&'a str),
+}
+
+/// What is on this host of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing, or it was never started completely.
+    Absent,
+    /// Its hypervisor and its shim live.
+    Running(Run),
+    /// Its shim was killed; the reason is for people.
+    Orphaned(String),
+    /// It has ended: this is the record of its end.
+    Ended(Exit),
+}
+
+/// One run of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Differs from that of every other run on this host, also of the same machine.
+    pub id: RunId,
+    /// When the hypervisor was started.
+    pub started_at: Timestamp,
+}
+
+/// Names one run: what was learned of another says nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunId(pub u64);
+
+/// Something that happened to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestChange {
+    /// The guest reboots.
+    Reset,
+    /// Its state may have changed: look.
+    StateChanged,
+    /// The hypervisor ended, or lost its shim: look.
+    Ended,
+}

@@ -1,0 +1,361 @@
+//! Guests that are only imagined: the driver of simulated hosts and of tests. What the real driver can fail at can be planted here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use evroc_vmm::{GuestState, Offers};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{broadcast, watch};
+
+use super::devices::{Change, GuestDisk};
+use super::error::MachineError;
+use super::guests::{GuestChange, Guests, Log, Run, RunId, Sight};
+use super::{AcceleratorKind, MachineConfig, Nic, StopManner, Stopped};
+use crate::io::BoxDuplex;
+use crate::shim::Exit;
+
+/// Changes that a listener may be behind.
+const WAITING: usize = 64;
+
+/// What goes wrong; by default nothing. A text is the message of the error.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Looking fails.
+    pub look: Option<String>,
+    /// The hypervisor does not say what it does.
+    pub state: Option<String>,
+    /// Starting fails, and nothing runs.
+    pub start: Option<String>,
+    /// Stopping waits until this is lifted.
+    pub never_ends: bool,
+}
+
+/// Imagined guests. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct MemoryGuests(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    book: Mutex<Book>,
+    faults: watch::Sender<Faults>,
+    changes: broadcast::Sender<(String, GuestChange)>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    machines: BTreeMap<String, Imagined>,
+    last_logs: BTreeMap<String, String>,
+    deleted: BTreeSet<String>,
+    runs: u64,
+    starts: Vec<String>,
+    ends: Vec<String>,
+    violations: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Imagined {
+    config: MachineConfig,
+    sight: Sight,
+    state: GuestState,
+    disks: Vec<GuestDisk>,
+    log: String,
+}
+
+impl Default for MemoryGuests {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            book: Mutex::default(),
+            faults: watch::Sender::new(Faults::default()),
+            changes: broadcast::channel(WAITING).0,
+        }))
+    }
+}
+
+impl MemoryGuests {
+    /// Plants faults, or lifts them.
+    pub fn set(&self, change: impl FnOnce(&mut Faults)) {
+        self.0.faults.send_modify(change);
+    }
+
+    /// Has a guest power itself off.
+    pub fn power_off(&self, uid: &str) {
+        self.end(uid, "ended with code 0", Some(0));
+    }
+
+    /// Has a hypervisor end with an error.
+    pub fn crash(&self, uid: &str) {
+        self.end(uid, "ended with code 1", Some(1));
+    }
+
+    /// Kills a shim: nobody can reach the hypervisor any more.
+    pub fn kill_shim(&self, uid: &str) {
+        if let Some(machine) = self.book().machines.get_mut(uid) {
+            machine.sight = Sight::Orphaned("its shim was killed".into());
+        }
+        self.tell(uid, GuestChange::Ended);
+    }
+
+    /// Has a guest reboot.
+    pub fn reboot(&self, uid: &str) {
+        self.tell(uid, GuestChange::Reset);
+    }
+
+    /// Has the hypervisor do something else with its guest.
+    pub fn set_state(&self, uid: &str, state: GuestState) {
+        if let Some(machine) = self.book().machines.get_mut(uid) {
+            machine.state = state;
+        }
+        self.tell(uid, GuestChange::StateChanged);
+    }
+
+    /// Uids of the machines whose hypervisor lives.
+    pub fn running(&self) -> Vec<String> {
+        let book = self.book();
+        let lives = |machine: &Imagined| matches!(machine.sight, Sight::Running(_) | Sight::Orphaned(_));
+        book.machines.iter().filter(|(_, machine)| lives(machine)).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The configurations of the machines whose hypervisor lives.
+    pub fn configurations(&self) -> Vec<MachineConfig> {
+        let running = self.running();
+        let book = self.book();
+        running.iter().filter_map(|uid| Some(book.machines.get(uid)?.config.clone())).collect()
+    }
+
+    /// Names of the machines that were ever started, in order.
+    pub fn starts(&self) -> Vec<String> {
+        self.book().starts.clone()
+    }
+
+    /// Uids of the machines that were ever ended by somebody, in order.
+    pub fn ends(&self) -> Vec<String> {
+        self.book().ends.clone()
+    }
+
+    /// What should never have been asked.
+    pub fn violations(&self) -> Vec<String> {
+        self.book().violations.clone()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, uid: &str, change: GuestChange) {
+        // Nobody may listen.
+        let _ = self.0.changes.send((uid.to_owned(), change));
+    }
+
+    fn end(&self, uid: &str, reason: &str, code: Option<i32>) {
+        if let Some(machine) = self.book().machines.get_mut(uid)
+            && let Sight::Running(run) = &machine.sight
+        {
+            let started_at = Some(run.started_at);
+            machine.sight = Sight::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
+        }
+        self.tell(uid, GuestChange::Ended);
+    }
+
+    fn fails(&self, uid: &str, operation: &'static str, fault: Option<&String>) -> Result<(), MachineError> {
+        let Some(text) = fault else { return Ok(()) };
+        let source = io::Error::other(text.clone());
+        Err(MachineError::Io { uid: uid.to_owned(), operation, path: "memory".into(), source })
+    }
+
+    fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut Imagined) -> T) -> Result<T, MachineError> {
+        match self.book().machines.get_mut(uid) {
+            Some(machine) if matches!(machine.sight, Sight::Running(_)) => Ok(use_it(machine)),
+            _ => Err(MachineError::NotRunning { uid: uid.to_owned() }),
+        }
+    }
+
+    async fn until_it_may_end(&self) {
+        let mut faults = self.0.faults.subscribe();
+        // The sender is in `self`: this does not fail.
+        let _ = faults.wait_for(|faults| !faults.never_ends).await;
+    }
+}
+
+fn disk(volume: &str, size_bytes: u64, is_hot: bool) -> GuestDisk {
+    GuestDisk { id: format!("disk-{volume}"), volume: volume.to_owned(), size_bytes, is_hot }
+}
+
+#[async_trait]
+impl Guests for MemoryGuests {
+    async fn look(&self, uid: &str) -> Result<Sight, MachineError> {
+        self.fails(uid, "look at", self.0.faults.borrow().look.as_ref())?;
+        Ok(self.book().machines.get(uid).map_or(Sight::Absent, |machine| machine.sight.clone()))
+    }
+
+    async fn state(&self, uid: &str) -> Result<GuestState, MachineError> {
+        self.fails(uid, "ask the hypervisor of", self.0.faults.borrow().state.as_ref())?;
+        self.with(uid, |machine| machine.state)
+    }
+
+    async fn start(&self, config: &MachineConfig, _: Option<Nic>) -> Result<Run, MachineError> {
+        self.fails(&config.uid, "start", self.0.faults.borrow().start.as_ref())?;
+        if let Ok(Sight::Running(run)) = self.look(&config.uid).await {
+            return Ok(run);
+        }
+        let mut book = self.book();
+        let shared =
+            book.machines.values().filter(|other| matches!(other.sight, Sight::Running(_))).find_map(|other| {
+                let used = other.config.volumes.iter().find(|used| config.volumes.iter().any(|v| v.uid == used.uid))?;
+                Some(format!("{} and {} both have volume {}", other.config.name, config.name, used.uid))
+            });
+        book.violations.extend(shared);
+        book.runs += 1;
+        book.starts.push(config.name.clone());
+        let run = Run { id: RunId(book.runs), started_at: Timestamp::now() };
+        let machine = Imagined {
+            config: config.clone(),
+            sight: Sight::Running(run.clone()),
+            state: GuestState::Running,
+            disks: config.volumes.iter().map(|v| disk(&v.uid, v.size_bytes.unwrap_or_default(), false)).collect(),
+            log: format!("run {} of {}\n{}", book.runs, config.name, evroc_vmm::simulated::PROMPT),
+        };
+        book.machines.insert(config.uid.clone(), machine);
+        Ok(run)
+    }
+
+    async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError> {
+        let sight = self.book().machines.get(uid).map(|machine| machine.sight.clone());
+        let manner = match sight {
+            None => return Ok(None),
+            Some(Sight::Ended(exit)) => return Ok(Some(Stopped { manner: StopManner::AlreadyEnded, exit })),
+            Some(_) if grace.is_zero() => StopManner::Quit,
+            Some(_) => StopManner::PoweredOff,
+        };
+        self.until_it_may_end().await;
+        self.book().ends.push(uid.to_owned());
+        let exit = Exit { code: Some(0), reason: "ended with code 0".into(), ..Exit::default() };
+        if let Some(machine) = self.book().machines.get_mut(uid) {
+            machine.sight = Sight::Ended(exit.clone());
+        }
+        self.tell(uid, GuestChange::Ended);
+        Ok(Some(Stopped { manner, exit }))
+    }
+
+    async fn end_orphan(&self, uid: &str) -> Result<(), MachineError> {
+        let mut book = self.book();
+        book.ends.push(uid.to_owned());
+        if let Some(machine) = book.machines.get_mut(uid) {
+            let started_at = Some(Timestamp::now());
+            machine.sight = Sight::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, uid: &str) -> Result<bool, MachineError> {
+        let can_go_on = self.with(uid, |machine| {
+            let can_go_on = machine.state.can_resume() && machine.state != GuestState::DiskError { is_full: true };
+            if can_go_on {
+                machine.state = GuestState::Running;
+            }
+            can_go_on
+        })?;
+        self.tell(uid, GuestChange::StateChanged);
+        Ok(can_go_on)
+    }
+
+    async fn remove(&self, uid: &str) -> Result<(), MachineError> {
+        self.stop(uid, Duration::ZERO).await?;
+        let mut book = self.book();
+        if let Some(machine) = book.machines.remove(uid) {
+            book.last_logs.insert(machine.config.seed.instance_id, machine.log);
+        }
+        book.deleted.remove(uid);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<BTreeSet<String>, MachineError> {
+        self.fails("", "list", self.0.faults.borrow().look.as_ref())?;
+        Ok(self.book().machines.keys().cloned().collect())
+    }
+
+    async fn mark_deleted(&self, uid: &str) -> Result<(), MachineError> {
+        let mut book = self.book();
+        if book.machines.contains_key(uid) {
+            book.deleted.insert(uid.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn is_deleted(&self, uid: &str) -> Result<bool, MachineError> {
+        Ok(self.book().deleted.contains(uid))
+    }
+
+    async fn disks(&self, uid: &str) -> Result<Vec<GuestDisk>, MachineError> {
+        self.with(uid, |machine| machine.disks.clone())
+    }
+
+    async fn change_disk(&self, uid: &str, change: &Change) -> Result<(), MachineError> {
+        self.with(uid, |machine| match change {
+            Change::Grow { id, size_bytes, .. } => {
+                machine.disks.iter_mut().filter(|disk| disk.id == *id).for_each(|disk| disk.size_bytes = *size_bytes);
+            }
+            Change::Detach { id, .. } => machine.disks.retain(|disk| disk.id != *id),
+            Change::Attach { volume } => machine.disks.push(disk(volume, 0, true)),
+        })
+    }
+
+    async fn changes(&self, uid: &str) -> Result<BoxStream<'static, GuestChange>, MachineError> {
+        // Subscribed before the look: what happens in between is not missed.
+        let receiver = self.0.changes.subscribe();
+        self.with(uid, |_| ())?;
+        let uid = uid.to_owned();
+        let changes = futures::stream::unfold(receiver, move |mut receiver| {
+            let uid = uid.clone();
+            async move {
+                loop {
+                    match receiver.recv().await {
+                        Ok((of, change)) if of == uid => return Some((change, receiver)),
+                        Ok(_) => {}
+                        Err(broadcast::error::RecvError::Lagged(_)) => {
+                            return Some((GuestChange::StateChanged, receiver));
+                        }
+                        Err(broadcast::error::RecvError::Closed) => return None,
+                    }
+                }
+            }
+        });
+        Ok(changes.boxed())
+    }
+
+    async fn console(&self, uid: &str, _: usize) -> Result<BoxDuplex, MachineError> {
+        let log = self.with(uid, |machine| machine.log.clone())?;
+        let (ours, mut guest) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let (mut input, mut output) = tokio::io::split(&mut guest);
+            // Echoes what is typed, as the simulated hypervisor does.
+            if output.write_all(log.as_bytes()).await.is_ok() {
+                let _ = tokio::io::copy(&mut input, &mut output).await;
+            }
+        });
+        Ok(Box::new(ours))
+    }
+
+    async fn serial_log(&self, log: Log<'_>, tail_bytes: u64) -> Result<Option<Vec<u8>>, MachineError> {
+        let book = self.book();
+        let text = match log {
+            Log::Machine(uid) => book.machines.get(uid).map(|machine| &machine.log),
+            Log::Previous(virtual_machine) => book.last_logs.get(virtual_machine),
+        };
+        let tail = |text: &String| {
+            let skipped = text.len().saturating_sub(usize::try_from(tail_bytes).unwrap_or(usize::MAX));
+            text.as_bytes()[skipped..].to_vec()
+        };
+        Ok(text.map(tail))
+    }
+
+    async fn offers(&self, _: AcceleratorKind) -> Result<Offers, MachineError> {
+        let name = vec!["simulated-1".to_owned()];
+        Ok(Offers { machine_types: name.clone(), cpu_models: name })
+    }
+}

@@ -1,0 +1,61 @@
+//! Where the pieces of a machine are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{MachineError, failed};
+use super::runner::RunnerConfig;
+
+/// What the names of a machine's shim, control group and socket begin with.
+pub(super) const PREFIX: &str = "vm-";
+
+pub(super) struct Places {
+    pub(super) folder: PathBuf,
+    pub(super) seed: PathBuf,
+    pub(super) shim: PathBuf,
+    pub(super) shim_socket: PathBuf,
+    pub(super) monitor: PathBuf,
+    pub(super) group: String,
+}
+
+impl Places {
+    pub(super) fn new(config: &RunnerConfig, uid: &str) -> Self {
+        let RunnerConfig { instance, state_dir, run_dir, .. } = config;
+        let folder = machines(state_dir).join(uid);
+        Self {
+            seed: folder.join("seed.img"),
+            folder,
+            shim: state_dir.join("shims").join(format!("{PREFIX}{uid}")),
+            shim_socket: run_dir.join("shim").join(format!("{PREFIX}{uid}.sock")),
+            monitor: run_dir.join("vm").join(format!("{uid}.sock")),
+            group: format!("/{instance}/{PREFIX}{uid}"),
+        }
+    }
+}
+
+/// The folder of all records.
+pub(super) fn machines(state_dir: &Path) -> PathBuf {
+    state_dir.join("machines")
+}
+
+/// The folder of the logs of former runs, by virtual machine.
+pub(super) fn last_logs(state_dir: &Path) -> PathBuf {
+    state_dir.join("last-logs")
+}
+
+pub(super) fn names(folder: &Path) -> Result<BTreeSet<String>, MachineError> {
+    let read = || -> io::Result<BTreeSet<String>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    read().map_err(failed("", "list", folder))
+}
+
+/// Removing what is absent is fine.
+pub(super) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
