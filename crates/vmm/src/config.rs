@@ -47,7 +47,17 @@ pub enum Accelerator {
     Tcg,
 }
 
-/// A disk that is there from the start.
+/// An accelerator, without the means to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Hardware virtualisation.
+    Kvm,
+    /// Translation in software.
+    Tcg,
+}
+
+/// A disk that the guest has from its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskConfig {
     /// Name for the monitor, unique in the guest: letters, digits and `-`, beginning with a letter.

@@ -14,6 +14,7 @@
 
 pub mod config;
 pub mod driver;
+pub mod event;
 pub mod image;
 pub mod probe;
 pub mod qemu;
@@ -21,7 +22,8 @@ pub mod qmp;
 pub mod simulated;
 
 pub use config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, HotDisk, NicConfig};
-pub use driver::{ActualDisk, Events, GuestCommand, GuestEvent, GuestState, Hypervisor, Monitor, MonitorError, Offers};
+pub use driver::{ActualDisk, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, Offers};
+pub use event::{Events, GuestEvent};
 pub use image::{ImageError, ImageInfo, ImageTool};
 pub use qemu::Qemu;
 pub use simulated::Simulated;

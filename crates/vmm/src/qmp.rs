@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -18,23 +17,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::driver::MonitorError;
+pub use crate::event::Event;
 
 /// How long a command may take. QEMU answers at once but for block jobs on a stuck disk; waiting longer would stall the agent,
 /// waiting shorter fails under TCG on a busy host.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 /// Events kept for a listener that is slow; after that it misses the oldest.
 const EVENT_QUEUE: usize = 256;
-
-/// Something that happened in QEMU.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Event {
-    /// `SHUTDOWN`, `RESET`, `DEVICE_DELETED`, …
-    #[serde(rename = "event")]
-    pub name: String,
-    /// Its data.
-    #[serde(default)]
-    pub data: Value,
-}
 
 /// A connection.
 #[derive(Clone, Debug)]

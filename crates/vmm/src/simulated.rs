@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::config::Kind;
 use crate::config::{ConfigError, GuestConfig, HotDisk};
-use crate::driver::{ActualDisk, Events, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, Offers};
-use crate::probe::Kind;
+use crate::driver::{ActualDisk, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, Offers};
+use crate::event::Events;
 
 /// What the guest prints when it is up.
 pub const PROMPT: &str = "simulated login: ";

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::config::RunnerConfig;
 use super::error::{MachineError, failed};
 use super::places::{Places, machines, names};
 use super::record;
-use super::runner::RunnerConfig;
 use crate::pool::Pool;
 use crate::shim;
 

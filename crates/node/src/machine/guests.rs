@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::devices::{Change, GuestDisk};
 use super::error::MachineError;
-use super::{AcceleratorKind, MachineConfig, Nic, Stopped};
+use super::{AcceleratorKind, MachineConfig, Nic};
 use crate::io::BoxDuplex;
 use crate::shim::Exit;
 
@@ -104,6 +104,30 @@ pub struct Run {
 /// Names one run: what was learned of another says nothing about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RunId(pub u64);
+
+/// How a machine was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopManner {
+    /// It had ended before.
+    AlreadyEnded,
+    /// The guest powered itself off when asked.
+    PoweredOff,
+    /// The guest did not, and the hypervisor was told to end.
+    Quit,
+    /// The guest could not be asked: the hypervisor did not execute it, and resuming it did not help.
+    Paused,
+    /// The hypervisor did not end either, and was killed.
+    Killed,
+}
+
+/// The end of a machine that was stopped.
+#[derive(Clone, Debug)]
+pub struct Stopped {
+    /// How.
+    pub manner: StopManner,
+    /// What its shim left.
+    pub exit: Exit,
+}
 
 /// Something that happened to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@
 //! Volumes and taps are not made here: a volume is handed to the machine's user at start and taken back at the end, a tap comes
 //! as an open descriptor.
 
+mod config;
 pub mod devices;
 mod error;
 mod exclusive;
@@ -48,12 +49,13 @@ mod running;
 
 use std::os::fd::OwnedFd;
 
+pub use config::RunnerConfig;
 pub use error::MachineError;
-pub use guests::Guests;
+pub use guests::{Guests, StopManner, Stopped};
 pub use ready::{wait_for_serial, wait_for_serial_in};
 pub use record::{MachineRecord, RecordError};
-pub use runner::{Found, MachineRunner, RunnerConfig};
-pub use running::{Machine, StopManner, Stopped};
+pub use runner::{Found, MachineRunner};
+pub use running::Machine;
 
 use crate::seed::SeedInput;
 pub use evroc_vmm::probe::Kind as AcceleratorKind;

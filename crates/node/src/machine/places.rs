@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::config::RunnerConfig;
 use super::error::{MachineError, failed};
-use super::runner::RunnerConfig;
 
 /// What the names of a machine's shim, control group and socket begin with.
 pub(super) const PREFIX: &str = "vm-";

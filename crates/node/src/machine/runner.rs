@@ -10,47 +10,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use evroc_vmm::{
-    Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, Hypervisor, NicConfig, Offers, qemu,
-};
+use evroc_vmm::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, NicConfig, Offers, qemu};
 use tokio::sync::Mutex;
 
+use super::config::RunnerConfig;
 use super::error::{MachineError, check_uid, failed};
 use super::exclusive::{Claims, refuse_shared_volumes};
+use super::guests::{StopManner, Stopped};
 use super::places::{PREFIX, Places, absent_is_fine, last_logs, machines, names};
 use super::record::{self, MachineRecord};
-use super::running::{Machine, MonitorSlot, StopManner, Stopped, disk_id};
+use super::running::{Machine, MonitorSlot, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, last_log, limits};
 use crate::cgroup::Cgroups;
 use crate::pool::{self, Owner, Pool};
 use crate::seed;
-use crate::shim::{self, Adopted, Exit, LogFormat, LogLimits, ShimClient, ShimLauncher, Spec, Stderr, User};
+use crate::shim::{self, Adopted, Exit, LogFormat, LogLimits, ShimClient, Spec, Stderr, User};
 
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
 /// The serial console: at most 8 MiB on disk, of which the last 64 KiB are shown to who attaches.
 const SERIAL_LOG: LogLimits = LogLimits { format: LogFormat::Raw, max_bytes: 2 << 20, max_files: 4 };
-
-/// Where and with what machines are run.
-#[derive(Clone, Debug)]
-pub struct RunnerConfig {
-    /// Names control groups.
-    pub instance: String,
-    /// The node's state: `/var/lib/<instance>/node`.
-    pub state_dir: PathBuf,
-    /// `/run/<instance>`.
-    pub run_dir: PathBuf,
-    /// The driver.
-    pub hypervisor: Arc<dyn Hypervisor>,
-    /// How to start shims.
-    pub shim: ShimLauncher,
-    /// The user that a shim becomes once its guest runs.
-    pub shim_user: Option<User>,
-    /// Control groups that shims join.
-    pub shim_cgroups: Vec<PathBuf>,
-    /// Uid and gid of the first machine; each has one of its own from here. `None` (tests without root) runs all as the caller.
-    pub first_uid: Option<u32>,
-}
 
 /// What is on this host of a machine.
 #[derive(Debug)]

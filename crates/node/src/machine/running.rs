@@ -8,7 +8,7 @@ use evroc_vmm::{GuestState, Hypervisor, Monitor, MonitorError};
 use tokio::sync::Mutex;
 
 use super::error::MachineError;
-use super::guests::RunId;
+use super::guests::{RunId, StopManner, Stopped};
 use super::record::MachineRecord;
 use crate::shim::{Attached, ClientError, Exit, ShimClient};
 
@@ -24,30 +24,6 @@ const PRESS_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the conversation is kept.
 pub(super) type MonitorSlot = Arc<Mutex<Option<Arc<dyn Monitor>>>>;
-
-/// How a machine was stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopManner {
-    /// It had ended before.
-    AlreadyEnded,
-    /// The guest powered itself off when asked.
-    PoweredOff,
-    /// The guest did not, and the hypervisor was told to end.
-    Quit,
-    /// The guest could not be asked: the hypervisor did not execute it, and resuming it did not help.
-    Paused,
-    /// The hypervisor did not end either, and was killed.
-    Killed,
-}
-
-/// The end of a machine that was stopped.
-#[derive(Clone, Debug)]
-pub struct Stopped {
-    /// How.
-    pub manner: StopManner,
-    /// What its shim left.
-    pub exit: Exit,
-}
 
 /// A running machine. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Debug)]

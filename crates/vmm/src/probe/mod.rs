@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 
+pub use crate::config::Kind;
 use crate::config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig};
 use crate::driver::Hypervisor;
 use crate::image::{ImageError, ImageTool};
@@ -81,16 +82,6 @@ pub struct Verdict {
     pub probed_at: jiff::Timestamp,
     /// What it holds for.
     pub holds_for: Circumstances,
-}
-
-/// An accelerator, without the means to use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Hardware virtualisation.
-    Kvm,
-    /// Translation in software.
-    Tcg,
 }
 
 /// A verdict is void when any of these changes.

@@ -4,7 +4,7 @@
 //! version of QEMU can do, and named models change as soon as TCG learns one of their features. So the models here are a fixed list of
 //! features over the oldest base, all of which TCG has since 7.2: the levels of the x86-64 psABI with what guests gain most from.
 
-use crate::probe::Kind;
+use crate::config::Kind;
 
 /// Passes on the processor of the host: fastest, but guests cannot move to another sort of host.
 pub(super) const HOST: &str = "host";

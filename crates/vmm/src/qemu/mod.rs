@@ -13,9 +13,9 @@ use async_trait::async_trait;
 pub use arguments::arguments;
 pub use monitor::QemuMonitor;
 
+use crate::config::Kind;
 use crate::config::{Accelerator, ConfigError, GuestConfig};
 use crate::driver::{GuestCommand, Hypervisor, Monitor, MonitorError, Offers};
-use crate::probe::Kind;
 use crate::qmp::Qmp;
 
 /// Memory that QEMU itself may need beside the guest's: its heap, device state, translated code under TCG (128 MiB, see

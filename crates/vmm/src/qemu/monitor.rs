@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::arguments::block_device;
 use crate::config::HotDisk;
-use crate::driver::{ActualDisk, Events, GuestState, Monitor, MonitorError};
+use crate::driver::{ActualDisk, GuestState, Monitor, MonitorError};
+use crate::event::Events;
 use crate::qmp::{COMMAND_LIMIT, Qmp};
 
 /// See [`Monitor`].
