@@ -35,7 +35,6 @@ const EXCEPTIONS: &[Exception] = &[
         files: &["definitions.rs", "roles/control/mod.rs", "roles/mod.rs", "supervisor/role.rs"],
         reason: "the roles' configuration stands beside the code that runs them",
     },
-    Exception { dir: "crates/node", reason: "they share an error that stands in one of them" },
     Exception {
         dir: "crates/testkit",
         files: &["client.rs", "endpoint.rs", "gateway.rs", "objects.rs", "platform.rs", "snapshot.rs"],
