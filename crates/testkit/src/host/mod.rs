@@ -218,7 +218,11 @@ impl Agents {
     /// What one life of the agents does.
     async fn work(&self) {
         let (base, pool, conditions) = (self.context.clone(), self.pool.clone(), HostConditions::default());
-        let found = Accelerator { name: "tcg".into(), reason: "a simulated host has no guests".into() };
+        let found = Accelerator {
+            name: "tcg".into(),
+            reason: "a simulated host has no guests".into(),
+            offers: Default::default(),
+        };
         let accelerator = watch::Sender::new(Some(found));
         let hardware = Arc::new(Hardware { size: self.size, behaviour: self.behaviour.clone() });
         let (name, zone) = (self.name.clone(), self.zone.clone());
