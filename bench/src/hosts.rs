@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType};
 use evroc_api::iam::{ResourceGroup, ResourceGroupSpec};
@@ -45,10 +45,9 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let started = Instant::now();
-    let machines_on_a_host = arguments.machines.div_ceil(arguments.hosts);
-    // A quarter more than needed: the scheduler is not what is measured.
-    let memory_gb = (machines_on_a_host + machines_on_a_host / 4 + 2) as u64;
-    let size = HostSize { cpus: 64, memory_gb, disk_gb: 4 * memory_gb };
+    // Each host has room for all machines: how the scheduler spreads them is not what is measured.
+    let room_gb = arguments.machines as u64 + 2;
+    let size = HostSize { cpus: 64, memory_gb: room_gb, disk_gb: 4 * room_gb };
     let builder = (0..arguments.hosts)
         .fold(Platform::builder(), |builder, n| builder.host(&format!("host-{n}"), &format!("zone-{}", n % 3), size));
     let platform = builder.start().await;
@@ -95,8 +94,14 @@ async fn fill(platform: &Platform, arguments: &Arguments) -> Result<Duration> {
         if running == arguments.machines {
             return Ok(started.elapsed());
         }
-        let late = started.elapsed() > Duration::from_secs(arguments.limit_seconds);
-        ensure!(!late, "{running} of {} virtual machines run, and the time is over", arguments.machines);
+        if started.elapsed() > Duration::from_secs(arguments.limit_seconds) {
+            let waiting = all.iter().find(|vm| objects::state(vm) != Some(VirtualMachineStatusType::Running));
+            let why = waiting.map(|vm| vm.message().to_owned()).unwrap_or_default();
+            bail!(
+                "{running} of {} virtual machines run, and the time is over; one that does not: {why}",
+                arguments.machines
+            );
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
