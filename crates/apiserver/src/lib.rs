@@ -55,7 +55,8 @@ pub use object::connect::{Connect, ConnectRequest};
 pub use object::error::ApiError;
 pub use object::identity::Identity;
 pub use object::kind::{
-    ClaimKey, ClaimRefusal, CrdError, PrinterColumn, ResourceKind, ScalePaths, Scope, SharedStorage, Subresources,
+    ClaimKey, ClaimRefusal, CrdError, PrinterColumn, ResourceKind, Room, ScalePaths, Scope, SharedStorage,
+    Subresources, Take,
 };
 pub use object::{
     apply, body, connect, error, kind, meta_validate, openapi, patch, registry, schema, selector, table, virtual_kind,

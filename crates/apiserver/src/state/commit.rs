@@ -21,8 +21,10 @@ pub struct Write<'a> {
     pub value: Option<Vec<u8>>,
     /// The namespace's key, and the revision at which it accepted objects.
     pub namespace: Option<(Bytes, u64)>,
-    /// The quota ledger that counts the object, with its revision at the time of the count.
-    pub ledger: Option<Ledger>,
+    /// The ledgers that count the object, each with its revision before the count.
+    pub ledgers: &'a [Ledger],
+    /// Other keys that must be unchanged, with their revisions.
+    pub unchanged: &'a BTreeMap<Bytes, u64>,
     /// Ledgers that are no longer needed.
     pub closed_ledgers: &'a [String],
     /// The claims of the new object.
@@ -42,7 +44,7 @@ pub enum Outcome {
     Written(u64),
     /// The object is not at the expected revision, or exists when it should not.
     ObjectChanged,
-    /// The namespace or the ledger has changed.
+    /// The namespace, a ledger or another key has changed.
     NamespaceChanged,
     /// Another object holds a claim.
     Held {
@@ -78,13 +80,16 @@ pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Resu
             Some(value) => Operation::put(write.key.clone(), value.clone()),
             None => Operation::delete(write.key.clone()),
         });
-        let claims_begin = 1 + usize::from(write.namespace.is_some()) + usize::from(write.ledger.is_some());
+        let claims_begin = 1 + usize::from(write.namespace.is_some()) + write.ledgers.len() + write.unchanged.len();
         if let Some((key, revision)) = &write.namespace {
             txn = txn.when(Condition::Unchanged(key.clone(), (*revision).into()));
         }
         // Serialising four strings cannot fail.
         let holder = || serde_json::to_vec(write.holder).unwrap_or_default();
-        if let Some((name, revision)) = &write.ledger {
+        for (key, revision) in write.unchanged {
+            txn = txn.when(Condition::Unchanged(key.clone(), (*revision).into()));
+        }
+        for (name, revision) in write.ledgers {
             let key = keys::claim(name);
             txn = txn.when(match revision {
                 Some(revision) => Condition::Unchanged(key.clone(), (*revision).into()),

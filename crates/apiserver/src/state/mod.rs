@@ -2,5 +2,6 @@
 
 pub(crate) mod cache;
 pub(crate) mod commit;
+pub(crate) mod ledgers;
 pub(crate) mod quota;
 pub(crate) mod storage;

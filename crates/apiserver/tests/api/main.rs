@@ -9,6 +9,7 @@ mod fairness;
 mod garbage;
 mod kube_client;
 mod kubectl;
+mod ledgers;
 mod lists;
 mod namespaces;
 mod network;

@@ -9,14 +9,18 @@ use super::{decode, strategy};
 use crate::object::error::{ApiError, Cause, Named};
 use crate::object::field_error::FieldError;
 use crate::object::field_error::go_number;
-use crate::object::kind::{ClaimKey, ClaimRefusal, ScalePaths};
+use crate::object::kind::{ClaimKey, ClaimRefusal, ScalePaths, Take};
 use crate::object::meta_validate;
 use crate::object::registry::GroupResource;
 use crate::state::commit::{self, Outcome, Write, WriteError};
+use crate::state::ledgers::{self, Guard, LedgerError};
 use crate::state::quota::{self, QuotaError};
 use crate::state::storage::claims::{Holder, Ledger};
 use crate::state::storage::encoding;
 use crate::state::storage::keys::{self, ObjectKey};
+
+/// The reason of the cause of a conflict for lack of room in a ledger: whoever placed the object can choose again.
+const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
 
 /// The stored state that a write replaces.
 pub(super) struct Live {
@@ -200,13 +204,22 @@ pub(super) async fn submit(
     });
     let cache = &call.shared().cache;
     let ended = live.filter(|_| object.is_none() && quota::is_quota(kind));
-    let closed = ended.map(|live| quota::ledgers_of(cache, &live.object)).unwrap_or_default();
+    let mut closed = ended.map(|live| quota::ledgers_of(cache, &live.object)).unwrap_or_default();
+    if object.is_none()
+        && kind.gives.is_some()
+        && let Some(giver) = cache.kind(&registered.storage).get(key.as_str())
+    {
+        closed.extend(ledgers::given_by(&giver.gives));
+    }
+    let Guard { mut ledgers, givers } = ledger_guard(call, key, live, object, encoded.as_deref()).await?;
+    ledgers.extend(guards.ledger);
     let write = Write {
         key: keys::object(&registered.storage, key),
         expected: live.map(|it| it.revision),
         value: encoded.clone(),
         namespace: guards.namespace,
-        ledger: guards.ledger,
+        ledgers: &ledgers,
+        unchanged: &givers,
         closed_ledgers: &closed,
         claims: &claims_of(object),
         released: &claims_of(live.map(|it| &it.object)),
@@ -224,6 +237,36 @@ pub(super) async fn submit(
         Outcome::NamespaceChanged => Ok(Submitted::NamespaceChanged),
         Outcome::Held { claim, by } => Err(held(call, key, &claim, &by)),
     }
+}
+
+/// Checks what the object takes from ledgers; returns what the transaction must find unchanged. Kinds that take nothing, and changes
+/// of anything but `spec`, cost nothing.
+async fn ledger_guard(
+    call: &Call,
+    key: &ObjectKey,
+    live: Option<&Live>,
+    object: Option<&Value>,
+    encoded: Option<&[u8]>,
+) -> Result<Guard, ApiError> {
+    let (Some(takes), Some(object), Some(encoded)) = (&call.registered.kind.takes, object, encoded) else {
+        return Ok(Guard::default());
+    };
+    if live.is_some_and(|live| live.object.get("spec") == object.get("spec")) {
+        return Ok(Guard::default());
+    }
+    let cache = &call.shared().cache;
+    let new = takes(encoded).map_err(ApiError::internal)?;
+    // What was stored since `live` was read fails the transaction.
+    let stored = live.and_then(|_| cache.kind(&call.registered.storage).get(key.as_str()));
+    let old: &[Take] = stored.as_ref().map_or(&[], |stored| &stored.takes);
+    ledgers::check(cache, &new, old).await.map_err(|error| match error {
+        LedgerError::Cache(error) => error.into(),
+        LedgerError::Exceeded { field, message } => {
+            let mut error = ApiError::conflict(call.named(key.name()), format!("{field}: {message}"));
+            error.causes.push(Cause { reason: INSUFFICIENT_CAPACITY.into(), message, field });
+            error
+        }
+    })
 }
 
 /// Whether this is a dry run. The parameters have been checked before.

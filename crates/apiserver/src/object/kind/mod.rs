@@ -92,6 +92,36 @@ pub struct ClaimKey {
     pub refusal: ClaimRefusal,
 }
 
+/// What an object takes of one resource of a ledger, from its creation until it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// The ledger, for example `host/host-1`.
+    pub ledger: String,
+    /// The resource, for example `memory`.
+    pub resource: String,
+    /// How much.
+    pub amount: u64,
+    /// The field that says so, for example `spec.memoryBytes`.
+    pub field: String,
+}
+
+/// The room that an object gives to one resource of a ledger. What several objects give is added up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The ledger.
+    pub ledger: String,
+    /// The resource.
+    pub resource: String,
+    /// How much.
+    pub amount: u64,
+}
+
+/// A pure function from an object's stored form to what it takes: of its `spec` and its names only.
+pub type TakesFn = Arc<dyn Fn(&[u8]) -> Result<Vec<Take>, serde_json::Error> + Send + Sync>;
+
+/// A pure function from an object's stored form to the room that it gives.
+pub type GivesFn = Arc<dyn Fn(&[u8]) -> Result<Vec<Room>, serde_json::Error> + Send + Sync>;
+
 /// A pure function that returns the claims of an object.
 pub type ClaimsFn = Arc<dyn Fn(&Value) -> Vec<ClaimKey> + Send + Sync>;
 
@@ -151,6 +181,10 @@ pub struct ResourceKind {
     pub namespace_references: &'static [&'static str],
     /// The claims of an object.
     pub claims: Option<ClaimsFn>,
+    /// What objects take from ledgers.
+    pub takes: Option<TakesFn>,
+    /// The room that objects give to ledgers.
+    pub gives: Option<GivesFn>,
     /// Rules beyond the schema.
     pub validate: Option<ValidateFn>,
     /// Normalisation before validation.
@@ -188,6 +222,8 @@ impl ResourceKind {
             selectable_fields: Vec::new(),
             namespace_references: &[],
             claims: None,
+            takes: None,
+            gives: None,
             validate: None,
             prepare: None,
             connect: BTreeMap::new(),

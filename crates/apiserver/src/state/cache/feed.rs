@@ -9,6 +9,7 @@ use evroc_store::{
 };
 use futures::StreamExt;
 
+use super::ledgers::Ledgers;
 use super::object::CachedObject;
 use super::relations::Relations;
 use super::{Cache, HeldClaim, Notice};
@@ -56,14 +57,17 @@ pub(super) async fn load(cache: &Cache) -> Result<Revision, StoreError> {
         }
     };
     let mut relations = Relations::default();
+    let mut ledgers = Ledgers::default();
     for (storage, (_, kind)) in &cache.kinds {
         let objects = objects.remove(storage).unwrap_or_default();
         for object in objects.values() {
             relations.replace(storage, None, Some(object));
+            ledgers.replace(storage, None, Some(object));
         }
         kind.reset(objects, revision.0);
     }
     *cache.relations.write().unwrap_or_else(PoisonError::into_inner) = relations;
+    *cache.ledgers.write().unwrap_or_else(PoisonError::into_inner) = ledgers;
     *cache.claims.write().unwrap_or_else(PoisonError::into_inner) = claims;
     cache.revision.send_replace(revision.0);
     Ok(revision)
@@ -164,6 +168,12 @@ fn apply(cache: &Cache, batch: &Batch) {
             relations.replace(&storage, change.previous.as_ref(), change.current.as_ref());
         }
         drop(relations);
+        if registered.kind.takes.is_some() || registered.kind.gives.is_some() {
+            let mut ledgers = cache.ledgers.write().unwrap_or_else(PoisonError::into_inner);
+            for change in &applied {
+                ledgers.replace(&storage, change.previous.as_ref(), change.current.as_ref());
+            }
+        }
         for change in applied {
             // Sending fails if there is no receiver, which is fine.
             let _ = cache.notices.send(Notice { registered: registered.clone(), change });

@@ -8,6 +8,7 @@ pub mod change;
 mod feed;
 pub mod index;
 pub mod kind;
+pub mod ledgers;
 pub mod object;
 pub mod relations;
 
@@ -21,6 +22,7 @@ use tokio::sync::{broadcast, watch};
 
 use self::change::Change;
 use self::kind::KindCache;
+use self::ledgers::Ledgers;
 use self::relations::Relations;
 use crate::object::registry::{GroupResource, Registered, Registry};
 
@@ -69,6 +71,7 @@ pub struct Cache {
     kinds: HashMap<GroupResource, (Arc<Registered>, Arc<KindCache>)>,
     claims: RwLock<HashMap<String, HeldClaim>>,
     relations: RwLock<Relations>,
+    ledgers: RwLock<Ledgers>,
     revision: watch::Sender<u64>,
     notices: broadcast::Sender<Notice>,
     healthy: watch::Sender<bool>,
@@ -89,6 +92,7 @@ impl Cache {
             kinds,
             claims: RwLock::default(),
             relations: RwLock::default(),
+            ledgers: RwLock::default(),
             revision: watch::Sender::new(0),
             notices: broadcast::Sender::new(FEED_QUEUE),
             healthy: watch::Sender::new(true),
@@ -161,6 +165,11 @@ impl Cache {
     /// Runs `look` on the owner relations.
     pub fn relations<T>(&self, look: impl FnOnce(&Relations) -> T) -> T {
         look(&self.relations.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs `look` on what is taken from ledgers.
+    pub fn ledgers<T>(&self, look: impl FnOnce(&Ledgers) -> T) -> T {
+        look(&self.ledgers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns a receiver of the changes of all kinds from now on.

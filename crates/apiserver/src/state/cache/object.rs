@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::object::kind::{Room, Take};
 use crate::object::registry::Registered;
 use crate::object::selector::value_text;
 use crate::state::storage::encoding;
@@ -33,6 +34,17 @@ pub struct Owner {
     pub block_owner_deletion: bool,
 }
 
+/// What a ledger counts of an object. One that cannot be read stays visible and counts for nothing, so that it stops no other.
+fn counted<T>(read: Result<Option<Vec<T>>, serde_json::Error>, key: &ObjectKey) -> Box<[T]> {
+    match read {
+        Ok(amounts) => amounts.unwrap_or_default().into(),
+        Err(error) => {
+            tracing::error!(%error, %key, "a stored object has not the form of its kind: ledgers do not count it");
+            Box::default()
+        }
+    }
+}
+
 /// An object at one revision.
 #[derive(Debug)]
 pub struct CachedObject {
@@ -52,6 +64,10 @@ pub struct CachedObject {
     pub finalizers: Box<[Box<str>]>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub is_deleting: bool,
+    /// What the object takes from ledgers.
+    pub takes: Box<[Take]>,
+    /// The room that the object gives to ledgers.
+    pub gives: Box<[Room]>,
     /// The texts of the kind's selectable fields, in its order.
     pub fields: Box<[Box<str>]>,
 }
@@ -92,7 +108,11 @@ impl CachedObject {
         let fields = pick(stored, &registered.kind.selectable_fields)?;
         let labels = metadata.labels.into_iter().flatten();
         let labels = labels.filter_map(|(key, value)| Some((key, value.as_str()?.into())));
+        let takes = registered.kind.takes.as_ref().map(|takes| takes(stored)).transpose();
+        let gives = registered.kind.gives.as_ref().map(|gives| gives(stored)).transpose();
         Ok(CachedObject {
+            takes: counted(takes, &key),
+            gives: counted(gives, &key),
             wire: encoding::at_revision(stored, revision),
             revision,
             labels: labels.collect(),

@@ -30,6 +30,8 @@ fn object(name: &str, owners: &[Owner], finalizers: &[&str], is_deleting: bool) 
         owners: owners.into(),
         finalizers: finalizers.iter().map(|it| Box::from(*it)).collect(),
         is_deleting,
+        takes: [].into(),
+        gives: [].into(),
         fields: Default::default(),
     })
 }

@@ -14,6 +14,8 @@ fn object(key: &ObjectKey, revision: u64, wire_bytes: usize) -> Arc<CachedObject
         owners: Box::default(),
         finalizers: Box::default(),
         is_deleting: false,
+        takes: [].into(),
+        gives: [].into(),
         fields: Box::default(),
     })
 }

@@ -1,0 +1,186 @@
+//! What objects take together never exceeds what there is.
+
+use std::sync::Arc;
+
+use evroc_apiserver::{ResourceKind, Room, Take};
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, eventually_gone, names};
+
+/// `HOSTS` give memory and disk, `LOADS` take of them.
+const LOADS: &str = "/apis/test.example/v1/namespaces/demo/loads";
+const HOSTS: &str = "/apis/test.example/v1/hosts";
+
+fn schema() -> Value {
+    let amounts = json!({"type": "object", "additionalProperties": {"type": "integer", "format": "int64"}});
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"host": {"type": "string"}, "amounts": amounts, "note": {"type": "string"}}},
+        "status": {"type": "object", "properties": {"amounts": amounts}}}})
+}
+
+fn amounts(of: &Value) -> Vec<(String, u64)> {
+    let amounts = of["amounts"].as_object().into_iter().flatten();
+    amounts.map(|(resource, amount)| (resource.clone(), amount.as_u64().unwrap())).collect()
+}
+
+fn loads() -> ResourceKind {
+    let mut kind = ResourceKind::new("test.example", "v1", "Load", "loads", schema());
+    kind.subresources.status = true;
+    kind.takes = Some(Arc::new(|stored| {
+        let object: Value = serde_json::from_slice(stored)?;
+        let ledger = format!("host/{}", object["spec"]["host"].as_str().unwrap_or_default());
+        let take = |(resource, amount): (String, u64)| Take {
+            ledger: ledger.clone(),
+            field: format!("spec.amounts.{resource}"),
+            resource,
+            amount,
+        };
+        Ok(amounts(&object["spec"]).into_iter().map(take).collect())
+    }));
+    kind
+}
+
+fn hosts() -> ResourceKind {
+    let mut kind = ResourceKind::new("test.example", "v1", "Host", "hosts", schema());
+    kind.scope = evroc_apiserver::Scope::Cluster;
+    kind.subresources.status = true;
+    kind.gives = Some(Arc::new(|stored| {
+        let object: Value = serde_json::from_slice(stored)?;
+        let ledger = format!("host/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+        let room = |(resource, amount)| Room { ledger: ledger.clone(), resource, amount };
+        Ok(amounts(&object["status"]).into_iter().map(room).collect())
+    }));
+    kind
+}
+
+fn load(name: &str, host: &str, amounts: &Value) -> Value {
+    json!({"apiVersion": "test.example/v1", "kind": "Load", "metadata": {"name": name, "namespace": "demo"},
+        "spec": {"host": host, "amounts": amounts}})
+}
+
+async fn report(admin: &Client, host: &str, amounts: &Value) {
+    let (code, answer) = admin.merge(&format!("{HOSTS}/{host}/status"), &json!({"status": {"amounts": amounts}})).await;
+    assert_eq!(code, 200, "{answer}");
+}
+
+async fn add_host(admin: &Client, host: &str, amounts: &Value) {
+    let object = json!({"apiVersion": "test.example/v1", "kind": "Host", "metadata": {"name": host}});
+    admin.create(HOSTS, &object).await;
+    report(admin, host, amounts).await;
+}
+
+async fn server() -> (TestServer, Client) {
+    let server = TestServer::start_with(|it| it.kind(loads()).kind(hosts())).await;
+    let admin = server.admin();
+    admin.make_namespace("demo").await;
+    (server, admin)
+}
+
+#[tokio::test]
+async fn what_is_not_there_cannot_be_taken() {
+    let (_server, admin) = server().await;
+    let (code, refused) = admin.post(LOADS, &load("a", "x", &json!({"memory": 1}))).await;
+    assert_eq!(code, 409, "a host that nobody knows has no room: {refused}");
+    add_host(&admin, "x", &json!({"memory": 10, "disk": 5})).await;
+    admin.create(LOADS, &load("a", "x", &json!({"memory": 6}))).await;
+    for query in ["?dryRun=All", ""] {
+        let (code, refused) = admin.post(&format!("{LOADS}{query}"), &load("b", "x", &json!({"memory": 5}))).await;
+        assert_eq!((code.as_u16(), &refused["reason"]), (409, &json!("Conflict")), "{refused}");
+        let cause = json!({"reason": "InsufficientCapacity", "field": "spec.amounts.memory",
+            "message": "host/x has 4 of 10 memory left, 5 wanted"});
+        assert_eq!(refused["details"]["causes"], json!([cause]), "{refused}");
+    }
+    // Each resource for itself, each host for itself.
+    let (code, refused) = admin.post(LOADS, &load("b", "x", &json!({"memory": 4, "disk": 6}))).await;
+    assert_eq!((code.as_u16(), &refused["details"]["causes"][0]["field"]), (409, &json!("spec.amounts.disk")));
+    admin.create(LOADS, &load("b", "x", &json!({"memory": 4, "disk": 5}))).await;
+    add_host(&admin, "y", &json!({"memory": 3})).await;
+    admin.create(LOADS, &load("c", "y", &json!({"memory": 3}))).await;
+    // What is gone makes room.
+    admin.delete(&format!("{LOADS}/a")).await;
+    admin.create(LOADS, &load("d", "x", &json!({"memory": 6}))).await;
+}
+
+#[tokio::test]
+async fn a_change_takes_only_what_is_new_and_is_never_refused_for_what_it_had() {
+    let (_server, admin) = server().await;
+    add_host(&admin, "x", &json!({"memory": 10})).await;
+    add_host(&admin, "y", &json!({"memory": 2})).await;
+    admin.create(LOADS, &load("a", "x", &json!({"memory": 6}))).await;
+    admin.create(LOADS, &load("b", "x", &json!({"memory": 3}))).await;
+    let change = async |patch: Value| admin.merge(&format!("{LOADS}/a"), &patch).await.0.as_u16();
+    assert_eq!(change(json!({"spec": {"amounts": {"memory": 8}}})).await, 409);
+    assert_eq!(change(json!({"spec": {"amounts": {"memory": 7}}})).await, 200);
+    assert_eq!(change(json!({"spec": {"host": "y"}})).await, 409);
+    // The host reports less than was promised: what is there stays, can be written and can be made smaller.
+    report(&admin, "x", &json!({"memory": 5})).await;
+    assert_eq!(change(json!({"spec": {"note": "n"}})).await, 200);
+    assert_eq!(change(json!({"metadata": {"labels": {"a": "b"}}})).await, 200);
+    assert_eq!(change(json!({"spec": {"amounts": {"memory": 6}}})).await, 200);
+    assert_eq!(change(json!({"spec": {"amounts": {"memory": 7}}})).await, 409);
+    assert_eq!(admin.post(LOADS, &load("c", "x", &json!({"memory": 1}))).await.0, 409);
+    // A host that is gone has no room.
+    admin.delete(&format!("{HOSTS}/y")).await;
+    eventually_gone(&admin, &format!("{HOSTS}/y")).await;
+    assert_eq!(admin.post(LOADS, &load("c", "y", &json!({"memory": 1}))).await.0, 409);
+}
+
+/// Sizes that follow from a seed, so that a failure can be repeated.
+fn sizes(seed: u64, count: usize) -> Vec<u64> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        1 + (state >> 33) % 7
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn many_at_once_never_take_more_than_there_is() {
+    const ROOM: u64 = 20;
+    let (_server, admin) = server().await;
+    for host in ["x", "y"] {
+        add_host(&admin, host, &json!({"memory": ROOM})).await;
+    }
+    for seed in 0..4 {
+        let attempts = sizes(seed, 48).into_iter().enumerate().map(|(index, size)| {
+            let admin = admin.clone();
+            let host = ["x", "y"][index % 2];
+            async move {
+                let wanted = load(&format!("l-{seed}-{index}"), host, &json!({"memory": size}));
+                (admin.post(LOADS, &wanted).await.0.as_u16(), host, size)
+            }
+        });
+        let done = futures::future::join_all(attempts).await;
+        assert!(done.iter().all(|(code, ..)| matches!(code, 201 | 409)), "{done:?}");
+        for host in ["x", "y"] {
+            let of_host = |code| done.iter().filter(move |it| it.1 == host && it.0 == code).map(|it| it.2);
+            let taken: u64 = of_host(201).sum();
+            assert!(taken <= ROOM, "seed {seed}, host {host}: {taken} of {ROOM} taken");
+            // Nobody was refused who would fit in the end.
+            let smallest = of_host(409).min().unwrap_or(u64::MAX);
+            assert!(smallest > ROOM - taken, "seed {seed}, host {host}: {taken} taken, {smallest} refused");
+        }
+        let (_, list) = admin.get(LOADS).await;
+        for name in names(&list) {
+            admin.delete(&format!("{LOADS}/{name}")).await;
+            eventually_gone(&admin, &format!("{LOADS}/{name}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_next_server_knows_what_is_taken() {
+    let server = TestServer::start_with(|it| it.kind(loads()).kind(hosts())).await;
+    let admin = server.admin();
+    admin.make_namespace("demo").await;
+    add_host(&admin, "x", &json!({"memory": 10})).await;
+    admin.create(LOADS, &load("a", "x", &json!({"memory": 6}))).await;
+    let TestServer { api, state } = server;
+    api.shut_down();
+    drop((api, admin));
+    let server = TestServer::start_over(state, |it| it.kind(loads()).kind(hosts())).await;
+    let admin = server.admin();
+    assert_eq!(admin.post(LOADS, &load("b", "x", &json!({"memory": 5}))).await.0, 409);
+    admin.create(LOADS, &load("b", "x", &json!({"memory": 4}))).await;
+}
