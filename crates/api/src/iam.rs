@@ -5,6 +5,21 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{self, LONGEST_LABEL, NameRule};
+use crate::rules::{Immutable, KindRules};
+
+impl KindRules for Organization {
+    const NAMES: NameRule = NameRule::ANY;
+}
+
+impl KindRules for ResourceGroup {
+    const NAMES: NameRule = NameRule::label(LONGEST_LABEL, "the name becomes that of the group's namespace");
+    const IMMUTABLE: &'static [Immutable] = &[Immutable {
+        path: "organization",
+        message: "organization cannot be changed: make a new resource group in the other organization",
+    }];
+}
+
 /// A customer: the owner of resource groups.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -53,7 +68,7 @@ pub struct OrganizationStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ResourceGroupSpec {
     /// The organisation that it belongs to; cannot be changed.
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "organization cannot be changed: make a new resource group in the other organization"}]))]
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub organization: String,
     /// The name shown to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

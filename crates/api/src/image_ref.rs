@@ -25,6 +25,14 @@ pub enum ImageRefError {
         "\"{0}\" names no registry: expected HOST/REPOSITORY:TAG, for example registry.evroc.localhost/demo/hello:v1"
     )]
     NoHost(String),
+    /// An address and not a reference.
+    #[error("\"{text}\" is not an image reference: leave out \"{scheme}://\"")]
+    Scheme {
+        /// The whole text.
+        text: String,
+        /// What is before `://`.
+        scheme: String,
+    },
     /// A part does not have the form of its kind.
     #[error("\"{text}\" is not an image reference: {part} \"{found}\" is not allowed")]
     Part {
@@ -41,6 +49,9 @@ impl ImageRef {
     /// Reads `host[:port]/repository[:tag][@digest]`.
     pub fn parse(text: &str) -> Result<Self, ImageRefError> {
         let bad = |part, found: &str| ImageRefError::Part { text: text.into(), part, found: found.into() };
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(ImageRefError::Scheme { text: text.into(), scheme: scheme.into() });
+        }
         let (host_port, rest) = text.split_once('/').ok_or_else(|| ImageRefError::NoHost(text.into()))?;
         if !(host_port.contains('.') || host_port.contains(':') || host_port == "localhost") {
             return Err(ImageRefError::NoHost(text.into()));
@@ -49,6 +60,9 @@ impl ImageRef {
             Some((host, port)) => (host, Some(port.parse().map_err(|_| bad("port", port))?)),
             None => (host_port, None),
         };
+        if !is_host(host) {
+            return Err(bad("host", host));
+        }
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
             Some((_, digest)) => return Err(bad("digest", digest)),
@@ -70,6 +84,16 @@ impl ImageRef {
     pub fn reference(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
+}
+
+fn is_host(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        })
 }
 
 fn is_digest(text: &str) -> bool {

@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names;
 use crate::run::EnvVar;
 
 /// A machine that guests and containers run on. Its agent makes the object and reports.
@@ -86,12 +87,15 @@ pub struct Capacity {
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
     /// The host that holds it.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub host_name: String,
     /// The image that it is cloned from; none for a blank disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub image: Option<String>,
     /// The SHA-256 of the image's bytes, in hexadecimal: which of the images that had this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::SHA256))]
     pub image_sha256: Option<String>,
     /// Its size in bytes. It can grow.
     pub size_bytes: u64,
@@ -129,14 +133,17 @@ pub struct VolumeStatus {
 #[serde(rename_all = "camelCase")]
 pub struct MachineSpec {
     /// The host that runs it.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub host_name: String,
     /// The number of the incarnation: `status.epoch` of the virtual machine when it was made. One with a lower number must not run
     /// any more.
     pub epoch: i64,
     /// The virtual machine's uid: names what must outlive one run (the guest's instance id).
+    #[schemars(regex(pattern = names::UID))]
     pub virtual_machine_uid: String,
     /// The virtual machine's name, for people. Machines of earlier versions lack it and have the name themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub virtual_machine: Option<String>,
     /// Virtual processors.
     pub vcpus: u32,
@@ -147,6 +154,7 @@ pub struct MachineSpec {
     /// Its place in the VPC.
     pub network: MachineNetwork,
     /// The guest's host name.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub hostname: String,
     /// SSH public keys for `evroc-user`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -156,9 +164,11 @@ pub struct MachineSpec {
     pub user_data: Option<String>,
     /// The versioned machine type, one of the host's `status.machineTypes`: a newer hypervisor does not change the guest's hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::HARDWARE))]
     pub machine_type: Option<String>,
     /// The named processor model, one of the host's `status.cpuModels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::HARDWARE))]
     pub cpu_model: Option<String>,
     /// How many times the guest had ended by itself, shortly after its start, before this run.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -180,15 +190,18 @@ pub fn machine_name(virtual_machine: &str, epoch: i64) -> String {
 #[serde(rename_all = "camelCase")]
 pub struct MachineVolume {
     /// The Volume's name.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub name: String,
     /// Whether the firmware boots from it.
     #[serde(default)]
     pub boot: bool,
     /// The Volume's uid, by which the host's pool knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::UID))]
     pub uid: Option<String>,
     /// The Disk's uid: the serial number that the guest sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::UID))]
     pub disk_uid: Option<String>,
     /// The form of its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,6 +211,7 @@ pub struct MachineVolume {
     pub size_bytes: Option<u64>,
     /// The SHA-256 of the image that it was cloned from, in hexadecimal; absent for a blank disk too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::SHA256))]
     pub image_sha256: Option<String>,
 }
 
@@ -216,14 +230,19 @@ pub enum VolumeFormat {
 #[serde(rename_all = "camelCase")]
 pub struct MachineNetwork {
     /// The uid of the VPC: the host keeps one network namespace for each.
+    #[schemars(regex(pattern = names::UID))]
     pub vpc_uid: String,
     /// The machine's address.
+    #[schemars(regex(pattern = names::IPV4))]
     pub address: String,
     /// The network's prefix length.
+    #[schemars(range(min = 8, max = 30))]
     pub prefix_length: u8,
     /// The gateway's address.
+    #[schemars(regex(pattern = names::IPV4))]
     pub gateway: String,
     /// The machine's link address.
+    #[schemars(regex(pattern = names::LINK_ADDRESS))]
     pub mac: String,
 }
 
@@ -291,16 +310,21 @@ pub enum MachinePhase {
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaSpec {
     /// The host that runs it.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub host_name: String,
     /// The number of the incarnation.
     pub epoch: i64,
     /// The service's name.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub service: String,
     /// The revision's name.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub revision: String,
     /// The repository in the cloud's registry, for example `demo/hello`.
+    #[schemars(length(max = 255), regex(pattern = names::REPOSITORY))]
     pub repository: String,
     /// The digest of the image's manifest.
+    #[schemars(regex(pattern = names::DIGEST))]
     pub digest: String,
     /// Replaces the image's entry point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,8 @@
 //! The kinds of the evroc cloud: types, schema, defaults, validation, printer columns.
 //!
 //! Pure: no I/O and no runtime, so that it builds on every operating system and serves the server, the controllers and the
-//! command line alike. The schema of each kind comes from its Rust type; what a schema cannot say is a function beside the type.
+//! command line alike. The schema of each kind comes from its Rust type; what a schema cannot say is its [`rules::KindRules`] beside
+//! the type.
 
 pub mod claims;
 pub mod compute;
@@ -10,18 +11,24 @@ pub mod deletion;
 pub mod iam;
 pub mod image_ref;
 pub mod infra;
+mod infra_rules;
+pub mod kinds;
+pub mod ledgers;
+pub mod names;
 pub mod networking;
+pub mod rules;
 pub mod run;
+mod run_rules;
 pub mod ssh_key;
+pub mod subnet_range;
 pub mod units;
 
 #[cfg(test)]
+mod strings;
+#[cfg(test)]
 mod tests;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
-};
-use kube::CustomResourceExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 /// The version that every group of this generation has.
 pub const VERSION: &str = "v1alpha1";
@@ -35,46 +42,7 @@ pub const COMPUTE_FINALIZER: &str = "compute.evroclabs.net/controller";
 /// The finalizer that holds a resource group until its namespace is gone.
 pub const GROUP_FINALIZER: &str = "iam.evroclabs.net/controller";
 
-/// Every kind, as a CustomResourceDefinition: what the API server registers and `xtask crds` writes.
+/// Every kind, as a CustomResourceDefinition.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![
-        compute::VirtualMachine::crd(),
-        compute::Disk::crd(),
-        compute::DiskImage::crd(),
-        compute::DiskStorageClass::crd(),
-        compute::VMVirtualResources::crd(),
-        networking::VirtualPrivateCloud::crd(),
-        networking::Subnet::crd(),
-        run::Service::crd(),
-        run::Revision::crd(),
-        iam::Organization::crd(),
-        iam::ResourceGroup::crd(),
-        infra::Host::crd(),
-        infra::Volume::crd(),
-        infra::Machine::crd(),
-        infra::Replica::crd(),
-    ];
-    for definition in &mut all {
-        for version in &mut definition.spec.versions {
-            version.schema.iter_mut().filter_map(|it| it.open_api_v3_schema.as_mut()).for_each(not_nullable);
-        }
-    }
-    all
-}
-
-/// An optional field is left out, not null, as everywhere in Kubernetes: what may be null has no type in OpenAPI v2, and
-/// `kubectl explain` before 1.27 would show none and nothing below it.
-fn not_nullable(schema: &mut JSONSchemaProps) {
-    schema.nullable = None;
-    for property in schema.properties.iter_mut().flat_map(|it| it.values_mut()) {
-        not_nullable(property);
-    }
-    match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => not_nullable(items),
-        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(not_nullable),
-        None => {}
-    }
-    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        not_nullable(values);
-    }
+    kinds::all().into_iter().map(|kind| kind.definition).collect()
 }

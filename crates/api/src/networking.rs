@@ -5,6 +5,29 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{self, NameRule};
+use crate::rules::{Function, Immutable, KindRules, Problem};
+use crate::subnet_range::SubnetRange;
+
+impl KindRules for VirtualPrivateCloud {
+    const NAMES: NameRule = NameRule::ANY;
+}
+
+impl KindRules for Subnet {
+    const NAMES: NameRule = NameRule::ANY;
+    const IMMUTABLE: &'static [Immutable] = &[
+        Immutable { path: "vpcRef", message: "a subnet stays in its VPC: make another subnet" },
+        Immutable {
+            path: "ipv4CidrBlock",
+            message: "the addresses of a subnet cannot be changed: make another subnet",
+        },
+    ];
+    const PROBLEMS: Function<Self, Problem> = Some(|subnet| {
+        let error = subnet.spec.range().err();
+        error.map(|error| Problem::new("spec.ipv4CidrBlock.block", error.to_string())).into_iter().collect()
+    });
+}
+
 /// The name of the VPC and of the subnet that come with every resource group.
 pub const DEFAULT_NETWORK: &str = "default";
 /// The addresses of the default subnet; every VPC has the same ones.
@@ -63,17 +86,29 @@ pub struct SubnetSpec {
     pub ipv4_cidr_block: CidrBlock,
 }
 
+impl SubnetSpec {
+    /// Its addresses.
+    ///
+    /// # Errors
+    /// If the block is not one that the API accepts; one of an earlier version may not be.
+    pub fn range(&self) -> Result<SubnetRange, crate::subnet_range::SubnetRangeError> {
+        self.ipv4_cidr_block.block.parse()
+    }
+}
+
 /// A reference by name within the resource group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NameRef {
     /// The object's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = names::SUBDOMAIN))]
     pub name: String,
 }
 
 /// A range of IPv4 addresses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CidrBlock {
-    /// For example `10.0.0.0/24`.
+    /// The network's address and its prefix length, from 8 to 30: for example `10.0.0.0/24`.
+    #[schemars(length(max = 18))]
     pub block: String,
 }
 

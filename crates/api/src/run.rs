@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names;
+
 /// The label on revisions and replicas that names their service.
 pub const SERVICE_LABEL: &str = "run.evroclabs.net/service";
 /// The label on replicas that names their revision.
@@ -58,7 +60,7 @@ pub struct PodSpec {
 pub struct Container {
     /// The name; for people only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 63), regex(pattern = names::LABEL_OR_EMPTY))]
     pub name: Option<String>,
     /// The image in the cloud's registry, for example `registry.evroc.localhost/demo/hello:v1`.
     #[schemars(length(min = 1, max = 1024))]
@@ -83,7 +85,7 @@ pub struct Container {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EnvVar {
     /// The name. `PORT` is set by the platform.
-    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-validations" = [
+    #[schemars(length(min = 1, max = 256), regex(pattern = names::ENVIRONMENT_VARIABLE), extend("x-kubernetes-validations" = [
         {"rule": "self != 'PORT'", "message": "PORT is set by the platform: give spec.template.spec.containers[0].ports[0].containerPort instead"}]))]
     pub name: String,
     /// The value.
@@ -104,19 +106,6 @@ impl Container {
     /// The port that traffic is forwarded to.
     pub fn port(&self) -> i32 {
         self.ports.first().map_or(DEFAULT_PORT, |p| p.container_port)
-    }
-}
-
-impl ServiceSpec {
-    /// What the schema cannot say: the form of the image reference. Field path and sentence.
-    pub fn problems(&self) -> Vec<(String, String)> {
-        let containers = self.template.spec.containers.iter().enumerate();
-        containers
-            .filter_map(|(index, container)| {
-                let error = crate::image_ref::ImageRef::parse(&container.image).err()?;
-                Some((format!("spec.template.spec.containers[{index}].image"), error.to_string()))
-            })
-            .collect()
     }
 }
 
@@ -182,9 +171,9 @@ pub struct TrafficTarget {
 #[kube(printcolumn = r#"{"name":"Replicas","type":"integer","jsonPath":".status.replicas"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "a revision cannot be changed: change its service"}]))]
 pub struct RevisionSpec {
-    /// The service that it is a version of.
+    /// The name of the service that it is a version of.
+    #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub service: String,
     /// The service's generation that it was made from.
     pub service_generation: i64,

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod controllers;
 pub mod kinds;
+mod refusals;
 pub mod seed;
 pub mod tokens;
 pub mod views;

@@ -1,6 +1,7 @@
 //! The registry, as far as controllers ask it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -23,8 +24,10 @@ impl SimImages {
 
     /// Pushes `repository:tag` for linux/amd64 with this user; the digest follows from both.
     pub fn push(&self, image: &str, user: &str) {
-        let facts =
-            ImageFacts { digest: format!("sha256:{image}-{user}"), user: user.into(), platform: "linux/amd64".into() };
+        let mut hasher = DefaultHasher::new();
+        (image, user).hash(&mut hasher);
+        let digest = format!("sha256:{:064x}", hasher.finish());
+        let facts = ImageFacts { digest, user: user.into(), platform: "linux/amd64".into() };
         self.pushed().images.insert(image.into(), facts);
     }
 

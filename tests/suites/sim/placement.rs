@@ -2,6 +2,7 @@
 
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_api::infra::Machine;
+use evroc_api::networking::Subnet;
 use evroc_testkit::objects::{HasConditions, address, disk, state, virtual_machine, virtual_machine_of};
 use evroc_testkit::{HostSize, IMAGE, Platform};
 use serde_json::json;
@@ -106,11 +107,16 @@ async fn disks_on_two_hosts_cannot_be_one_vms() {
 
 #[tokio::test]
 async fn the_last_address_goes_to_exactly_one() {
-    let platform = Platform::start().await;
-    // 10.0.0.0/29 as the group's network: .3 to .6 are for virtual machines.
-    platform
-        .patch::<evroc_api::networking::Subnet>("default", json!({"spec": {"ipv4CidrBlock": {"block": "10.0.0.0/29"}}}))
-        .await;
+    let mut platform = Platform::start().await;
+    // 10.0.0.0/29 as the group's network: .3 to .6 are for virtual machines. A subnet cannot be changed: another one takes its place.
+    platform.stop_controllers();
+    let mut subnet = platform.get::<Subnet>("default").await;
+    platform.delete::<Subnet>("default").await;
+    platform.gone::<Subnet>("default").await;
+    subnet.spec.ipv4_cidr_block.block = "10.0.0.0/29".into();
+    subnet.metadata.resource_version = None;
+    platform.create(&subnet).await;
+    platform.start_controllers();
     let names: Vec<String> = (0..6).map(|n| format!("vm-{n}")).collect();
     for name in &names {
         platform.create(&disk(name, IMAGE)).await;

@@ -5,7 +5,21 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{self, NameRule};
+use crate::rules::KindRules;
 use crate::units::{Size, Unit};
+
+impl KindRules for DiskImage {
+    const NAMES: NameRule = NameRule::ANY;
+}
+
+impl KindRules for DiskStorageClass {
+    const NAMES: NameRule = NameRule::ANY;
+}
+
+impl KindRules for VMVirtualResources {
+    const NAMES: NameRule = NameRule::ANY;
+}
 
 /// An operating system image that disks are cloned from.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +51,7 @@ pub struct DiskImageSpec {
     /// The version of the image itself.
     pub version: String,
     /// The SHA-256 of the image's bytes, in hexadecimal.
+    #[schemars(regex(pattern = names::SHA256))]
     pub sha256: String,
 }
 

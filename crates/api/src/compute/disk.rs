@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Placement;
+use crate::names::{self, LONGEST_LABEL, NameRule};
+use crate::rules::{Immutable, KindRules, OfChange, Problem};
 use crate::units::Size;
 
 /// The schema for a disk.
@@ -35,12 +37,10 @@ use crate::units::Size;
 #[kube(selectable = ".spec.diskImage.diskImageRef.name")]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.diskImage) || has(self.diskSize)", "message": "diskSize is required for a disk without an image: give spec.diskSize, for example {amount: 10, unit: GB}, or spec.diskImage", "reason": "FieldValueRequired", "fieldPath": ".diskSize"},
-    {"rule": "has(self.diskImage) == has(oldSelf.diskImage)", "message": "diskImage cannot be added or removed: make a new disk", "fieldPath": ".diskImage"}]))]
+    {"rule": "has(self.diskImage) || has(self.diskSize)", "message": "diskSize is required for a disk without an image: give spec.diskSize, for example {amount: 10, unit: GB}, or spec.diskImage", "reason": "FieldValueRequired", "fieldPath": ".diskSize"}]))]
 pub struct DiskSpec {
     /// The size of the disk. If not specified, the default size of the disk image is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "diskSize cannot be changed in this version: make a new disk"}]))]
     pub disk_size: Option<Size>,
     /// The OS image for this disk; without one the disk is blank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +51,34 @@ pub struct DiskSpec {
     /// Where the disk should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+}
+
+impl KindRules for Disk {
+    const NAMES: NameRule = NameRule::label(LONGEST_LABEL, "VMs refer to the disk by a name of this form");
+    const IMMUTABLE: &'static [Immutable] = &[
+        Immutable { path: "diskSize", message: "diskSize cannot be changed in this version: make a new disk" },
+        Immutable { path: "diskImage", message: "the image of a disk cannot be changed: make a new disk" },
+        Immutable {
+            path: "diskStorageClass",
+            message: "the storage class of a disk cannot be changed: make a new disk",
+        },
+    ];
+    const CHANGES_REFUSED: OfChange<Self> = Some(changes_refused);
+}
+
+/// A disk that is on a host stays in its zone.
+fn changes_refused(new: &Disk, old: &Disk) -> Vec<Problem> {
+    // Every field is named, so that a new one does not compile until somebody has decided whether it may change.
+    let DiskSpec { disk_size: _, disk_image: _, disk_storage_class: _, placement } = &new.spec;
+    let zone = |placement: Option<&Placement>| placement.and_then(|it| it.zone.clone()).filter(|zone| !zone.is_empty());
+    let is_placed = old.status.as_ref().is_some_and(|status| status.placement.is_some());
+    if !is_placed || zone(placement.as_ref()) == zone(old.spec.placement.as_ref()) {
+        return vec![];
+    }
+    vec![Problem::new(
+        "spec.placement",
+        "cannot be changed once the disk is on a host: make a new disk in the other zone",
+    )]
 }
 
 /// The OS image of a disk.
@@ -65,8 +93,7 @@ pub struct DiskImageInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskImageRef {
     /// The name of the DiskImage to use; `kubectl get diskimages` lists them.
-    #[schemars(length(min = 1, max = 253))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "the image of a disk cannot be changed: make a new disk"}]))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = names::SUBDOMAIN))]
     pub name: String,
 }
 

@@ -3,6 +3,7 @@
 mod catalogue;
 mod disk;
 mod virtual_machine;
+mod virtual_machine_rules;
 
 pub use catalogue::*;
 pub use disk::*;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Placement;
+use crate::names;
 
 /// The condition that says that the guest's operating system is up, as far as can be seen from outside.
 pub const GUEST_READY: &str = "GuestReady";
@@ -42,8 +43,6 @@ pub const GUEST_READY: &str = "GuestReady";
 #[kube(selectable = ".status.virtualMachineStatus")]
 #[kube(selectable = ".spec.placementGroup")]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "(has(self.osSettings) && has(self.osSettings.cloudInitUserData) ? self.osSettings.cloudInitUserData : '') == (has(oldSelf.osSettings) && has(oldSelf.osSettings.cloudInitUserData) ? oldSelf.osSettings.cloudInitUserData : '')", "message": "cloudInitUserData cannot be changed after the VM is created: make a new VM", "fieldPath": ".osSettings"}]))]
 pub struct VirtualMachineSpec {
     /// Whether the VM should be running or not. If not set, this defaults to true.
     #[serde(default = "yes")]
@@ -57,6 +56,7 @@ pub struct VirtualMachineSpec {
     pub disk_refs: Vec<DiskRef>,
     /// The name of the placement group to use for this VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::LABEL_OR_EMPTY))]
     pub placement_group: Option<String>,
     /// Settings that are applied to the guest operating system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ fn yes() -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct VMVirtualResourcesRef {
     /// The name, `<series>.<size>`, for example `test.xs` or `a1a.l`; `kubectl get vmvirtualresources` lists them.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = names::SUBDOMAIN))]
     pub vm_virtual_resources_ref_name: String,
 }
 
@@ -87,7 +87,7 @@ pub struct VMVirtualResourcesRef {
 #[serde(rename_all = "camelCase")]
 pub struct DiskRef {
     /// Name of the Disk object which should be attached to the VM.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = names::LABEL))]
     pub name: String,
     /// Whether the VM should boot from this disk. Only one disk can be marked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +149,7 @@ pub struct VMPublicIPv4AddressSettings {
 pub struct VMStaticPublicIPv4AddressSettings {
     /// The name of the PublicIP; empty means none.
     #[serde(default, rename = "publicIPRef", skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::LABEL_OR_EMPTY))]
     pub public_ip_ref: Option<String>,
 }
 
@@ -165,6 +166,7 @@ pub struct SecurityGroupSettings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SecurityGroupMembershipRef {
     /// The SecurityGroup's name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = names::LABEL))]
     pub name: String,
 }
 
@@ -280,48 +282,11 @@ impl VirtualMachineStatusType {
 }
 
 impl VirtualMachineSpec {
-    /// What cannot be changed from `old` while the VM is in this state. Field path and sentence.
-    pub fn changes_refused(&self, old: &Self, state: Option<VirtualMachineStatusType>) -> Vec<(String, String)> {
-        let Some(state) = state.filter(|state| state.is_on_a_host()) else { return vec![] };
-        let changes = [
-            ("spec.vmVirtualResourcesRef", self.vm_virtual_resources_ref != old.vm_virtual_resources_ref),
-            ("spec.diskRefs", self.disk_refs != old.disk_refs),
-            ("spec.placementGroup", self.placement_group != old.placement_group),
-            ("spec.placement", self.placement != old.placement),
-        ];
-        let refused = changes.into_iter().filter(|(_, changed)| *changed).map(|(field, _)| {
-            let sentence = format!(
-                "can be changed while the VM is stopped, found it {state:?}: set spec.running: false, wait until \
-                 status.virtualMachineStatus is Stopped, change it, and set spec.running: true"
-            );
-            (field.to_owned(), sentence)
-        });
-        refused.collect()
-    }
-
     /// The disk to boot from: the marked one, or the only one.
     pub fn boot_disk(&self) -> Option<&DiskRef> {
         self.disk_refs.iter().find(|d| d.boot_from == Some(true)).or(match self.disk_refs.as_slice() {
             [only] => Some(only),
             _ => None,
         })
-    }
-
-    /// What the schema cannot say: the form of SSH keys, and that there is a disk to boot from. Field path and sentence.
-    pub fn problems(&self) -> Vec<(String, String)> {
-        let mut problems = Vec::new();
-        if !self.disk_refs.is_empty() && self.boot_disk().is_none() {
-            problems.push((
-                "spec.diskRefs".into(),
-                "expected one disk with bootFrom: true, found none; mark the disk to boot from".into(),
-            ));
-        }
-        let keys = self.os_settings.iter().filter_map(|s| s.ssh.as_ref()).flat_map(|s| &s.authorized_keys);
-        for (index, key) in keys.enumerate() {
-            if let Some(problem) = crate::ssh_key::problem(&key.value) {
-                problems.push((format!("spec.osSettings.ssh.authorizedKeys[{index}].value"), problem));
-            }
-        }
-        problems
     }
 }

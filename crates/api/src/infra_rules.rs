@@ -1,0 +1,125 @@
+//! The rules of what runs on hosts: what it takes of them, what may exist once, and that it never changes.
+
+use kube::ResourceExt;
+
+use crate::claims::{ChosenBy, Claim};
+use crate::infra::{Host, Machine, Replica, Volume, VolumeSpec};
+use crate::ledgers::{self, DISK, MEMORY, Room, Take};
+use crate::names::NameRule;
+use crate::rules::{Function, Immutable, KindRules, OfChange, Problem};
+
+impl KindRules for Host {
+    const NAMES: NameRule = NameRule::ANY;
+    const GIVES: Function<Self, Room> = Some(room_of_host);
+}
+
+impl KindRules for Volume {
+    const NAMES: NameRule = NameRule::ANY;
+    const IMMUTABLE: &'static [Immutable] = &[
+        Immutable { path: "hostName", message: "a volume stays on its host" },
+        Immutable { path: "image", message: "a volume keeps the image that it was cloned from" },
+        Immutable { path: "imageSha256", message: "a volume keeps the image that it was cloned from" },
+    ];
+    const CHANGES_REFUSED: OfChange<Self> = Some(never_smaller);
+    const TAKES: Function<Self, Take> = Some(|volume| {
+        let ledger = ledgers::of_host(&volume.spec.host_name);
+        vec![Take { ledger, resource: DISK, amount: volume.spec.size_bytes, field: "spec.sizeBytes" }]
+    });
+}
+
+impl KindRules for Machine {
+    const NAMES: NameRule = NameRule::ANY;
+    const IMMUTABLE: &'static [Immutable] =
+        &[Immutable { path: "", message: "a machine is one incarnation and cannot be changed: make another one" }];
+    const CLAIMS: Function<Self, Claim> = Some(claims_of_machine);
+    const TAKES: Function<Self, Take> = Some(|machine| {
+        let ledger = ledgers::of_host(&machine.spec.host_name);
+        vec![Take { ledger, resource: MEMORY, amount: machine.spec.memory_bytes, field: "spec.memoryBytes" }]
+    });
+}
+
+impl KindRules for Replica {
+    const NAMES: NameRule = NameRule::ANY;
+    const IMMUTABLE: &'static [Immutable] =
+        &[Immutable { path: "", message: "a replica cannot be changed: make another one" }];
+    const TAKES: Function<Self, Take> = Some(|replica| {
+        let ledger = ledgers::of_host(&replica.spec.host_name);
+        vec![Take { ledger, resource: MEMORY, amount: replica.spec.memory_bytes, field: "spec.memoryBytes" }]
+    });
+}
+
+/// What the host's agent last reported. Nothing before that: what is not known is not given away.
+fn room_of_host(host: &Host) -> Vec<Room> {
+    let Some(allocatable) = host.status.as_ref().and_then(|status| status.allocatable.as_ref()) else { return vec![] };
+    let percent = u128::from(host.spec.disk_overcommit_percent.unwrap_or(100));
+    let disk = u64::try_from(u128::from(allocatable.disk_bytes) * percent / 100).unwrap_or(u64::MAX);
+    let ledger = ledgers::of_host(&host.name_any());
+    vec![
+        Room { ledger: ledger.clone(), resource: MEMORY, amount: allocatable.memory_bytes },
+        Room { ledger, resource: DISK, amount: disk },
+    ]
+}
+
+/// A virtual machine has one incarnation at a time, until the host has let it go; so has a volume one user.
+fn claims_of_machine(machine: &Machine) -> Vec<Claim> {
+    let incarnation = Claim {
+        key: format!("incarnation/{}", machine.spec.virtual_machine_uid),
+        field: "spec.virtualMachineUid".into(),
+        what: format!("virtual machine {}", machine.spec.virtual_machine_uid),
+        chosen_by: ChosenBy::Platform,
+    };
+    let namespace = machine.namespace().unwrap_or_default();
+    let volumes = machine.spec.volumes.iter().enumerate().map(|(index, volume)| Claim {
+        key: format!("volume/{namespace}/{}", volume.name),
+        field: format!("spec.volumes[{index}].name"),
+        what: format!("volume \"{}\"", volume.name),
+        chosen_by: ChosenBy::Platform,
+    });
+    std::iter::once(incarnation).chain(volumes).collect()
+}
+
+fn never_smaller(new: &Volume, old: &Volume) -> Vec<Problem> {
+    // Every field is named, so that a new one does not compile until somebody has decided whether it may change.
+    let VolumeSpec { host_name: _, image: _, image_sha256: _, size_bytes } = &new.spec;
+    if *size_bytes >= old.spec.size_bytes {
+        return vec![];
+    }
+    let message =
+        format!("expected at least {} bytes, found {size_bytes}: a volume never shrinks", old.spec.size_bytes);
+    vec![Problem::new("spec.sizeBytes", message)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infra::{Capacity, HostSpec, HostStatus, MachineSpec, MachineVolume};
+
+    #[test]
+    fn a_host_gives_what_it_reported() {
+        let mut host = Host::new("a", HostSpec::default());
+        assert_eq!(room_of_host(&host), []);
+        let allocatable = Capacity { cpus: 4, memory_bytes: 8, disk_bytes: 100 };
+        host.status = Some(HostStatus { allocatable: Some(allocatable), ..HostStatus::default() });
+        let amounts = |host: &Host| room_of_host(host).iter().map(|it| (it.resource, it.amount)).collect::<Vec<_>>();
+        assert_eq!(amounts(&host), [(MEMORY, 8), (DISK, 100)]);
+        host.spec.disk_overcommit_percent = Some(250);
+        assert_eq!(amounts(&host), [(MEMORY, 8), (DISK, 250)]);
+    }
+
+    #[test]
+    fn a_machine_claims_its_incarnation_and_its_volumes() {
+        let volumes = vec![MachineVolume { name: "x".into(), ..MachineVolume::default() }];
+        let spec = MachineSpec { virtual_machine_uid: "u".into(), volumes, ..MachineSpec::default() };
+        let mut machine = Machine::new("a-1", spec);
+        machine.metadata.namespace = Some("demo".into());
+        let keys: Vec<String> = claims_of_machine(&machine).into_iter().map(|claim| claim.key).collect();
+        assert_eq!(keys, ["incarnation/u", "volume/demo/x"]);
+    }
+
+    #[test]
+    fn a_volume_grows_only() {
+        let of_size = |size_bytes| Volume::new("a", VolumeSpec { size_bytes, ..VolumeSpec::default() });
+        assert_eq!(never_smaller(&of_size(2), &of_size(1)), []);
+        assert_eq!(never_smaller(&of_size(1), &of_size(2)).len(), 1);
+    }
+}

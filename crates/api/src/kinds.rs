@@ -1,0 +1,158 @@
+//! All kinds with their rules, in a form that does not name their types: what the API server registers.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
+};
+use serde_json::Value;
+
+use crate::claims::Claim;
+use crate::ledgers::{Room, Take};
+use crate::names::NameRule;
+use crate::rules::{Immutable, KindRules, Problem};
+use crate::{compute, iam, infra, networking, run};
+
+/// An object that does not have the form of its kind's type.
+pub type Unreadable = serde_json::Error;
+
+/// A kind with its rules.
+pub struct Kind {
+    /// Names, schema, columns; with the rules for fields that cannot be changed.
+    pub definition: CustomResourceDefinition,
+    /// What objects may be called.
+    pub names: NameRule,
+    /// The fields that cannot be changed.
+    pub immutable: &'static [Immutable],
+    /// What is wrong with a new state of an object; given the stored state, where there is one.
+    pub problems: fn(&Value, Option<&Value>) -> Vec<Problem>,
+    /// What an object holds.
+    pub claims: Option<fn(&Value) -> Result<Vec<Claim>, Unreadable>>,
+    /// What an object, given in its stored form, takes from ledgers.
+    pub takes: Option<fn(&[u8]) -> Result<Vec<Take>, Unreadable>>,
+    /// What an object, given in its stored form, gives to ledgers.
+    pub gives: Option<fn(&[u8]) -> Result<Vec<Room>, Unreadable>>,
+}
+
+/// Every kind: what the API server registers and the example `crds` prints.
+pub fn all() -> Vec<Kind> {
+    vec![
+        Kind::of::<compute::VirtualMachine>(),
+        Kind::of::<compute::Disk>(),
+        Kind::of::<compute::DiskImage>(),
+        Kind::of::<compute::DiskStorageClass>(),
+        Kind::of::<compute::VMVirtualResources>(),
+        Kind::of::<networking::VirtualPrivateCloud>(),
+        Kind::of::<networking::Subnet>(),
+        Kind::of::<run::Service>(),
+        Kind::of::<run::Revision>(),
+        Kind::of::<iam::Organization>(),
+        Kind::of::<iam::ResourceGroup>(),
+        Kind::of::<infra::Host>(),
+        Kind::of::<infra::Volume>(),
+        Kind::of::<infra::Machine>(),
+        Kind::of::<infra::Replica>(),
+    ]
+}
+
+impl Kind {
+    /// The kind of a type.
+    pub fn of<K: KindRules>() -> Self {
+        let mut definition = K::crd();
+        let versions = definition.spec.versions.iter_mut();
+        for schema in versions.filter_map(|it| it.schema.as_mut()?.open_api_v3_schema.as_mut()) {
+            not_nullable(schema);
+            if let Some(spec) = schema.properties.as_mut().and_then(|it| it.get_mut("spec")) {
+                let rules = K::IMMUTABLE.iter().map(immutable);
+                spec.x_kubernetes_validations.get_or_insert_default().extend(rules);
+                spec.x_kubernetes_validations.take_if(|rules| rules.is_empty());
+            }
+        }
+        Kind {
+            definition,
+            names: K::NAMES,
+            immutable: K::IMMUTABLE,
+            problems: problems::<K>,
+            claims: K::CLAIMS.map(|_| claims::<K> as fn(&Value) -> Result<Vec<Claim>, Unreadable>),
+            takes: K::TAKES.map(|_| takes::<K> as fn(&[u8]) -> Result<Vec<Take>, Unreadable>),
+            gives: K::GIVES.map(|_| gives::<K> as fn(&[u8]) -> Result<Vec<Room>, Unreadable>),
+        }
+    }
+}
+
+fn problems<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<Problem> {
+    let unreadable = |error: Unreadable| vec![Problem::new("", format!("cannot be read as its kind: {error}"))];
+    let mut problems = Vec::new();
+    if stored.is_none() {
+        let name = new.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        problems.extend(K::NAMES.problem(name).map(|problem| Problem::new("metadata.name", problem)));
+    }
+    let is_same = stored.is_some_and(|stored| stored.get("spec") == new.get("spec"));
+    // What changes neither spec nor claims is a status or metadata: nothing to look at.
+    if is_same && K::CLAIMS.is_none() {
+        return problems;
+    }
+    let object = match K::deserialize(new) {
+        Ok(object) => object,
+        Err(error) => return unreadable(error),
+    };
+    if is_same {
+        return problems;
+    }
+    problems.extend(K::PROBLEMS.map(|check| check(&object)).unwrap_or_default());
+    if let (Some(check), Some(stored)) = (K::CHANGES_REFUSED, stored) {
+        match K::deserialize(stored) {
+            Ok(stored) => problems.extend(check(&object, &stored)),
+            Err(error) => return unreadable(error),
+        }
+    }
+    problems
+}
+
+fn claims<K: KindRules>(object: &Value) -> Result<Vec<Claim>, Unreadable> {
+    let object = K::deserialize(object)?;
+    Ok(K::CLAIMS.map(|claims| claims(&object)).unwrap_or_default())
+}
+
+fn takes<K: KindRules>(stored: &[u8]) -> Result<Vec<Take>, Unreadable> {
+    let object: K = serde_json::from_slice(stored)?;
+    Ok(K::TAKES.map(|takes| takes(&object)).unwrap_or_default())
+}
+
+fn gives<K: KindRules>(stored: &[u8]) -> Result<Vec<Room>, Unreadable> {
+    let object: K = serde_json::from_slice(stored)?;
+    Ok(K::GIVES.map(|gives| gives(&object)).unwrap_or_default())
+}
+
+/// The rule of `spec` that keeps a field as it was created. A rule on the field itself would not run when the field comes or goes.
+fn immutable(field: &Immutable) -> ValidationRule {
+    let rule = match field.path {
+        "" => "self == oldSelf".to_owned(),
+        path => {
+            let parts: Vec<&str> = path.split('.').collect();
+            let has = |whole: &str| -> String {
+                let prefixes = (1..=parts.len()).map(|length| format!("has({whole}.{})", parts[..length].join(".")));
+                prefixes.collect::<Vec<_>>().join(" && ")
+            };
+            let (new, old) = (has("self"), has("oldSelf"));
+            format!("({new}) == ({old}) && (!({new}) || self.{path} == oldSelf.{path})")
+        }
+    };
+    let field_path = (!field.path.is_empty()).then(|| format!(".{}", field.path));
+    ValidationRule { rule, message: Some(field.message.to_owned()), field_path, ..ValidationRule::default() }
+}
+
+/// An optional field is left out, not null, as everywhere in Kubernetes: what may be null has no type in OpenAPI v2, and
+/// `kubectl explain` before 1.27 would show none and nothing below it.
+fn not_nullable(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|it| it.values_mut()) {
+        not_nullable(property);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => not_nullable(items),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(not_nullable),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        not_nullable(values);
+    }
+}

@@ -1,0 +1,38 @@
+//! Ledgers: quantities that objects take together, and that must not exceed what there is.
+//!
+//! A ledger has a name (`host/<name>`) and one or more resources (`memory`, `disk`). What objects take from it is summed and compared
+//! with the room in the same store transaction that writes an object, so that no two of them take the same room.
+
+/// Bytes of memory.
+pub const MEMORY: &str = "memory";
+/// Bytes of disk.
+pub const DISK: &str = "disk";
+
+/// What an object takes of one resource of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// The ledger, for example `host/host-1`.
+    pub ledger: String,
+    /// The resource, for example [`MEMORY`].
+    pub resource: &'static str,
+    /// How much, in the resource's unit.
+    pub amount: u64,
+    /// The field that says so, for the refusal.
+    pub field: &'static str,
+}
+
+/// The room that an object gives to one resource of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The ledger.
+    pub ledger: String,
+    /// The resource.
+    pub resource: &'static str,
+    /// How much, in the resource's unit.
+    pub amount: u64,
+}
+
+/// The ledger of a host.
+pub fn of_host(name: &str) -> String {
+    format!("host/{name}")
+}

@@ -1,0 +1,76 @@
+//! An API server with the kinds of the cloud and nothing else, and a plain client for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evroc_apiserver::authz::GroupAuthorizer;
+use evroc_apiserver::server::IdentityService;
+use evroc_apiserver::{ApiServer, Identity};
+use evroc_store::EmbeddedStore;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// A server; its store goes with it.
+pub struct Server {
+    service: IdentityService,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// A server with the namespace `demo`.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedStore::open(&dir.path().join("store")).await.expect("a store");
+        let authorizer = GroupAuthorizer { unlimited: vec!["operators".into(), "system:controllers".into()] };
+        let mut builder = ApiServer::builder(Arc::new(store)).authorizer(Arc::new(authorizer));
+        for kind in evroc_control::kinds::all().expect("kinds") {
+            builder = builder.kind(kind);
+        }
+        let server = builder.start().await.expect("a server");
+        let server = Server { service: server.service_as(Identity::new("admin", ["operators"])), _dir: dir };
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}});
+        let (code, answer) = server.send(Method::POST, "/api/v1/namespaces", "application/json", &namespace).await;
+        assert_eq!(code, 201, "{answer}");
+        server
+    }
+
+    /// One request.
+    pub async fn send(&self, method: Method, path: &str, media_type: &str, body: &Value) -> (StatusCode, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", media_type)
+            .body(Full::new(Bytes::from(body.to_string())))
+            .expect("a request");
+        let response = self.service.clone().oneshot(request).await.expect("an answer");
+        let code = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// Creates an object.
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send(Method::POST, path, "application/json", body).await
+    }
+
+    /// Changes an object.
+    pub async fn merge(&self, path: &str, patch: &Value) -> (StatusCode, Value) {
+        self.send(Method::PATCH, path, "application/merge-patch+json", patch).await
+    }
+}
+
+/// The path of a kind's objects, and an object of the kind without a name.
+pub fn kind(plural: &str) -> (String, Value) {
+    let definitions = evroc_api::definitions();
+    let definition = definitions.iter().find(|it| it.spec.names.plural == plural);
+    let spec = &definition.unwrap_or_else(|| panic!("no kind {plural}")).spec;
+    let version = &spec.versions[0].name;
+    let group_version = format!("{}/{version}", spec.group);
+    let path = match spec.scope.as_str() {
+        "Namespaced" => format!("/apis/{group_version}/namespaces/demo/{plural}"),
+        _ => format!("/apis/{group_version}/{plural}"),
+    };
+    (path, json!({"apiVersion": group_version, "kind": spec.names.kind, "metadata": {}, "spec": {}}))
+}
