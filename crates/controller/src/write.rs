@@ -12,11 +12,21 @@ use serde_json::Value;
 
 use crate::{Error, Result, api_error, events};
 
-/// Reads one object; `None` when there is none.
+/// Whether an object can have this name. The client library puts names into paths as they are, so that `a?x` or `a/status` would read
+/// another object than the one that is named.
+fn can_be_a_name(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
+    !name.is_empty() && !matches!(name, "." | "..") && name.bytes().all(is_part)
+}
+
+/// Reads one object; `None` when there is none. A name may come from another object's spec: one that no object can have is that of none.
 pub async fn get<K>(api: &Api<K>, name: &str) -> Result<Option<K>>
 where
     K: Clone + DeserializeOwned + Debug,
 {
+    if !can_be_a_name(name) {
+        return Ok(None);
+    }
     api.get_opt(name).await.map_err(api_error(format!("read {name}")))
 }
 
@@ -125,5 +135,20 @@ where
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(api_error(format!("write finalizers of {}", object.name_any()))(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::can_be_a_name;
+
+    #[test]
+    fn what_would_change_the_path_is_no_name() {
+        for name in ["a", "tiny.1-0.1", "system:node:a", "a_b"] {
+            assert!(can_be_a_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/status", "a?x", "a#b", "a%2f", "a b", "ä"] {
+            assert!(!can_be_a_name(name), "{name}");
+        }
     }
 }
