@@ -13,6 +13,7 @@
 
 mod client;
 mod clock;
+mod empty_store;
 mod endpoint;
 mod fault;
 mod gateway;
@@ -25,6 +26,7 @@ mod wait;
 
 pub use client::{ApiOf, describe};
 pub use clock::TestClock;
+pub use empty_store::empty_store;
 pub use endpoint::Endpoint;
 pub use fault::{Fault, Manner};
 pub use gateway::SimGateway;

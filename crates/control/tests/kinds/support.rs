@@ -6,7 +6,6 @@ use bytes::Bytes;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::server::IdentityService;
 use evroc_apiserver::{ApiServer, Identity};
-use evroc_store::EmbeddedStore;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -21,10 +20,9 @@ pub struct Server {
 impl Server {
     /// A server with the namespace `demo`.
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let store = EmbeddedStore::open(&dir.path().join("store")).await.expect("a store");
+        let (store, dir) = evroc_testkit::empty_store().await;
         let authorizer = GroupAuthorizer { unlimited: vec!["operators".into(), "system:controllers".into()] };
-        let mut builder = ApiServer::builder(Arc::new(store)).authorizer(Arc::new(authorizer));
+        let mut builder = ApiServer::builder(store).authorizer(Arc::new(authorizer));
         for kind in evroc_control::kinds::all().expect("kinds") {
             builder = builder.kind(kind);
         }
