@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use evroc_apiserver::audit::FileAudit;
+use evroc_apiserver::audit::{AuditLimits, FileAudit};
+use evroc_apiserver::authn::CertificateAuthenticator;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::{ApiServer, ServeOptions};
 use evroc_store::{EmbeddedStore, Store};
@@ -120,8 +121,11 @@ async fn main() {
 async fn start(arguments: &Arguments, store: Arc<dyn Store>, dir: &Path) -> ApiServer {
     let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
     let mut builder = ApiServer::builder(store)
+        .authenticator(Arc::new(CertificateAuthenticator::new(pki::read_certificate)))
         .authorizer(Arc::new(GroupAuthorizer { unlimited }))
-        .audit(Arc::new(FileAudit::open(&dir.join("audit.jsonl")).expect("open the audit log")));
+        .audit(Arc::new(
+            FileAudit::open(&dir.join("audit.jsonl"), AuditLimits::default()).expect("open the audit log"),
+        ));
     for crds in &arguments.crd_dirs {
         builder = builder.crd_dir(crds).expect("read the definitions");
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::background::{expiry, gc, namespaces, quota};
 use crate::core_kinds;
 use crate::http::audit::{AuditSink, NoAudit};
-use crate::http::authn::{Authenticate, CertificateAuthenticator};
+use crate::http::authn::{Authenticate, AuthenticatorChain};
 use crate::http::authz::{Authorize, GroupAuthorizer};
 use crate::http::discovery::Documents;
 use crate::http::discovery::of_views::ViewDocuments;
@@ -78,7 +78,7 @@ impl Builder {
             store,
             kinds: Vec::new(),
             connect: Vec::new(),
-            authenticator: Arc::new(CertificateAuthenticator),
+            authenticator: Arc::new(AuthenticatorChain::default()),
             authorizer: Arc::new(GroupAuthorizer::default()),
             audit: Arc::new(NoAudit),
             views: Arc::new(NoViews),
@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// Sets the authenticator; by default client certificates only.
+    /// Sets the authenticator; by default nobody is known.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
         self.authenticator = authenticator;

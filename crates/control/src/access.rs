@@ -5,10 +5,19 @@ use evroc_apiserver::authn::Identity as Caller;
 use evroc_apiserver::authz::{Attributes, Authorize, Decision};
 use evroc_iam::Identity;
 use evroc_iam::authz::{self, Request};
+use jiff::Timestamp;
 
 /// The tables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tables;
+
+/// Reads a verified client certificate for the API server.
+///
+/// # Errors
+/// Why it names nobody, for the audit log.
+pub fn read_certificate(der: &[u8]) -> Result<Caller, String> {
+    Identity::from_client_certificate(der).map(caller_of).map_err(|error| error.to_string())
+}
 
 /// The API server's word for a caller, in the words of the tables.
 pub fn identity_of(caller: &Caller) -> Identity {
@@ -22,7 +31,8 @@ pub fn identity_of(caller: &Caller) -> Identity {
 
 /// An identity of the tables, in the API server's words.
 pub fn caller_of(identity: Identity) -> Caller {
-    Caller { user: identity.name, groups: identity.groups, uid: identity.uid, extra: identity.extra }
+    let expires = identity.expires().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    Caller { user: identity.name, groups: identity.groups, uid: identity.uid, extra: identity.extra, expires }
 }
 
 #[async_trait]

@@ -13,12 +13,12 @@ use evroc_apiserver::error::{ApiError, Named};
 use evroc_apiserver::virtual_kind::{Answer, Question};
 use evroc_apiserver::{ResourceKind, Scope};
 use evroc_iam::Identity;
-use evroc_iam::identity::EXTRA_TOKEN_ID;
+use evroc_iam::identity::{GROUP_EDGES, GROUP_NODES};
 use evroc_iam::token::{API_AUDIENCE, Claims, TokenError, TokenKey, TokenVerifier};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::access::{caller_of, identity_of};
+use crate::access::{caller_of, identity_of, read_certificate};
 
 /// Seconds that a token lives if nothing else is asked for: clients renew it, and what is stolen is soon worthless.
 const LIFE: u64 = 300;
@@ -64,7 +64,10 @@ impl Issuer {
 
 /// Callers by certificate or, without one, by token: the order of Kubernetes.
 pub fn authenticator(issuer: &Arc<Issuer>) -> Arc<dyn Authenticate> {
-    Arc::new(AuthenticatorChain(vec![Arc::new(CertificateAuthenticator), Arc::new(Bearer(issuer.clone()))]))
+    Arc::new(AuthenticatorChain(vec![
+        Arc::new(CertificateAuthenticator::new(read_certificate)),
+        Arc::new(Bearer(issuer.clone())),
+    ]))
 }
 
 /// Callers by `Authorization: Bearer …`.
@@ -98,21 +101,29 @@ pub fn kind(issuer: &Arc<Issuer>) -> ResourceKind {
     kind
 }
 
+/// Why a caller gets no token, if so.
+fn refusal(identity: &Identity) -> Option<&'static str> {
+    if identity.came_by_token() {
+        return Some("a token cannot ask for another one: use your client certificate (`evroc iam get-access-token`)");
+    }
+    // They keep their certificate at hand, and a token of theirs could be used from anywhere.
+    [GROUP_NODES, GROUP_EDGES]
+        .iter()
+        .any(|group| identity.is_in(group))
+        .then_some("hosts and gateways use their client certificate")
+}
+
 struct Tokens(Arc<Issuer>);
 
 #[async_trait]
 impl Answer for Tokens {
     async fn answer(&self, question: Question) -> Result<Value, ApiError> {
-        if question.identity.extra.contains_key(EXTRA_TOKEN_ID) {
-            let named = Named { group: GROUP, resource: "accesstokens", name: "" };
-            return Err(ApiError::forbidden(
-                named,
-                "a token cannot ask for another one: use your client certificate (`evroc iam get-access-token`)",
-            ));
+        let identity = identity_of(&question.identity);
+        if let Some(why) = refusal(&identity) {
+            return Err(ApiError::forbidden(Named { group: GROUP, resource: "accesstokens", name: "" }, why));
         }
         let mut answer = question.object;
         let life = answer.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(LIFE);
-        let identity = identity_of(&question.identity);
         let (token, end) = self
             .0
             .token(&identity, API_AUDIENCE, SystemTime::now(), Duration::from_secs(life))
@@ -121,5 +132,20 @@ impl Answer for Tokens {
             Timestamp::from_second(end).map_err(|error| ApiError::internal(format!("the token's end: {error}")))?;
         answer["status"] = json!({"token": token, "expirationTimestamp": end.to_string()});
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_with_a_certificate_get_tokens_and_nobody_else() {
+        assert_eq!(refusal(&Identity::operator()), None);
+        assert!(refusal(&Identity::node("host-1")).is_some());
+        assert!(refusal(&Identity::edge()).is_some());
+        let claims =
+            Claims::for_identity(&Identity::operator(), "it", API_AUDIENCE, SystemTime::now(), Duration::from_secs(60));
+        assert!(refusal(&claims.unwrap().identity()).is_some(), "whoever came with a token gets no other by it");
     }
 }

@@ -26,6 +26,11 @@ pub const USER_CONTROLLER_PREFIX: &str = "system:controller:";
 /// Key in `extra` under which the id of the token stands that a caller came with; callers with a certificate have none.
 pub const EXTRA_TOKEN_ID: &str = "authentication.evroclabs.net/token-id";
 
+/// Key in `extra` under which the serial number of the client certificate stands that a caller came with.
+pub const EXTRA_CERTIFICATE_SERIAL: &str = "authentication.evroclabs.net/certificate-serial";
+/// Key in `extra` under which the end of the credential stands that a caller came with, in seconds since 1970.
+pub const EXTRA_EXPIRES: &str = "authentication.evroclabs.net/expires";
+
 /// Who a request is made by, in Kubernetes' terms (`user.Info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -55,6 +60,12 @@ pub enum IdentityError {
     CommonName {
         /// How many it has.
         found: usize,
+    },
+    /// A group that only callers within the control process are in.
+    #[error("the client certificate is for the group {group:?}, which no one outside of the control process is in")]
+    Internal {
+        /// The group.
+        group: &'static str,
     },
     /// A name is empty or not text.
     #[error("the client certificate's {field} is empty or not text")]
@@ -120,19 +131,36 @@ impl Identity {
                 groups.push(group);
             }
         }
+        if groups.iter().any(|group| group == GROUP_CONTROLLERS) {
+            return Err(IdentityError::Internal { group: GROUP_CONTROLLERS });
+        }
         groups.push(GROUP_AUTHENTICATED.to_owned());
         let serial = certificate.raw_serial_as_string().replace(':', "");
+        let expires = certificate.validity().not_after.timestamp().to_string();
         Ok(Self {
             name: name.to_owned(),
             groups,
             uid: String::new(),
-            extra: BTreeMap::from([("authentication.evroclabs.net/certificate-serial".to_owned(), vec![serial])]),
+            extra: BTreeMap::from([
+                (EXTRA_CERTIFICATE_SERIAL.to_owned(), vec![serial]),
+                (EXTRA_EXPIRES.to_owned(), vec![expires]),
+            ]),
         })
     }
 
     /// Whether the identity is in `group`.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|found| found == group)
+    }
+
+    /// Whether the caller came with a token, so with what somebody with better credentials has made.
+    pub fn came_by_token(&self) -> bool {
+        self.extra.contains_key(EXTRA_TOKEN_ID)
+    }
+
+    /// The end of the credential that the caller came with, in seconds since 1970; `None` for callers within the process.
+    pub fn expires(&self) -> Option<i64> {
+        self.extra.get(EXTRA_EXPIRES)?.first()?.parse().ok()
     }
 
     /// The host that this identity is the agent of.

@@ -18,7 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError, Owner};
-use crate::identity::{EXTRA_TOKEN_ID, GROUP_AUTHENTICATED, Identity};
+use crate::identity::{EXTRA_EXPIRES, EXTRA_TOKEN_ID, GROUP_AUTHENTICATED, Identity};
 
 /// Longest token that is looked at, in bytes. Tokens travel in a header, of which servers take 8 to 16 KiB in all.
 const LONGEST_TOKEN: usize = 8 * 1024;
@@ -98,7 +98,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Claims for `identity` at `audience`, living for `life` from `now`.
+    /// Claims for `identity` at `audience`, living for `life` from `now`, and never longer than the credential that the identity came
+    /// with: what is lost or taken away is worth nothing after its end, whatever was made with it before.
     pub fn for_identity(
         identity: &Identity,
         issuer: &str,
@@ -113,7 +114,7 @@ impl Claims {
             iss: issuer.to_owned(),
             sub: identity.name.clone(),
             aud: audience.to_owned(),
-            exp: iat.saturating_add(life.as_secs() as i64),
+            exp: identity.expires().unwrap_or(i64::MAX).min(iat.saturating_add(life.as_secs() as i64)),
             nbf: iat,
             iat,
             jti: URL_SAFE_NO_PAD.encode(id),
@@ -132,7 +133,10 @@ impl Claims {
             name: self.sub.clone(),
             groups,
             uid: String::new(),
-            extra: BTreeMap::from([(EXTRA_TOKEN_ID.to_owned(), vec![self.jti.clone()])]),
+            extra: BTreeMap::from([
+                (EXTRA_TOKEN_ID.to_owned(), vec![self.jti.clone()]),
+                (EXTRA_EXPIRES.to_owned(), vec![self.exp.to_string()]),
+            ]),
         }
     }
 }
@@ -202,7 +206,9 @@ impl TokenKey {
         };
         let input = format!("{}.{}", part(serde_json::to_vec(&header))?, part(serde_json::to_vec(claims))?);
         let signature = self.pair.sign(&SystemRandom::new(), input.as_bytes()).map_err(|_| TokenError::Random)?;
-        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
+        let mut signature = signature.as_ref().to_vec();
+        lower(&mut signature);
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
 
@@ -241,6 +247,10 @@ impl TokenVerifier {
         }
         let key = self.keys.get(&parsed.kid).ok_or(TokenError::UnknownKey)?;
         let signature = decode(signature)?;
+        // Of the two signatures that are as good, one is taken: a token has one text.
+        if !is_low(&signature) {
+            return Err(TokenError::Signature);
+        }
         let signed = &token[..header.len() + 1 + payload.len()];
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
             .verify(signed.as_bytes(), &signature)
@@ -261,6 +271,35 @@ impl TokenVerifier {
             return Err(TokenError::Malformed("issued by another installation"));
         }
         Ok(claims)
+    }
+}
+
+/// The order of P-256, big-endian.
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+/// Half of it, rounded down.
+const HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0x80, 0x00, 0x00, 0x00, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xde, 0x73, 0x7d,
+    0x56, 0xd3, 0x8b, 0xcf, 0x42, 0x79, 0xdc, 0xe5, 0x61, 0x7e, 0x31, 0x92, 0xa8,
+];
+
+/// Whether `s` of a signature `r, s` is in the lower half: with (r, s) also (r, order - s) is a signature of the same text.
+fn is_low(signature: &[u8]) -> bool {
+    signature.get(32..).is_some_and(|s| s.len() == 32 && s <= HALF_ORDER.as_slice())
+}
+
+/// Puts the signature with the lower `s` in place of the other.
+fn lower(signature: &mut [u8]) {
+    if signature.len() != 64 || is_low(signature) {
+        return;
+    }
+    let mut borrow = 0;
+    for (s, order) in signature[32..].iter_mut().zip(ORDER).rev() {
+        let difference = i16::from(order) - i16::from(*s) - borrow;
+        borrow = i16::from(difference < 0);
+        *s = difference.rem_euclid(256) as u8;
     }
 }
 

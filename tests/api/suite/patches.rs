@@ -146,3 +146,32 @@ async fn a_status_of_another_version_leaves_nobody_as_its_owner() {
     assert_eq!(written.body["metadata"]["managedFields"], Value::Null, "whose fields these are cannot be told");
     assert_eq!(written.body["apiVersion"], "test.example/v1");
 }
+
+#[tokio::test]
+async fn a_null_in_place_of_a_status_is_no_status() {
+    let space = Space::new().await;
+    space.create(&space.disks(""), &disk("a", 5)).await;
+    let (path, status) = (space.disks("/a"), space.disks("/a/status"));
+    let applying = format!("{status}?fieldManager=one&force=true");
+    let apply = async |status: Value| {
+        let applied = json!({
+            "apiVersion": "test.example/v1", "kind": "Disk", "metadata": {"name": "a"}, "status": status,
+        });
+        space.send(Method::PATCH, &applying, "application/apply-patch+yaml", applied.to_string()).await
+    };
+    let applied = apply(Value::Null).await;
+    assert_eq!((applied.code, applied.body.get("status")), (200, None), "apply without a status: {}", applied.body);
+    assert_eq!(space.get(&path).await.body.get("status"), None);
+    let merged = space.merge(&status, &json!({"status": null})).await;
+    assert_eq!((merged.code, merged.body.get("status")), (200, None), "merge patch without a status");
+    let mut object = space.get(&path).await.body;
+    object["status"] = Value::Null;
+    let updated = space.put(&status, &object).await;
+    assert_eq!((updated.code, updated.body.get("status")), (200, None), "update without a status");
+
+    assert_eq!(space.merge(&status, &json!({"status": {"phase": "Ready"}})).await.code, 200);
+    let applied = apply(Value::Null).await;
+    assert_eq!((applied.code, &applied.body["status"]["phase"]), (200, &json!("Ready")), "others own it");
+    let merged = space.merge(&status, &json!({"status": null})).await;
+    assert_eq!((merged.code, merged.body.get("status")), (200, None), "merge patch takes it away");
+}

@@ -11,6 +11,8 @@ mod selectors;
 #[cfg(test)]
 mod tests;
 mod tokens;
+#[cfg(test)]
+mod worst_cases;
 
 use serde_json::Value;
 

@@ -1,5 +1,6 @@
-//! Other HTTP services on the same listener: a registry, a console, an issuer. They receive the [`crate::http::authn::Peer`] and
-//! do their own access control.
+//! Other HTTP services on the same listener: a registry, a console, an issuer. Their requests pass authentication, flow control and
+//! audit like any other; what the caller may do is theirs to decide. They receive the [`crate::http::authn::Peer`], and the
+//! [`crate::http::authn::Identity`] where the server knows the caller, as extensions of the request.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -22,6 +23,7 @@ type Answering = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 pub struct Mount {
     host_prefix: String,
     path_prefix: String,
+    has_own_challenge: bool,
     service: Arc<dyn Fn(Request<RequestBody>) -> Answering + Send + Sync>,
 }
 
@@ -43,7 +45,23 @@ impl Mount {
                 Err(never) => match never {},
             }))
         });
-        Mount { host_prefix: host_prefix.to_ascii_lowercase(), path_prefix: path_prefix.into(), service }
+        Mount {
+            host_prefix: host_prefix.to_ascii_lowercase(),
+            path_prefix: path_prefix.into(),
+            has_own_challenge: false,
+            service,
+        }
+    }
+
+    /// Lets requests through whose caller the server does not know: the service has credentials of its own, and a 401 of its own form.
+    #[must_use]
+    pub fn with_own_challenge(self) -> Self {
+        Mount { has_own_challenge: true, ..self }
+    }
+
+    /// Whether the service asks for credentials itself.
+    pub(crate) fn has_own_challenge(&self) -> bool {
+        self.has_own_challenge
     }
 
     /// Passes the request to the service.

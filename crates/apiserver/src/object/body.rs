@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -34,6 +35,12 @@ where
     S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 {
     Pieces(Box::pin(pieces)).boxed_unsync()
+}
+
+/// The body, which ends after some time as if the rest had been sent.
+pub fn until(body: ResponseBody, rest: Duration) -> ResponseBody {
+    let pieces = body.into_data_stream();
+    Pieces(Box::pin(pieces.take_until(Box::pin(tokio::time::sleep(rest))))).boxed_unsync()
 }
 
 type PieceStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;

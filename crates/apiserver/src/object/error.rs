@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::object::field_error::FieldError;
+use crate::object::field_error::{FieldError, first_errors};
 use crate::object::schema::status;
 
 /// One cause of an error, often a field.
@@ -165,6 +165,7 @@ impl ApiError {
 
     /// 422 with a cause for each error; `named.resource` is the kind.
     pub fn invalid(named: Named<'_>, errors: &[FieldError]) -> Self {
+        let errors = first_errors(errors);
         let message = format!("{} {:?} is invalid: {}", named.qualified(), named.name, status::aggregate(errors));
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(named);
         error.causes = errors

@@ -1,6 +1,45 @@
 //! Field errors in Kubernetes' wording (`k8s.io/apimachinery/pkg/util/validation/field`).
 
+use std::collections::HashSet;
+
 use serde_json::Value;
+
+/// Problems of one kind that are kept of one document, as in the decoder of Kubernetes: further ones are as many again to read, and to send.
+pub(crate) const MAX_PROBLEMS: usize = 100;
+/// Bytes of their paths, after which no further one is kept: a path may be as long as the document.
+pub(crate) const MAX_PROBLEM_BYTES: usize = 64 * 1024;
+
+/// Paths of problems, each once and no more than an answer can hold.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    paths: Vec<String>,
+    seen: HashSet<String>,
+    bytes: usize,
+}
+
+impl Problems {
+    /// Whether further ones are left out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.paths.len() >= MAX_PROBLEMS || self.bytes >= MAX_PROBLEM_BYTES
+    }
+
+    /// Keeps a path; it is made only if it is kept.
+    pub(crate) fn add(&mut self, path: impl FnOnce() -> String) {
+        if self.is_full() {
+            return;
+        }
+        let path = path();
+        if self.seen.insert(path.clone()) {
+            self.bytes += path.len();
+            self.paths.push(path);
+        }
+    }
+
+    /// The paths in the order in which they were found.
+    pub(crate) fn into_paths(self) -> Vec<String> {
+        self.paths
+    }
+}
 
 /// The kind of mistake that a [`FieldError`] reports; becomes the `reason` of a Status cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +118,57 @@ impl Reason {
     }
 }
 
+/// Bytes of errors that are kept of one object: with all of them the answer to a wrong object would be many times its size.
+const MAX_ERROR_BYTES: usize = 256 * 1024;
+
+/// The errors of one object, in the order in which they are found and no more than an answer can hold.
+#[derive(Debug, Default)]
+pub(crate) struct Errors {
+    pub(crate) list: Vec<FieldError>,
+    bytes: usize,
+}
+
+impl Errors {
+    /// Whether further ones are left out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= MAX_ERROR_BYTES
+    }
+
+    /// Keeps an error if there is room. Do not make it where [`Errors::is_full`].
+    pub(crate) fn push(&mut self, error: FieldError) {
+        if !self.is_full() {
+            self.bytes += error.bytes();
+            self.list.push(error);
+        }
+    }
+
+    /// Keeps those of another list for which there is room.
+    pub(crate) fn extend(&mut self, other: Errors) {
+        other.list.into_iter().for_each(|error| self.push(error));
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Forgets them.
+    pub(crate) fn clear(&mut self) {
+        *self = Errors::default();
+    }
+}
+
+/// As many of the errors, from the first on, as an answer can hold: at least one, if there is one.
+pub(crate) fn first_errors(errors: &[FieldError]) -> &[FieldError] {
+    let mut bytes = 0;
+    let fits = |error: &&FieldError| {
+        let is_room = bytes < MAX_ERROR_BYTES;
+        bytes += error.bytes();
+        is_room
+    };
+    &errors[..errors.iter().take_while(fits).count()]
+}
+
 /// One mistake at one field. `Display` gives Kubernetes' line: `spec.size: Invalid value: -1: must be positive`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldError {
@@ -93,6 +183,11 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// What it takes in an answer, never nothing.
+    fn bytes(&self) -> usize {
+        64 + self.path.len() + self.detail.len() + self.value.as_ref().map_or(0, |it| go_json(it).len())
+    }
+
     /// A malformed value.
     pub fn invalid(path: impl Into<String>, value: Value, detail: impl Into<String>) -> Self {
         Self { path: path.into(), reason: Reason::Invalid, value: Some(value), detail: detail.into() }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// An authenticated caller.
@@ -18,6 +19,9 @@ pub struct Identity {
     /// Additional facts from the authenticator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Vec<String>>,
+    /// When the credential ends that the caller came with, and with it every stream; `None` for callers within the process.
+    #[serde(skip)]
+    pub expires: Option<Timestamp>,
 }
 
 impl Identity {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use evroc_apiserver::audit::{AuditRecord, AuditSink};
 use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, Identity, Peer, bearer_token};
+use evroc_apiserver::mount::Mount;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
@@ -162,4 +163,60 @@ async fn bearer_tokens_say_who_asks() {
     for nothing in ["Bearer mallory", "Basic bob", "Bearer", "Bearer ", "bob"] {
         assert_eq!(ask(nothing).await, unknown("no credentials were given"), "{nothing:?}");
     }
+}
+
+/// Says who the server says that asks.
+async fn who(
+    request: http::Request<evroc_apiserver::body::RequestBody>,
+) -> Result<http::Response<Full<bytes::Bytes>>, std::convert::Infallible> {
+    let name = request.extensions().get::<Identity>().map_or("nobody", |it| it.user.as_str()).to_owned();
+    Ok(http::Response::new(Full::from(name)))
+}
+
+#[tokio::test]
+async fn mounted_services_pass_authentication_and_audit() {
+    let kept = Arc::new(Kept::default());
+    let sink = kept.clone();
+    let tokens = Tokens { good: "bob", old: "eve" };
+    let server = TestServer::start_with(|it| {
+        it.audit(sink)
+            .authenticator(Arc::new(tokens))
+            .mount(Mount::new("", "/own", tower::service_fn(who)).with_own_challenge())
+            .mount(Mount::new("", "/console", tower::service_fn(who)))
+    })
+    .await;
+    let ask = async |path: &str, token: &str| {
+        let request = http::Request::get(path).header("authorization", format!("Bearer {token}"));
+        let response =
+            server.api.service().oneshot(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        (code, http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes())
+    };
+    assert_eq!(ask("/own/x", "bob").await, (200, "bob".into()));
+    assert_eq!(ask("/own/x", "mallory").await, (200, "nobody".into()), "it has credentials of its own");
+    assert_eq!(ask("/console/x", "bob").await, (200, "bob".into()));
+    assert_eq!(ask("/console/x", "mallory").await.0, 401);
+    let records = kept.0.lock().unwrap();
+    let recorded: Vec<_> = records.iter().map(|it| (it.uri.as_str(), it.code, it.user.is_some())).collect();
+    assert_eq!(
+        recorded,
+        [("/own/x", 200, true), ("/own/x", 200, false), ("/console/x", 200, true), ("/console/x", 401, false)]
+    );
+}
+
+/// Believes everybody who says to be a controller.
+struct Gullible;
+
+#[async_trait::async_trait]
+impl Authenticate for Gullible {
+    async fn authenticate(&self, _: &Peer, _: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
+        Ok(Some(Identity::controller("it")))
+    }
+}
+
+#[tokio::test]
+async fn nobody_on_the_network_is_a_controller() {
+    let server = TestServer::start_with(|it| it.authenticator(Arc::new(Gullible))).await;
+    let request = http::Request::get("/version").body(Full::<bytes::Bytes>::default()).unwrap();
+    assert_eq!(server.api.service().oneshot(request).await.unwrap().status(), 401);
 }

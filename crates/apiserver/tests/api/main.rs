@@ -2,6 +2,7 @@
 
 mod access;
 mod claims;
+mod connections;
 mod core_kinds;
 mod crud;
 mod discovery;

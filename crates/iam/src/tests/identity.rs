@@ -23,7 +23,15 @@ fn a_client_certificate_names_user_and_group() {
     assert_eq!(identity.name, "system:node:h1");
     assert_eq!(identity.groups, ["system:nodes", "system:authenticated"]);
     assert_eq!(identity.host(), Some("h1"));
-    assert_eq!(identity.extra.len(), 1);
+    assert_eq!(identity.extra["authentication.evroclabs.net/certificate-serial"].len(), 1);
+    assert!(identity.expires().is_some_and(|end| end > 0));
+}
+
+#[test]
+fn no_certificate_makes_a_controller() {
+    let fields = [(DnType::OrganizationName, "system:controllers"), (DnType::CommonName, "system:controller:compute")];
+    let der = certificate(&fields, Some(ExtendedKeyUsagePurpose::ClientAuth));
+    assert_eq!(Identity::from_client_certificate(&der), Err(IdentityError::Internal { group: "system:controllers" }));
 }
 
 #[test]

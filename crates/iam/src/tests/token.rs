@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::{days, now};
 use crate::identity::Identity;
 use crate::token::{Claims, TokenError, TokenKey, TokenVerifier};
+use std::time::Duration;
 
 fn key() -> TokenKey {
     TokenKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap()
@@ -85,6 +86,46 @@ fn the_key_is_made_once_and_a_damaged_one_is_named() {
     std::fs::write(&path, "half").unwrap();
     let text = TokenKey::open_or_create(&path, None).unwrap_err().to_string();
     assert!(text.contains("token.key is not a P-256 private key"), "{text}");
+}
+
+#[test]
+fn nothing_outlives_the_credential_that_it_was_made_with() {
+    let short = Claims::for_identity(&Identity::operator(), "evroc", "api", now(), Duration::from_secs(60)).unwrap();
+    let long = Claims::for_identity(&short.identity(), "evroc", "registry", now(), days(1)).unwrap();
+    assert_eq!(long.exp, short.exp);
+    assert!(short.identity().came_by_token() && !Identity::operator().came_by_token());
+    let later = Claims::for_identity(&Identity::operator(), "evroc", "registry", now(), days(1)).unwrap();
+    assert!(later.exp > short.exp, "callers within the process have no end");
+}
+
+/// The other signature of the same text: (r, order - s).
+fn other_signature(token: &str) -> String {
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let order = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+        0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51_u8,
+    ];
+    let mut borrow = 0;
+    for (s, order) in signature[32..].iter_mut().zip(order).rev() {
+        let difference = i32::from(order) - i32::from(*s) - borrow;
+        borrow = i32::from(difference < 0);
+        *s = (difference & 0xff) as u8;
+    }
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[test]
+fn a_token_has_one_text() {
+    let key = key();
+    let verifier = TokenVerifier::new("evroc", [&key]);
+    for _ in 0..16 {
+        let token = key.sign(&claims()).unwrap();
+        assert!(verifier.verify(&token, "registry", now()).is_ok());
+        assert_eq!(other_signature(&other_signature(&token)), token);
+        let refused = verifier.verify(&other_signature(&token), "registry", now());
+        assert!(matches!(refused, Err(TokenError::Signature)));
+    }
 }
 
 proptest! {

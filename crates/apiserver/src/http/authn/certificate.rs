@@ -1,25 +1,39 @@
-//! Callers by client certificate: the common name is the user, organisations are the groups, as in Kubernetes.
+//! Callers by client certificate. What a certificate says is read by whoever issues certificates: there is one parser of them.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
-use super::peer::{Peer, Subject};
+use super::peer::Peer;
 use super::{Authenticate, AuthnError};
 use crate::object::identity::Identity;
 
+type Reader = dyn Fn(&[u8]) -> Result<Identity, String> + Send + Sync;
+
 /// Trusts every chain that the TLS layer has verified.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CertificateAuthenticator;
+#[derive(Clone)]
+pub struct CertificateAuthenticator {
+    reader: Arc<Reader>,
+}
+
+impl CertificateAuthenticator {
+    /// `reader` says whom a verified leaf certificate (DER) names, and when that ends; or why it names nobody.
+    pub fn new(reader: impl Fn(&[u8]) -> Result<Identity, String> + Send + Sync + 'static) -> Self {
+        CertificateAuthenticator { reader: Arc::new(reader) }
+    }
+}
 
 #[async_trait]
 impl Authenticate for CertificateAuthenticator {
     async fn authenticate(&self, peer: &Peer, _headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
         let Some(leaf) = peer.certificates.first() else { return Ok(None) };
         let refuse = |reason: &str| AuthnError { reason: reason.to_owned() };
-        let subject = peer.subject.get_or_init(|| Subject::read(leaf)).as_ref().map_err(|why| refuse(why))?;
+        let subject = peer.subject.get_or_init(|| (self.reader)(leaf)).as_ref().map_err(|why| refuse(why))?;
         // A connection may outlive its certificate.
-        if !subject.validity.is_valid() {
-            return Err(refuse("client certificate has expired or is not valid yet"));
+        if subject.expires.is_some_and(|end| end <= Timestamp::now()) {
+            return Err(refuse("the client certificate has expired"));
         }
-        Ok(Some(subject.identity.clone()))
+        Ok(Some(subject.clone()))
     }
 }

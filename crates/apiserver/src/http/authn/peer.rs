@@ -1,9 +1,10 @@
-//! The remote end of a connection, and the subject of its certificate.
+//! The remote end of a connection, and what its requests record about it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use x509_parser::prelude::{FromDer, Validity, X509Certificate};
+use jiff::Timestamp;
 
 use crate::object::identity::Identity;
 
@@ -17,33 +18,42 @@ pub struct Peer {
     /// The server name that the client asked for.
     pub server_name: Option<Arc<str>>,
     /// The subject of the leaf, which is parsed once per connection.
-    pub(super) subject: Arc<OnceLock<Result<Subject, String>>>,
+    pub(super) subject: Arc<OnceLock<Result<Identity, String>>>,
+    connection: Arc<Connection>,
+}
+
+/// The facts that requests record about their connection.
+#[derive(Debug, Default)]
+struct Connection {
+    is_known: AtomicBool,
+    /// Seconds since 1970; 0 for none.
+    end: AtomicI64,
 }
 
 impl Peer {
     /// Returns a peer; unknown values are empty.
     pub fn new(address: Option<SocketAddr>, certificates: Arc<[Vec<u8>]>, server_name: Option<Arc<str>>) -> Self {
-        Peer { address, certificates, server_name, subject: Arc::default() }
+        Peer { address, certificates, server_name, ..Peer::default() }
     }
-}
 
-/// The subject of a client certificate and its validity period.
-#[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) identity: Identity,
-    pub(super) validity: Validity,
-}
+    /// Notes that somebody with valid credentials uses the connection.
+    pub(crate) fn note_known(&self) {
+        self.connection.is_known.store(true, Ordering::Relaxed);
+    }
 
-impl Subject {
-    pub(super) fn read(leaf: &[u8]) -> Result<Self, String> {
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|error| format!("client certificate cannot be read: {error}"))?;
-        let subject = certificate.subject();
-        let user = subject.iter_common_name().filter_map(|it| it.as_str().ok()).next().unwrap_or_default();
-        if user.is_empty() {
-            return Err("client certificate has no common name".into());
-        }
-        let groups = subject.iter_organization().filter_map(|it| it.as_str().ok());
-        Ok(Subject { identity: Identity::new(user, groups), validity: certificate.validity().clone() })
+    /// Whether somebody with valid credentials has used the connection.
+    pub(crate) fn is_known(&self) -> bool {
+        self.connection.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection at a time, also if a request has taken it over.
+    pub(crate) fn end_at(&self, time: Timestamp) {
+        self.connection.end.store(time.as_second().max(1), Ordering::Relaxed);
+    }
+
+    /// When the connection ends, if that is known.
+    pub(crate) fn end(&self) -> Option<Timestamp> {
+        let seconds = self.connection.end.load(Ordering::Relaxed);
+        (seconds != 0).then(|| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::go_time;
+use crate::object::field_error::Problems;
 
 enum Type {
     Text,
@@ -74,14 +75,14 @@ pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
     }
     match found.mismatch {
         Some(mismatch) => Err(mismatch),
-        None => Ok(found.unknown),
+        None => Ok(found.unknown.into_paths()),
     }
 }
 
 /// The problems found in `metadata` so far.
 #[derive(Default)]
 struct Found {
-    unknown: Vec<String>,
+    unknown: Problems,
     mismatch: Option<String>,
 }
 
@@ -103,8 +104,7 @@ impl Found {
         given.sort_unstable();
         for name in given {
             let Some((_, kind)) = fields.iter().find(|it| it.0 == name) else {
-                self.unknown.push(format!("{path}.{name}"));
-                map.shift_remove(&name);
+                self.unknown.add(|| format!("{path}.{name}"));
                 continue;
             };
             match map.get_mut(&name) {
@@ -112,11 +112,10 @@ impl Found {
                     let go_path = if go_path.is_empty() { name.clone() } else { format!("{go_path}.{name}") };
                     self.value(value, kind, &format!("{path}.{name}"), (go_type, &go_path))?;
                 }
-                _ => {
-                    map.shift_remove(&name);
-                }
+                _ => {}
             }
         }
+        map.retain(|name, value| !value.is_null() && fields.iter().any(|it| it.0 == name));
         Ok(())
     }
 

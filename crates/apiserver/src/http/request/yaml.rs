@@ -7,6 +7,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 
 use super::json::decode_json;
 use crate::object::error::ApiError;
+use crate::object::field_error::MAX_PROBLEMS;
 
 /// The number of scalars and brackets to which aliases (`*a`) of a YAML body may expand. With the library's default of a million,
 /// a body of 300 bytes keeps a processor busy for a second.
@@ -88,7 +89,7 @@ fn node(around: &mut [Collection], text: Option<String>, line: usize, found: &mu
     match key.take() {
         None => *key = Some(text),
         Some(Some(name)) if name != "\"<<\"" => {
-            if !keys.insert(name.clone()) {
+            if !keys.insert(name.clone()) && found.len() < MAX_PROBLEMS {
                 // The line is that of the value.
                 found.push(format!("  line {line}: key {name} already set in map"));
             }

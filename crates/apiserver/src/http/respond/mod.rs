@@ -87,11 +87,14 @@ pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -
     ApiError::forbidden(Named { group: &info.group, resource: &info.resource, name: &info.name }, why)
 }
 
+/// Characters of all warnings of an answer, and of each of them once they would be more: clients stop reading at some 64 KB of headers.
+/// The figures are those of Kubernetes.
+const WARNING_CHARS: usize = 4 * 1024;
+const CLIPPED_WARNING_CHARS: usize = 256;
+
 /// Adds a warning header (agent code 299) for each text.
 pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    // Duplicates are dropped, as in Kubernetes.
-    let mut seen = HashSet::new();
-    for warning in warnings.iter().filter(|it| seen.insert(it.as_str())) {
+    for warning in fitting(warnings) {
         let escaped: String = warning
             .chars()
             .filter(|it| !it.is_control())
@@ -100,5 +103,40 @@ pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             headers.append(header::WARNING, value);
         }
+    }
+}
+
+/// Each warning once, in full if all of them fit, else clipped and as many as fit.
+fn fitting(warnings: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    let distinct: Vec<&str> = warnings.iter().map(String::as_str).filter(|it| seen.insert(*it)).collect();
+    if distinct.iter().map(|it| it.chars().count()).sum::<usize>() <= WARNING_CHARS {
+        return distinct;
+    }
+    let clip = |text: &'_ str| text.char_indices().nth(CLIPPED_WARNING_CHARS).map_or(text.len(), |(end, _)| end);
+    let mut chars = 0;
+    let fits = |text: &&str| {
+        let is_room = chars < WARNING_CHARS;
+        chars += text.chars().count();
+        is_room
+    };
+    distinct.into_iter().map(|text| &text[..clip(text)]).take_while(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_warnings_are_clipped_and_then_left_out() {
+        let few = vec!["a".repeat(1_000), "b".into(), "b".into()];
+        assert_eq!(fitting(&few), [few[0].as_str(), "b"], "each once, in full");
+        let long = vec!["ä".repeat(5_000), "b".into()];
+        assert_eq!(fitting(&long), ["ä".repeat(256).as_str(), "b"]);
+        let many: Vec<String> = (0..10_000).map(|number| format!("unknown field \"spec.field{number}\"")).collect();
+        let mut headers = HeaderMap::new();
+        add_warnings(&mut headers, &many);
+        let bytes: usize = headers.values().map(HeaderValue::len).sum();
+        assert!((4_096..8_192).contains(&bytes), "{bytes}");
     }
 }

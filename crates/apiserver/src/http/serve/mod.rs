@@ -1,7 +1,13 @@
 //! Serves the network: TLS, HTTP/1.1 and HTTP/2, upgrades, limits, graceful shutdown.
 
+mod activity;
+mod expiring;
+mod slots;
+
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +16,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::AsyncBufReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+
+use activity::{Activity, Tracked};
+use expiring::Expiring;
+use slots::{Slot, Slots};
 
 use crate::http::authn::Peer;
 use crate::http::server::ApiServer;
@@ -31,6 +40,16 @@ pub struct ServeOptions {
     pub header_timeout: Duration,
     /// Streams at once on one HTTP/2 connection, as in Kubernetes.
     pub max_streams: u32,
+    /// Of the connections at once, those that only members of `reserved_groups` get, so that a flood locks nobody out who could end it.
+    pub reserved_connections: usize,
+    /// Groups of the platform itself and of its operators.
+    pub reserved_groups: Vec<String>,
+    /// Connections at once from one address. The gateway's passthrough is one, so it is a share and no estimate of what a client needs.
+    pub max_per_address: usize,
+    /// A connection on which nothing was asked for so long is closed. Shorter would make clients that look every minute connect each time.
+    pub idle_timeout: Duration,
+    /// A connection whose caller is unknown for so long, without a certificate or a token that is good, is closed.
+    pub unknown_timeout: Duration,
     /// How long a shutdown waits for running requests.
     pub grace: Duration,
 }
@@ -41,10 +60,18 @@ impl Default for ServeOptions {
             max_connections: 8_192,
             header_timeout: Duration::from_secs(30),
             max_streams: 1_000,
+            reserved_connections: 256,
+            reserved_groups: ["evroc:operators", "system:nodes", "system:edges"].map(str::to_owned).to_vec(),
+            max_per_address: 4_096,
+            idle_timeout: Duration::from_secs(90),
+            unknown_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }
     }
 }
+
+/// Bytes of a request's head, and of what is read ahead of it: URIs and headers are held in memory before anybody is known.
+const HEAD_BYTES: usize = 64 * 1024;
 
 /// The pause between attempts to accept when the process has no file descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -63,7 +90,7 @@ impl ApiServer {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let acceptor = TlsAcceptor::from(tls);
-        let slots = Arc::new(Semaphore::new(options.max_connections));
+        let slots = Slots::new(options.max_connections, options.reserved_connections, options.max_per_address);
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             let listening = Listening {
@@ -87,31 +114,26 @@ struct Listening {
     server: ApiServer,
     acceptor: TlsAcceptor,
     options: ServeOptions,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     stop: CancellationToken,
 }
 
 impl Listening {
     async fn accept_all(self, listener: TcpListener) {
-        let graceful = Arc::new(GracefulShutdown::new());
         let connections = tokio_util::task::TaskTracker::new();
         loop {
-            let slot = tokio::select! {
-                slot = self.slots.clone().acquire_owned() => slot,
-                () = self.stop.cancelled() => break,
-            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => break,
             };
             match accepted {
-                Ok((socket, address)) => {
-                    let (this, watcher) = (self.clone(), graceful.watcher());
-                    connections.spawn(async move {
-                        let _slot = slot;
-                        this.serve_connection(socket, address, watcher).await;
-                    });
-                }
+                Ok((socket, address)) => match self.slots.take(address.ip()) {
+                    Some(slot) => {
+                        let this = self.clone();
+                        connections.spawn(async move { this.serve_connection(socket, address, slot).await });
+                    }
+                    None => tracing::debug!(%address, "no place for a connection: it is closed"),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -121,21 +143,14 @@ impl Listening {
         drop(listener);
         self.server.shut_down();
         connections.close();
-        if let Some(graceful) = Arc::into_inner(graceful) {
-            let _ = tokio::time::timeout(self.options.grace, graceful.shutdown()).await;
-        }
+        let _ = tokio::time::timeout(self.options.grace, connections.wait()).await;
     }
 
-    async fn serve_connection(
-        &self,
-        socket: TcpStream,
-        address: SocketAddr,
-        watcher: hyper_util::server::graceful::Watcher,
-    ) {
+    async fn serve_connection(&self, socket: TcpStream, address: SocketAddr, slot: Slot) {
         // Events are small and should be sent at once.
         let _ = socket.set_nodelay(true);
         let handshake = tokio::time::timeout(self.options.header_timeout, self.acceptor.accept(socket)).await;
-        let stream = match handshake {
+        let mut stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%error, %address, "TLS handshake failed");
@@ -144,25 +159,68 @@ impl Listening {
             Err(_) => return,
         };
         let peer = peer_of(stream.get_ref().1, address);
-        let service = self.server.service();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            service.clone().call(request)
-        });
+        if slot.is_reserved && !self.may_have_reserved(&peer).await {
+            tracing::debug!(%address, "no place for a connection: it is closed");
+            return;
+        }
+        // The first bytes tell which HTTP is spoken; whoever waits for them there waits for ever.
+        match tokio::time::timeout(self.options.header_timeout, stream.fill_buf()).await {
+            Ok(Ok(bytes)) if !bytes.is_empty() => {}
+            _ => return,
+        }
+        let activity = Activity::new();
+        let service = {
+            let (service, peer, activity) = (self.server.service(), peer.clone(), activity.clone());
+            service_fn(move |mut request: Request<Incoming>| {
+                let running = activity.begin();
+                request.extensions_mut().insert(peer.clone());
+                let answering = service.clone().call(request);
+                async move { Ok::<_, Infallible>(answering.await?.map(|body| Tracked { body, _running: running })) }
+            })
+        };
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.options.header_timeout)
+            .max_buf_size(HEAD_BYTES)
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.options.max_streams)
-            .max_header_list_size(64 * 1024)
+            .max_header_list_size(HEAD_BYTES as u32)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        let stream = TokioIo::new(Expiring::new(stream, peer.clone()));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
+        let mut exceeded = pin!(activity.exceeded(&peer, self.options.idle_timeout, self.options.unknown_timeout));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = &mut exceeded => None,
+            () = self.stop.cancelled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                // GOAWAY, or no further request after this one; what runs is answered.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // A client that does not answer to it.
+                    () = activity.idle_for(self.options.idle_timeout + self.options.grace) => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, %address, "connection ended");
+        }
+    }
+
+    /// Whether the caller of a connection is one of those for whom places are reserved.
+    async fn may_have_reserved(&self, peer: &Peer) -> bool {
+        let authenticator = &self.server.shared.authenticator;
+        match authenticator.authenticate(peer, &http::HeaderMap::new()).await {
+            Ok(Some(identity)) => self.options.reserved_groups.iter().any(|group| identity.is_in(group)),
+            Ok(None) | Err(_) => false,
         }
     }
 }

@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use super::shared::Shared;
 use super::{enter, probes};
-use crate::http::audit::AuditRecord;
+use crate::http::audit::{self, AuditRecord};
 use crate::http::authn::Peer;
 use crate::http::authz::Decision;
+use crate::http::mount::Mount;
 use crate::http::request::{Query, RequestInfo, negotiate};
 use crate::http::{discovery, respond, verbs};
 use crate::object::body::{RequestBody, ResponseBody};
@@ -22,6 +23,12 @@ use crate::object::identity::Identity;
 
 /// The group of every authenticated caller.
 const AUTHENTICATED: &str = "system:authenticated";
+
+/// Controllers of the platform: no credential makes anybody one of them.
+const CONTROLLERS: &str = "system:controllers";
+
+/// Begins the names under which callers that the server does not know are counted; not a name that a credential can have.
+const UNKNOWN_PREFIX: &str = "system:unknown:";
 
 /// The facts about a request for the audit log.
 #[derive(Default)]
@@ -37,24 +44,22 @@ pub(super) async fn handle(
     identity: Option<Identity>,
     request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
-    if identity.is_none()
-        && let Some(mount) = shared.mounts.iter().find(|mount| mount.takes(&request))
-    {
-        return mount.answer(request).await;
-    }
+    let mounts = &shared.mounts;
+    let mount = mounts.iter().find(|mount| identity.is_none() && mount.takes(&request)).cloned();
     let started = Instant::now();
     let time = Timestamp::now();
     let audit_id = Uuid::new_v4().to_string();
     let query = Query::parse(request.uri().query());
     let segments = request.uri().path().trim_matches('/').split('/').map(str::to_owned).collect::<Vec<_>>();
-    if matches!(*request.method(), Method::GET | Method::HEAD)
+    if mount.is_none()
+        && matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(response) = probes::answer(shared, &segments, &query).await
     {
         return response;
     }
-    let uri = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let uri = audit::shown_uri(request.uri());
     let encoding = negotiate::object_form(request.headers()).map(|it| it.encoding).unwrap_or_default();
-    let agent = text_header(request.headers(), http::header::USER_AGENT.as_str());
+    let agent = audit::shown_agent(&text_header(request.headers(), http::header::USER_AGENT.as_str()));
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let source = match (&identity, peer.address) {
         (Some(_), _) => "in-process".to_owned(),
@@ -62,7 +67,13 @@ pub(super) async fn handle(
         (None, None) => "unknown".to_owned(),
     };
     let mut trail = Trail::default();
-    let answering = AssertUnwindSafe(answer(shared, identity, &peer, query, request, &mut trail)).catch_unwind().await;
+    let answering = async {
+        match mount {
+            Some(mount) => answer_mounted(shared, &mount, &peer, request, &mut trail).await,
+            None => answer(shared, identity, &peer, query, request, &mut trail).await,
+        }
+    };
+    let answering = AssertUnwindSafe(answering).catch_unwind().await;
     // A panic in one request does not end other requests of the connection.
     let answered = answering.unwrap_or_else(|_| Err(ApiError::internal("the server failed at this request")));
     let mut response = match answered {
@@ -97,7 +108,7 @@ pub(super) async fn handle(
         namespace: info.namespace,
         name: info.name,
         code,
-        reason,
+        reason: audit::shown_reason(&reason),
         duration_us: started.elapsed().as_micros() as u64,
     });
     response
@@ -117,17 +128,10 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, ApiError> {
     let mut identity = match identity {
         Some(identity) => identity,
-        None => match shared.authenticator.authenticate(peer, request.headers()).await {
-            Ok(Some(identity)) => identity,
-            Ok(None) => {
-                trail.reason = "no credentials were given".into();
-                return Err(ApiError::unauthorized());
-            }
-            Err(error) => {
-                trail.reason = error.reason;
-                return Err(ApiError::unauthorized());
-            }
-        },
+        None => authenticate(shared, peer, request.headers()).await.map_err(|reason| {
+            trail.reason = reason;
+            ApiError::unauthorized()
+        })?,
     };
     if !identity.is_in(AUTHENTICATED) {
         identity.groups.push(AUTHENTICATED.into());
@@ -152,9 +156,14 @@ async fn answer(
         return Err(refusal);
     }
     // Released when the response begins, so that watches and streams do not hold it.
-    let _place = shared.flow.enter(&identity).await?;
+    let place = shared.flow.enter(&identity).await?;
     if info.is_resource {
-        verbs::dispatch(shared, identity, info, query, request).await
+        let expires = identity.expires;
+        let response = verbs::dispatch(shared, identity, info, query, request, place).await?;
+        if let Some(end) = expires.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            peer.end_at(end);
+        }
+        Ok(response)
     } else {
         let documents = match enter::split(request.uri().path()) {
             None => &shared.documents,
@@ -162,6 +171,59 @@ async fn answer(
         };
         discovery::answer(documents, &info, request.method(), &query, request.headers())
     }
+}
+
+/// Who asks over the network; or why nobody does.
+async fn authenticate(shared: &Arc<Shared>, peer: &Peer, headers: &HeaderMap) -> Result<Identity, String> {
+    let identity = match shared.authenticator.authenticate(peer, headers).await {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Err("no credentials were given".into()),
+        Err(error) => return Err(error.reason),
+    };
+    if identity.is_in(CONTROLLERS) {
+        return Err(format!("only callers within the process are in {CONTROLLERS}"));
+    }
+    peer.note_known();
+    Ok(identity)
+}
+
+/// A request for another service: like any other up to the question what the caller may do.
+async fn answer_mounted(
+    shared: &Arc<Shared>,
+    mount: &Mount,
+    peer: &Peer,
+    mut request: Request<RequestBody>,
+    trail: &mut Trail,
+) -> Result<Response<ResponseBody>, ApiError> {
+    trail.info.verb = match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS => "get",
+        Method::POST => "create",
+        Method::PUT | Method::PATCH => "update",
+        Method::DELETE => "delete",
+        _ => "other",
+    };
+    let caller = match authenticate(shared, peer, request.headers()).await {
+        Ok(identity) => {
+            trail.identity = Some(identity.clone());
+            request.extensions_mut().insert(identity.clone());
+            identity
+        }
+        Err(_) if mount.has_own_challenge() => {
+            // Callers that only the service knows share the places of their address.
+            let address = peer.address.map(|it| it.ip().to_string()).unwrap_or_default();
+            Identity::new(format!("{UNKNOWN_PREFIX}{address}"), [""; 0])
+        }
+        Err(reason) => {
+            trail.reason = reason;
+            return Err(ApiError::unauthorized());
+        }
+    };
+    let _place = shared.flow.enter(&caller).await?;
+    let response = mount.answer(request).await;
+    if !response.status().is_client_error() {
+        peer.note_known();
+    }
+    Ok(response)
 }
 
 async fn authorize(

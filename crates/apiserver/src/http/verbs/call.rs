@@ -1,6 +1,7 @@
 //! One authorised request, the input of every verb.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -90,6 +91,11 @@ impl Call {
         shape::object(&self.registered, self.accepted, &self.query, code, wire)
     }
 
+    /// How long the caller's credential is still good: streams end with it.
+    pub(crate) fn rest_of_credential(&self) -> Duration {
+        rest_of(&self.identity, self.now)
+    }
+
     /// Returns the time of the request as in metadata: RFC 3339 with whole seconds.
     pub(crate) fn time_text(&self) -> String {
         time_text(self.now)
@@ -106,4 +112,9 @@ impl Call {
             }
         }
     }
+}
+
+/// How long a caller's credential is still good.
+pub(crate) fn rest_of(identity: &Identity, now: Timestamp) -> Duration {
+    identity.expires.map_or(Duration::MAX, |end| Duration::try_from(end.duration_since(now)).unwrap_or_default())
 }

@@ -1,12 +1,13 @@
 //! Connect subresources: passes the request to the kind's handler.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 
 use crate::http::request::RequestInfo;
 use crate::http::server::shared::Shared;
-use crate::object::body::{RequestBody, ResponseBody};
+use crate::object::body::{self, RequestBody, ResponseBody};
 use crate::object::connect::ConnectRequest;
 use crate::object::error::{ApiError, Named};
 use crate::object::identity::Identity;
@@ -31,7 +32,8 @@ pub(super) async fn connect(
     let key = ObjectKey::new(&namespace, &info.name);
     let named = Named { group: &kind.group, resource: &kind.plural, name: &info.name };
     let object = cache.kind(&registered.storage).get(key.as_str()).ok_or_else(|| ApiError::not_found(named))?;
-    handler
+    let rest = super::call::rest_of(&identity, jiff::Timestamp::now());
+    let response = handler
         .connect(ConnectRequest {
             identity,
             namespace,
@@ -40,5 +42,9 @@ pub(super) async fn connect(
             rest: info.rest,
             request,
         })
-        .await
+        .await?;
+    Ok(match rest {
+        Duration::MAX => response,
+        rest => response.map(|body| body::until(body, rest)),
+    })
 }

@@ -12,7 +12,7 @@ mod patch;
 mod read;
 mod scale;
 pub(crate) mod selection;
-mod strategic;
+pub(crate) mod strategic;
 mod strategy;
 mod submit;
 mod update;
@@ -27,6 +27,7 @@ use crate::object::body::{RequestBody, ResponseBody};
 use crate::object::error::ApiError;
 use crate::object::identity::Identity;
 
+use crate::http::flow::Place;
 use crate::http::request::negotiate;
 use crate::http::request::{Query, RequestInfo, content};
 use crate::http::respond;
@@ -40,6 +41,7 @@ pub(crate) async fn dispatch(
     info: RequestInfo,
     query: Query,
     request: Request<RequestBody>,
+    place: Place,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let registry = &shared.registry;
     let registered =
@@ -70,7 +72,7 @@ pub(crate) async fn dispatch(
     let has_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let body = if has_body { content::read(body).await? } else { Bytes::new() };
     let headers = parts.headers;
-    let mut call = Call {
+    let call = Call {
         shared: shared.clone(),
         registered,
         identity,
@@ -82,6 +84,27 @@ pub(crate) async fn dispatch(
         warnings: Vec::new(),
         now: Timestamp::now(),
     };
+    if call.body.len() <= INLINE_BYTES {
+        return finish(call).await;
+    }
+    // The place goes with the work: a client that leaves does not get another one before it is done.
+    let runtime = tokio::runtime::Handle::current();
+    let working = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        runtime.block_on(finish(call))
+    });
+    match working.await {
+        Ok(answered) => answered,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(ApiError::internal(format!("run a request with a large body: {error}"))),
+    }
+}
+
+/// Bodies up to this size are decoded and validated between the requests of others; larger ones are milliseconds of work, so they get
+/// threads of their own.
+const INLINE_BYTES: usize = 64 * 1024;
+
+async fn finish(mut call: Call) -> Result<Response<ResponseBody>, ApiError> {
     let mut response = match route(&mut call).await {
         Ok(response) => response,
         // Errors also carry the warnings.

@@ -217,6 +217,11 @@ fn merge(call: &Call, live: Option<&Live>, applied: &Value) -> Result<Wanted, Ap
     check_namespace(call, &mut object)?;
     call.registered.model.prune(&mut object);
     call.registered.model.default_applied(&mut object);
+    // A null in place of a status that is not there changes nothing, also where the schema allows none: Kubernetes compares the status
+    // with the old one, which is none as well, and forgets the null when it reads the object.
+    if call.info.subresource == "status" && object.get("status").is_some_and(Value::is_null) {
+        strategy::remove(&mut object, "status");
+    }
     Ok(Wanted { object, is_tracked: true })
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn is_finalized(registered: &Registered, object: &Value) -> bool {
     is_empty("/metadata/finalizers") && (!registered.is_namespace() || is_empty("/spec/finalizers"))
 }
 
-fn remove(object: &mut Value, field: &str) {
+/// Removes a field of an object.
+pub(crate) fn remove(object: &mut Value, field: &str) {
     if let Some(map) = object.as_object_mut() {
         map.shift_remove(field);
     }

@@ -29,6 +29,10 @@ use stream::Watcher;
 /// at once. As in Kubernetes.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1_800);
 
+/// The longest watch. Kubernetes takes any `timeoutSeconds`, and lets a watch end earlier at any time: clients begin a new one where it
+/// ended, and so show that they may still see what they watch.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// Returns the 410 for a watch that begins before the history.
 fn too_old(revision: u64, oldest: TooOld) -> ApiError {
     ApiError::expired(format!("too old resource version: {revision} ({})", oldest.oldest))
@@ -78,9 +82,10 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         }
     };
     let timeout = match query.number("timeoutSeconds")? {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(MAX_TIMEOUT),
         _ => MIN_TIMEOUT.mul_f64(1.0 + f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0),
     };
+    let timeout = timeout.min(call.rest_of_credential());
     let watcher = Watcher {
         changed: kind.subscribe(),
         kind,

@@ -27,7 +27,13 @@ pub(super) fn check(object: &Value, ty: Ty<'_>, duplicates: Duplicates) -> Resul
     }
 }
 
+/// Further mistakes are left out: one mistake may be as long as the object.
+const MAX_ERRORS: usize = 100;
+
 fn visit(value: &Value, ty: Ty<'_>, duplicates: Duplicates, path: &mut Vec<Step>, errors: &mut Vec<String>) {
+    if errors.len() >= MAX_ERRORS {
+        return;
+    }
     let at = |path: &[Step], message: String| match path {
         [] => message,
         path => format!("{}: {message}", display(path)),

@@ -1,7 +1,8 @@
 //! Brings `metadata` into the form of Kubernetes' ObjectMeta: drops unknown fields, refuses wrong types.
 
-use crate::object::field_error::UnknownField;
+use crate::object::field_error::{Problems, UnknownField};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// Malformed `metadata`: HTTP 400 with Kubernetes' message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,8 +75,8 @@ const META: &[(&str, Form)] = &[
 /// # Errors
 /// If a known field has a wrong type.
 pub fn coerce_metadata(object: &mut Value) -> Result<Vec<UnknownField>, MetadataError> {
-    let mut unknown = Vec::new();
-    let Some(metadata) = object.get_mut("metadata") else { return Ok(unknown) };
+    let mut unknown = Problems::default();
+    let Some(metadata) = object.get_mut("metadata") else { return Ok(Vec::new()) };
     if metadata.is_null() {
         *metadata = Value::Object(Map::new());
     }
@@ -83,8 +84,9 @@ pub fn coerce_metadata(object: &mut Value) -> Result<Vec<UnknownField>, Metadata
         return Err(mismatch("metadata", metadata, "v1.ObjectMeta"));
     };
     fields(map, META, "metadata", &mut unknown)?;
-    unknown.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(unknown)
+    let mut paths = unknown.into_paths();
+    paths.sort_unstable();
+    Ok(paths.into_iter().map(|path| UnknownField { path }).collect())
 }
 
 fn mismatch(field: &str, value: &Value, expected: &'static str) -> MetadataError {
@@ -105,18 +107,18 @@ fn fields(
     map: &mut Map<String, Value>,
     forms: &[(&str, Form)],
     path: &str,
-    unknown: &mut Vec<UnknownField>,
+    unknown: &mut Problems,
 ) -> Result<(), MetadataError> {
-    let mut drop = Vec::new();
+    let mut drop = HashSet::new();
     for (key, value) in map.iter_mut() {
         let here = format!("{path}.{key}");
         let Some((_, form)) = forms.iter().find(|(name, _)| name == key) else {
-            unknown.push(UnknownField { path: here });
-            drop.push(key.clone());
+            unknown.add(|| here);
+            drop.insert(key.clone());
             continue;
         };
         if value.is_null() {
-            drop.push(key.clone());
+            drop.insert(key.clone());
             continue;
         }
         coerce(value, *form, &here, unknown)?;
@@ -129,16 +131,14 @@ fn fields(
         };
         // Owner references keep empty strings, so that validation can refuse them with their path.
         if is_empty && path == "metadata" {
-            drop.push(key.clone());
+            drop.insert(key.clone());
         }
     }
-    for key in drop {
-        map.shift_remove(&key);
-    }
+    map.retain(|key, _| !drop.contains(key));
     Ok(())
 }
 
-fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Vec<UnknownField>) -> Result<(), MetadataError> {
+fn coerce(value: &mut Value, form: Form, path: &str, unknown: &mut Problems) -> Result<(), MetadataError> {
     match form {
         Form::Any => {}
         Form::Text if value.is_string() => {}

@@ -10,11 +10,14 @@ mod tests;
 use crate::object::field_error::go_quote;
 use crate::object::field_error::{FieldError, Reason};
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 pub use coerce::{MetadataError, coerce_metadata};
 
 /// Kubernetes' limit on the sum of all keys and values of the annotations.
 pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
+/// Superfluous controllers of one object that are reported: each report shows all owners.
+const MAX_CONTROLLERS: usize = 10;
 /// Longest manager name in managedFields and `fieldManager`.
 pub const MAX_MANAGER_LENGTH: usize = 128;
 
@@ -87,8 +90,8 @@ fn on_create(meta: &Map<String, Value>, namespaced: bool, errors: &mut Vec<Field
 
 fn on_update(meta: &Map<String, Value>, old: &Map<String, Value>, errors: &mut Vec<FieldError>) {
     if old.get("deletionTimestamp").is_some_and(|t| !t.is_null()) {
-        let had = strings(old.get("finalizers"));
-        let mut new: Vec<&str> = strings(meta.get("finalizers")).into_iter().filter(|f| !had.contains(f)).collect();
+        let had: HashSet<&str> = strings(old.get("finalizers")).into_iter().collect();
+        let mut new: Vec<&str> = strings(meta.get("finalizers")).into_iter().filter(|f| !had.contains(*f)).collect();
         new.sort_unstable();
         new.dedup();
         if !new.is_empty() {
@@ -156,6 +159,7 @@ fn annotations(value: Option<&Value>, errors: &mut Vec<FieldError>) {
 fn owner_references(value: Option<&Value>, errors: &mut Vec<FieldError>) {
     const PATH: &str = "metadata.ownerReferences";
     let mut controller: Option<String> = None;
+    let mut further = 0;
     for reference in value.and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
         let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
@@ -175,11 +179,15 @@ fn owner_references(value: Option<&Value>, errors: &mut Vec<FieldError>) {
         if reference.get("controller").and_then(Value::as_bool) == Some(true) {
             let name = format!("{}/{}", text("kind"), text("name"));
             match &controller {
-                Some(first) => errors.push(FieldError::invalid(
-                    PATH,
-                    value.cloned().unwrap_or_default(),
-                    format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"),
-                )),
+                Some(_) if further == MAX_CONTROLLERS => {}
+                Some(first) => {
+                    further += 1;
+                    errors.push(FieldError::invalid(
+                        PATH,
+                        value.cloned().unwrap_or_default(),
+                        format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"),
+                    ));
+                }
                 None => controller = Some(name),
             }
         }
@@ -207,7 +215,7 @@ pub fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let of = |o: &Value| -> Vec<String> {
         strings(o.pointer("/metadata/finalizers")).into_iter().map(str::to_string).collect()
     };
-    let had = old.map(of).unwrap_or_default();
+    let had: HashSet<String> = old.map(of).unwrap_or_default().into_iter().collect();
     let mut new: Vec<String> = of(object).into_iter().filter(|f| !had.contains(f)).collect();
     new.sort_unstable();
     new.dedup();

@@ -34,11 +34,13 @@ pub(super) struct Work {
     depth: usize,
     /// Bytes that `copy` has added so far.
     copied: usize,
+    /// Entries that operations have moved within their lists and objects so far.
+    moved: usize,
 }
 
 impl Work {
     pub(super) fn on(object: &Value) -> Self {
-        Work { doc: object.clone(), depth: depth(object), copied: 0 }
+        Work { doc: object.clone(), depth: depth(object), copied: 0, moved: 0 }
     }
 
     /// Returns the patched document.
@@ -62,12 +64,14 @@ impl Work {
                 let (path, value) = (field("path")?, value());
                 self.depth = self.depth.max(steps(path) + depth(&value));
                 let (parent, key) = locate(doc, path).ok_or_else(|| missing("add", path))?;
-                add(parent, &key, value).map_err(|e| format!("error in add for path: '{path}': {e}"))?;
+                add(parent, &key, value, &mut self.moved)
+                    .map_err(|e| format!("error in add for path: '{path}': {e}"))?;
             }
             "remove" => {
                 let path = field("path")?;
                 let (parent, key) = locate(doc, path).ok_or_else(|| missing("remove", path))?;
-                remove(parent, &key).map_err(|e| format!("error in remove for path: '{path}': {e}"))?;
+                remove(parent, &key, &mut self.moved)
+                    .map_err(|e| format!("error in remove for path: '{path}': {e}"))?;
             }
             "replace" => {
                 let (path, value) = (field("path")?, value());
@@ -87,9 +91,11 @@ impl Work {
                 let (from, path) = (field("from")?, field("path")?);
                 self.depth += steps(path).saturating_sub(steps(from));
                 let (parent, key) = locate(doc, from).ok_or_else(|| missing("move", from))?;
-                let moved = remove(parent, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
+                let moved = remove(parent, &key, &mut self.moved)
+                    .map_err(|e| format!("error in move for path: '{key}': {e}"))?;
                 let (parent, key) = locate(doc, path).ok_or_else(|| missing("move", path))?;
-                add(parent, &key, moved).map_err(|e| format!("error in move for path: '{path}': {e}"))?;
+                add(parent, &key, moved, &mut self.moved)
+                    .map_err(|e| format!("error in move for path: '{path}': {e}"))?;
             }
             "copy" => {
                 let (from, path) = (field("from")?, field("path")?);
@@ -106,7 +112,8 @@ impl Work {
                 }
                 let source = source.clone();
                 let (parent, key) = locate(doc, path).ok_or_else(|| missing("copy", path))?;
-                add(parent, &key, source).map_err(|e| format!("error while adding value during copy: {e}"))?;
+                add(parent, &key, source, &mut self.moved)
+                    .map_err(|e| format!("error while adding value during copy: {e}"))?;
             }
             "test" => {
                 let (path, value) = (field("path")?, value());
@@ -117,6 +124,9 @@ impl Work {
                 }
             }
             other => return Err(format!("Unexpected kind: {other}")),
+        }
+        if self.moved > MAX_MOVED {
+            return Err(format!("the operations move more than {MAX_MOVED} entries of lists and objects"));
         }
         if self.depth > LOOSE_DEPTH {
             self.depth = depth(&self.doc);
@@ -185,7 +195,7 @@ fn index(key: &str, length: usize) -> Result<usize, String> {
         .map_err(|_| format!("Unable to access invalid index: {number}: invalid index referenced"))
 }
 
-fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
+fn add(container: &mut Value, key: &str, value: Value, moved: &mut usize) -> Result<(), String> {
     match container {
         Value::Object(map) => {
             insert(map, key, value);
@@ -201,6 +211,7 @@ fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
             if index > items.len() {
                 return Err(format!("Unable to access invalid index: {key}: invalid index referenced"));
             }
+            *moved += items.len() - index;
             items.insert(index, value);
             Ok(())
         }
@@ -212,9 +223,10 @@ fn insert(map: &mut Map<String, Value>, key: &str, value: Value) {
     map.insert(key.to_string(), value);
 }
 
-fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
+fn remove(container: &mut Value, key: &str, moved: &mut usize) -> Result<Value, String> {
     match container {
         Value::Object(map) => {
+            *moved += map.len();
             map.shift_remove(key).ok_or_else(|| format!("Unable to remove nonexistent key: {key}: missing value"))
         }
         Value::Array(items) => {
@@ -222,6 +234,7 @@ fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
             if index >= items.len() {
                 return Err(format!("Unable to access invalid index: {key}: invalid index referenced"));
             }
+            *moved += items.len() - index;
             Ok(items.remove(index))
         }
         _ => Err("missing value".to_string()),
@@ -231,3 +244,7 @@ fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
 /// Kubernetes' cap on what the `copy` operations of one patch may add: a patch that copies a value into itself doubles it with
 /// each operation.
 pub const MAX_COPIED_BYTES: usize = 3 << 20;
+
+/// Entries that the operations of one patch may move: taking the first item out of a long list moves all others, so ten thousand
+/// operations would be minutes of work. Twenty million are about a second.
+pub const MAX_MOVED: usize = 20_000_000;

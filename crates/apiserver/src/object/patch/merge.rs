@@ -13,11 +13,11 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
         *target = patch;
         return;
     };
-    for (key, mut value) in patch {
-        if value.is_null() {
-            map.shift_remove(&key);
-            continue;
-        }
+    // In one pass, and none where nothing goes: taking an entry out of an ordered map moves all behind it.
+    if patch.values().any(Value::is_null) {
+        map.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
+    }
+    for (key, mut value) in patch.into_iter().filter(|(_, value)| !value.is_null()) {
         match map.get_mut(&key) {
             Some(current @ Value::Object(_)) => merge(current, value),
             Some(current) => {

@@ -5,14 +5,15 @@
 mod json;
 mod merge;
 
-pub use json::MAX_COPIED_BYTES;
+pub use json::{MAX_COPIED_BYTES, MAX_MOVED};
 
 #[cfg(test)]
 mod tests;
 
-use crate::object::field_error::go_quote;
+use crate::object::field_error::{Problems, go_quote};
 use crate::object::schema::decode::decode_strict;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Kubernetes' cap on the operations of a JSON patch.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -103,18 +104,19 @@ pub fn apply_merge_patch(object: &Value, body: &[u8]) -> Result<Value, PatchErro
 /// Returns the problems that strict decoding finds in a JSON patch itself: duplicate and unknown fields of its operations. The
 /// caller adds those of the patched object.
 pub fn json_patch_problems(body: &[u8]) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
+    let mut out = Problems::default();
     for (i, Keys(keys)) in serde_json::from_slice::<Vec<Keys>>(body).unwrap_or_default().into_iter().enumerate() {
-        for (position, key) in keys.iter().enumerate() {
-            let at = go_quote(&format!("[{i}].{key}"));
-            if keys[..position].contains(key) {
-                out.push(format!("json patch duplicate field {at}"));
+        let mut seen = HashSet::new();
+        for key in &keys {
+            let at = || go_quote(&format!("[{i}].{key}"));
+            if !seen.insert(key) {
+                out.add(|| format!("json patch duplicate field {}", at()));
             } else if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
-                out.push(format!("json patch unknown field {at}"));
+                out.add(|| format!("json patch unknown field {}", at()));
             }
         }
     }
-    out
+    out.into_paths()
 }
 
 /// The keys of an object as written: in order, with duplicates.

@@ -3,6 +3,7 @@
 //! Kubernetes reads `1` as an integer and `1.0` as a float, and writes both as `1`. So a float without a fraction becomes an
 //! integer here, where it fits.
 
+use crate::object::field_error::Problems;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
@@ -44,7 +45,7 @@ pub enum DecodeError {
     TooDeep,
 }
 
-/// Decodes JSON; see the module for numbers. Duplicates are in the order they occur, each path once.
+/// Decodes JSON; see the module for numbers. Duplicates are in the order they occur, each path once, and not all of very many.
 pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<DuplicateField>), DecodeError> {
     let state = State { path: RefCell::default(), duplicates: RefCell::default() };
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -54,7 +55,10 @@ pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<DuplicateField>), Decod
     });
     match value {
         Ok(value) if is_too_deep(&value) => Err(DecodeError::TooDeep),
-        Ok(value) => Ok((value, state.duplicates.into_inner())),
+        Ok(value) => {
+            let paths = state.duplicates.into_inner().into_paths();
+            Ok((value, paths.into_iter().map(|path| DuplicateField { path }).collect()))
+        }
         Err(error) if error.to_string().starts_with("recursion limit exceeded") => Err(DecodeError::TooDeep),
         Err(error) => Err(DecodeError::Json(error)),
     }
@@ -104,7 +108,7 @@ pub fn normalise_numbers(value: &mut Value) {
 
 struct State {
     path: RefCell<String>,
-    duplicates: RefCell<Vec<DuplicateField>>,
+    duplicates: RefCell<Problems>,
 }
 
 impl State {
@@ -117,16 +121,10 @@ impl State {
     }
 
     fn record(&self, key: &str) {
-        self.within(
-            |path| push_field(path, key),
-            || {
-                let path = self.path.borrow().clone();
-                let mut duplicates = self.duplicates.borrow_mut();
-                if !duplicates.iter().any(|d| d.path == path) {
-                    duplicates.push(DuplicateField { path });
-                }
-            },
-        );
+        let mut duplicates = self.duplicates.borrow_mut();
+        if !duplicates.is_full() {
+            self.within(|path| push_field(path, key), || duplicates.add(|| self.path.borrow().clone()));
+        }
     }
 }
 

@@ -1,36 +1,41 @@
 //! Embedded resources (`x-kubernetes-embedded-resource`): objects inside objects have a type and metadata of their own.
 
-use super::{Node, UnknownField};
-use crate::object::field_error::FieldError;
+use super::Node;
+use super::path::Path;
+use crate::object::field_error::{Errors, FieldError, Problems};
 use crate::object::meta_validate::{coerce_metadata, names, validate_metadata};
 use serde_json::{Map, Value};
 
 /// Drops unknown fields from the metadata of an embedded resource; their paths are below `path`. Malformed metadata is left to
 /// [`validate`].
-pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Vec<UnknownField>) {
+pub(super) fn coerce(map: &mut Map<String, Value>, path: &str, found: &mut Problems) {
     let Some(metadata) = map.get_mut("metadata") else { return };
     let mut object = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
     if let Ok(unknown) = coerce_metadata(&mut object) {
         *metadata = object["metadata"].take();
-        found.extend(unknown.into_iter().map(|u| UnknownField { path: format!("{path}.{}", u.path) }));
+        unknown.into_iter().for_each(|it| found.add(|| format!("{path}.{}", it.path)));
     }
 }
 
 /// Returns the error if an embedded resource's metadata cannot be read at all.
 pub(super) fn unreadable(object: &Value, root: &Node) -> Option<FieldError> {
-    let mut errors = Vec::new();
-    let mut check = |map: &Map<String, Value>, path: &str| errors.extend(read_metadata(map, path).err().map(|it| *it));
-    below(object, root, "", &mut check);
-    errors.into_iter().next()
+    let mut first = None;
+    let mut check = |map: &Map<String, Value>, path: &Path<'_>| {
+        if first.is_none() {
+            first = read_metadata(map, path).err().map(|it| *it);
+        }
+    };
+    below(object, root, &Path::ROOT, &mut check);
+    first
 }
 
 pub(super) fn validate(object: &Value, root: &Node) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    below(object, root, "", &mut |map, path| check(map, path, &mut errors));
-    errors
+    let mut errors = Errors::default();
+    below(object, root, &Path::ROOT, &mut |map, path| check(map, path, &mut errors));
+    errors.list
 }
 
-fn visit(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
+fn visit(value: &Value, node: &Node, path: &Path<'_>, found: &mut dyn FnMut(&Map<String, Value>, &Path<'_>)) {
     if let (true, Value::Object(map)) = (node.embedded, value) {
         found(map, path);
     }
@@ -38,7 +43,7 @@ fn visit(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<Stri
 }
 
 /// Calls `found` with every embedded resource below.
-fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<String, Value>, &str)) {
+fn below(value: &Value, node: &Node, path: &Path<'_>, found: &mut dyn FnMut(&Map<String, Value>, &Path<'_>)) {
     if !node.has_embedded {
         return;
     }
@@ -46,17 +51,16 @@ fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<Stri
         Value::Object(map) => {
             for (name, entry) in map {
                 if let Some(child) = node.properties.get(name) {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    visit(entry, child, &path, found);
+                    visit(entry, child, &path.field(name), found);
                 } else if let Some(child) = &node.additional {
-                    visit(entry, child, &format!("{path}[{name}]"), found);
+                    visit(entry, child, &path.key(name), found);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(child) = &node.items {
                 for (i, item) in items.iter().enumerate() {
-                    visit(item, child, &format!("{path}[{i}]"), found);
+                    visit(item, child, &path.index(i), found);
                 }
             }
         }
@@ -65,7 +69,7 @@ fn below(value: &Value, node: &Node, path: &str, found: &mut dyn FnMut(&Map<Stri
 }
 
 /// Returns the metadata of an embedded resource in an object of its own.
-fn read_metadata(map: &Map<String, Value>, path: &str) -> Result<Option<Value>, Box<FieldError>> {
+fn read_metadata(map: &Map<String, Value>, path: &Path<'_>) -> Result<Option<Value>, Box<FieldError>> {
     let Some(metadata) = map.get("metadata") else { return Ok(None) };
     let mut copy = Value::Object(Map::from_iter([("metadata".to_string(), metadata.clone())]));
     match coerce_metadata(&mut copy) {
@@ -76,7 +80,10 @@ fn read_metadata(map: &Map<String, Value>, path: &str) -> Result<Option<Value>, 
     }
 }
 
-fn check(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn check(map: &Map<String, Value>, path: &Path<'_>, errors: &mut Errors) {
+    if errors.is_full() {
+        return;
+    }
     for field in ["apiVersion", "kind"] {
         let here = format!("{path}.{field}");
         match map.get(field) {
@@ -120,5 +127,5 @@ fn check(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
     // The name may be missing, or anything that fits into a path.
     copy["metadata"]["name"] = Value::from("any");
     let more = validate_metadata(&copy, None, !text("namespace").is_empty());
-    errors.extend(more.into_iter().map(|e| FieldError { path: format!("{path}.{}", e.path), ..e }));
+    more.into_iter().for_each(|e| errors.push(FieldError { path: format!("{path}.{}", e.path), ..e }));
 }

@@ -1,25 +1,25 @@
 //! Checks that lists of type set and map have no duplicate entries.
 
+use super::path::Path;
 use super::{ListType, Node};
-use crate::object::field_error::FieldError;
+use crate::object::field_error::{Errors, FieldError};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 pub(super) fn validate(object: &Value, root: &Node) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    visit(object, root, "", &mut errors);
-    errors
+    let mut errors = Errors::default();
+    visit(object, root, &Path::ROOT, &mut errors);
+    errors.list
 }
 
-fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+fn visit(value: &Value, node: &Node, path: &Path<'_>, errors: &mut Errors) {
     match value {
         Value::Object(map) => {
             for (name, entry) in map {
                 if let Some(child) = node.properties.get(name) {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    visit(entry, child, &path, errors);
+                    visit(entry, child, &path.field(name), errors);
                 } else if let Some(child) = &node.additional {
-                    visit(entry, child, &format!("{path}[{name}]"), errors);
+                    visit(entry, child, &path.key(name), errors);
                 }
             }
         }
@@ -27,7 +27,7 @@ fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
             match &node.list_type {
                 ListType::Atomic => {}
                 ListType::Set => {
-                    for i in repeated(items.iter()) {
+                    for i in repeated(items.iter()).into_iter().take_while(|_| !errors.is_full()).collect::<Vec<_>>() {
                         errors.push(FieldError::duplicate(format!("{path}[{i}]"), items[i].clone()));
                     }
                 }
@@ -35,7 +35,7 @@ fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
             }
             if let Some(child) = &node.items {
                 for (i, item) in items.iter().enumerate() {
-                    visit(item, child, &format!("{path}[{i}]"), errors);
+                    visit(item, child, &path.index(i), errors);
                 }
             }
         }
@@ -43,7 +43,7 @@ fn visit(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn map_keys(items: &[Value], keys: &[String], path: &str, errors: &mut Vec<FieldError>) {
+fn map_keys(items: &[Value], keys: &[String], path: &Path<'_>, errors: &mut Errors) {
     if let Some((i, item)) = items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null()) {
         let detail = "must be an object for an array of list-type map";
         errors.push(FieldError::invalid(format!("{path}[{i}]"), item.clone(), detail));

@@ -14,6 +14,7 @@ mod embedded;
 mod formats;
 mod lists;
 mod node;
+mod path;
 mod pattern;
 mod prune;
 mod types;

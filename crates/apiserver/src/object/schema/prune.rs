@@ -1,6 +1,7 @@
 //! Removes fields that the schema does not declare.
 
 use super::{Node, UnknownField};
+use crate::object::field_error::Problems;
 use serde_json::Value;
 
 const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -9,9 +10,9 @@ const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 #[derive(Default)]
 pub(super) struct Walk {
     path: String,
-    found: Vec<UnknownField>,
+    found: Problems,
     /// Unknown fields in the metadata of embedded resources, which Kubernetes reports last.
-    embedded: Vec<UnknownField>,
+    embedded: Problems,
 }
 
 impl Walk {
@@ -35,18 +36,21 @@ impl Walk {
     }
 
     fn record(&mut self, name: &str) {
-        self.field(name, |walk| walk.found.push(UnknownField { path: walk.path.clone() }));
+        if !self.found.is_full() {
+            self.field(name, |walk| walk.found.add(|| walk.path.clone()));
+        }
     }
 }
 
 pub(super) fn prune(object: &mut Value, root: &Node) -> Vec<UnknownField> {
     let mut walk = Walk::default();
     visit(object, Some(root), &mut walk);
-    let order = |fields: &mut Vec<UnknownField>| fields.sort_by(|a, b| a.path.cmp(&b.path));
-    order(&mut walk.found);
-    order(&mut walk.embedded);
-    walk.found.extend(walk.embedded);
-    walk.found
+    let [found, embedded] = [walk.found, walk.embedded].map(|problems| {
+        let mut paths = problems.into_paths();
+        paths.sort_unstable();
+        paths
+    });
+    found.into_iter().chain(embedded).map(|path| UnknownField { path }).collect()
 }
 
 fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
@@ -57,28 +61,23 @@ fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
     }
     match value {
         Value::Object(map) => {
-            let mut unknown = Vec::new();
-            for (name, entry) in map.iter_mut() {
-                let Some(node) = node else {
-                    unknown.push(name.clone());
-                    continue;
+            // In one pass: taking an entry out of an ordered map moves all behind it.
+            map.retain(|name, entry| {
+                let known = match node {
+                    None => None,
+                    Some(node) if node.embedded && META_FIELDS.contains(&name.as_str()) => return true,
+                    Some(node) => match (node.properties.get(name), node.additional.as_deref()) {
+                        (Some(child), _) => Some(Some(child)),
+                        (None, Some(child)) => Some((!node.additional_is_bool).then_some(child)),
+                        (None, None) => None,
+                    },
                 };
-                if node.embedded && META_FIELDS.contains(&name.as_str()) {
-                    continue;
+                match known {
+                    Some(child) => walk.field(name, |walk| visit(entry, child, walk)),
+                    None => walk.record(name),
                 }
-                if let Some(child) = node.properties.get(name) {
-                    walk.field(name, |walk| visit(entry, Some(child), walk));
-                } else if let Some(child) = &node.additional {
-                    let child = (!node.additional_is_bool).then_some(&**child);
-                    walk.field(name, |walk| visit(entry, child, walk));
-                } else {
-                    unknown.push(name.clone());
-                }
-            }
-            for name in unknown {
-                walk.record(&name);
-                map.shift_remove(&name);
-            }
+                known.is_some()
+            });
             if node.is_some_and(|n| n.embedded) && !walk.path.is_empty() {
                 super::embedded::coerce(map, &walk.path, &mut walk.embedded);
             }

@@ -3,6 +3,7 @@
 use super::FieldError;
 use crate::object::field_error::go_quote;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// `VirtualMachine.compute.evroclabs.net "x" is invalid: [a, b]`.
 pub fn invalid_message(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> String {
@@ -12,13 +13,8 @@ pub fn invalid_message(group: &str, kind: &str, name: &str, errors: &[FieldError
 
 /// Joins errors into one text: several are in brackets, duplicates occur once.
 pub fn aggregate(errors: &[FieldError]) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for error in errors {
-        let line = error.to_string();
-        if !lines.contains(&line) {
-            lines.push(line);
-        }
-    }
+    let mut seen = HashSet::new();
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).filter(|line| seen.insert(line.clone())).collect();
     match lines.as_slice() {
         [] => "<nil>".to_string(),
         [one] => one.clone(),

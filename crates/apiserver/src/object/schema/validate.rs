@@ -4,16 +4,17 @@
 //! schema stays editable.
 
 use super::node::Checks;
+use super::path::Path;
 use super::{ListType, Node, Type, formats};
-use crate::object::field_error::{FieldError, Reason};
-use crate::object::field_error::{go_float, go_quote};
+use crate::object::field_error::{Errors, FieldError, Reason, go_float, go_json, go_quote};
 use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
 
 /// Errors of one value, and the number of checks that applied to it: among failed alternatives, the one with the most applicable
 /// checks explains the failure best.
 #[derive(Default)]
 struct Outcome {
-    errors: Vec<FieldError>,
+    errors: Errors,
     applied: usize,
 }
 
@@ -25,17 +26,19 @@ impl Outcome {
 }
 
 pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
-    let mut out: Vec<FieldError> = Vec::new();
-    for error in check(object, old, root, "").errors {
-        // Several alternatives may report the same error.
-        if !out.contains(&error) {
-            out.push(error);
-        }
+    let mut errors = check(object, old, root, &Path::ROOT).errors.list;
+    if errors.len() > 1 {
+        // Several alternatives may find the same mistake.
+        let mut seen = HashSet::new();
+        errors.retain(|error| {
+            let value = error.value.as_ref().map(go_json);
+            seen.insert((error.path.clone(), error.reason, error.detail.clone(), value))
+        });
     }
-    out
+    errors
 }
 
-fn check(value: &Value, old: Option<&Value>, node: &Node, path: &str) -> Outcome {
+fn check(value: &Value, old: Option<&Value>, node: &Node, path: &Path<'_>) -> Outcome {
     let mut out = Outcome::default();
     check_type(value, node, path, &mut out);
     if !value.is_null() {
@@ -70,7 +73,7 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn check_type(value: &Value, node: &Node, path: &str, out: &mut Outcome) {
+fn check_type(value: &Value, node: &Node, path: &Path<'_>, out: &mut Outcome) {
     let expected = match node.kind {
         _ if node.int_or_string => "integer,string",
         Some(kind) => kind.as_str(),
@@ -103,7 +106,7 @@ fn check_type(value: &Value, node: &Node, path: &str, out: &mut Outcome) {
         _ => (format, ""),
     };
     let message = format!("{path} in body must be of type {expected}: {}", go_quote(found));
-    out.errors.push(FieldError::type_invalid(shown(path), Value::from(found), message));
+    out.errors.push(FieldError::type_invalid(path.shown(), Value::from(found), message));
 }
 
 /// Whether a number has no fraction, however it is written.
@@ -115,22 +118,17 @@ fn is_whole(value: &Value) -> bool {
     }
 }
 
-/// The path of an error; Kubernetes prints `<nil>` for the root.
-fn shown(path: &str) -> String {
-    if path.is_empty() { "<nil>".to_string() } else { path.to_string() }
+fn invalid(path: &Path<'_>, value: Value, rest: String) -> FieldError {
+    FieldError::invalid(path.shown(), value, format!("{path} in body {rest}"))
 }
 
-fn invalid(path: &str, value: Value, rest: String) -> FieldError {
-    FieldError::invalid(shown(path), value, format!("{path} in body {rest}"))
-}
-
-fn check_string(text: &str, checks: &Checks, path: &str, out: &mut Outcome) {
+fn check_string(text: &str, checks: &Checks, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 1;
     let length = || text.chars().count() as u64;
     if let Some(max) = checks.max_length
         && length() > max
     {
-        out.errors.push(FieldError::too_long(shown(path), max as usize));
+        out.errors.push(FieldError::too_long(path.shown(), max as usize));
     } else if let Some(min) = checks.min_length
         && length() < min
     {
@@ -145,13 +143,13 @@ fn check_string(text: &str, checks: &Checks, path: &str, out: &mut Outcome) {
         let format = &checks.checked_format;
         if !formats::is_valid(format, text) {
             let message = format!("{path} in body must be of type {format}: {}", go_quote(text));
-            out.errors.push(FieldError::type_invalid(shown(path), Value::from(text), message));
+            out.errors.push(FieldError::type_invalid(path.shown(), Value::from(text), message));
         }
     }
 }
 
 /// Returns the error if a number does not fit the integer type and format of the schema.
-fn range_error(number: &serde_json::Number, node: &Node, path: &str) -> Option<String> {
+fn range_error(number: &serde_json::Number, node: &Node, path: &Path<'_>) -> Option<String> {
     let format = node.checks.checked_format.as_str();
     let int = number.as_i64();
     let fits = match (node.kind?, format) {
@@ -165,7 +163,7 @@ fn range_error(number: &serde_json::Number, node: &Node, path: &str) -> Option<S
 }
 
 /// Integers are compared with the integral part of a limit, as Kubernetes does.
-fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut Outcome) {
+fn check_number(number: &serde_json::Number, node: &Node, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 2;
     let checks = &node.checks;
     let value = Value::Number(number.clone());
@@ -181,7 +179,7 @@ fn check_number(number: &serde_json::Number, node: &Node, path: &str, out: &mut 
             // An integer is compared with the integral part of the factor, as Kubernetes does, even if that is zero.
             Some((_, whole @ ..=0)) => {
                 let text = format!("factor MultipleOf declared for {path} must be positive: {whole}");
-                out.errors.push(FieldError::invalid(shown(path), Value::from(whole), text));
+                out.errors.push(FieldError::invalid(path.shown(), Value::from(whole), text));
             }
             Some((int, whole)) if int % whole == 0 => {}
             None if is_json_integer(if factor < 1.0 { 1.0 / factor * float } else { float / factor }) => {}
@@ -223,7 +221,7 @@ fn is_json_integer(float: f64) -> bool {
     difference == 0.0 || (float != 0.0 && whole != 0.0 && difference / (float.abs() + whole.abs()).min(f64::MAX) < 1e-9)
 }
 
-fn check_enum(value: &Value, checks: &Checks, path: &str, out: &mut Outcome) {
+fn check_enum(value: &Value, checks: &Checks, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 1;
     // Kubernetes converts a number to the type of the allowed value before it compares.
     let same = |allowed: &Value| match (allowed.as_i64(), allowed.as_f64(), value.as_f64()) {
@@ -239,15 +237,16 @@ fn check_enum(value: &Value, checks: &Checks, path: &str, out: &mut Outcome) {
         .iter()
         .map(|v| v.as_str().map(str::to_string).unwrap_or_else(|| crate::object::field_error::go_json(v)))
         .collect();
-    out.errors.push(FieldError::not_supported(shown(path), value.clone(), &supported));
+    out.errors.push(FieldError::not_supported(path.shown(), value.clone(), &supported));
 }
 
-fn check_items(items: &[Value], old: Option<&Value>, node: &Node, path: &str, out: &mut Outcome) {
+fn check_items(items: &[Value], old: Option<&Value>, node: &Node, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 2;
     if let Some(child) = &node.items {
+        let old_items = OldItems::of(node, old);
         for (i, item) in items.iter().enumerate() {
-            let old_item = correlated_item(node, old, i, item);
-            out.merge(check(item, old_item, child, &format!("{path}[{i}]")));
+            let old_item = old_items.of_item(i, item);
+            out.merge(check(item, old_item, child, &path.index(i)));
         }
     }
     let checks = &node.checks;
@@ -260,33 +259,56 @@ fn check_items(items: &[Value], old: Option<&Value>, node: &Node, path: &str, ou
     if let Some(max) = checks.max_items
         && items.len() as u64 > max
     {
-        out.errors.push(FieldError::too_many(shown(path), items.len(), max as usize));
+        out.errors.push(FieldError::too_many(path.shown(), items.len(), max as usize));
     }
-    if checks.unique_items && items.iter().enumerate().any(|(i, item)| items[..i].contains(item)) {
+    let mut seen = HashSet::new();
+    if checks.unique_items && !items.iter().all(|item| seen.insert(go_json(item))) {
         out.errors.push(invalid(path, Value::from(""), "shouldn't contain duplicates".to_string()));
     }
 }
 
-/// Returns the old item that corresponds to a new one: by keys in a list of type map, by position where no list type is given.
-pub(super) fn correlated_item<'a>(
-    node: &Node,
-    old: Option<&'a Value>,
-    index: usize,
-    item: &Value,
-) -> Option<&'a Value> {
-    let old = old?.as_array()?;
-    match &node.list_type {
-        ListType::Map(keys) => old.iter().find(|o| keys.iter().all(|key| o.get(key) == item.get(key))),
-        ListType::Atomic if !node.list_type_given => old.get(index),
-        _ => None,
+/// The old items from which the new ones of a list descend: by keys in a list of type map, by position where no type is given.
+pub(super) enum OldItems<'a> {
+    /// None is known.
+    Unknown,
+    ByPosition(&'a [Value]),
+    ByKeys(&'a [String], HashMap<String, &'a Value>),
+}
+
+impl<'a> OldItems<'a> {
+    /// Those of the list that `old` is.
+    pub(super) fn of(node: &'a Node, old: Option<&'a Value>) -> Self {
+        let Some(old) = old.and_then(Value::as_array) else { return OldItems::Unknown };
+        match &node.list_type {
+            ListType::Map(keys) => {
+                let mut by_keys = HashMap::with_capacity(old.len());
+                for item in old {
+                    by_keys.entry(key_text(keys, item)).or_insert(item);
+                }
+                OldItems::ByKeys(keys, by_keys)
+            }
+            ListType::Atomic if !node.list_type_given => OldItems::ByPosition(old),
+            _ => OldItems::Unknown,
+        }
+    }
+
+    /// The one from which an item descends.
+    pub(super) fn of_item(&self, index: usize, item: &Value) -> Option<&'a Value> {
+        match self {
+            OldItems::Unknown => None,
+            OldItems::ByPosition(old) => old.get(index),
+            OldItems::ByKeys(keys, by_keys) => by_keys.get(&key_text(keys, item)).copied(),
+        }
     }
 }
 
-fn child_path(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+/// The keys of an item of a list of type map, as text.
+fn key_text(keys: &[String], item: &Value) -> String {
+    let parts = keys.iter().map(|key| item.get(key).map_or_else(|| "-".to_owned(), go_json));
+    parts.collect::<Vec<_>>().join(",")
 }
 
-fn check_object(map: &Map<String, Value>, old: Option<&Value>, node: &Node, path: &str, out: &mut Outcome) {
+fn check_object(map: &Map<String, Value>, old: Option<&Value>, node: &Node, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 1;
     let checks = &node.checks;
     if let Some(min) = checks.min_properties
@@ -298,7 +320,7 @@ fn check_object(map: &Map<String, Value>, old: Option<&Value>, node: &Node, path
     if let Some(max) = checks.max_properties
         && map.len() as u64 > max
     {
-        out.errors.push(FieldError::too_many(shown(path), map.len(), max as usize));
+        out.errors.push(FieldError::too_many(path.shown(), map.len(), max as usize));
     }
     let old_entry = |name: &str| old.and_then(|o| o.get(name));
     for (name, entry) in map {
@@ -306,26 +328,26 @@ fn check_object(map: &Map<String, Value>, old: Option<&Value>, node: &Node, path
             continue;
         }
         if let Some(child) = &node.additional {
-            out.merge(check(entry, old_entry(name), child, &child_path(path, name)));
+            out.merge(check(entry, old_entry(name), child, &path.field(name)));
         } else if checks.forbids_additional {
             let message = format!("{path}.{name} in body is a forbidden property");
-            out.errors.push(FieldError::invalid(shown(path), Value::from(name.as_str()), message));
+            out.errors.push(FieldError::invalid(path.shown(), Value::from(name.as_str()), message));
         }
     }
     for (name, child) in &node.properties {
         if let Some(entry) = map.get(name) {
-            out.merge(check(entry, old_entry(name), child, &child_path(path, name)));
+            out.merge(check(entry, old_entry(name), child, &path.field(name)));
         }
     }
     for name in &checks.required {
         if !map.contains_key(name) {
-            out.errors.push(FieldError::required(child_path(path, name), ""));
+            out.errors.push(FieldError::required(path.field(name).to_string(), ""));
         }
     }
 }
 
 /// anyOf, oneOf, allOf, not.
-fn alternatives(value: &Value, old: Option<&Value>, checks: &Checks, path: &str, out: &mut Outcome) {
+fn alternatives(value: &Value, old: Option<&Value>, checks: &Checks, path: &Path<'_>, out: &mut Outcome) {
     out.applied += 2;
     // Kubernetes reports these without a path; the message contains it.
     let composite = |text: String| FieldError {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use evroc_apiserver::authn::CertificateAuthenticator;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::server::IdentityService;
 use evroc_apiserver::{ApiServer, Builder, Identity};
@@ -43,8 +44,11 @@ impl TestServer {
     pub async fn start_over(state: TestState, configure: impl FnOnce(Builder) -> Builder) -> Self {
         let store = state.open().await;
         let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
-        let builder =
-            ApiServer::builder(store).authorizer(Arc::new(GroupAuthorizer { unlimited })).crd_dir(crd_dir()).unwrap();
+        let builder = ApiServer::builder(store)
+            .authenticator(Arc::new(CertificateAuthenticator::new(pki::read_certificate)))
+            .authorizer(Arc::new(GroupAuthorizer { unlimited }))
+            .crd_dir(crd_dir())
+            .unwrap();
         let api = configure(builder).start().await.unwrap();
         TestServer { api, state }
     }

@@ -11,7 +11,9 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::TestServer;
@@ -32,13 +34,18 @@ impl NetworkServer {
     }
 
     pub async fn over(server: TestServer) -> Self {
+        Self::over_with(server, ServeOptions::default()).await
+    }
+
+    /// A server with limits of its own.
+    pub async fn over_with(server: TestServer, options: ServeOptions) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pki = Pki::new();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let (api, tls, token) = (server.api.clone(), pki.server_config(), stop.clone());
-        let serving = tokio::spawn(async move { api.serve(vec![listener], tls, ServeOptions::default(), token).await });
+        let serving = tokio::spawn(async move { api.serve(vec![listener], tls, options, token).await });
         NetworkServer { server, pki, address, stop, serving }
     }
 
@@ -74,25 +81,33 @@ impl NetworkServer {
         kube::Client::try_from(config).unwrap()
     }
 
+    /// A TLS connection of a user, or of nobody.
+    pub async fn tls(&self, caller: Option<(&str, &[&str])>, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pki.authority_pem().as_bytes()).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match caller {
+            None => config.with_no_client_auth(),
+            Some((user, groups)) => {
+                let client = self.pki.client(user, groups);
+                let certificate = CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let socket = TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await
+    }
+
     /// A bare HTTP/1.1 connection of a user.
     pub async fn http1(
         &self,
         user: &str,
         groups: &[&str],
     ) -> hyper::client::conn::http1::SendRequest<http_body_util::Empty<bytes::Bytes>> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pki.authority_pem().as_bytes()).unwrap()).unwrap();
-        let client = self.pki.client(user, groups);
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        let socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        let stream = self.tls(Some((user, groups)), "http/1.1").await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         sender

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use evroc_apiserver::ApiServer;
+use evroc_apiserver::audit::{AuditLimits, FileAudit};
 use evroc_apiserver::authn::{Identity, Peer};
 use evroc_apiserver::mount::Mount;
 use evroc_apiserver::serve::ServeOptions;
-use evroc_apiserver::{ApiServer, audit::FileAudit};
 use evroc_control::access::Tables;
 use evroc_control::controllers::Controllers;
 use evroc_control::tokens::{self, Issuer};
@@ -50,6 +51,8 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         builder = builder.crd_dir(&more).context("a definition from --crd-dir cannot be served")?;
     }
     let router = registry.router(access.clone());
+    let audit = FileAudit::open(&config.role_dir.join("audit.jsonl"), AuditLimits::default());
+    let audit = audit.context("cannot open the audit log")?;
     let streams = streams::Streams::new(context.stop.clone());
     let server = streams
         .register(builder)
@@ -58,8 +61,8 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         .authenticator(tokens::authenticator(&access.issuer))
         .authorizer(Arc::new(Tables))
         .views(Arc::new(Endpoints))
-        .audit(Arc::new(FileAudit::open(&config.role_dir.join("audit.jsonl")).context("cannot open the audit log")?))
-        .mount(Mount::new("", "/v2", router))
+        .audit(Arc::new(audit))
+        .mount(Mount::new("", "/v2", router).with_own_challenge())
         .start()
         .await
         .context("cannot start the API server")?;

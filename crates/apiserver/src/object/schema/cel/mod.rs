@@ -13,8 +13,10 @@ mod tree;
 pub(crate) use meter::is_running;
 mod value;
 
+use super::path::Path;
+use super::validate::OldItems;
 use super::{ListType, MapType, Node, Type};
-use crate::object::field_error::{FieldError, Reason};
+use crate::object::field_error::{Errors, FieldError, Reason};
 use expression::BASE;
 use kube_cel::cel::Value as CelValue;
 use kube_cel::cel::objects::OptionalValue;
@@ -34,27 +36,23 @@ struct Ratchet<'a> {
     parent_unchanged: bool,
 }
 
-impl<'a> Ratchet<'a> {
+impl Ratchet<'_> {
     fn unchanged(self, value: &Value) -> bool {
         self.current.map_or(self.parent_unchanged, |old| old == value)
-    }
-
-    fn below(self, value: &Value, current: Option<&'a Value>) -> Ratchet<'a> {
-        Ratchet { current, parent_unchanged: self.unchanged(value) }
     }
 }
 
 pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let ratchet = Ratchet { current: old, parent_unchanged: false };
-    Visitor { budget: Budget::of_object(), errors: &mut errors }.visit(object, old, ratchet, root, root, "");
-    errors
+    Visitor { budget: Budget::of_object(), errors: &mut errors }.visit(object, old, ratchet, root, root, &Path::ROOT);
+    errors.list
 }
 
 /// Walks an object and evaluates its rules.
 struct Visitor<'a> {
     budget: Budget,
-    errors: &'a mut Vec<FieldError>,
+    errors: &'a mut Errors,
 }
 
 impl Visitor<'_> {
@@ -66,7 +64,7 @@ impl Visitor<'_> {
         ratchet: Ratchet<'_>,
         typed: &Node,
         node: &Node,
-        path: &str,
+        path: &Path<'_>,
     ) {
         if !node.has_rules || value.is_null() {
             return;
@@ -79,28 +77,28 @@ impl Visitor<'_> {
             let ratchet = Ratchet { current: None, ..ratchet };
             self.visit(value, old, ratchet, typed, branch, path);
         }
+        // Once for all that is below: it compares everything there.
+        let parent_unchanged = ratchet.unchanged(value);
         match value {
             Value::Array(items) => {
                 let (Some(child), Some(typed_child)) = (&node.items, &typed.items) else { return };
+                // Transition rules have an old value only where keys say which one it is.
+                let keyed_old = old.filter(|_| matches!(typed.list_type, ListType::Map(_)));
+                let (old_items, current_items) = (OldItems::of(typed, keyed_old), OldItems::of(typed, ratchet.current));
                 for (i, item) in items.iter().enumerate() {
-                    let old_item = match typed.list_type {
-                        ListType::Map(_) => super::validate::correlated_item(typed, old, i, item),
-                        _ => None,
-                    };
-                    let below = ratchet.below(value, super::validate::correlated_item(typed, ratchet.current, i, item));
-                    self.visit(item, old_item, below, typed_child, child, &format!("{path}[{i}]"));
+                    let below = Ratchet { current: current_items.of_item(i, item), parent_unchanged };
+                    self.visit(item, old_items.of_item(i, item), below, typed_child, child, &path.index(i));
                 }
             }
             Value::Object(map) => {
                 let correlatable = typed.map_type == MapType::Granular;
                 for (name, entry) in map {
                     let old_entry = old.filter(|_| correlatable).and_then(|o| o.get(name));
-                    let below = ratchet.below(value, ratchet.current.and_then(|o| o.get(name)));
+                    let below = Ratchet { current: ratchet.current.and_then(|o| o.get(name)), parent_unchanged };
                     if let (Some(child), Some(typed_child)) = (node.properties.get(name), typed.properties.get(name)) {
-                        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                        self.visit(entry, old_entry, below, typed_child, child, &path);
+                        self.visit(entry, old_entry, below, typed_child, child, &path.field(name));
                     } else if let (Some(child), Some(typed_child)) = (&node.additional, &typed.additional) {
-                        self.visit(entry, old_entry, below, typed_child, child, &format!("{path}[{name}]"));
+                        self.visit(entry, old_entry, below, typed_child, child, &path.key(name));
                     }
                 }
             }
@@ -115,12 +113,11 @@ impl Visitor<'_> {
         ratchet: Ratchet<'_>,
         typed: &Node,
         node: &Node,
-        path: &str,
+        path: &Path<'_>,
     ) {
-        if self.budget.is_over {
+        if self.budget.is_over || self.errors.is_full() {
             return;
         }
-        let shown = if path.is_empty() { "<nil>" } else { path };
         let mut context = BASE.new_inner_scope();
         context.add_variable_from_value("self", to_cel(value, typed));
         let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
@@ -138,7 +135,7 @@ impl Visitor<'_> {
             }
             let spoken = if rule.message.is_empty() { &rule.text } else { &rule.message };
             if self.budget.is_spent() {
-                return self.give_up(shown, typed, meter::NOTHING_LEFT.to_owned());
+                return self.give_up(path, typed, meter::NOTHING_LEFT.to_owned());
             }
             let problem = match self.budget.run(&rule.expression, &context) {
                 Ok(CelValue::Bool(true)) => continue,
@@ -146,12 +143,12 @@ impl Visitor<'_> {
                 Ok(other) => Some(format!("rule gave {} instead of a boolean: {spoken}", other.type_of())),
                 Err(error) if let Some(cause) = meter::exceeded(&error) => {
                     let end = "no further validation rules will be run due to call cost exceeds limit for rule";
-                    return self.give_up(shown, typed, format!("'{cause}': {end}: {spoken}"));
+                    return self.give_up(path, typed, format!("'{cause}': {end}: {spoken}"));
                 }
                 Err(error) => Some(format!("{} evaluating rule: {spoken}", cel_go_message(&error))),
             };
             if let Some(problem) = problem {
-                self.no_answer(shown, typed, problem);
+                self.no_answer(path, typed, problem);
                 continue;
             }
             if !rule.uses_old && ratchet.unchanged(value) {
@@ -165,11 +162,11 @@ impl Visitor<'_> {
                 "" => format!("failed rule: {}", rule.text),
                 message => message.to_string(),
             });
-            let path = match (path, rule.field_path.as_str()) {
-                (_, "") => shown.to_string(),
-                ("", field) => field.to_string(),
-                (path, field) if field.starts_with('[') => format!("{path}{field}"),
-                (path, field) => format!("{path}.{field}"),
+            let path = match rule.field_path.as_str() {
+                "" => path.shown(),
+                field if path.is_root() => field.to_string(),
+                field if field.starts_with('[') => format!("{path}{field}"),
+                field => format!("{path}.{field}"),
             };
             // Objects and lists are not shown, because they may be large.
             let shown_value = Some(value.clone()).filter(|_| !matches!(typed.kind, Some(Type::Object | Type::Array)));
@@ -185,14 +182,14 @@ impl Visitor<'_> {
     }
 
     /// Reports a rule that failed to run; the error shows the value's type.
-    fn no_answer(&mut self, shown: &str, typed: &Node, problem: String) {
+    fn no_answer(&mut self, path: &Path<'_>, typed: &Node, problem: String) {
         let type_name = Value::from(typed.kind.map_or("", Type::as_str));
-        self.errors.push(FieldError::invalid(shown, type_name, problem));
+        self.errors.push(FieldError::invalid(path.shown(), type_name, problem));
     }
 
     /// Reports a rule that failed to run, and skips all further rules.
-    fn give_up(&mut self, shown: &str, typed: &Node, problem: String) {
-        self.no_answer(shown, typed, problem);
+    fn give_up(&mut self, path: &Path<'_>, typed: &Node, problem: String) {
+        self.no_answer(path, typed, problem);
         self.budget.is_over = true;
     }
 }
