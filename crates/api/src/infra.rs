@@ -17,6 +17,7 @@ use crate::run::EnvVar;
 #[kube(printcolumn = r#"{"name":"Accelerator","type":"string","jsonPath":".status.accelerator"}"#)]
 #[kube(printcolumn = r#"{"name":"CPUs","type":"integer","jsonPath":".status.capacity.cpus"}"#)]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+#[serde(rename_all = "camelCase")]
 pub struct HostSpec {
     /// The zone that it stands in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -341,6 +342,9 @@ pub struct ReplicaSpec {
     pub memory_bytes: u64,
     /// Processor limit in thousandths of a processor.
     pub cpu_millis: u32,
+    /// How many times a container of the revision had ended by itself before this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: i32,
 }
 
 /// What the host reports of a replica.

@@ -185,7 +185,8 @@ pub struct RevisionSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
-    /// The state over time: Ready (it has answered once), Active (it has a replica).
+    /// The state over time: Proven (a container has accepted connections once), Ready (it did when it was last started), Active (a
+    /// container does now).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -201,6 +202,9 @@ pub struct RevisionStatus {
     /// Why that many: the autoscaler's last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_reason: Option<String>,
+    /// How often a container was started again since one last accepted connections for a long time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
     /// What the gateway last said of the requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,

@@ -1,15 +1,24 @@
-//! Controllers for virtual machines, disks and placement: the control side, free of any host.
+//! Controllers for virtual machines and disks: the control side, free of any host.
 //!
 //! A Disk becomes a Volume on a host; a VirtualMachine that should run becomes a Machine on the host of its volumes. The
 //! host's agent carries both out and reports; see ARCHITECTURE.md.
 
-pub mod disk;
-pub mod schedule;
-pub mod virtual_machine;
+mod context;
+mod disk;
+mod place;
+mod reasons;
+mod virtual_machine;
 
-use evroc_controller::Context;
+use std::sync::Arc;
+
+use evroc_controller::{Context, Informers};
+use evroc_placement::Book;
+
+use context::Compute;
 
 /// Runs every controller of this crate until the process ends.
-pub async fn run(context: Context) {
-    tokio::join!(disk::run(context.clone()), virtual_machine::run(context));
+pub async fn run(base: Context, informers: &Informers, book: Book) {
+    let compute = Arc::new(Compute::new(base, informers, book));
+    compute.ready().await;
+    tokio::join!(disk::run(compute.clone()), virtual_machine::run(compute));
 }

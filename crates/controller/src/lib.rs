@@ -1,14 +1,22 @@
-//! What every controller shares: observing, writing status, finalizers, retries.
+//! What every controller shares: observing by informers, writing status, finalizers, retries.
 //!
 //! A controller reconciles from state, never from the event: its input is a key, it reads everything for that key, a pure
 //! function plans, and what is left to do is carried out. Every step may be repeated: a crash between two is harmless.
 
 mod events;
+mod informer;
+mod queue;
+mod refusals;
 mod watching;
 mod write;
 
+pub use informer::{Change, Index, Informer, Informers, Kind};
+pub use queue::Queue;
+pub use refusals::Refusals;
 pub use watching::{controller, pauses, run_on};
-pub use write::{add_finalizer, create_or_adopt, delete_if_present, get, owned_by, remove_finalizer, write_status};
+pub use write::{
+    add_finalizer, create_or_adopt, delete_if_present, get, owned_by, remove_finalizer, report_status, write_status,
+};
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -63,8 +71,27 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// Somebody else changed the object meanwhile: look again.
-    #[error("{0} was changed meanwhile")]
+    #[error("{0}: the object was changed meanwhile")]
     Changed(String),
+    /// An object can never be created as it is: the refusal belongs into a condition.
+    #[error("{operation}: {message}")]
+    Refused {
+        /// What was being done.
+        operation: String,
+        /// The API's answer.
+        message: String,
+    },
+    /// A ledger has no room for an object: it may be placed elsewhere.
+    #[error("{operation}: {message}")]
+    Full {
+        /// What was being done.
+        operation: String,
+        /// Which ledger, and the amounts.
+        message: String,
+    },
+    /// The watch of this kind is too far behind to decide anything.
+    #[error("the watch of kind {0} is behind")]
+    Behind(String),
     /// An object could not be read or written as JSON.
     #[error("{operation}")]
     Json {
@@ -88,8 +115,8 @@ pub fn api_error(operation: impl Into<String>) -> impl FnOnce(kube::Error) -> Er
     }
 }
 
-/// What to do after a failed reconciliation: a lost race is looked at again at once, anything else after a pause.
-pub fn retry<K: Resource>(object: Arc<K>, error: &Error, _context: Arc<Context>) -> Action
+/// What to do after a failed reconciliation: after a lost race it is tried again at once, otherwise after a pause.
+pub fn retry<K: Resource, C>(object: Arc<K>, error: &Error, _context: Arc<C>) -> Action
 where
     K::DynamicType: Default,
 {

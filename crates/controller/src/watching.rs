@@ -22,7 +22,13 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// Pauses between tries to watch.
 #[derive(Debug)]
-struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST)
+    }
+}
 
 impl Iterator for Pauses {
     type Item = Duration;
@@ -50,7 +56,7 @@ where
 
 /// The pauses between tries to watch, for a watch that is not a controller's.
 pub fn pauses() -> impl Backoff {
-    Pauses(FIRST)
+    Pauses::default()
 }
 
 /// Runs a controller that reconciles an object also when `requests` names it, until the process ends. Errors are handled by
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_begin_anew() {
-        let mut pauses = Pauses(FIRST);
+        let mut pauses = Pauses::default();
         let all: Vec<u128> = pauses.by_ref().take(7).map(|pause| pause.as_millis()).collect();
         assert_eq!(all, [50, 100, 200, 400, 800, 1000, 1000]);
         pauses.reset();

@@ -1,12 +1,24 @@
-//! VPCs, address allocation, security rules in a host-independent form: the control side, free of any host.
+//! Resource groups and their networks: the control side, free of any host.
 //!
 //! Every resource group has one namespace, one VPC and one subnet from the start; this crate makes them and keeps them.
 
-mod tenancy;
+mod context;
+mod forget;
+mod group;
+mod subnet;
+mod vpc;
 
-use evroc_controller::Context;
+pub use forget::{ForgetError, ForgetGroup};
 
-/// Runs every controller of this crate until the process ends.
-pub async fn run(context: Context) {
-    tenancy::run(context).await;
+use std::sync::Arc;
+
+use evroc_controller::{Context, Informers};
+
+use context::Network;
+
+/// Runs every controller of this crate until the process ends. `forget` removes what a group leaves outside the API.
+pub async fn run(base: Context, informers: &Informers, forget: Arc<dyn ForgetGroup>) {
+    let network = Arc::new(Network::new(base, informers, forget));
+    network.ready().await;
+    tokio::join!(group::run(network.clone()), vpc::run(network.clone()), subnet::run(network));
 }

@@ -5,7 +5,7 @@ use evroc_api::conditions::Verdict;
 use evroc_api::image_ref::ImageRef;
 use thiserror::Error;
 
-/// What the registry says of an image.
+/// What the registry knows of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageFacts {
     /// The digest of the manifest that the reference named.
@@ -16,7 +16,7 @@ pub struct ImageFacts {
     pub platform: String,
 }
 
-/// Why the registry could not say.
+/// Why the registry could not answer.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// There is no such repository, tag or digest.
@@ -86,7 +86,7 @@ pub fn allowed(image: &str, facts: &ImageFacts) -> Result<(), Verdict> {
         let found = if user.is_empty() { "no USER".into() } else { format!("USER {}", facts.user) };
         let message = format!(
             "image {image} would run as root: expected a non-root user in its configuration, found {found}; \
-             add `USER 65532:65532` to the Dockerfile and push it again"
+             add `USER 65532:65532` to the Dockerfile and push it again under the same name; the revision then starts by itself"
         );
         return Err(Verdict::no("RunsAsRoot", message));
     }

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use evroc_network::{ForgetError, ForgetGroup};
 use evroc_run::image::{ImageError, ImageFacts, Images};
 
 /// What was pushed. Cheap to clone.
@@ -31,9 +32,27 @@ impl SimImages {
         self.pushed().images.insert(image.into(), facts);
     }
 
+    /// What was pushed, in order.
+    pub fn list(&self) -> Vec<String> {
+        self.pushed().images.keys().cloned().collect()
+    }
+
     /// Has the registry not answer, or answer again.
     pub fn set_down(&self, is_down: bool) {
         self.pushed().is_down = is_down;
+    }
+}
+
+#[async_trait]
+impl ForgetGroup for SimImages {
+    async fn forget(&self, group: &str) -> Result<(), ForgetError> {
+        let mut pushed = self.pushed();
+        if pushed.is_down {
+            let (what, source) = ("the images".into(), "connection refused".into());
+            return Err(ForgetError { what, group: group.into(), source });
+        }
+        pushed.images.retain(|image, _| !image.starts_with(&format!("{group}/")));
+        Ok(())
     }
 }
 

@@ -106,6 +106,7 @@ impl Builder {
                 clock: clock.as_clock(),
                 settings: Settings { domain: DOMAIN.into(), https_port: 8443, scale_to_zero_after: self.idle },
                 images: Arc::new(images.clone()),
+                forget: Arc::new(images.clone()),
             },
             images,
             clock,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::client::ApiOf;
 
 /// Fields whose values are new in every run.
-const VOLATILE: [&str; 12] = [
+const VOLATILE: [&str; 13] = [
     "uid",
     "resourceVersion",
     "creationTimestamp",
@@ -27,6 +27,7 @@ const VOLATILE: [&str; 12] = [
     "vpcUid",
     "virtualMachineUid",
     "mac",
+    "diskUid",
 ];
 
 /// Every object that a user can make or that the platform makes of it: `Kind/name` and content.
@@ -48,8 +49,14 @@ pub(crate) async fn take(client: &Client) -> BTreeMap<String, Value> {
 async fn add<K: ApiOf>(all: &mut BTreeMap<String, Value>, client: &Client) {
     for object in K::api(client.clone()).list(&ListParams::default()).await.expect("a list").items {
         let mut value = serde_json::to_value(&object).expect("an object is JSON");
+        // The number of an incarnation is part of its name, and may differ.
+        let name = match value.pointer("/spec/virtualMachine").and_then(Value::as_str) {
+            Some(virtual_machine) => virtual_machine.to_owned(),
+            None => object.name_any(),
+        };
+        value["metadata"]["name"] = name.clone().into();
         strip(&mut value);
-        all.insert(format!("{}/{}", K::kind(&()), object.name_any()), value);
+        all.insert(format!("{}/{name}", K::kind(&())), value);
     }
 }
 

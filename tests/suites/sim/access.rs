@@ -38,7 +38,7 @@ async fn a_node_cannot_make_or_delete_work_and_speaks_only_for_itself() {
     let client = platform.client_as(Identity::node("host-1"));
     let (machines, volumes) =
         (Api::<Machine>::default_namespaced(client.clone()), Api::<Volume>::default_namespaced(client.clone()));
-    let mut machine = machines.get("hello").await.unwrap();
+    let mut machine = machines.get("hello-1").await.unwrap();
     machine.metadata = kube::core::ObjectMeta { name: Some("mine".into()), ..Default::default() };
     let volume: Volume = of(json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume",
         "metadata": {"name": "mine"}, "spec": {"hostName": "host-1", "sizeBytes": 1}}));
@@ -48,7 +48,7 @@ async fn a_node_cannot_make_or_delete_work_and_speaks_only_for_itself() {
     let other = Host::new("host-2", HostSpec::default());
     for (code, message) in [
         refusal(machines.create(&create, &machine).await),
-        refusal(machines.delete("hello", &delete).await),
+        refusal(machines.delete("hello-1", &delete).await),
         refusal(volumes.create(&create, &volume).await),
         refusal(volumes.delete("hello", &delete).await),
         refusal(Api::<Replica>::default_namespaced(client.clone()).delete("any", &delete).await),

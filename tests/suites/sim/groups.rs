@@ -110,3 +110,43 @@ async fn a_group_never_takes_a_namespace_that_is_not_a_groups() {
     assert!(namespaces.get("taken").await.unwrap().metadata.deletion_timestamp.is_none());
     all_is_well(&platform).await;
 }
+
+#[tokio::test]
+async fn a_later_group_of_the_same_name_has_no_images_of_the_former() {
+    let platform = Platform::start().await;
+    let images = platform.images();
+    platform.create(&group("former")).await;
+    platform.until::<ResourceGroup>("former", "Ready", HasConditions::is_ready).await;
+    images.push("former/hello:v1", "65532");
+    images.push("former-not/hello:v1", "65532");
+    images.set_down(true);
+    platform.delete::<ResourceGroup>("former").await;
+    let namespaces =
+        Api::<k8s_openapi::api::core::v1::Namespace>::all(platform.client_as(evroc_iam::Identity::operator()));
+    evroc_testkit::eventually("its namespace is removed", || async {
+        namespaces.get_opt("former").await.map_err(|e| e.to_string())?.map_or(Ok(()), |_| Err("it exists".into()))
+    })
+    .await;
+    assert!(
+        platform.api::<ResourceGroup>().get_opt("former").await.unwrap().is_some(),
+        "its images are not removed yet"
+    );
+    images.set_down(false);
+    platform.gone::<ResourceGroup>("former").await;
+    assert_eq!(images.list(), ["former-not/hello:v1"]);
+
+    platform.create(&group("former")).await;
+    platform.until::<ResourceGroup>("former", "Ready", HasConditions::is_ready).await;
+    let services =
+        Api::<evroc_api::run::Service>::namespaced(platform.client_as(evroc_iam::Identity::operator()), "former");
+    services
+        .create(&PostParams::default(), &evroc_testkit::objects::service("hello", "former/hello:v1"))
+        .await
+        .unwrap();
+    evroc_testkit::eventually("the image is not found", || async {
+        let service = services.get("hello").await.map_err(|e| e.to_string())?;
+        if service.reason() == "ImageNotFound" { Ok(()) } else { Err(service.message().to_owned()) }
+    })
+    .await;
+    all_is_well(&platform).await;
+}

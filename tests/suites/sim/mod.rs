@@ -40,3 +40,10 @@ fn refusal<T: std::fmt::Debug>(outcome: kube::Result<T>) -> (u16, String) {
         other => panic!("expected a refusal, found {other:?}"),
     }
 }
+
+/// The machines of a virtual machine; there is never more than one.
+async fn machines_of(platform: &Platform, vm: &str) -> Vec<evroc_api::infra::Machine> {
+    let machines = platform.api::<evroc_api::infra::Machine>().list(&kube::api::ListParams::default()).await;
+    let machines = machines.expect("a list").items.into_iter();
+    machines.filter(|machine| machine.spec.virtual_machine.as_deref() == Some(vm)).collect()
+}

@@ -1,13 +1,12 @@
 //! Placement, and the messages when nothing fits.
 
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
-use evroc_api::infra::Machine;
 use evroc_api::networking::Subnet;
 use evroc_testkit::objects::{HasConditions, address, disk, state, virtual_machine, virtual_machine_of};
 use evroc_testkit::{HostSize, IMAGE, Platform};
 use serde_json::json;
 
-use super::{all_is_well, running_vm};
+use super::{all_is_well, machines_of, running_vm};
 
 const SMALL: HostSize = HostSize { cpus: 2, memory_gb: 1, disk_gb: 50 };
 
@@ -77,7 +76,7 @@ async fn a_vm_runs_where_its_disk_is() {
     platform.create(&virtual_machine("near", &["near"])).await;
     let vm = platform.until::<VirtualMachine>("near", "Ready", HasConditions::is_ready).await;
     assert_eq!(vm.status.unwrap().placement.unwrap().zone.as_deref(), Some("a"));
-    assert_eq!(platform.get::<Machine>("near").await.spec.host_name, "host-1");
+    assert_eq!(machines_of(&platform, "near").await[0].spec.host_name, "host-1");
     all_is_well(&platform).await;
 }
 

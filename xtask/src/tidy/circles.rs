@@ -21,11 +21,6 @@ struct Exception {
 
 const EXCEPTIONS: &[Exception] = &[
     Exception {
-        dir: "crates/compute",
-        files: &["virtual_machine/block.rs", "virtual_machine/plan.rs"],
-        reason: "the search for a free address stands in the plan; it belongs into a file of its own",
-    },
-    Exception {
         dir: "crates/evrocd",
         files: &["bootstrap/user.rs", "status.rs", "supervisor/client.rs", "supervisor/protocol.rs"],
         reason: "the status report is read by those whose state it reports; report and probe belong apart",

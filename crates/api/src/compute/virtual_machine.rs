@@ -190,6 +190,9 @@ pub struct VirtualMachineStatus {
     /// Where the VM is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// The number of the VM's last incarnation on a host; it only ever grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
     /// The virtual hardware of the VM, chosen at its first start and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,

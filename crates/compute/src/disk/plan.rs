@@ -6,17 +6,20 @@ use evroc_api::units::{Size, Unit};
 use kube::ResourceExt;
 
 use super::observe::Observed;
-use crate::schedule::{candidates, place_volume};
+use super::place;
+use super::size::size;
 
-/// The smallest and the largest disk, in bytes: 1 MB leaves room for test disks, 10 TB is the definition's limit.
-const LIMITS: (u64, u64) = (1 << 20, 10 << 40);
+/// The smallest disk, in bytes: room for test disks.
+const SMALLEST_BYTES: u64 = 1 << 20;
+/// The largest disk, in bytes: the definition's limit.
+const LARGEST_BYTES: u64 = 10 << 40;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Hold the disk so that its volume is deleted before it.
+    /// Keep the object until its volume is deleted.
     AddFinalizer,
-    /// Let the disk go.
+    /// Let the object be removed.
     RemoveFinalizer,
     /// Make the volume.
     CreateVolume(VolumeSpec),
@@ -61,7 +64,7 @@ pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
     }
     let size = wanted_size(observed);
     let bytes = size.and_then(Size::bytes).unwrap_or(0);
-    if bytes < LIMITS.0 || bytes > LIMITS.1 {
+    if !(SMALLEST_BYTES..=LARGEST_BYTES).contains(&bytes) {
         let found = size.map_or("none".into(), |s| s.to_string());
         return Err(Verdict::no(
             "DiskSizeInvalid",
@@ -81,13 +84,14 @@ pub fn wanted_volume(observed: &Observed) -> Result<VolumeSpec, Verdict> {
             ),
         ));
     }
-    let hosts = candidates(&observed.hosts, spec.placement.as_ref()).map_err(|why| Verdict::no("Pending", why.0))?;
-    let host_name =
-        place_volume(&hosts).ok_or_else(|| Verdict::no("Pending", "no host has reported its disk space yet"))?;
-    Ok(VolumeSpec { host_name, image, image_sha256: None, size_bytes: bytes })
+    if let Some(refused) = &observed.refused {
+        return Err(Verdict::no("VolumeRefused", format!("the disk's volume was refused: {refused}")));
+    }
+    let image_sha256 = observed.image.as_ref().map(|image| image.spec.sha256.clone());
+    Ok(VolumeSpec { host_name: place::host(observed, bytes)?, image, image_sha256, size_bytes: bytes })
 }
 
 /// The size that the user gave, or the image's.
 pub fn wanted_size(observed: &Observed) -> Option<Size> {
-    observed.disk.spec.disk_size.or(observed.image.as_ref().map(|i| i.spec.default_size))
+    size(&observed.disk, observed.image.as_ref())
 }

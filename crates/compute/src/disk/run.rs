@@ -1,83 +1,128 @@
 //! The effects: watch, and carry out what was planned.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use evroc_api::compute::{Disk, DiskImage, VirtualMachine};
 use evroc_api::infra::{Host, Volume, VolumeSpec};
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use evroc_controller::{
-    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, owned_by, remove_finalizer,
-    retry, write_status,
+    Change, Error, Queue, Result, add_finalizer, api_error, get, owned_by, remove_finalizer, report_status,
 };
-use futures::StreamExt;
+use evroc_placement::may_make_room;
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 
 use super::observe::{Observed, observe};
 use super::plan::{Step, plan};
-use super::status::status;
+use super::status::{is_failure, status};
+use crate::context::{Compute, WAITING};
+
+/// One at a time: a disk follows its siblings, and two siblings that are placed at once would not see each other.
+const CONCURRENCY: u16 = 1;
+/// How long to wait for a host that the store refused a moment ago, or for a rule that refused the volume.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// Runs the controller until the process ends.
-pub async fn run(context: Context) {
-    let client = context.client.clone();
-    let all = watcher::Config::default;
-    let controller = controller(Api::<Disk>::all(client.clone()), all());
-    let disks = controller.store();
-    let every_disk = move || disks.state().into_iter().map(|d| ObjectRef::from_obj(&*d)).collect::<Vec<_>>();
-    let (for_images, for_hosts) = (every_disk.clone(), every_disk);
-    let disks = controller.store();
-    let of_vm = move |vm: VirtualMachine| disks_of(&vm, &disks.state());
-    let stream = controller
-        .owns(Api::<Volume>::all(client.clone()), all())
-        .watches(Api::<VirtualMachine>::all(client.clone()), all(), of_vm)
-        .watches(Api::<DiskImage>::all(client.clone()), all(), move |_| for_images())
-        .watches(Api::<Host>::all(client), all(), move |_| for_hosts())
-        .run(reconcile, retry, Arc::new(context));
-    drive(stream.boxed()).await;
+pub async fn run(context: Arc<Compute>) {
+    let by_image = context.disks_by_image.clone();
+    let (for_hosts, for_volumes) = (context.disks_waiting.clone(), context.disks_waiting.clone());
+    let queue = Queue::new(&context.disks)
+        .owns(&context.volumes)
+        .on(&context.vms, users_change)
+        .on(&context.images, move |change: &Change<DiskImage>| {
+            change.both().last().map(|image| by_image.references(&image.name_any())).unwrap_or_default()
+        })
+        .on(
+            &context.hosts,
+            move |change: &Change<Host>| {
+                if may_make_room(change) { for_hosts.references(WAITING) } else { vec![] }
+            },
+        )
+        .on(
+            &context.volumes,
+            move |change: &Change<Volume>| {
+                if change.new.is_none() { for_volumes.references(WAITING) } else { vec![] }
+            },
+        );
+    queue.run(CONCURRENCY, reconcile, context).await;
 }
 
-/// The disks that a VM names, and those that say that it uses them: it may have let one go.
-pub(super) fn disks_of(vm: &VirtualMachine, disks: &[Arc<Disk>]) -> Vec<ObjectRef<Disk>> {
-    let says_so = |disk: &Disk| {
-        disk.namespace() == vm.namespace()
-            && disk.status.iter().flat_map(|s| &s.disk_usage).any(|usage| usage.vm == vm.name_any())
-    };
-    let namespace = vm.namespace().unwrap_or_default();
-    let named = vm.spec.disk_refs.iter().map(|d| ObjectRef::new(&d.name).within(&namespace));
-    named.chain(disks.iter().filter(|d| says_so(d)).map(|d| ObjectRef::from_obj(&**d))).collect()
+/// The disks that a virtual machine begins or ceases to name.
+pub(super) fn users_change(change: &Change<VirtualMachine>) -> Vec<ObjectRef<Disk>> {
+    if !change.differs(|vm| vm.spec.disk_refs.clone()) {
+        return vec![];
+    }
+    let mut disks: Vec<ObjectRef<Disk>> = vec![];
+    for vm in change.both() {
+        let namespace = vm.namespace().unwrap_or_default();
+        let named = vm.spec.disk_refs.iter().map(|disk| ObjectRef::new(&disk.name).within(&namespace));
+        disks.extend(named.filter(|disk| !disks.contains(disk)).collect::<Vec<_>>());
+    }
+    disks
 }
 
-async fn reconcile(disk: Arc<Disk>, context: Arc<Context>) -> Result<Action> {
+async fn reconcile(disk: Arc<Disk>, context: Arc<Compute>) -> Result<Action> {
     let namespace = disk.namespace().unwrap_or_default();
-    let Some(observed) = observe(&context.client, &namespace, &disk.name_any()).await? else {
+    let Some(observed) = observe(&context, &namespace, &disk.name_any()).await? else {
         return Ok(Action::await_change());
     };
-    let api = Api::<Disk>::namespaced(context.client.clone(), &namespace);
+    let api = Api::<Disk>::namespaced(context.base.client.clone(), &namespace);
+    let now = context.base.now();
     let steps = plan(&observed);
     let is_last = steps.contains(&Step::RemoveFinalizer)
         && deletion::waits_for(&observed.disk.metadata, &[COMPUTE_FINALIZER], &[]).is_none();
-    if !is_last && write_status(&api, &observed.disk, &status(&observed, context.now())).await? {
-        return Ok(Action::requeue(std::time::Duration::ZERO));
+    if !is_last && report_status(&context.base, &api, &observed.disk, &status(&observed, now), is_failure).await? {
+        return Ok(Action::requeue(Duration::ZERO));
     }
     for step in steps {
         carry_out(&context, &api, &observed, step).await?;
     }
-    Ok(Action::await_change())
+    // Nothing else wakes it then.
+    let was_refused = observed.refused.is_some() || observed.hosts.iter().any(|host| host.refused.is_some());
+    Ok(if was_refused { Action::requeue(AFTER_REFUSAL) } else { Action::await_change() })
 }
 
-async fn carry_out(context: &Context, disks: &Api<Disk>, observed: &Observed, step: Step) -> Result<()> {
-    let volumes = Api::<Volume>::namespaced(context.client.clone(), &observed.disk.namespace().unwrap_or_default());
+async fn carry_out(context: &Compute, disks: &Api<Disk>, observed: &Observed, step: Step) -> Result<()> {
+    let disk = &observed.disk;
+    let (namespace, name) = (disk.namespace().unwrap_or_default(), disk.name_any());
+    let volumes = Api::<Volume>::namespaced(context.base.client.clone(), &namespace);
     match step {
-        Step::AddFinalizer => add_finalizer(disks, &observed.disk, COMPUTE_FINALIZER).await,
-        Step::RemoveFinalizer => remove_finalizer(disks, &observed.disk, COMPUTE_FINALIZER).await,
-        Step::CreateVolume(spec) => create_or_adopt(&volumes, &volume(&observed.disk, spec)).await,
-        Step::DeleteVolume => match &observed.volume {
-            Some(volume) => delete_if_present(&volumes, volume).await,
-            None => Ok(()),
+        Step::AddFinalizer => add_finalizer(disks, disk, COMPUTE_FINALIZER).await,
+        // What the informer does not know yet must not be missed: neither a volume nor a virtual machine that has just named it.
+        Step::RemoveFinalizer => match get(&volumes, &name).await? {
+            None => remove_finalizer(disks, disk, COMPUTE_FINALIZER).await,
+            Some(_) => Err(Error::Changed(format!("remove {name}"))),
         },
+        Step::DeleteVolume => {
+            let vms = Api::<VirtualMachine>::namespaced(context.base.client.clone(), &namespace);
+            let vms = vms.list(&ListParams::default()).await.map_err(api_error("list virtual machines"))?;
+            if vms.items.iter().any(|vm| vm.spec.disk_refs.iter().any(|disk| disk.name == name)) {
+                return Err(Error::Changed(format!("delete the volume of {name}")));
+            }
+            match &observed.volume {
+                Some(volume) => context.volumes.delete(&volumes, volume).await,
+                None => Ok(()),
+            }
+        }
+        Step::CreateVolume(spec) => create(context, &volumes, disk, spec).await,
+    }
+}
+
+async fn create(context: &Compute, volumes: &Api<Volume>, disk: &Disk, spec: VolumeSpec) -> Result<()> {
+    let (host, now) = (spec.host_name.clone(), context.base.now());
+    match context.volumes.create_or_adopt(volumes, &volume(disk, spec)).await {
+        Err(Error::Full { message, .. }) => {
+            context.book.refused(&disk.uid().unwrap_or_default(), &host, &message, now);
+            Err(Error::Changed(format!("place {}", disk.name_any())))
+        }
+        Err(Error::Refused { message, .. }) => {
+            context.refusals.remember(disk, &message, now);
+            Err(Error::Changed(format!("create the volume of {}", disk.name_any())))
+        }
+        other => other,
     }
 }
 

@@ -8,14 +8,14 @@ use kube::ResourceExt;
 
 use super::observe::Observed;
 use super::plan::{wanted_size, wanted_volume};
+use crate::reasons::PENDING;
 
 /// The status that the observed state amounts to.
 pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
     let mut status = observed.disk.status.clone().unwrap_or_default();
     conditions::set(&mut status.conditions, READY, &verdict(observed), observed.disk.metadata.generation, now);
     status.disk_size = wanted_size(observed);
-    let host = observed.volume.as_ref().and_then(|v| observed.hosts.iter().find(|h| h.name_any() == v.spec.host_name));
-    status.placement = host.and_then(|h| h.spec.zone.clone()).map(|zone| Placement { zone: Some(zone) });
+    status.placement = observed.zone.clone().map(|zone| Placement { zone: Some(zone) });
     let uses = observed.users.iter().map(|vm| DiskUse {
         use_kind: DiskUseKind::Permanent,
         vm: vm.name_any(),
@@ -23,6 +23,12 @@ pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
     });
     status.disk_usage = uses.collect();
     status
+}
+
+/// Whether the reason why a disk is not ready is a failure and not a step on its way.
+pub fn is_failure(reason: &str) -> bool {
+    const STEPS: [&str; 6] = ["DiskImageDownloading", "Provisioning", PENDING, "ImportScheduled", "InUse", "Deleting"];
+    !STEPS.contains(&reason)
 }
 
 fn verdict(observed: &Observed) -> Verdict {

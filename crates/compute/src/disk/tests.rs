@@ -2,11 +2,12 @@
 
 use evroc_api::compute::{Disk, DiskImage};
 use evroc_api::conditions::{self, READY};
-use evroc_api::infra::{Host, Volume};
+use evroc_api::infra::Volume;
+use evroc_placement::{HostFacts, Room};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::observe::Observed;
+use super::observe::{Observed, Sibling};
 use super::plan::{Step, plan};
 use super::status::status;
 
@@ -22,12 +23,14 @@ fn image(minimum_gb: u64) -> DiskImage {
     )
 }
 
-fn host() -> Host {
-    of(
-        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
-        "allocatable": {"cpus": 2, "memoryBytes": 1u64 << 34, "diskBytes": 1u64 << 40},
-        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}),
-    )
+fn host(name: &str, zone: &str, disk_gb: u64) -> HostFacts {
+    HostFacts {
+        name: name.into(),
+        zone: Some(zone.into()),
+        is_open: true,
+        room: Some(Room { cpus: 2, memory_bytes: 16 << 30, disk_bytes: disk_gb << 30 }),
+        ..HostFacts::default()
+    }
 }
 
 fn disk(spec: Value) -> Disk {
@@ -41,8 +44,12 @@ fn observed(spec: Value) -> Observed {
         image: Some(image(1)),
         image_names: vec!["tiny".into()],
         volume: None,
+        zone: None,
         users: vec![],
-        hosts: vec![host()],
+        siblings: vec![],
+        memory_bytes: 0,
+        hosts: vec![host("h", "a", 1024)],
+        refused: None,
     }
 }
 
@@ -82,12 +89,18 @@ fn what_keeps_a_disk_from_being_made() {
     no_host.hosts = vec![];
     let zone = observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "placement": {"zone": "z"}}));
     let empty = observed(json!({"diskSize": {"amount": 0, "unit": "GB"}}));
+    let mut full = observed(json!({"diskSize": {"amount": 2, "unit": "TB"}}));
+    full.image = None;
+    let mut refused = observed(from_image());
+    refused.refused = Some("metadata.labels: too long".into());
     for (name, observed, expected) in [
         ("unknown image", unknown, "DiskImageNotFound"),
         ("too small", big, "DiskTooSmall"),
         ("no host", no_host, "Pending"),
         ("no such zone", zone, "Pending"),
         ("zero bytes", empty, "DiskSizeInvalid"),
+        ("larger than every host", full, "Unschedulable"),
+        ("refused for good", refused, "VolumeRefused"),
     ] {
         assert_eq!(plan(&observed), vec![], "{name}");
         assert_eq!(reason(&observed), expected, "{name}");
@@ -100,6 +113,7 @@ fn ready_follows_the_volume() {
     observed.volume = Some(volume("False"));
     assert_eq!(reason(&observed), "Provisioning");
     observed.volume = Some(volume("True"));
+    observed.zone = Some("a".into());
     assert_eq!(reason(&observed), "Ready");
     assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).placement.unwrap().zone.as_deref(), Some("a"));
 }
@@ -120,4 +134,45 @@ fn a_deleted_disk_waits_for_its_user_and_then_for_its_volume() {
     assert_eq!(plan(&observed), vec![]);
     observed.volume = None;
     assert_eq!(plan(&observed), vec![Step::RemoveFinalizer]);
+}
+
+fn message(observed: &Observed) -> String {
+    conditions::get(&status(observed, Timestamp::UNIX_EPOCH).conditions, READY).unwrap().message.clone()
+}
+
+fn chosen(observed: &Observed) -> String {
+    let [Step::CreateVolume(spec)] = &plan(observed)[..] else { panic!("other steps: {}", message(observed)) };
+    spec.host_name.clone()
+}
+
+#[test]
+fn the_disks_of_one_vm_go_to_one_host() {
+    let mut disk = observed(from_image());
+    // Alone it goes where there is most room.
+    disk.hosts = vec![host("large", "a", 100), host("small", "a", 10), host("far", "b", 50)];
+    assert_eq!(chosen(&disk), "large");
+    disk.siblings = vec![Sibling::Unbound(1 << 30), Sibling::Bound("small".into())];
+    assert_eq!(chosen(&disk), "small", "it follows a sibling");
+    disk.hosts[1].promised.disk_bytes = 9 << 30;
+    assert_eq!(reason(&disk), "Unschedulable");
+    assert!(message(&disk).contains("small has 1.0 GB of 10.0 GB of disk free"), "{}", message(&disk));
+    // Without a sibling that has a host, all of them have to fit, and the machine where that is possible.
+    disk.siblings = vec![Sibling::Unbound(60 << 30)];
+    assert_eq!(chosen(&disk), "large");
+    disk.siblings = vec![Sibling::Unbound(20 << 30)];
+    disk.memory_bytes = 8 << 30;
+    disk.hosts[0].promised.memory_bytes = 10 << 30;
+    assert_eq!(chosen(&disk), "far", "the machine does not fit on the larger one");
+    disk.hosts[2].promised.memory_bytes = 10 << 30;
+    assert_eq!(chosen(&disk), "large", "no host has room for the machine yet");
+    disk.siblings = vec![Sibling::Unbound(200 << 30)];
+    assert!(message(&disk).contains("202.0 GB together with the other disks of its VM"), "{}", message(&disk));
+}
+
+#[test]
+fn the_zone_that_the_user_wants_counts_more_than_a_sibling() {
+    let mut disk = observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "placement": {"zone": "b"}}));
+    disk.hosts = vec![host("near", "a", 100), host("far", "b", 50)];
+    disk.siblings = vec![Sibling::Bound("near".into())];
+    assert_eq!(chosen(&disk), "far");
 }

@@ -1,17 +1,18 @@
-//! What keeps a virtual machine from running: the first obstacle, in words for its user. Pure.
+//! What keeps a virtual machine from running: the first obstacle, as a sentence for its user. Pure.
 
 use evroc_api::compute::VirtualMachineStatusType as State;
 use evroc_api::conditions::{self, READY};
-use evroc_api::infra::Host;
 use evroc_api::networking::DEFAULT_NETWORK;
-use kube::ResourceExt;
+use evroc_placement::{HostFacts, Need, Unplaceable, choose, gigabytes};
 
+use super::address::free_address;
 use super::observe::{Observed, ObservedDisk, address};
-use super::plan::free_address;
-use crate::schedule::{Need, candidates, place_machine};
+use crate::place::no_host;
+use crate::reasons::UNSCHEDULABLE;
 
 /// Reasons of a disk that is on its way; every other reason is a failure.
-const DISK_IN_PROGRESS: [&str; 4] = ["DiskImageDownloading", "Provisioning", "Pending", "ImportScheduled"];
+const DISK_IN_PROGRESS: [&str; 5] =
+    ["DiskImageDownloading", "Provisioning", "Pending", "ImportScheduled", UNSCHEDULABLE];
 
 /// An obstacle: the state that it amounts to, and a sentence that names the blocking object.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +27,21 @@ fn block(state: State, message: String) -> Block {
     Block { state, message }
 }
 
-/// The first thing that is missing for the virtual machine to run, or the host to run it on and what it needs there.
-pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
+/// What a virtual machine takes of its host.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Size {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The first thing that is missing for the virtual machine to run, or the host to run it on and what it takes there.
+pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
     unsupported(observed)?;
+    if let Some(refused) = &observed.refused {
+        return Err(block(State::ProvisioningFailed, format!("the VM's machine was refused: {refused}")));
+    }
     let name = &observed.vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;
     let profile = observed.profile.as_ref().ok_or_else(|| {
         let field = "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName";
@@ -44,12 +57,8 @@ pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
     if observed.vpc.is_none() || observed.subnet.is_none() {
         return Err(block(State::Provisioning, "the resource group's VPC \"default\" is not ready yet".into()));
     }
-    let need = Need { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) };
-    let unschedulable = |why: crate::schedule::Unschedulable| block(State::ErrorUnschedulable, why.0);
-    let hosts = candidates(&observed.hosts, observed.vm.spec.placement.as_ref()).map_err(unschedulable)?;
-    let hosts = hosts_of_volumes(observed, hosts)?;
-    let itself = observed.machine.as_ref().and_then(|m| m.uid()).unwrap_or_default();
-    let host = place_machine(&hosts, &observed.machines, &itself, name, need).map_err(unschedulable)?;
+    let size = Size { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) };
+    let host = host(observed, size, name)?;
     if address(&observed.vm).is_none() && free_address(observed).is_none() {
         let range = observed.subnet.as_ref().map(|s| s.spec.ipv4_cidr_block.block.clone()).unwrap_or_default();
         let message = format!(
@@ -58,7 +67,7 @@ pub fn host_or_block(observed: &Observed) -> Result<(String, Need), Block> {
         );
         return Err(block(State::ErrorUnschedulable, message));
     }
-    Ok((host, need))
+    Ok((host, size))
 }
 
 /// What this version refuses to pretend: references to kinds that do not exist yet.
@@ -127,25 +136,47 @@ fn nothing_to_boot(observed: &Observed, index: usize, boot: &ObservedDisk) -> Re
     Err(block(State::ProvisioningFailed, message))
 }
 
-/// A volume cannot leave its host: the machine goes where its volumes are.
-fn hosts_of_volumes<'a>(observed: &Observed, hosts: Vec<&'a Host>) -> Result<Vec<&'a Host>, Block> {
-    let mut needed: Vec<(&str, &str)> = observed
+/// The host: a volume cannot leave its own, so the machine goes where its volumes are.
+fn host<'a>(observed: &'a Observed, size: Size, profile: &str) -> Result<&'a HostFacts, Block> {
+    let unschedulable = |message: String| block(State::ErrorUnschedulable, message);
+    let bound = host_of_volumes(observed)?;
+    let zone = observed.vm.spec.placement.as_ref().and_then(|placement| placement.zone.as_deref());
+    let need = Need {
+        zone,
+        host: bound.map(|(host, _)| host),
+        vcpus: size.vcpus,
+        memory_bytes: size.memory_bytes,
+        disk_bytes: 0,
+    };
+    choose(&observed.hosts, &need).map_err(|why| {
+        unschedulable(match why {
+            Unplaceable::NotThere(host) => {
+                let disk = bound.map(|(_, disk)| disk).unwrap_or_default();
+                format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone")
+            }
+            Unplaceable::NoReport => "no host has reported its memory yet".into(),
+            Unplaceable::NoRoom(hosts) => format!(
+                "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName: profile {profile} needs {} vCPUs and {} of memory, but \
+                 {hosts}; choose a smaller profile (`kubectl get vmvirtualresources`), or stop another VM",
+                size.vcpus,
+                gigabytes(size.memory_bytes)
+            ),
+            other => no_host(&other, zone).unwrap_or_default(),
+        })
+    })
+}
+
+/// The host that the volumes are on, with one of the disks.
+fn host_of_volumes(observed: &Observed) -> Result<Option<(&str, &str)>, Block> {
+    let mut bound: Vec<(&str, &str)> = observed
         .disks
         .iter()
         .filter_map(|d| d.volume.as_ref().map(|v| (v.spec.host_name.as_str(), d.name.as_str())))
         .collect();
-    needed.dedup_by_key(|(host, _)| *host);
-    match needed.as_slice() {
-        [] => Ok(hosts),
-        [(host, disk)] => {
-            let there: Vec<&Host> = hosts.into_iter().filter(|h| h.name_any() == *host).collect();
-            if there.is_empty() {
-                let message =
-                    format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone");
-                return Err(block(State::ErrorUnschedulable, message));
-            }
-            Ok(there)
-        }
+    bound.dedup_by_key(|(host, _)| *host);
+    match bound.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
         several => {
             let places: Vec<String> = several.iter().map(|(host, disk)| format!("\"{disk}\" on {host}")).collect();
             Err(block(

@@ -1,13 +1,17 @@
 //! Everything that matters for one virtual machine.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use evroc_api::compute::{Disk, VMVirtualResources, VirtualMachine};
-use evroc_api::infra::{Host, Machine, Volume};
+use evroc_api::infra::{Machine, Volume};
 use evroc_api::networking::{DEFAULT_NETWORK, Subnet, VirtualPrivateCloud};
-use evroc_controller::{Result, api_error, get};
-use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
+use evroc_controller::{Result, get};
+use evroc_placement::HostFacts;
+use kube::ResourceExt;
+use kube::api::Api;
+
+use crate::context::Compute;
 
 /// A disk that the VM names, as far as it exists.
 #[derive(Clone, Debug)]
@@ -29,48 +33,65 @@ pub struct Observed {
     pub profile: Option<VMVirtualResources>,
     /// Its disks, in the order of `spec.diskRefs`.
     pub disks: Vec<ObservedDisk>,
-    /// What runs it.
-    pub machine: Option<Machine>,
-    /// All machines, for the room that is left.
+    /// Its incarnations, the current one first. There are several only while one of an earlier version ends.
     pub machines: Vec<Machine>,
-    /// All hosts.
-    pub hosts: Vec<Host>,
+    /// The zone of the host that the current incarnation is on.
+    pub zone: Option<String>,
+    /// All hosts; read only if there is no incarnation.
+    pub hosts: Vec<HostFacts>,
     /// The VPC of its resource group.
     pub vpc: Option<VirtualPrivateCloud>,
     /// The subnet of its resource group.
     pub subnet: Option<Subnet>,
-    /// The addresses that other virtual machines of the group have.
-    pub taken_addresses: Vec<Ipv4Addr>,
+    /// The addresses that other virtual machines of the group have; read only if it has none itself.
+    pub taken_addresses: HashSet<Ipv4Addr>,
+    /// Why the API refused its machine for good.
+    pub refused: Option<String>,
 }
 
-/// Reads everything for one virtual machine; `None` when it is gone.
-pub async fn observe(client: &Client, namespace: &str, name: &str) -> Result<Option<Observed>> {
-    let vms = Api::<VirtualMachine>::namespaced(client.clone(), namespace);
-    let Some(vm) = get(&vms, name).await? else { return Ok(None) };
-    let everything = ListParams::default();
-    let others = vms.list(&everything).await.map_err(api_error("list virtual machines"))?.items;
-    let mut disks = Vec::new();
-    for reference in &vm.spec.disk_refs {
-        disks.push(ObservedDisk {
-            name: reference.name.clone(),
-            disk: get(&Api::<Disk>::namespaced(client.clone(), namespace), &reference.name).await?,
-            volume: get(&Api::<Volume>::namespaced(client.clone(), namespace), &reference.name).await?,
-        });
+impl Observed {
+    /// What runs it.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machines.first()
     }
+}
+
+/// Reads everything for one virtual machine; `None` if it does not exist. The virtual machine is read afresh, because its status is
+/// written by compare-and-set; what is decided from the informers is checked again by the store when it is carried out.
+pub async fn observe(context: &Compute, namespace: &str, name: &str) -> Result<Option<Observed>> {
+    let vms = Api::<VirtualMachine>::namespaced(context.base.client.clone(), namespace);
+    let Some(vm) = get(&vms, name).await? else { return Ok(None) };
+    context.book.settle().await?;
+    let (uid, now) = (vm.uid().unwrap_or_default(), context.base.now());
+    let in_group = Some(namespace);
+    let disk = |name: &String| ObservedDisk {
+        name: name.clone(),
+        disk: context.disks.get(in_group, name).map(|disk| (*disk).clone()),
+        volume: context.volumes.get(in_group, name).map(|volume| (*volume).clone()),
+    };
+    let mut machines: Vec<Machine> =
+        context.machines_by_owner.get(&uid).iter().map(|machine| (**machine).clone()).collect();
+    machines.sort_by_key(|machine| (machine.metadata.deletion_timestamp.is_some(), -machine.spec.epoch));
+    let host = machines.first().and_then(|machine| context.book.host(&machine.spec.host_name));
+    let others = match address(&vm) {
+        Some(_) => vec![],
+        None => context.vms_by_namespace.get(namespace),
+    };
     let profile = &vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;
     Ok(Some(Observed {
-        profile: get(&Api::<VMVirtualResources>::all(client.clone()), profile).await?,
-        disks,
-        machine: get(&Api::<Machine>::namespaced(client.clone(), namespace), name).await?,
-        machines: Api::<Machine>::all(client.clone())
-            .list(&everything)
-            .await
-            .map_err(api_error("list machines"))?
-            .items,
-        hosts: Api::<Host>::all(client.clone()).list(&everything).await.map_err(api_error("list hosts"))?.items,
-        vpc: get(&Api::<VirtualPrivateCloud>::namespaced(client.clone(), namespace), DEFAULT_NETWORK).await?,
-        subnet: get(&Api::<Subnet>::namespaced(client.clone(), namespace), DEFAULT_NETWORK).await?,
-        taken_addresses: others.iter().filter(|other| other.uid() != vm.uid()).filter_map(address).collect(),
+        profile: context.profiles.get(None, profile).map(|profile| (*profile).clone()),
+        disks: vm.spec.disk_refs.iter().map(|reference| disk(&reference.name)).collect(),
+        zone: host.and_then(|host| host.spec.zone.clone()),
+        hosts: if machines.is_empty() { context.book.facts(&uid, now) } else { vec![] },
+        machines,
+        vpc: context.vpcs.get(in_group, DEFAULT_NETWORK).map(|vpc| (*vpc).clone()),
+        subnet: context.subnets.get(in_group, DEFAULT_NETWORK).map(|subnet| (*subnet).clone()),
+        taken_addresses: others
+            .iter()
+            .filter(|other| other.uid() != vm.uid())
+            .filter_map(|other| address(other))
+            .collect(),
+        refused: context.refusals.of(&vm, now),
         vm,
     }))
 }

@@ -4,70 +4,90 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::compute::{
-    Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus, VirtualMachineStatusType as State,
-};
-use evroc_api::infra::{Host, Machine, MachineSpec};
+use evroc_api::compute::{Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus};
+use evroc_api::infra::{Host, Machine, MachineSpec, Volume, machine_name};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use evroc_controller::{
-    Context, Result, add_finalizer, controller, create_or_adopt, delete_if_present, drive, owned_by, remove_finalizer,
-    retry, write_status,
+    Change, Error, Index, Kind, Queue, Result, add_finalizer, api_error, owned_by, remove_finalizer, report_status,
+    write_status,
 };
-use futures::StreamExt;
+use evroc_placement::may_make_room;
 use kube::ResourceExt;
-use kube::api::Api;
-use kube::runtime::controller::{Action, Config};
+use kube::api::{Api, ListParams};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 
 use super::observe::{Observed, observe};
-use super::plan::{Step, plan};
-use super::status::status;
+use super::plan::{Step, epoch, plan};
+use super::status::{is_failure, status};
+use crate::context::{Compute, WAITING, key};
+
+/// One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
+const CONCURRENCY: u16 = 1;
 
 /// Runs the controller until the process ends.
-pub async fn run(context: Context) {
-    let client = context.client.clone();
-    let all = watcher::Config::default;
-    let controller = controller(Api::<VirtualMachine>::all(client.clone()), all());
-    let vms = controller.store();
-    let every_vm = move || vms.state().into_iter().map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>();
-    let (for_hosts, for_profiles) = (every_vm.clone(), every_vm.clone());
-    // What lies in a resource group matters to its own virtual machines only.
-    let in_group =
-        move |group: Option<String>| every_vm().into_iter().filter(move |vm| vm.namespace == group).collect::<Vec<_>>();
-    let (by_disk, by_vpc, by_subnet) = (in_group.clone(), in_group.clone(), in_group);
-    let vms = controller.store();
-    let unschedulable = move || {
-        let state = |vm: &VirtualMachine| vm.status.as_ref().and_then(|s| s.virtual_machine_status);
-        let vms = vms.state().into_iter().filter(|vm| state(vm) == Some(State::ErrorUnschedulable));
-        vms.map(|vm| ObjectRef::from_obj(&*vm)).collect::<Vec<_>>()
-    };
-    let stream = controller
-        .owns(Api::<Machine>::all(client.clone()), all())
-        // A machine that goes, in whatever resource group, may make room.
-        .watches(Api::<Machine>::all(client.clone()), all(), move |_| unschedulable())
-        .watches(Api::<Disk>::all(client.clone()), all(), move |disk| by_disk(disk.namespace()))
-        .watches(Api::<Host>::all(client.clone()), all(), move |_| for_hosts())
-        .watches(Api::<VMVirtualResources>::all(client.clone()), all(), move |_| for_profiles())
-        .watches(Api::<VirtualPrivateCloud>::all(client.clone()), all(), move |vpc| by_vpc(vpc.namespace()))
-        .watches(Api::<Subnet>::all(client), all(), move |subnet| by_subnet(subnet.namespace()))
-        // One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
-        .with_config(Config::default().concurrency(1))
-        .run(reconcile, retry, Arc::new(context));
-    drive(stream.boxed()).await;
+pub async fn run(context: Arc<Compute>) {
+    let (by_disk, by_volume) = (context.vms_by_disk.clone(), context.vms_by_disk.clone());
+    let (by_profile, by_vpc) = (context.vms_by_profile.clone(), context.vms_by_namespace.clone());
+    let by_subnet = by_vpc.clone();
+    let (for_hosts, for_machines) = (context.vms_waiting.clone(), context.vms_waiting.clone());
+    let (for_replicas, for_addresses) = (for_hosts.clone(), for_hosts.clone());
+    let queue = Queue::new(&context.vms)
+        .owns(&context.machines)
+        .on(&context.disks, move |change: &Change<Disk>| of_disk(&by_disk, change))
+        .on(&context.volumes, move |change: &Change<Volume>| of_disk(&by_volume, change))
+        .on(&context.profiles, move |change: &Change<VMVirtualResources>| {
+            change.both().last().map(|profile| by_profile.references(&profile.name_any())).unwrap_or_default()
+        })
+        // What lies in a resource group matters to its own virtual machines only, and its status to none.
+        .on(&context.vpcs, move |change: &Change<VirtualPrivateCloud>| {
+            let of = |vpc: &VirtualPrivateCloud| (vpc.uid(), vpc.metadata.generation);
+            if change.differs(of) { in_namespace(&by_vpc, change) } else { vec![] }
+        })
+        .on(&context.subnets, move |change: &Change<Subnet>| {
+            let of = |subnet: &Subnet| (subnet.uid(), subnet.metadata.generation);
+            if change.differs(of) { in_namespace(&by_subnet, change) } else { vec![] }
+        })
+        // Room for those that wait for it: a host that has more, or something on a host that was removed, in whatever resource group.
+        .on(
+            &context.hosts,
+            move |change: &Change<Host>| {
+                if may_make_room(change) { for_hosts.references(WAITING) } else { vec![] }
+            },
+        )
+        .on(&context.machines, move |change| removed(&for_machines, change))
+        .on(&context.replicas, move |change| removed(&for_replicas, change))
+        .on(&context.vms, move |change| removed(&for_addresses, change));
+    queue.run(CONCURRENCY, reconcile, context).await;
 }
 
-async fn reconcile(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Action> {
+/// The virtual machines that name the disk of this name, whose volume has the same name.
+fn of_disk<K: Kind>(by_disk: &Index<VirtualMachine>, change: &Change<K>) -> Vec<ObjectRef<VirtualMachine>> {
+    let Some(object) = change.both().last() else { return vec![] };
+    by_disk.references(&key(&object.namespace().unwrap_or_default(), &object.name_any()))
+}
+
+fn in_namespace<K: Kind>(index: &Index<VirtualMachine>, change: &Change<K>) -> Vec<ObjectRef<VirtualMachine>> {
+    let namespace = change.both().last().and_then(ResourceExt::namespace);
+    namespace.map(|namespace| index.references(&namespace)).unwrap_or_default()
+}
+
+fn removed<K: Kind>(waiting: &Index<VirtualMachine>, change: &Change<K>) -> Vec<ObjectRef<VirtualMachine>> {
+    if change.new.is_none() { waiting.references(WAITING) } else { vec![] }
+}
+
+async fn reconcile(vm: Arc<VirtualMachine>, context: Arc<Compute>) -> Result<Action> {
     let namespace = vm.namespace().unwrap_or_default();
-    let Some(observed) = observe(&context.client, &namespace, &vm.name_any()).await? else {
+    let Some(observed) = observe(&context, &namespace, &vm.name_any()).await? else {
         return Ok(Action::await_change());
     };
-    let api = Api::<VirtualMachine>::namespaced(context.client.clone(), &namespace);
-    let steps = plan(&observed, context.now());
+    let api = Api::<VirtualMachine>::namespaced(context.base.client.clone(), &namespace);
+    let now = context.base.now();
+    let steps = plan(&observed, now);
     let is_last = steps.contains(&Step::RemoveFinalizer)
         && deletion::waits_for(&observed.vm.metadata, &[COMPUTE_FINALIZER], &[]).is_none();
-    if !is_last && write_status(&api, &observed.vm, &status(&observed, context.now())).await? {
+    if !is_last && report_status(&context.base, &api, &observed.vm, &status(&observed, now), is_failure).await? {
         return Ok(Action::requeue(Duration::ZERO));
     }
     let mut next = Action::await_change();
@@ -80,20 +100,56 @@ async fn reconcile(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Act
     Ok(next)
 }
 
-async fn carry_out(context: &Context, vms: &Api<VirtualMachine>, observed: &Observed, step: Step) -> Result<()> {
-    let machines = Api::<Machine>::namespaced(context.client.clone(), &observed.vm.namespace().unwrap_or_default());
+async fn carry_out(context: &Compute, vms: &Api<VirtualMachine>, observed: &Observed, step: Step) -> Result<()> {
+    let vm = &observed.vm;
+    let machines = Api::<Machine>::namespaced(context.base.client.clone(), &vm.namespace().unwrap_or_default());
     match step {
-        Step::AddFinalizer => add_finalizer(vms, &observed.vm, COMPUTE_FINALIZER).await,
-        Step::RemoveFinalizer => remove_finalizer(vms, &observed.vm, COMPUTE_FINALIZER).await,
-        Step::AssignAddress(address) => {
-            write_status(vms, &observed.vm, &with_address(observed, address)).await.map(|_| ())
+        Step::AddFinalizer => add_finalizer(vms, vm, COMPUTE_FINALIZER).await,
+        Step::RemoveFinalizer => {
+            // Its disks can be another's afterwards: what the informer does not know yet must not be missed.
+            let own = format!("spec.virtualMachineUid={}", vm.uid().unwrap_or_default());
+            let left = machines.list(&ListParams::default().fields(&own)).await.map_err(api_error("list machines"))?;
+            match left.items.is_empty() {
+                true => remove_finalizer(vms, vm, COMPUTE_FINALIZER).await,
+                false => Err(Error::Changed(format!("remove {}", vm.name_any()))),
+            }
         }
-        Step::CreateMachine(spec) => create_or_adopt(&machines, &machine(&observed.vm, *spec)).await,
-        Step::DeleteMachine => match &observed.machine {
-            Some(machine) => delete_if_present(&machines, machine).await,
-            None => Ok(()),
-        },
+        Step::AssignAddress(address) => write_status(vms, vm, &with_address(observed, address)).await.map(|_| ()),
+        Step::CreateMachine(spec) => create(context, vms, &machines, observed, *spec).await,
+        Step::DeleteMachine => {
+            for machine in &observed.machines {
+                context.machines.delete(&machines, machine).await?;
+            }
+            Ok(())
+        }
         Step::LookAgain(_) => Ok(()),
+    }
+}
+
+/// The epoch is raised first: two who decide the same at once cannot both write it, and none is ever used twice.
+async fn create(
+    context: &Compute,
+    vms: &Api<VirtualMachine>,
+    machines: &Api<Machine>,
+    observed: &Observed,
+    spec: MachineSpec,
+) -> Result<()> {
+    let (vm, host) = (&observed.vm, spec.host_name.clone());
+    let mut status = vm.status.clone().unwrap_or_default();
+    status.epoch = Some(spec.epoch.max(epoch(observed).unwrap_or(0)));
+    // The events of a start are those of its states.
+    write_status(vms, vm, &status).await?;
+    let now = context.base.now();
+    match context.machines.create_or_adopt(machines, &machine(vm, spec)).await {
+        Err(Error::Full { message, .. }) => {
+            context.book.refused(&vm.uid().unwrap_or_default(), &host, &message, now);
+            Err(Error::Changed(format!("place {}", vm.name_any())))
+        }
+        Err(Error::Refused { message, .. }) => {
+            context.refusals.remember(vm, &message, now);
+            Err(Error::Changed(format!("create the machine of {}", vm.name_any())))
+        }
+        other => other,
     }
 }
 
@@ -104,9 +160,9 @@ fn with_address(observed: &Observed, address: Ipv4Addr) -> VirtualMachineStatus 
     status
 }
 
-/// The machine of a VM has its name; the host's finalizer is on it from the start, so that no guest is forgotten.
+/// The host's finalizer is on a machine from the start, so that no guest is forgotten.
 fn machine(vm: &VirtualMachine, spec: MachineSpec) -> Machine {
-    let mut machine = Machine::new(&vm.name_any(), spec);
+    let mut machine = Machine::new(&machine_name(&vm.name_any(), spec.epoch), spec);
     machine.metadata.owner_references = owned_by(vm);
     machine.metadata.finalizers = Some(vec![evroc_api::NODE_FINALIZER.into()]);
     machine

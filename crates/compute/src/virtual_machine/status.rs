@@ -7,11 +7,11 @@ use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase};
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
 
 use super::block::host_or_block;
 use super::observe::Observed;
-use super::plan::restarts;
+use super::plan::epoch;
+use super::restart::restarts;
 
 /// The status that the observed state amounts to.
 pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
@@ -27,10 +27,10 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
     conditions::set(&mut status.conditions, GUEST_READY, &guest(observed, state), generation, now);
     status.virtual_machine_status = Some(state);
     status.attached_disks = attached(observed);
-    let host = observed.machine.as_ref().and_then(|m| observed.hosts.iter().find(|h| h.name_any() == m.spec.host_name));
-    if let Some(zone) = host.and_then(|h| h.spec.zone.clone()) {
+    if let Some(zone) = observed.zone.clone() {
         status.placement = Some(Placement { zone: Some(zone) });
     }
+    status.epoch = epoch(observed);
     if status.hardware.is_none() {
         status.hardware = default_hardware(observed);
     }
@@ -40,21 +40,33 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
 
 /// What new guests get on the host that this one is placed on; chosen once, before the first machine is made.
 fn default_hardware(observed: &Observed) -> Option<Hardware> {
-    let (name, _) = host_or_block(observed).ok()?;
-    let offers = observed.hosts.iter().find(|host| host.name_any() == name)?.status.as_ref()?;
-    let (machine_type, cpu_model) = (offers.machine_types.first()?, offers.cpu_models.first()?);
-    Some(Hardware { machine_type: machine_type.clone(), cpu_model: cpu_model.clone() })
+    let (host, _) = host_or_block(observed).ok()?;
+    Some(Hardware { machine_type: host.machine_type.clone()?, cpu_model: host.cpu_model.clone()? })
+}
+
+/// Whether the reason why a virtual machine is not ready is a failure and not a step on its way.
+pub fn is_failure(reason: &str) -> bool {
+    const FAILURES: [State; 7] = [
+        State::ProvisioningFailed,
+        State::Paused,
+        State::CrashLoopBackOff,
+        State::Unknown,
+        State::ErrorUnschedulable,
+        State::ErrorPvcNotFound,
+        State::DataVolumeError,
+    ];
+    FAILURES.iter().any(|state| format!("{state:?}") == reason)
 }
 
 fn state(observed: &Observed) -> (State, String) {
     let deleted = observed.vm.metadata.deletion_timestamp.is_some();
-    let Some(machine) = &observed.machine else {
+    let Some(machine) = observed.machine() else {
         return match (deleted, observed.vm.spec.running) {
             (true, _) => (State::Deleting, deleting(observed)),
             (false, false) => (State::Stopped, "spec.running is false".into()),
             (false, true) => match host_or_block(observed) {
                 Err(block) => (block.state, block.message),
-                Ok((host, _)) => (State::Provisioning, format!("the VM is being placed on host {host}")),
+                Ok((host, _)) => (State::Provisioning, format!("the VM is being placed on host {}", host.name)),
             },
         };
     };
@@ -67,22 +79,22 @@ fn state(observed: &Observed) -> (State, String) {
         }
         _ if !observed.vm.spec.running => (State::Stopping, "the guest was asked to power off".into()),
         _ if stopping => (State::Starting, "the VM is being started again".into()),
-        None | Some(MachinePhase::Pending) => (State::Provisioning, words(machine, "the host is preparing the VM")),
-        Some(MachinePhase::Starting) => (State::Starting, words(machine, "the hypervisor is being started")),
-        Some(MachinePhase::Running) => (State::Running, words(machine, "the hypervisor runs the guest")),
-        Some(MachinePhase::Paused) => (State::Paused, words(machine, "the hypervisor has paused the guest")),
-        Some(MachinePhase::Unknown) => (State::Unknown, words(machine, "the host cannot find out how the guest is")),
-        Some(MachinePhase::Stopping) => (State::Stopping, words(machine, "the guest was asked to power off")),
+        None | Some(MachinePhase::Pending) => (State::Provisioning, message(machine, "the host is preparing the VM")),
+        Some(MachinePhase::Starting) => (State::Starting, message(machine, "the hypervisor is being started")),
+        Some(MachinePhase::Running) => (State::Running, message(machine, "the hypervisor runs the guest")),
+        Some(MachinePhase::Paused) => (State::Paused, message(machine, "the hypervisor has paused the guest")),
+        Some(MachinePhase::Unknown) => (State::Unknown, message(machine, "the host cannot find out how the guest is")),
+        Some(MachinePhase::Stopping) => (State::Stopping, message(machine, "the guest was asked to power off")),
         Some(MachinePhase::Stopped) => {
-            (State::CrashLoopBackOff, words(machine, "the guest powered off and is started again"))
+            (State::CrashLoopBackOff, message(machine, "the guest powered off and is started again"))
         }
         Some(MachinePhase::Failed) => {
-            (State::CrashLoopBackOff, words(machine, "the hypervisor ended and is started again"))
+            (State::CrashLoopBackOff, message(machine, "the hypervisor ended and is started again"))
         }
     }
 }
 
-/// The guest is gone; who else keeps the VM.
+/// The guest has ended; who else keeps the VM.
 fn deleting(observed: &Observed) -> String {
     match deletion::waits_for(&observed.vm.metadata, &[COMPUTE_FINALIZER], &[]) {
         Some(whom) => format!("the VM is being deleted: {whom}"),
@@ -90,31 +102,28 @@ fn deleting(observed: &Observed) -> String {
     }
 }
 
-/// What the host says of the machine, or else `otherwise`.
-fn words(machine: &Machine, otherwise: &str) -> String {
+/// What the host reports of the machine, or else `otherwise`.
+fn message(machine: &Machine, otherwise: &str) -> String {
     let ready = machine.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
     ready.map(|c| c.message.clone()).filter(|m| !m.is_empty()).unwrap_or_else(|| otherwise.into())
 }
 
 fn guest(observed: &Observed, state: State) -> Verdict {
-    let said = observed
-        .machine
-        .as_ref()
-        .and_then(|m| m.status.as_ref())
-        .and_then(|s| conditions::get(&s.conditions, GUEST_READY));
-    match (state, said) {
-        (State::Running, Some(said)) if said.status == "True" => Verdict::yes(&said.reason, said.message.clone()),
-        (State::Running, Some(said)) => Verdict::no(&said.reason, said.message.clone()),
-        (State::Running, None) => Verdict::no("Booting", "the guest has not been heard of yet"),
-        (State::Unknown, _) => Verdict::unknown("Unknown", "the host cannot find out whether the guest runs"),
-        (State::Paused, _) => Verdict::no("Paused", "the hypervisor does not execute the guest"),
+    let reported =
+        observed.machine().and_then(|m| m.status.as_ref()).and_then(|s| conditions::get(&s.conditions, GUEST_READY));
+    match (state, reported) {
+        (State::Running, Some(it)) if it.status == "True" => Verdict::yes(&it.reason, it.message.clone()),
+        (State::Running, Some(it)) => Verdict::no(&it.reason, it.message.clone()),
+        (State::Running, None) => Verdict::no("Booting", "the host has not reported on the guest's system yet"),
+        (State::Paused, _) => Verdict::no("Paused", "the hypervisor has paused the guest"),
+        (State::Unknown, _) => Verdict::unknown("Unknown", "the host cannot find out how the guest is"),
         _ => Verdict::no("NotRunning", "the hypervisor does not run the guest"),
     }
 }
 
 /// The firmware's disk is `/dev/vda`, the guest's setup is on `/dev/vdb`, the others follow.
 fn attached(observed: &Observed) -> Vec<AttachedDiskStatus> {
-    let volumes = observed.machine.iter().flat_map(|m| &m.spec.volumes).enumerate();
+    let volumes = observed.machine().into_iter().flat_map(|m| &m.spec.volumes).enumerate();
     volumes
         .map(|(index, volume)| {
             let letter = if index == 0 { 'a' } else { char::from(b'b' + u8::try_from(index).unwrap_or(24)) };

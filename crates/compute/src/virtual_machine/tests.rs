@@ -1,6 +1,11 @@
 //! Tables: given what is observed, these steps and this status.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use evroc_api::compute::VirtualMachineStatusType as State;
+use evroc_api::infra::{MachineSpec, VolumeFormat};
+use evroc_placement::{HostFacts, Room};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -29,12 +34,15 @@ fn startable() -> Observed {
             "spec": {"vCPUs": 1, "memory": {"amount": 512, "unit": "MB"}, "processorArchitecture": "amd64"}}),
         )),
         disks: ["data", "boot"].map(disk).into(),
-        machine: None,
         machines: vec![],
-        hosts: vec![of(
-            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"}, "spec": {"zone": "a"}, "status": {
-            "allocatable": {"cpus": 2, "memoryBytes": 1u64 << 30, "diskBytes": 1u64 << 40}, "conditions": [condition("Ready", "True", "Ready")]}}),
-        )],
+        zone: None,
+        hosts: vec![HostFacts {
+            name: "h".into(),
+            zone: Some("a".into()),
+            is_open: true,
+            room: Some(Room { cpus: 2, memory_bytes: 1 << 30, disk_bytes: 1 << 40 }),
+            ..HostFacts::default()
+        }],
         vpc: Some(of(
             json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "VirtualPrivateCloud", "metadata": {"name": "default", "uid": "vpc-uid"}, "spec": {}}),
         )),
@@ -42,7 +50,8 @@ fn startable() -> Observed {
             json!({"apiVersion": "networking.evroclabs.net/v1alpha1", "kind": "Subnet", "metadata": {"name": "default"},
             "spec": {"vpcRef": {"name": "default"}, "ipv4CidrBlock": {"block": "10.0.0.0/24"}}}),
         )),
-        taken_addresses: vec![],
+        taken_addresses: HashSet::new(),
+        refused: None,
     }
 }
 
@@ -50,21 +59,22 @@ fn disk(name: &str) -> ObservedDisk {
     ObservedDisk {
         name: name.into(),
         disk: Some(of(
-            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name},
+            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name, "uid": format!("disk-{name}")},
             "spec": {"diskImage": {"diskImageRef": {"name": "tiny.1-0.1"}}}, "status": {"conditions": [condition("Ready", "True", "Ready")]}}),
         )),
         volume: Some(of(
-            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name}, "spec": {"hostName": "h", "sizeBytes": 1}}),
+            json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name, "uid": format!("volume-{name}")},
+            "spec": {"hostName": "h", "sizeBytes": 1, "imageSha256": "00"}}),
         )),
     }
 }
 
 fn with_machine(mut observed: Observed, phase: &str) -> Observed {
     let [Step::CreateMachine(spec)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
-    observed.machine = Some(of(
-        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Machine", "metadata": {"name": "vm", "uid": "m"},
+    observed.machines = vec![of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Machine", "metadata": {"name": "vm-1", "uid": "m"},
         "spec": serde_json::to_value(spec).unwrap(), "status": {"phase": phase, "conditions": [condition("Ready", "True", "Ready")]}}),
-    ));
+    )];
     observed
 }
 
@@ -89,6 +99,13 @@ fn the_machine_has_all_that_the_host_needs() {
         (spec.network.address.as_str(), spec.network.gateway.as_str(), spec.network.mac.as_str()),
         ("10.0.0.3", "10.0.0.1", "0a:12:34:56:78:9a")
     );
+    let boot = &spec.volumes[0];
+    assert_eq!(
+        (boot.uid.as_deref(), boot.disk_uid.as_deref(), boot.format, boot.size_bytes, boot.image_sha256.as_deref()),
+        (Some("volume-boot"), Some("disk-boot"), Some(VolumeFormat::Qcow2), Some(1), Some("00")),
+        "the host reads nothing else to run it"
+    );
+    assert_eq!((spec.epoch, spec.virtual_machine.as_deref()), (1, Some("vm")));
     assert_eq!(
         (spec.hostname.as_str(), spec.authorized_keys.as_slice()),
         ("vm", ["ssh-ed25519 A".to_owned()].as_slice())
@@ -113,7 +130,7 @@ fn what_keeps_a_machine_from_being_made() {
         change(&mut observed);
         observed
     };
-    let cases: [(&str, Observed, State, &str); 9] = [
+    let cases: [(&str, Observed, State, &str); 11] = [
         ("no profile", change(&|o| o.profile = None), State::ProvisioningFailed, "spec.vmVirtualResourcesRef"),
         ("no disk", change(&|o| o.disks[0].disk = None), State::ErrorPvcNotFound, "spec.diskRefs[0].name"),
         (
@@ -145,6 +162,18 @@ fn what_keeps_a_machine_from_being_made() {
             "4.0 GB",
         ),
         ("no host", change(&|o| o.hosts.clear()), State::ErrorUnschedulable, "host"),
+        (
+            "its disk is on another host",
+            change(&|o| o.hosts[0].name = "other".into()),
+            State::ErrorUnschedulable,
+            "is on host h, which is not ready",
+        ),
+        (
+            "disks on two hosts",
+            change(&|o| o.disks[0].volume.as_mut().unwrap().spec.host_name = "other".into()),
+            State::ErrorUnschedulable,
+            "\"data\" on other, \"boot\" on h",
+        ),
         (
             "no placement groups yet",
             change(&|o| o.vm.spec.placement_group = Some("pg".into())),
@@ -190,7 +219,52 @@ fn a_guest_that_powered_off_is_started_again_after_a_pause() {
     assert_eq!(state(&observed), State::CrashLoopBackOff);
 }
 
-/// A failed look at a machine is not its end: what the host cannot see may be a healthy guest.
+#[test]
+fn the_pause_before_a_restart_doubles_to_five_minutes_and_restarts_are_counted() {
+    let mut pauses = vec![];
+    let mut observed = startable();
+    for _ in 0..7 {
+        observed = with_machine(observed, "Failed");
+        let [Step::LookAgain(pause)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+        pauses.push(pause.as_secs());
+        let counted = status(&observed, Timestamp::UNIX_EPOCH);
+        assert_eq!(counted.restarts, i32::try_from(pauses.len()).ok());
+        observed.vm.status = Some(counted);
+        observed.machines.clear();
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
+    observed = with_machine(observed, "Running");
+    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, Some(7));
+    observed.vm.spec.running = false;
+    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, None);
+}
+
+#[test]
+fn a_guest_that_ran_for_long_is_started_again_soon() {
+    let mut long = with_machine(startable(), "Stopped");
+    let machine = long.machines[0].status.as_mut().unwrap();
+    machine.started_at = Some(of(json!("1970-01-01T00:00:00Z")));
+    machine.conditions[0].last_transition_time = of(json!("1970-01-01T01:00:00Z"));
+    long.machines[0].spec.restarts = 7;
+    let ended = Timestamp::from_second(3600).unwrap();
+    assert_eq!(plan(&long, ended), vec![Step::LookAgain(Duration::from_secs(1))], "it may be rebooting");
+    assert_eq!(status(&long, ended).restarts, Some(1), "counted anew");
+}
+
+#[test]
+fn a_guest_keeps_the_hardware_of_its_first_start() {
+    let mut observed = startable();
+    observed.hosts[0].machine_type = Some("pc-i440fx-7.2".into());
+    observed.hosts[0].cpu_model = Some("x86-64-v3".into());
+    let first = status(&observed, Timestamp::UNIX_EPOCH);
+    assert_eq!(first.hardware.as_ref().unwrap().machine_type, "pc-i440fx-7.2");
+    observed.vm.status = Some(first);
+    observed.hosts[0].machine_type = Some("pc-i440fx-10.0".into());
+    observed.vm.status = Some(status(&observed, Timestamp::UNIX_EPOCH));
+    let [Step::CreateMachine(spec)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+    assert_eq!(spec.machine_type.as_deref(), Some("pc-i440fx-7.2"));
+}
+
 #[test]
 fn only_an_end_is_followed_by_a_new_start() {
     let later = Timestamp::from_second(1_000_000).unwrap();
@@ -210,36 +284,79 @@ fn only_an_end_is_followed_by_a_new_start() {
 }
 
 #[test]
-fn the_pause_before_a_restart_doubles_to_five_minutes_and_restarts_are_counted() {
-    let mut pauses = vec![];
-    let mut observed = startable();
-    for _ in 0..7 {
-        observed = with_machine(observed, "Failed");
-        let [Step::LookAgain(pause)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
-        pauses.push(pause.as_secs());
-        let counted = status(&observed, Timestamp::UNIX_EPOCH);
-        assert_eq!(counted.restarts, i32::try_from(pauses.len()).ok());
-        observed.vm.status = Some(counted);
-        observed.machine = None;
-    }
-    assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
-    observed = with_machine(observed, "Running");
-    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, Some(7));
-    observed.vm.spec.running = false;
-    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).restarts, None);
+fn a_host_that_cannot_find_out_ends_nothing() {
+    let much_later = Timestamp::from_second(1_000_000).unwrap();
+    let unknown = with_machine(startable(), "Unknown");
+    assert_eq!((plan(&unknown, much_later), state(&unknown)), (vec![], State::Unknown));
+    let ready = &status(&unknown, much_later).conditions[0];
+    assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "Unknown"));
+    assert_eq!(plan(&with_machine(startable(), "Paused"), much_later), vec![]);
+    // A host of an earlier version reports the same as a failure.
+    let mut earlier = with_machine(startable(), "Failed");
+    earlier.machines[0].status.as_mut().unwrap().conditions = vec![of(condition("Ready", "False", "CannotObserve"))];
+    assert_eq!(plan(&earlier, much_later), vec![]);
 }
 
 #[test]
-fn a_guest_keeps_the_hardware_of_its_first_start() {
+fn every_incarnation_has_a_number_of_its_own() {
+    let next = |observed: &Observed| -> MachineSpec {
+        let [Step::CreateMachine(spec)] = &plan(observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+        (**spec).clone()
+    };
     let mut observed = startable();
-    let offers = observed.hosts[0].status.as_mut().unwrap();
-    offers.machine_types = vec!["pc-i440fx-7.2".into(), "pc-i440fx-7.1".into()];
-    offers.cpu_models = vec!["x86-64-v3".into()];
-    let first = status(&observed, Timestamp::UNIX_EPOCH);
-    assert_eq!(first.hardware.as_ref().unwrap().machine_type, "pc-i440fx-7.2");
-    observed.vm.status = Some(first);
-    observed.hosts[0].status.as_mut().unwrap().machine_types.insert(0, "pc-i440fx-10.0".into());
-    observed.vm.status = Some(status(&observed, Timestamp::UNIX_EPOCH));
-    let [Step::CreateMachine(spec)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
-    assert_eq!(spec.machine_type.as_deref(), Some("pc-i440fx-7.2"));
+    assert_eq!(next(&observed).epoch, 1);
+    observed.vm.status.as_mut().unwrap().epoch = Some(7);
+    assert_eq!(next(&observed).epoch, 8, "also after an epoch that nothing was made of");
+    // Earlier versions took the epoch from the clock, and kept it in the machine only.
+    let mut earlier = with_machine(startable(), "Running");
+    earlier.machines[0].spec.epoch = 1_700_000_000_000;
+    let shown = status(&earlier, Timestamp::UNIX_EPOCH);
+    assert_eq!(shown.epoch, Some(1_700_000_000_000));
+    earlier.machines.clear();
+    earlier.vm.status = Some(shown);
+    assert_eq!(next(&earlier).epoch, 1_700_000_000_001);
+}
+
+#[test]
+fn two_incarnations_end_before_the_vm_does() {
+    let mut two = deleted(with_machine(startable(), "Running"));
+    let mut ending = two.machines[0].clone();
+    ending.metadata.deletion_timestamp = Some(of(json!("1970-01-01T00:00:00Z")));
+    two.machines.push(ending.clone());
+    assert_eq!(plan(&two, Timestamp::UNIX_EPOCH), vec![Step::DeleteMachine]);
+    two.machines = vec![ending];
+    assert_eq!(plan(&two, Timestamp::UNIX_EPOCH), vec![], "it waits");
+}
+
+#[test]
+fn what_the_store_refused_is_not_repeated_at_once() {
+    let mut observed = startable();
+    observed.refused = Some("metadata.name: too long".into());
+    let [Step::LookAgain(_)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+    assert_eq!(state(&observed), State::ProvisioningFailed);
+    let mut observed = startable();
+    observed.hosts[0].refused = Some("host/h has 0 of 5 memory left".into());
+    let [Step::LookAgain(_)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };
+    let message = status(&observed, Timestamp::UNIX_EPOCH).conditions[0].message.clone();
+    assert!(message.contains("host/h has 0 of 5 memory left"), "{message}");
+}
+
+#[test]
+fn a_subnet_with_host_bits_gives_addresses_of_the_subnet() {
+    let assigned = |block: &str, taken: &[&str]| {
+        let mut observed = startable();
+        observed.vm.status = None;
+        observed.subnet.as_mut().unwrap().spec.ipv4_cidr_block.block = block.into();
+        observed.taken_addresses = taken.iter().map(|address| address.parse().unwrap()).collect();
+        match &plan(&observed, Timestamp::UNIX_EPOCH)[..] {
+            [Step::AssignAddress(address)] => Some(address.to_string()),
+            _ => None,
+        }
+    };
+    assert_eq!(assigned("10.0.0.7/24", &[]).as_deref(), Some("10.0.0.3"));
+    assert_eq!(assigned("255.255.255.0/24", &[]).as_deref(), Some("255.255.255.3"));
+    assert_eq!(assigned("10.0.0.8/30", &[]), None, "network, gateway, system and broadcast are all that it has");
+    assert_eq!(assigned("10.0.0.0/29", &["10.0.0.3", "10.0.0.4", "10.0.0.5"]).as_deref(), Some("10.0.0.6"));
+    assert_eq!(assigned("10.0.0.0/32", &[]), None);
+    assert_eq!(assigned("nonsense", &[]), None);
 }

@@ -115,13 +115,6 @@ static COMPUTE_CONTROLLER: Role = Role {
     readable_paths: &[],
 };
 
-/// VirtualPrivateCloud, Subnet, PublicIP, SecurityGroup.
-static NETWORK_CONTROLLER: Role = Role {
-    name: "controller:network",
-    rules: &[Rule { verbs: WRITE, groups: &[NETWORKING], resources: &["*"], names: Names::Any }],
-    readable_paths: &[],
-};
-
 /// Service, Revision, Replica.
 static RUN_CONTROLLER: Role = Role {
     name: "controller:run",
@@ -132,9 +125,9 @@ static RUN_CONTROLLER: Role = Role {
     readable_paths: &[],
 };
 
-/// Organization and ResourceGroup: the namespace of a group and its default network.
-static IAM_CONTROLLER: Role = Role {
-    name: "controller:iam",
+/// Organization and ResourceGroup, the namespace of a group, VirtualPrivateCloud and Subnet.
+static NETWORK_CONTROLLER: Role = Role {
+    name: "controller:network",
     rules: &[
         Rule { verbs: WRITE, groups: &[IAM], resources: &["*"], names: Names::Any },
         Rule {
@@ -179,9 +172,9 @@ static SEEDER: Role = Role {
 pub fn controller(name: &str) -> Option<&'static Role> {
     Some(match name {
         "compute" | "virtualmachine" | "disk" | "scheduler" | "placement" => &COMPUTE_CONTROLLER,
-        "network" | "vpc" | "subnet" => &NETWORK_CONTROLLER,
+        // "iam" is the name of control processes of earlier versions.
+        "network" | "iam" => &NETWORK_CONTROLLER,
         "run" | "service" | "revision" | "autoscaler" => &RUN_CONTROLLER,
-        "iam" | "organization" | "resourcegroup" => &IAM_CONTROLLER,
         "garbage-collector" | "namespaces" | "expiry" | "quota" => &COLLECTOR,
         "seed" | "bootstrap" => &SEEDER,
         _ => return None,

@@ -2,18 +2,28 @@
 
 use std::time::Duration;
 
-use evroc_api::conditions::{self, READY};
-use evroc_api::infra::{Host, Replica, ReplicaPhase, ReplicaSpec};
+use evroc_api::conditions::Verdict;
+use evroc_api::infra::{Replica, ReplicaSpec};
+use evroc_placement::{HostFacts, Need, Unplaceable, choose, gigabytes};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::autoscale::{Decision, Facts, decide};
 use super::observe::{Observed, is_ready};
+use super::restart::{has_failed, pause, restarts};
+use crate::proven::proof;
 
-/// What a container may use, fixed by the platform: memory in bytes, thousandths of a processor.
-const LIMITS: (u64, u32) = (512 << 20, 1000);
-/// How long after a failure a container is started again.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// The memory that a container may use, in bytes.
+const MEMORY_BYTES: u64 = 512 << 20;
+/// What a container may use of the processors, in thousandths of one.
+const CPU_MILLIS: u32 = 1000;
+/// How long to wait before an image that is missing is looked for again. Too low asks the registry all the time; too high keeps
+/// whoever has just pushed it waiting.
+const LOOK_FOR_IMAGE: Duration = Duration::from_secs(2);
+/// The same for an image that is there and may not run: it has to be built again.
+const LOOK_FOR_BETTER_IMAGE: Duration = Duration::from_secs(10);
+/// How long to wait for a host that the store refused a moment ago, or for a rule that refused the replica.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,12 +39,12 @@ pub enum Step {
 /// How many replicas there should be.
 pub fn decision(observed: &Observed, keep_idle: Duration, now: Timestamp) -> Decision {
     let status = observed.revision.status.as_ref();
-    let ready = status.and_then(|s| conditions::get(&s.conditions, READY)).filter(|c| c.status == "True");
+    let proof = status.and_then(proof);
     let facts = Facts {
-        proven: ready.is_some(),
+        proven: proof.is_some(),
         newest: observed.newest,
         load: status.and_then(|s| s.load.as_ref()),
-        proven_since: ready.map(|c| c.last_transition_time.0),
+        proven_since: proof.map(|c| c.last_transition_time.0),
         keep_idle,
     };
     decide(facts, now)
@@ -48,33 +58,29 @@ pub fn plan(observed: &Observed, decision: &Decision, now: Timestamp) -> Vec<Ste
     }
     let (repository, digest) = match &observed.image {
         Ok(image) => image,
-        Err(why) if why.status == "Unknown" || why.reason == "ImageNotFound" => {
-            return vec![Step::LookAgain(Duration::from_secs(2))];
-        }
-        Err(_) => return vec![],
+        Err(why) => return look_for_image(observed, why),
     };
-    let mut alive: Vec<&Replica> =
-        observed.replicas.iter().filter(|r| r.metadata.deletion_timestamp.is_none()).collect();
-    // Those that answer are kept first, the oldest of them before the others.
-    alive.sort_by_key(|r| (!is_ready(r), r.metadata.creation_timestamp.clone().map(|t| t.0)));
     let wanted = usize::try_from(decision.replicas).unwrap_or(0);
+    let alive = alive(observed, wanted);
     for surplus in alive.iter().skip(wanted) {
         steps.push(Step::Delete(surplus.name_any()));
     }
-    for failed in alive.iter().take(wanted).filter(|r| phase(r) == Some(ReplicaPhase::Failed)) {
-        match pause(failed, now) {
+    for failed in alive.iter().take(wanted).filter(|replica| has_failed(replica)) {
+        match pause(observed, failed, now) {
             Duration::ZERO => steps.push(Step::Delete(failed.name_any())),
             left => steps.push(Step::LookAgain(left)),
         }
     }
+    if observed.refused.is_some() || observed.hosts.iter().any(|host| host.refused.is_some()) {
+        steps.push(Step::LookAgain(AFTER_REFUSAL));
+    }
+    if observed.refused.is_some() {
+        return steps;
+    }
     let mut names = free_names(observed);
-    let mut taken: Vec<String> = vec![];
+    let mut hosts = observed.hosts.clone();
     for _ in alive.len()..wanted {
-        let (Some(host_name), Some(name)) = (place(observed, &taken), names.next()) else {
-            steps.push(Step::LookAgain(Duration::from_secs(1)));
-            break;
-        };
-        taken.push(host_name.clone());
+        let (Ok(host_name), Some(name)) = (place(&mut hosts), names.next()) else { break };
         let container = &observed.revision.spec.container;
         steps.push(Step::Create(
             name,
@@ -89,23 +95,55 @@ pub fn plan(observed: &Observed, decision: &Decision, now: Timestamp) -> Vec<Ste
                 args: container.args.clone(),
                 env: container.env.clone(),
                 port: container.port(),
-                memory_bytes: LIMITS.0,
-                cpu_millis: LIMITS.1,
+                memory_bytes: MEMORY_BYTES,
+                cpu_millis: CPU_MILLIS,
+                restarts: restarts(observed).unwrap_or_default(),
             }),
         ));
     }
     steps
 }
 
-fn phase(replica: &Replica) -> Option<ReplicaPhase> {
-    replica.status.as_ref()?.phase
+/// An image that may be pushed yet is looked for again, as long as the revision is the one that its user wants.
+fn look_for_image(observed: &Observed, why: &Verdict) -> Vec<Step> {
+    let pause = match why.reason.as_str() {
+        _ if !observed.newest => return vec![],
+        "ImageNotFound" | "RegistryUnavailable" => LOOK_FOR_IMAGE,
+        "RunsAsRoot" | "ImagePlatform" | "ImageUnreadable" => LOOK_FOR_BETTER_IMAGE,
+        // Only another spec helps.
+        _ => return vec![],
+    };
+    vec![Step::LookAgain(pause)]
 }
 
-fn pause(failed: &Replica, now: Timestamp) -> Duration {
-    let since =
-        failed.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY)).map(|c| c.last_transition_time.0);
-    let waited = since.map_or(Duration::MAX, |since| now.duration_since(since).unsigned_abs());
-    PAUSE_AFTER_FAILURE.saturating_sub(waited)
+/// The replicas that count, those that answer first and the oldest of them before the others. What is on a host that does not
+/// answer does not count, so that others take its place; it goes when nothing is wanted any more.
+fn alive(observed: &Observed, wanted: usize) -> Vec<&Replica> {
+    let present = observed.replicas.iter().filter(|replica| replica.metadata.deletion_timestamp.is_none());
+    let mut alive: Vec<&Replica> =
+        present.filter(|replica| wanted == 0 || observed.is_on_a_ready_host(replica)).collect();
+    alive.sort_by_key(|r| (!is_ready(r), r.metadata.creation_timestamp.clone().map(|t| t.0)));
+    alive
+}
+
+/// Why another replica is wanted and has no host.
+pub fn no_room(observed: &Observed, decision: &Decision) -> Option<String> {
+    let wanted = usize::try_from(decision.replicas).unwrap_or(0);
+    let missing = wanted.saturating_sub(alive(observed, wanted).len());
+    let mut hosts = observed.hosts.clone();
+    let why = (0..missing).find_map(|_| place(&mut hosts).err())?;
+    Some(match why {
+        Unplaceable::NoRoom(hosts) => {
+            format!(
+                "a container needs {} of memory, but {hosts}; stop a VM or another service",
+                gigabytes(MEMORY_BYTES)
+            )
+        }
+        Unplaceable::NoHost(found) => {
+            format!("expected a host that is ready, found: {found}; `evrocd status` says why")
+        }
+        _ => "no host has reported its memory yet".into(),
+    })
 }
 
 /// Names that follow from what is observed: a create that was repeated after a crash meets the first one.
@@ -115,14 +153,11 @@ fn free_names(observed: &Observed) -> impl Iterator<Item = String> + '_ {
     (0..).map(move |n| format!("{revision}-{n}")).filter(move |name| !taken.contains(name))
 }
 
-/// The ready host with the fewest replicas, those just planned included; ties go to the first name.
-fn place(observed: &Observed, planned: &[String]) -> Option<String> {
-    let ready = |h: &&Host| {
-        !h.spec.unschedulable && h.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY))
-    };
-    let count = |name: &str| {
-        observed.all_replicas.iter().filter(|r| r.spec.host_name == name).count()
-            + planned.iter().filter(|p| *p == name).count()
-    };
-    observed.hosts.iter().filter(ready).map(ResourceExt::name_any).min_by_key(|name| (count(name), name.clone()))
+/// A host for one more replica, which is then promised of it.
+fn place(hosts: &mut [HostFacts]) -> Result<String, Unplaceable> {
+    let name = choose(hosts, &Need { memory_bytes: MEMORY_BYTES, ..Need::default() })?.name.clone();
+    if let Some(host) = hosts.iter_mut().find(|host| host.name == name) {
+        host.promised.memory_bytes = host.promised.memory_bytes.saturating_add(MEMORY_BYTES);
+    }
+    Ok(name)
 }

@@ -4,52 +4,66 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::infra::{Host, Replica, ReplicaSpec};
+use evroc_api::infra::{Host, Machine, Replica, ReplicaSpec};
 use evroc_api::run::{REVISION_LABEL, Revision, SERVICE_LABEL, Service};
-use evroc_controller::{
-    Error, Result, controller, create_or_adopt, delete_if_present, drive, owned_by, retry, write_status,
-};
-use futures::StreamExt;
+use evroc_controller::{Change, Error, Queue, Result, owned_by, report_status};
+use evroc_placement::may_make_room;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 
 use super::observe::{Observed, observe};
 use super::plan::{Step, decision, plan};
 use super::status::status;
-use crate::RunContext;
+use crate::context::{Run, WAITING};
+use crate::reasons::is_failure;
+
+/// Revisions that are reconciled at the same time. Too low has cold starts wait for each other; too high has the API answer nobody
+/// else.
+const CONCURRENCY: u16 = 16;
 
 /// Runs the controller until the process ends.
-pub async fn run(context: RunContext) {
-    let client = context.base.client.clone();
-    let all = watcher::Config::default;
-    let controller = controller(Api::<Revision>::all(client.clone()), all());
-    let revisions = controller.store();
-    let every = move || revisions.state().into_iter().collect::<Vec<_>>();
-    let for_hosts = every.clone();
-    let of_service = move |service: Service| {
-        let own = every()
-            .into_iter()
-            .filter(|r| r.spec.service == service.name_any() && r.namespace() == service.namespace());
-        own.map(|r| ObjectRef::from_obj(&*r)).collect::<Vec<_>>()
-    };
-    let stream = controller
-        .owns(Api::<Replica>::all(client.clone()), all())
-        .watches(Api::<Service>::all(client.clone()), all(), of_service)
-        .watches(Api::<Host>::all(client), all(), move |_| {
-            for_hosts().iter().map(|r| ObjectRef::from_obj(&**r)).collect::<Vec<_>>()
+pub async fn run(context: Arc<Run>) {
+    let of_service = context.revisions_by_owner.clone();
+    let (on_host, for_hosts) = (context.replicas_by_host.clone(), context.revisions_waiting.clone());
+    let (for_machines, for_replicas) = (for_hosts.clone(), for_hosts.clone());
+    let queue = Queue::new(&context.revisions)
+        .owns(&context.replicas)
+        .on(&context.services, move |change: &Change<Service>| {
+            // Which revision is the newest follows from the generation.
+            let of = |service: &Service| (service.uid(), service.metadata.generation);
+            let uid = change.both().last().and_then(ResourceExt::uid).filter(|_| change.differs(of));
+            uid.map(|uid| of_service.references(&uid)).unwrap_or_default()
         })
-        .run(
-            reconcile,
-            |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())),
-            Arc::new(context),
+        // Room for those that wait for it, and what is on a host that no longer answers, or does so again.
+        .on(&context.hosts, move |change: &Change<Host>| {
+            let Some(host) = change.both().last().filter(|_| may_make_room(change) || change.new.is_none()) else {
+                return vec![];
+            };
+            let replicas = on_host.get(&host.name_any());
+            let owners = replicas.iter().flat_map(|replica| {
+                let revision = ObjectRef::new(&replica.spec.revision);
+                replica.namespace().map(|namespace| revision.within(&namespace))
+            });
+            for_hosts.references(WAITING).into_iter().chain(owners).collect()
+        })
+        .on(
+            &context.machines,
+            move |change: &Change<Machine>| {
+                if change.new.is_none() { for_machines.references(WAITING) } else { vec![] }
+            },
+        )
+        .on(
+            &context.replicas,
+            move |change: &Change<Replica>| {
+                if change.new.is_none() { for_replicas.references(WAITING) } else { vec![] }
+            },
         );
-    drive(stream.boxed()).await;
+    queue.run(CONCURRENCY, reconcile, context).await;
 }
 
-async fn reconcile(revision: Arc<Revision>, context: Arc<RunContext>) -> Result<Action> {
+async fn reconcile(revision: Arc<Revision>, context: Arc<Run>) -> Result<Action> {
     let namespace = revision.namespace().unwrap_or_default();
     let Some(observed) = observe(&context, &namespace, &revision.name_any()).await? else {
         return Ok(Action::await_change());
@@ -57,6 +71,9 @@ async fn reconcile(revision: Arc<Revision>, context: Arc<RunContext>) -> Result<
     // Idle time is counted in fractions of seconds; what is written is in whole ones.
     let now = (context.base.clock)();
     let decision = decision(&observed, context.settings.scale_to_zero_after, now);
+    let api = Api::<Revision>::namespaced(context.base.client.clone(), &namespace);
+    let shown = status(&observed, &decision, context.base.now());
+    report_status(&context.base, &api, &observed.revision, &shown, is_failure).await?;
     let mut next: Option<Duration> = None;
     for step in plan(&observed, &decision, now) {
         match step {
@@ -64,25 +81,38 @@ async fn reconcile(revision: Arc<Revision>, context: Arc<RunContext>) -> Result<
             step => carry_out(&context, &observed, step).await?,
         }
     }
-    let api = Api::<Revision>::namespaced(context.base.client.clone(), &namespace);
-    write_status(&api, &observed.revision, &status(&observed, &decision, context.base.now())).await?;
     Ok(next.map_or_else(Action::await_change, Action::requeue))
 }
 
-async fn carry_out(context: &RunContext, observed: &Observed, step: Step) -> Result<()> {
-    let api =
-        Api::<Replica>::namespaced(context.base.client.clone(), &observed.revision.namespace().unwrap_or_default());
+async fn carry_out(context: &Run, observed: &Observed, step: Step) -> Result<()> {
+    let revision = &observed.revision;
+    let api = Api::<Replica>::namespaced(context.base.client.clone(), &revision.namespace().unwrap_or_default());
     match step {
-        Step::Create(name, spec) => create_or_adopt(&api, &replica(&observed.revision, &name, *spec)).await,
+        Step::Create(name, spec) => create(context, &api, revision, &name, *spec).await,
         Step::Delete(name) => match observed.replicas.iter().find(|r| r.name_any() == name) {
-            Some(replica) => delete_if_present(&api, replica).await,
+            Some(replica) => context.replicas.delete(&api, replica).await,
             None => Ok(()),
         },
         Step::LookAgain(_) => Ok(()),
     }
 }
 
-/// Host and gateway hold a replica from the start: the gateway until it has drained it, the host until it has cleaned up.
+async fn create(context: &Run, api: &Api<Replica>, revision: &Revision, name: &str, spec: ReplicaSpec) -> Result<()> {
+    let (host, now) = (spec.host_name.clone(), context.base.now());
+    match context.replicas.create_or_adopt(api, &replica(revision, name, spec)).await {
+        Err(Error::Full { message, .. }) => {
+            context.book.refused(&revision.uid().unwrap_or_default(), &host, &message, now);
+            Err(Error::Changed(format!("place {name}")))
+        }
+        Err(Error::Refused { message, .. }) => {
+            context.refusals.remember(revision, &message, now);
+            Err(Error::Changed(format!("create {name}")))
+        }
+        other => other,
+    }
+}
+
+/// Host and gateway have a finalizer on a replica from the start: the gateway until it has drained it, the host until it has cleaned up.
 fn replica(revision: &Revision, name: &str, spec: ReplicaSpec) -> Replica {
     let labels = [(SERVICE_LABEL, spec.service.clone()), (REVISION_LABEL, spec.revision.clone())];
     let mut replica = Replica::new(name, spec);

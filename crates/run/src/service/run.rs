@@ -1,51 +1,61 @@
-//! The effects: watch, make the missing revision, write the status.
+//! The effects: watch, make the missing revision, remove the oldest, write the status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evroc_api::run::{Revision, RevisionSpec, SERVICE_LABEL, Service};
-use evroc_controller::{
-    Error, Result, api_error, controller, create_or_adopt, drive, get, owned_by, retry, write_status,
-};
-use futures::StreamExt;
+use evroc_controller::{Error, Queue, Result, get, owned_by, report_status};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 use kube::runtime::controller::Action;
-use kube::runtime::watcher;
 
-use super::status::{revision_name, status};
-use crate::RunContext;
+use super::history::superfluous;
+use super::status::status;
+use crate::context::Run;
+use crate::names::revision_name;
+use crate::reasons::is_failure;
+
+/// Services that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
 
 /// Runs the controller until the process ends.
-pub async fn run(context: RunContext) {
-    let client = context.base.client.clone();
-    let stream = controller(Api::<Service>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<Revision>::all(client), watcher::Config::default())
-        .run(
-            reconcile,
-            |object, error: &Error, context: Arc<RunContext>| retry(object, error, Arc::new(context.base.clone())),
-            Arc::new(context),
-        );
-    drive(stream.boxed()).await;
+pub async fn run(context: Arc<Run>) {
+    Queue::new(&context.services).owns(&context.revisions).run(CONCURRENCY, reconcile, context).await;
 }
 
-async fn reconcile(service: Arc<Service>, context: Arc<RunContext>) -> Result<Action> {
+async fn reconcile(service: Arc<Service>, context: Arc<Run>) -> Result<Action> {
     let namespace = service.namespace().unwrap_or_default();
     let services = Api::<Service>::namespaced(context.base.client.clone(), &namespace);
     let Some(service) = get(&services, &service.name_any()).await? else { return Ok(Action::await_change()) };
+    context.revisions.settle().await?;
     let api = Api::<Revision>::namespaced(context.base.client.clone(), &namespace);
-    let own = ListParams::default().labels(&format!("{SERVICE_LABEL}={}", service.name_any()));
-    let mut revisions = api.list(&own).await.map_err(api_error("list revisions"))?.items;
-    revisions.retain(|r| r.owner_references().iter().any(|owner| Some(&owner.uid) == service.uid().as_ref()));
+    let owned = context.revisions_by_owner.get(&service.uid().unwrap_or_default());
+    let revisions: Vec<Revision> = owned.iter().map(|revision| (**revision).clone()).collect();
+    let now = context.base.now();
     let is_deleted = service.metadata.deletion_timestamp.is_some();
+    let mut refused = context.refusals.of(&service, now);
+    let mut next = Action::await_change();
     if !is_deleted
+        && refused.is_none()
         && !revisions.iter().any(|r| r.name_any() == revision_name(&service))
         && let Some(revision) = revision(&service)
     {
-        create_or_adopt(&api, &revision).await?;
+        match context.revisions.create_or_adopt(&api, &revision).await {
+            Err(Error::Refused { message, .. }) => {
+                next = Action::requeue(context.refusals.remember(&service, &message, now));
+                refused = Some(message);
+            }
+            other => other?,
+        }
     }
-    write_status(&services, &service, &status(&service, &revisions, &context.settings, context.base.now())).await?;
-    Ok(Action::await_change())
+    let shown = status(&service, &revisions, refused.as_deref(), &context.settings, now);
+    report_status(&context.base, &services, &service, &shown, is_failure).await?;
+    if !is_deleted {
+        for revision in superfluous(&revisions, &shown) {
+            context.revisions.delete(&api, revision).await?;
+        }
+    }
+    Ok(next)
 }
 
 fn revision(service: &Service) -> Option<Revision> {

@@ -7,8 +7,10 @@ use evroc_api::run::{Revision, Service, ServiceStatus};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::status::{host_name, revision_name, status};
-use crate::Settings;
+use super::history::superfluous;
+use super::status::status;
+use crate::context::Settings;
+use crate::names::{host_name, revision_name};
 
 fn service(generation: i64) -> Service {
     let value = json!({"apiVersion": "run.evroclabs.net/v1alpha1", "kind": "Service",
@@ -37,7 +39,7 @@ fn settings(https_port: u16) -> Settings {
 }
 
 fn shown(generation: i64, revisions: &[Revision]) -> ServiceStatus {
-    status(&service(generation), revisions, &settings(443), Timestamp::UNIX_EPOCH)
+    status(&service(generation), revisions, None, &settings(443), Timestamp::UNIX_EPOCH)
 }
 
 #[test]
@@ -104,7 +106,39 @@ fn addresses_are_stable_labels_and_show_the_port_where_it_matters() {
     let label = host.strip_suffix(".evroc.localhost").unwrap();
     assert!(label.starts_with("svc-") && label.len() <= 63);
     assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{label}");
-    let url = |port| status(&service(1), &[], &settings(port), Timestamp::UNIX_EPOCH).url.unwrap();
+    let url = |port| status(&service(1), &[], None, &settings(port), Timestamp::UNIX_EPOCH).url.unwrap();
     assert_eq!(url(443), format!("https://{host}"));
     assert_eq!(url(8443), format!("https://{host}:8443"));
+}
+
+#[test]
+fn a_revision_that_fails_after_it_was_ready_keeps_its_traffic_and_the_service_says_so() {
+    let mut failing = revision(1, "False", "ContainerOutOfMemory");
+    let proven = json!({"type": "Proven", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "1970-01-01T00:00:00Z"});
+    failing.status.as_mut().unwrap().conditions.push(serde_json::from_value(proven).unwrap());
+    let shown = shown(1, &[failing]);
+    assert_eq!(shown.traffic[0].revision_name, "hello-00001");
+    let ready = conditions::get(&shown.conditions, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ContainerOutOfMemory"));
+}
+
+#[test]
+fn a_refused_revision_is_a_condition() {
+    let refused = Some("metadata.labels: must be no more than 63 characters");
+    let shown = status(&service(1), &[], refused, &settings(443), Timestamp::UNIX_EPOCH);
+    let ready = conditions::get(&shown.conditions, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "RevisionRefused"));
+    assert!(ready.message.contains("63 characters"), "{}", ready.message);
+}
+
+#[test]
+fn twenty_revisions_are_kept_and_those_with_traffic() {
+    let mut revisions: Vec<Revision> = (2..=25).map(|n| revision(n, "False", "ContainerFailed")).collect();
+    revisions.push(revision(1, "True", "Ready"));
+    let shown = shown(25, &revisions);
+    assert_eq!(shown.traffic[0].revision_name, "hello-00001");
+    let mut gone: Vec<i64> = superfluous(&revisions, &shown).iter().map(|r| r.spec.service_generation).collect();
+    gone.sort_unstable();
+    assert_eq!(gone, [2, 3, 4, 5], "the first has the traffic");
+    assert!(superfluous(&revisions[..20], &shown).is_empty());
 }

@@ -18,7 +18,7 @@ impl Agent {
             return self.end_machine(machine, &uid, phase).await;
         }
         let running = self.book().machines.contains_key(&uid);
-        if running && self.book().powered_off.remove(&machine.name_any()) {
+        if running && self.book().powered_off.remove(&virtual_machine(machine)) {
             self.book().machines.remove(&uid);
             let verdict = Verdict::no("PoweredOff", "the guest powered itself off");
             return self.report_machine(machine, MachinePhase::Stopped, &verdict).await;
@@ -92,12 +92,17 @@ impl Agent {
     }
 }
 
+/// The name of the virtual machine that a machine runs: what stories call it by.
+fn virtual_machine(machine: &Machine) -> String {
+    machine.spec.virtual_machine.clone().unwrap_or_else(|| machine.name_any())
+}
+
 impl Book {
     /// Notes a start, and what it must not share with what runs already.
     fn begin(&mut self, machine: &Machine, uid: &str, memory_bytes: u64) {
         let namespace = machine.namespace().unwrap_or_default();
         let new = RunningMachine {
-            name: machine.name_any(),
+            name: virtual_machine(machine),
             volumes: machine.spec.volumes.iter().map(|v| format!("{namespace}/{}", v.name)).collect(),
             address: format!("{}/{}", machine.spec.network.vpc_uid, machine.spec.network.address),
             memory_bytes: machine.spec.memory_bytes,

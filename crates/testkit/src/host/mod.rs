@@ -149,7 +149,7 @@ impl SimHost {
         self.behaviour.send_modify(|_| ());
     }
 
-    /// The machines that it runs now, by name.
+    /// The machines that it runs now, by the name of their virtual machine.
     pub fn machines(&self) -> Vec<String> {
         self.book().machines.values().map(|m| m.name.clone()).collect()
     }
@@ -159,7 +159,7 @@ impl SimHost {
         self.book().replicas.values().cloned().collect()
     }
 
-    /// Everything that it has ever started, in order: `Machine/name` or `Replica/name`.
+    /// Everything that it has ever started, in order: `Machine/` and the virtual machine's name, or `Replica/name`.
     pub fn starts(&self) -> Vec<String> {
         self.book().starts.clone()
     }

@@ -1,6 +1,7 @@
-//! Resolves container images in the registry, for the controllers of services.
+//! The registry as controllers need it: what is known of an image, and removing a resource group's repositories.
 
 use async_trait::async_trait;
+use evroc_network::{ForgetError, ForgetGroup};
 use evroc_registry::{Code, DOCKER_LIST, Digest, OCI_INDEX, Reference, Registry, RegistryError, Repository};
 use evroc_run::image::{ImageError, ImageFacts, Images};
 use serde_json::Value;
@@ -35,6 +36,22 @@ impl Images for RegistryImages {
             user: text(&config["config"]["User"]),
             platform: format!("{}/{}", text(&config["os"]), text(&config["architecture"])),
         })
+    }
+}
+
+#[async_trait]
+impl ForgetGroup for RegistryImages {
+    /// Removes the repositories of a group; their content goes with the next collection of garbage.
+    async fn forget(&self, group: &str) -> Result<(), ForgetError> {
+        let removed = self.0.delete_repositories(&format!("{group}/")).await.map_err(|source| ForgetError {
+            what: "the images".into(),
+            group: group.into(),
+            source: source.into(),
+        })?;
+        if removed > 0 {
+            tracing::info!(group, removed, "repositories of a deleted resource group were removed");
+        }
+        Ok(())
     }
 }
 

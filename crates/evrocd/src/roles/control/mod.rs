@@ -125,6 +125,7 @@ async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&
             scale_to_zero_after: Duration::from_secs(config.scale_to_zero_seconds),
         },
         images: Arc::new(images::RegistryImages(registry.clone())),
+        forget: Arc::new(images::RegistryImages(registry.clone())),
     };
     tokio::join!(controllers.run(client), collect(registry));
 }

@@ -76,10 +76,10 @@ impl Streams {
     /// The host and the uid of what runs a virtual machine.
     async fn machine(&self, namespace: &str, vm: &VirtualMachine) -> Result<Machine, ApiError> {
         let machines = Api::<Machine>::namespaced(self.client()?, namespace);
-        let found = machines.get_opt(&vm.name_any()).await.map_err(ApiError::internal)?;
-        found
-            .filter(|machine| vm.uid().is_some_and(|uid| uid == machine.spec.virtual_machine_uid))
-            .ok_or_else(|| not_running(vm))
+        let own = ListParams::default()
+            .fields(&format!("spec.virtualMachineUid={}", vm.uid().ok_or_else(|| not_running(vm))?));
+        let found = machines.list(&own).await.map_err(ApiError::internal)?.items;
+        found.into_iter().max_by_key(|machine| machine.spec.epoch).ok_or_else(|| not_running(vm))
     }
 }
 

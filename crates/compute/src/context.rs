@@ -1,0 +1,110 @@
+//! What the controllers of this crate are given: the API, and informers with the indexes that they read by.
+
+use evroc_api::compute::{Disk, DiskImage, VMVirtualResources, VirtualMachine, VirtualMachineStatusType as State};
+use evroc_api::conditions::{self, READY};
+use evroc_api::infra::{Host, Machine, Replica, Volume};
+use evroc_api::networking::{Subnet, VirtualPrivateCloud};
+use evroc_controller::{Context, Index, Informer, Informers, Refusals};
+use evroc_placement::Book;
+use kube::ResourceExt;
+
+use crate::reasons::WAITS_FOR_ROOM;
+
+/// The key in an index of what waits for room on a host.
+pub(crate) const WAITING: &str = "";
+
+/// The context of disks and virtual machines.
+pub(crate) struct Compute {
+    /// API and clock.
+    pub base: Context,
+    /// What is promised of each host.
+    pub book: Book,
+    /// What the API refused for good.
+    pub refusals: Refusals,
+    pub vms: Informer<VirtualMachine>,
+    pub machines: Informer<Machine>,
+    pub disks: Informer<Disk>,
+    pub volumes: Informer<Volume>,
+    pub images: Informer<DiskImage>,
+    pub profiles: Informer<VMVirtualResources>,
+    pub hosts: Informer<Host>,
+    pub replicas: Informer<Replica>,
+    pub vpcs: Informer<VirtualPrivateCloud>,
+    pub subnets: Informer<Subnet>,
+    /// Virtual machines by the disks that they name: see [`key`].
+    pub vms_by_disk: Index<VirtualMachine>,
+    /// Virtual machines by the profile that they name.
+    pub vms_by_profile: Index<VirtualMachine>,
+    /// Virtual machines by namespace.
+    pub vms_by_namespace: Index<VirtualMachine>,
+    /// Virtual machines that wait for room, under [`WAITING`].
+    pub vms_waiting: Index<VirtualMachine>,
+    /// Machines by the uid of the virtual machine that owns them.
+    pub machines_by_owner: Index<Machine>,
+    /// Disks by the image that they name.
+    pub disks_by_image: Index<Disk>,
+    /// Disks that wait for room, under [`WAITING`].
+    pub disks_waiting: Index<Disk>,
+}
+
+impl Compute {
+    pub fn new(base: Context, informers: &Informers, book: Book) -> Self {
+        let (vms, machines, disks) =
+            (informers.of::<VirtualMachine>(), informers.of::<Machine>(), informers.of::<Disk>());
+        Self {
+            base,
+            book,
+            refusals: Refusals::default(),
+            vms_by_disk: vms.index(|vm: &VirtualMachine| disks_of(vm).collect()),
+            vms_by_profile: vms.index(|vm: &VirtualMachine| {
+                vec![vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name.clone()]
+            }),
+            vms_by_namespace: vms.by_namespace(),
+            vms_waiting: vms.index(|vm: &VirtualMachine| {
+                let state = vm.status.as_ref().and_then(|status| status.virtual_machine_status);
+                (state == Some(State::ErrorUnschedulable)).then(|| WAITING.to_owned()).into_iter().collect()
+            }),
+            machines_by_owner: machines.by_owner(),
+            disks_by_image: disks.index(|disk: &Disk| {
+                disk.spec.disk_image.iter().map(|image| image.disk_image_ref.name.clone()).collect()
+            }),
+            disks_waiting: disks.index(|disk: &Disk| {
+                let ready = disk.status.as_ref().and_then(|status| conditions::get(&status.conditions, READY));
+                let is_waiting = ready.is_some_and(|ready| WAITS_FOR_ROOM.contains(&ready.reason.as_str()));
+                is_waiting.then(|| WAITING.to_owned()).into_iter().collect()
+            }),
+            vms,
+            machines,
+            disks,
+            volumes: informers.of(),
+            images: informers.of(),
+            profiles: informers.of(),
+            hosts: informers.of(),
+            replicas: informers.of(),
+            vpcs: informers.of(),
+            subnets: informers.of(),
+        }
+    }
+
+    /// Waits until everything that exists has been read once: what is not known yet must not look as if it did not exist.
+    pub async fn ready(&self) {
+        self.book.ready().await;
+        self.vms.ready().await;
+        self.disks.ready().await;
+        self.images.ready().await;
+        self.profiles.ready().await;
+        self.vpcs.ready().await;
+        self.subnets.ready().await;
+    }
+}
+
+/// The key of a disk in the index of virtual machines.
+pub(crate) fn key(namespace: &str, disk: &str) -> String {
+    format!("{namespace}/{disk}")
+}
+
+/// The keys of the disks that a virtual machine names.
+pub(crate) fn disks_of(vm: &VirtualMachine) -> impl Iterator<Item = String> + '_ {
+    let namespace = vm.namespace().unwrap_or_default();
+    vm.spec.disk_refs.iter().map(move |disk| key(&namespace, &disk.name))
+}

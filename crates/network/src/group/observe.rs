@@ -1,0 +1,15 @@
+//! Everything that matters for one resource group.
+
+use evroc_api::iam::ResourceGroup;
+use k8s_openapi::api::core::v1::Namespace;
+
+/// A resource group and its namespace, at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Observed {
+    pub group: ResourceGroup,
+    pub namespace: Option<Namespace>,
+    /// Whether its VPC and its subnet exist.
+    pub has_network: bool,
+    /// Whether both have a status: what a client reads of them is true.
+    pub is_network_reported: bool,
+}

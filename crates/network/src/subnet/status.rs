@@ -1,0 +1,53 @@
+//! What users read of a subnet: pure.
+
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::networking::{Subnet, SubnetStatus};
+use ipnet::Ipv4Net;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::context::usable;
+
+/// How many addresses of a subnet are the platform's: the network's own, the gateway's, the system's and the broadcast address.
+const RESERVED: i64 = 4;
+
+/// The status of a subnet of which so many addresses are in use.
+pub(super) fn status(subnet: &Subnet, in_use: usize, now: Timestamp) -> SubnetStatus {
+    let mut status = subnet.status.clone().unwrap_or_default();
+    let in_use = i64::try_from(in_use).unwrap_or(i64::MAX);
+    let block = &subnet.spec.ipv4_cidr_block.block;
+    let size = block.parse::<Ipv4Net>().ok().map(|block| 1i64 << (32 - block.prefix_len()));
+    status.using_ipv4_address_count = Some(in_use);
+    status.available_ipv4_address_count = size.map(|size| (size - RESERVED - in_use).max(0));
+    let verdict = match size {
+        Some(_) => usable(&subnet.metadata),
+        None => Verdict::no(
+            "CidrInvalid",
+            format!("spec.ipv4CidrBlock.block: expected a range like 10.0.0.0/24, found \"{block}\""),
+        ),
+    };
+    conditions::set(&mut status.conditions, READY, &verdict, subnet.metadata.generation, now);
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evroc_api::networking::{CidrBlock, NameRef, SubnetSpec};
+
+    #[test]
+    fn addresses_are_counted_by_the_real_prefix() {
+        let shown = |block: &str, in_use| {
+            let spec = SubnetSpec {
+                vpc_ref: NameRef { name: "default".into() },
+                ipv4_cidr_block: CidrBlock { block: block.into() },
+            };
+            let status = status(&Subnet::new("default", spec), in_use, Timestamp::UNIX_EPOCH);
+            (status.using_ipv4_address_count.unwrap(), status.available_ipv4_address_count)
+        };
+        assert_eq!(shown("10.0.0.0/24", 2), (2, Some(250)));
+        assert_eq!(shown("10.0.0.0/29", 4), (4, Some(0)));
+        assert_eq!(shown("10.0.0.0/29", 5), (5, Some(0)), "never less than none");
+        assert_eq!(shown("10.0.0.0/8", 0), (0, Some((1 << 24) - 4)));
+        assert_eq!(shown("nonsense", 0), (0, None));
+    }
+}

@@ -1,0 +1,111 @@
+//! What placement knows of a host.
+
+use evroc_api::conditions::{self, READY};
+use evroc_api::infra::{Host, Machine, Replica, Volume};
+use kube::ResourceExt;
+
+/// A host, and what is promised of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Whether its agent reports that it is at work.
+    pub is_ready: bool,
+    /// Whether it is ready and nobody has closed it for new things.
+    pub is_open: bool,
+    /// What it has in all; `None` until it has reported.
+    pub room: Option<Room>,
+    /// What is promised of it.
+    pub promised: Promised,
+    /// The machine type that new guests get there.
+    pub machine_type: Option<String>,
+    /// The processor model that new guests get there.
+    pub cpu_model: Option<String>,
+    /// Why the store refused the object that is to be placed on this host a moment ago.
+    pub refused: Option<String>,
+}
+
+/// What a host has for guests, containers and volumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Processors; shared by all.
+    pub cpus: u32,
+    /// Memory in bytes; never shared.
+    pub memory_bytes: u64,
+    /// Disk in bytes that may be promised to volumes.
+    pub disk_bytes: u64,
+}
+
+/// What objects take of a host, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promised {
+    /// Memory of its machines and replicas.
+    pub memory_bytes: u64,
+    /// The sizes of its volumes, however little of them is written.
+    pub disk_bytes: u64,
+}
+
+impl HostFacts {
+    /// The facts of a host of which `promised` is taken.
+    pub fn new(host: &Host, promised: Promised) -> Self {
+        let percent = u64::from(host.spec.disk_overcommit_percent.unwrap_or(100));
+        let room = host.status.as_ref().and_then(|status| status.allocatable.as_ref()).map(|room| Room {
+            cpus: room.cpus,
+            memory_bytes: room.memory_bytes,
+            // In two steps, so that no disk is too large for the arithmetic.
+            disk_bytes: (room.disk_bytes / 100).saturating_mul(percent) + room.disk_bytes % 100 * percent / 100,
+        });
+        Self {
+            name: host.name_any(),
+            zone: host.spec.zone.clone(),
+            is_ready: is_ready(host),
+            is_open: !host.spec.unschedulable && is_ready(host),
+            room,
+            promised,
+            machine_type: host.status.as_ref().and_then(|status| status.machine_types.first().cloned()),
+            cpu_model: host.status.as_ref().and_then(|status| status.cpu_models.first().cloned()),
+            refused: None,
+        }
+    }
+
+    /// Memory that nothing is promised of, in bytes.
+    pub fn free_memory(&self) -> u64 {
+        self.room.map_or(0, |room| room.memory_bytes.saturating_sub(self.promised.memory_bytes))
+    }
+
+    /// Disk that nothing is promised of, in bytes.
+    pub fn free_disk(&self) -> u64 {
+        self.room.map_or(0, |room| room.disk_bytes.saturating_sub(self.promised.disk_bytes))
+    }
+}
+
+/// Whether a host's agent reports that it is at work.
+pub(crate) fn is_ready(host: &Host) -> bool {
+    host.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, READY))
+}
+
+/// An object that takes something of a host for as long as it exists, whatever its state.
+pub(crate) trait Takes {
+    /// The host and what it takes.
+    fn takes(&self) -> (&str, Promised);
+}
+
+impl Takes for Machine {
+    fn takes(&self) -> (&str, Promised) {
+        (&self.spec.host_name, Promised { memory_bytes: self.spec.memory_bytes, disk_bytes: 0 })
+    }
+}
+
+impl Takes for Replica {
+    fn takes(&self) -> (&str, Promised) {
+        (&self.spec.host_name, Promised { memory_bytes: self.spec.memory_bytes, disk_bytes: 0 })
+    }
+}
+
+impl Takes for Volume {
+    fn takes(&self) -> (&str, Promised) {
+        (&self.spec.host_name, Promised { memory_bytes: 0, disk_bytes: self.spec.size_bytes })
+    }
+}
