@@ -145,12 +145,10 @@ async fn a_record_that_cannot_be_read_is_reported_and_its_volume_and_base_stay()
 }
 
 #[tokio::test]
+#[ignore = "needs root"]
 async fn a_volume_belongs_to_its_machine_while_it_has_it() {
     let host = Host::new().await;
     host.pool.create(&blank("v")).await.unwrap();
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
     host.pool.source("v", Some(Owner { uid: 1_899_999_020, gid: 1_899_999_021 })).await.unwrap();
     let metadata = host.pool.path("v").metadata().unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), (1_899_999_020, 1_899_999_021));
