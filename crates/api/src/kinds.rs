@@ -14,6 +14,13 @@ use crate::{compute, iam, infra, networking, run};
 /// An object that does not have the form of its kind's type.
 pub type Unreadable = serde_json::Error;
 
+/// Reads the claims of an object.
+pub type ReadClaims = fn(&Value) -> Result<Vec<Claim>, Unreadable>;
+/// Reads what an object, given in its stored form, takes from ledgers.
+pub type ReadTakes = fn(&[u8]) -> Result<Vec<Take>, Unreadable>;
+/// Reads what an object, given in its stored form, gives to ledgers.
+pub type ReadGives = fn(&[u8]) -> Result<Vec<Room>, Unreadable>;
+
 /// A kind with its rules.
 pub struct Kind {
     /// Names, schema, columns; with the rules for fields that cannot be changed.
@@ -24,12 +31,12 @@ pub struct Kind {
     pub immutable: &'static [Immutable],
     /// What is wrong with a new state of an object; given the stored state, where there is one.
     pub problems: fn(&Value, Option<&Value>) -> Vec<Problem>,
-    /// What an object holds.
-    pub claims: Option<fn(&Value) -> Result<Vec<Claim>, Unreadable>>,
-    /// What an object, given in its stored form, takes from ledgers.
-    pub takes: Option<fn(&[u8]) -> Result<Vec<Take>, Unreadable>>,
-    /// What an object, given in its stored form, gives to ledgers.
-    pub gives: Option<fn(&[u8]) -> Result<Vec<Room>, Unreadable>>,
+    /// The claims of an object.
+    pub claims: Option<ReadClaims>,
+    /// What an object takes from ledgers.
+    pub takes: Option<ReadTakes>,
+    /// What an object gives to ledgers.
+    pub gives: Option<ReadGives>,
 }
 
 /// Every kind: what the API server registers and the example `crds` prints.
@@ -71,9 +78,9 @@ impl Kind {
             names: K::NAMES,
             immutable: K::IMMUTABLE,
             problems: problems::<K>,
-            claims: K::CLAIMS.map(|_| claims::<K> as fn(&Value) -> Result<Vec<Claim>, Unreadable>),
-            takes: K::TAKES.map(|_| takes::<K> as fn(&[u8]) -> Result<Vec<Take>, Unreadable>),
-            gives: K::GIVES.map(|_| gives::<K> as fn(&[u8]) -> Result<Vec<Room>, Unreadable>),
+            claims: K::CLAIMS.map(|_| claims::<K> as ReadClaims),
+            takes: K::TAKES.map(|_| takes::<K> as ReadTakes),
+            gives: K::GIVES.map(|_| gives::<K> as ReadGives),
         }
     }
 }

@@ -47,7 +47,7 @@ fn find(repo: &Repo, exceptions: &[Exception]) -> Vec<Finding> {
     for package in &repo.packages {
         let imports: Vec<Import> = between_files(repo, &package.dir)
             .into_iter()
-            .filter(|it| !is_parent(&it.to, &it.from) && !(it.is_reexport && is_parent(&it.from, &it.to)))
+            .filter(|it| !(is_parent(&it.to, &it.from) || it.is_reexport && is_parent(&it.from, &it.to)))
             .collect();
         let src = format!("{}/src/", package.dir);
         let exceptions: Vec<&Exception> = exceptions.iter().filter(|it| it.dir == package.dir).collect();

@@ -73,9 +73,9 @@ fn changes_refused(new: &VirtualMachine, old: &VirtualMachine) -> Vec<Problem> {
         networking,
         placement,
     } = &new.spec;
-    if let Some(VMOSSettings { cloud_init_user_data: _, ssh }) = os_settings {
-        // User data is immutable in every state; keys are written at the first boot, which their documentation says.
-        if let Some(VMSSHSettings { authorized_keys: _ }) = ssh {}
+    // User data is immutable in every state; keys are written at the first boot, which their documentation says.
+    if let Some(VMOSSettings { cloud_init_user_data: _, ssh: Some(VMSSHSettings { authorized_keys: _ }) }) = os_settings
+    {
     }
     let while_stopped = [
         ("spec.vmVirtualResourcesRef", *vm_virtual_resources_ref != old.spec.vm_virtual_resources_ref),

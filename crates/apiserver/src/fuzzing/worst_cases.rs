@@ -260,7 +260,7 @@ fn patches_are_linear() {
 fn a_json_patch_moves_a_bounded_number_of_entries() {
     let object = json!({"l": vec![0; 30_000]});
     let removals = |n: usize| Value::Array(vec![json!({"op": "remove", "path": "/l/0"}); n]).to_string();
-    assert!(30_000 * 600 < MAX_MOVED && 30_000 * 700 > MAX_MOVED);
+    const { assert!(30_000 * 600 < MAX_MOVED && 30_000 * 700 > MAX_MOVED) };
     assert!(apply_json_patch(&object, removals(600).as_bytes()).is_ok());
     assert!(apply_json_patch(&object, removals(1_000).as_bytes()).is_err(), "ten thousand would be minutes");
     let fields = json!({"m": parsed(&object_text(30_000, 1))});

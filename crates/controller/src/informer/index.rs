@@ -46,9 +46,12 @@ impl<K: Kind> Index<K> {
 /// Namespace and name.
 type Name = (Option<String>, String);
 
+/// Computes the keys of an object.
+type KeysOf<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+
 /// The names of the objects with each key.
 pub(super) struct Keys<K> {
-    of: Box<dyn Fn(&K) -> Vec<String> + Send + Sync>,
+    of: KeysOf<K>,
     found: RwLock<HashMap<String, BTreeSet<Name>>>,
 }
 

@@ -33,6 +33,7 @@ const SERIAL_LOG: LogLimits = LogLimits { format: LogFormat::Raw, max_bytes: 2 <
 
 /// What is on this host of a machine.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a look is made now and then, and moved once")]
 pub enum Found {
     /// It runs.
     Running(Machine),

@@ -60,7 +60,7 @@ pub(super) fn open_folder(root: &OwnedFd, path: &Path, missing: Missing) -> Resu
                         return Err(Problem::Refused("is behind more than 40 links"));
                     }
                     if target.first() == Some(&b'/') {
-                        walk.to_root()?;
+                        walk.return_to_root()?;
                     }
                     let names = target.split(|byte| *byte == b'/').rev();
                     ahead.extend(names.map(|name| OsString::from_vec(name.to_owned())));
@@ -91,7 +91,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn to_root(&mut self) -> Result<(), Errno> {
+    fn return_to_root(&mut self) -> Result<(), Errno> {
         self.path.clear();
         self.folder = reopen(self.root, &self.path)?;
         Ok(())

@@ -105,7 +105,9 @@ mod tests {
         slot.transit_slot = Some(1);
         let wide = record("10.0.0.0/16", &[3, 4]);
         let before = standing(&both, &names, &[(3, 10), (4, 11)]);
-        let table: &[(&str, &Record, &str, Option<&Standing>, Links, (bool, bool, &[&str]))] = &[
+        /// Name, record, and what was found; then what is planned.
+        type Case<'a> = (&'a str, &'a Record, &'a str, Option<&'a Standing>, Links, (bool, bool, &'a [&'a str]));
+        let table: &[Case<'_>] = &[
             ("nothing changed", &both, "rules", Some(&before), links(&[(3, 10), (4, 11)]), (false, false, &[])),
             ("a check", &both, "rules", None, links(&[(3, 10), (4, 11)]), (true, true, &["3", "4"])),
             ("other rules", &both, "others", Some(&before), links(&[(3, 10), (4, 11)]), (false, true, &[])),

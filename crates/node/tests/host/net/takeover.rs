@@ -242,7 +242,7 @@ async fn inside_own_mounts() {
     // The first use of `ip netns` mounts the folder over itself. One namespace loses even its copy on top: only its guest has it.
     let ip = |arguments: &[&str]| assert!(Command::new("ip").args(arguments).status().unwrap().success());
     ip(&["netns", "add", "somebody"]);
-    rustix::mount::unmount(&legacy("a"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    rustix::mount::unmount(legacy("a"), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert!(Netns::open(&legacy("a")).is_err() && Netns::open(&legacy("b")).is_ok());
     assert!(std::fs::remove_file(legacy("a")).is_err(), "a mount that is hidden keeps the file");
 
@@ -262,7 +262,7 @@ async fn inside_own_mounts() {
 
     // The folder of our own loses its mounts, too: the guest still has the namespace.
     host.kill_agent().await;
-    rustix::mount::unmount(&host.namespaces(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    rustix::mount::unmount(host.namespaces(), rustix::mount::UnmountFlags::DETACH).unwrap();
     host.start_agent().await;
     assert_eq!(host.network.ensure_port(&vpc("a"), &port(3)).await.unwrap(), TapState::Present);
     assert!(one.pings(&[INTERNET]));
