@@ -17,10 +17,13 @@ async fn a_clone_is_small_and_as_big_as_asked() {
     assert_eq!(info.backing_filename.as_deref(), base.to_str());
     assert!(info.actual_size < MIB, "nothing is copied: {info:?}");
 
-    tool.grow(&clone, &QCOW2, 11_000 * MIB).await.unwrap();
-    tool.grow(&clone, &QCOW2, 11_000 * MIB).await.unwrap();
-    assert_eq!(tool.info(&clone, &QCOW2).await.unwrap().virtual_size, 11_000 * MIB);
-    let error = tool.grow(&clone, &QCOW2, 5 * MIB).await.unwrap_err();
+    let error = tool.grow(&clone, &QCOW2, 11_000 * MIB).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unsafe { .. }), "a backing file that was not expected is not opened: {error}");
+    let format = DiskFormat::Qcow2 { backing: Some(base) };
+    tool.grow(&clone, &format, 11_000 * MIB).await.unwrap();
+    tool.grow(&clone, &format, 11_000 * MIB).await.unwrap();
+    assert_eq!(tool.info(&clone, &format).await.unwrap().virtual_size, 11_000 * MIB);
+    let error = tool.grow(&clone, &format, 5 * MIB).await.unwrap_err();
     assert!(matches!(error, ImageError::Shrink { found, asked, .. } if found == 11_000 * MIB && asked == 5 * MIB));
     assert!(tool.create_blank(&clone, MIB).await.is_err(), "a disk is never overwritten");
 }
