@@ -182,14 +182,16 @@ mod tests {
     #[test]
     fn a_process_of_the_run_is_ended_and_its_file_removed() {
         let run = evroc_tests::names::random();
-        let file = std::env::temp_dir().join(&run);
+        // Not the run's own folder for temporary files: its name belongs to the run that this test is part of.
+        let folder = Path::new("/tmp");
+        let file = folder.join(&run);
         let snapshot = std::env::temp_dir().join(format!("xtask-clean-{run}.json"));
         leftovers::save(&snapshot).expect("save");
         fs::write(&file, "").expect("write");
         let mut child = Command::new("sleep").arg("600").env("EVROC_TEST_RUN", &run).spawn().expect("spawn");
         // Another run's process that mentions its own name.
         let other = evroc_tests::names::random();
-        let kept = std::env::temp_dir().join(&other);
+        let kept = folder.join(&other);
         fs::write(&kept, "").expect("write");
         let mut alive = Command::new("sleep").arg("600").env("EVROC_TEST_RUN", &other).spawn().expect("spawn");
         end_processes(&run);
