@@ -16,7 +16,6 @@ use crate::http::server::{ApiServer, IdentityService};
 use crate::object::identity::Identity;
 use crate::object::registry::Registered;
 use crate::state::cache::Cache;
-use crate::state::cache::relations::Place;
 
 /// The interval between checks. Objects outlive their lifetime by at most this.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -50,23 +49,19 @@ struct Sweeper {
     cache: Arc<Cache>,
     service: IdentityService,
     kinds: Vec<Arc<Registered>>,
-    /// The newest revision of each object, and when it was first seen.
-    seen: HashMap<Place, (u64, Instant)>,
+    /// When each object's newest revision was first seen. A write gives an object a new revision, so the revision alone identifies it.
+    seen: HashMap<u64, Instant>,
 }
 
 impl Sweeper {
     async fn sweep(&mut self, now: Instant) {
-        let mut still_there = HashMap::new();
+        let mut remaining = HashMap::new();
         for registered in &self.kinds {
             let Some(lifetime) = registered.kind.lifetime else { continue };
             for object in self.cache.kind(&registered.storage).select(|_| true) {
-                let place = Place { storage: registered.storage.clone(), key: object.key.clone() };
-                let since = match self.seen.get(&place) {
-                    Some((revision, since)) if *revision == object.revision => *since,
-                    _ => now,
-                };
+                let since = self.seen.get(&object.revision).copied().unwrap_or(now);
                 if now.duration_since(since) < lifetime {
-                    still_there.insert(place, (object.revision, since));
+                    remaining.insert(object.revision, since);
                     continue;
                 }
                 let path = path_of(registered, object.key.namespace(), object.key.name(), "");
@@ -79,11 +74,11 @@ impl Sweeper {
                 };
                 if let Err(problem) = deleted {
                     tracing::warn!(%problem, %path, "deleting an expired object failed");
-                    still_there.insert(place, (object.revision, since));
+                    remaining.insert(object.revision, since);
                 }
             }
         }
-        self.seen = still_there;
+        self.seen = remaining;
     }
 }
 
@@ -98,7 +93,7 @@ mod tests {
     use crate::http::authz::GroupAuthorizer;
 
     #[tokio::test]
-    async fn events_end_when_nobody_has_written_them_for_an_hour() {
+    async fn events_end_when_they_were_not_written_for_an_hour() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path()).await.unwrap());
         let authorizer = Arc::new(GroupAuthorizer { unlimited: vec!["system:controllers".into()] });

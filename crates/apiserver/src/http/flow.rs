@@ -1,7 +1,8 @@
 //! Flow control: limits concurrent requests per caller, so that one caller cannot starve others or the platform's controllers.
 //!
 //! Every caller has a number of slots. A request without a free slot waits for a while in a queue of limited length, and is then
-//! refused (429). Watches and streams release their slot when their response begins. Groups of the platform itself are exempt.
+//! refused (429). Watches and streams release their slot when their response begins. Groups of the platform itself
+//! have more slots.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,8 +24,11 @@ pub struct FlowLimits {
     pub waiting: usize,
     /// How long a request waits.
     pub patience: Duration,
-    /// Groups without limits.
-    pub exempt_groups: Vec<String>,
+    /// Groups of the platform itself.
+    pub platform_groups: Vec<String>,
+    /// Requests of one member of those groups that run at once, and as many wait. More than a working program needs, and few enough that
+    /// one in a loop leaves others their turn.
+    pub platform_running: usize,
 }
 
 impl Default for FlowLimits {
@@ -33,12 +37,14 @@ impl Default for FlowLimits {
             running: 128,
             waiting: 1_024,
             patience: Duration::from_secs(15),
-            exempt_groups: ["system:controllers", "system:nodes", "system:edges"].map(str::to_owned).to_vec(),
+            platform_groups: ["system:controllers", "system:nodes", "system:edges"].map(str::to_owned).to_vec(),
+            platform_running: 1_024,
         }
     }
 }
 
 struct Caller {
+    running: usize,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -49,8 +55,8 @@ pub(crate) struct Flow {
     callers: Mutex<HashMap<String, Arc<Caller>>>,
 }
 
-/// A slot, released when dropped; `None` for exempt callers.
-pub(crate) type Place = Option<OwnedSemaphorePermit>;
+/// A slot, released when dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
 
 /// The number of remembered callers above which those without requests are dropped.
 const REMEMBERED: usize = 4_096;
@@ -60,15 +66,14 @@ impl Flow {
         Flow { limits, callers: Mutex::default() }
     }
 
-    fn caller(&self, user: &str) -> Arc<Caller> {
+    fn caller(&self, user: &str, running: usize) -> Arc<Caller> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() >= REMEMBERED {
-            let running = self.limits.running;
-            callers.retain(|_, it| it.places.available_permits() < running);
+            callers.retain(|_, it| it.places.available_permits() < it.running);
         }
         let new = || {
-            let places = Arc::new(Semaphore::new(self.limits.running));
-            Arc::new(Caller { places, waiting: AtomicUsize::new(0) })
+            let places = Arc::new(Semaphore::new(running));
+            Arc::new(Caller { running, places, waiting: AtomicUsize::new(0) })
         };
         callers.entry(user.to_owned()).or_insert_with(new).clone()
     }
@@ -78,20 +83,20 @@ impl Flow {
     /// # Errors
     /// 429 if too many wait already, or for too long.
     pub(crate) async fn enter(&self, identity: &Identity) -> Result<Place, ApiError> {
-        if self.limits.exempt_groups.iter().any(|group| identity.is_in(group)) {
-            return Ok(None);
-        }
-        let caller = self.caller(&identity.user);
+        let is_platform = self.limits.platform_groups.iter().any(|group| identity.is_in(group));
+        let limits = (self.limits.platform_running, self.limits.platform_running.max(self.limits.waiting));
+        let (running, longest) = if is_platform { limits } else { (self.limits.running, self.limits.waiting) };
+        let caller = self.caller(&identity.user, running);
         if let Ok(place) = caller.places.clone().try_acquire_owned() {
-            return Ok(Some(place));
+            return Ok(place);
         }
         let refuse = || ApiError::too_many_requests("too many requests, please try again later");
         let waiting = Waiting::begin(&caller.waiting);
-        if waiting.before >= self.limits.waiting {
+        if waiting.before >= longest {
             return Err(refuse());
         }
         match tokio::time::timeout(self.limits.patience, caller.places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(Some(place)),
+            Ok(Ok(place)) => Ok(place),
             _ => Err(refuse()),
         }
     }
@@ -120,7 +125,8 @@ mod tests {
     use super::*;
 
     fn flow() -> Flow {
-        Flow::new(FlowLimits { running: 2, waiting: 1, patience: Duration::from_millis(20), ..FlowLimits::default() })
+        let patience = Duration::from_millis(20);
+        Flow::new(FlowLimits { running: 2, waiting: 1, patience, platform_running: 10, ..FlowLimits::default() })
     }
 
     #[tokio::test]
@@ -136,14 +142,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_at_once_and_the_platform_is_exempt() {
+    async fn a_full_queue_refuses_at_once_and_the_platform_has_more_places_but_not_any_number() {
         let flow = flow();
         let one = Identity::new("one", ["people"]);
         let _places = (flow.enter(&one).await.unwrap(), flow.enter(&one).await.unwrap());
         let (first, second) = tokio::join!(flow.enter(&one), flow.enter(&one));
         assert!(first.is_err() && second.is_err());
-        for _ in 0..10 {
-            assert!(flow.enter(&Identity::controller("it")).await.unwrap().is_none());
-        }
+        let controller = Identity::controller("it");
+        let held = futures::future::join_all((0..10).map(|_| flow.enter(&controller))).await;
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(flow.enter(&controller).await.unwrap_err().code, 429, "a loop of the platform's own is bounded");
     }
 }

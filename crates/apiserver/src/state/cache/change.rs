@@ -66,9 +66,11 @@ impl Change {
         self.lines[event as usize].get_or_init(|| event_line(event.as_str(), &self.object(event))).clone()
     }
 
-    /// Returns the approximate memory in bytes that the change holds.
+    /// Returns the approximate memory in bytes that the change holds: both states of the object, and the line that watchers are sent.
     pub(super) fn weight(&self) -> usize {
-        self.previous.as_ref().map_or(0, |previous| previous.wire.len()) + 256
+        let size = |object: &Option<Arc<CachedObject>>| object.as_ref().map_or(0, |it| it.wire.len());
+        let (previous, current) = (size(&self.previous), size(&self.current));
+        previous + current + previous.max(current) + 256
     }
 }
 

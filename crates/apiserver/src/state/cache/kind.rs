@@ -15,7 +15,7 @@ use crate::state::storage::keys::ObjectKey;
 /// more replaced objects in memory.
 const HISTORY_CHANGES: usize = 10_000;
 /// Bytes of replaced objects kept per kind, for the same reasons.
-const HISTORY_BYTES: usize = 16 << 20;
+const HISTORY_BYTES: usize = 32 << 20;
 
 /// The error for a revision before the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
