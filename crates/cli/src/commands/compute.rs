@@ -119,7 +119,7 @@ async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<()> {
         Vm::Console(wait) => console(cloud, wait).await,
         Vm::Log { name, tail_bytes } => {
             let mut stdout = tokio::io::stdout();
-            stdout.write_all(&serial_log(cloud, &name, tail_bytes).await?).await?;
+            stdout.write_all(&terminal::printable(&serial_log(cloud, &name, tail_bytes).await?)).await?;
             stdout.flush().await.context("cannot print")
         }
         Vm::Proxy { name, port } => {

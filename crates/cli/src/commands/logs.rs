@@ -9,6 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::api;
 use crate::config::Cloud;
+use crate::terminal::printable;
 
 /// The API group of services.
 pub(super) const GROUP: &str = "run.evroclabs.net";
@@ -48,7 +49,7 @@ pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite 
             let Some(frame) = body.frame().await else { break None };
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(Ok(bytes)) => {
-                    out.write_all(&place.take(&bytes, request.timestamps)).await?;
+                    out.write_all(&printable(&place.take(&bytes, request.timestamps))).await?;
                     out.flush().await?;
                 }
                 Ok(Err(_trailers)) => {}
@@ -56,7 +57,7 @@ pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite 
             }
         };
         match end {
-            None => return Ok(out.write_all(&place.rest(request.timestamps)).await?),
+            None => return Ok(out.write_all(&printable(&place.rest(request.timestamps))).await?),
             // The cause is a library's message about a connection; the user needs to know that it is temporary.
             Some(_) if !request.follow => {
                 return Err(anyhow!("the log broke off, the cloud or a host may be restarting: try again"));
