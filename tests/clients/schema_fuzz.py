@@ -24,8 +24,10 @@ SERVER, AUTHORITY = sys.argv[1], sys.argv[2]
 CREATES, OTHERS = int(sys.argv[3]), int(sys.argv[4])
 GROUPS = ["compute.evroclabs.net", "networking.evroclabs.net", "run.evroclabs.net", "iam.evroclabs.net"]
 ENOUGH = 0.8
-# References to what is outside of the API, which no schema describes.
+# What no schema describes: references to what is outside of the API, the inside of a key, and rules over several fields.
 IMAGE = "registry.evroc.localhost/demo/hello:v1"
+KEY_FIELDS = [b"ssh-ed25519", bytes(range(32))]
+KEY = "ssh-ed25519 " + base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in KEY_FIELDS)).decode()
 
 session = requests.Session()
 user = json.loads(os.environ["EVROC_USER"])
@@ -91,6 +93,22 @@ def distinct(schema, value, schemas):
     return value
 
 
+def make_valid(kind, spec):
+    """Puts in what a valid object has and a schema cannot state."""
+    if kind == "Service":
+        for container in spec["template"]["spec"]["containers"]:
+            container["image"] = IMAGE
+    elif kind == "Revision":
+        spec["container"]["image"] = IMAGE
+    elif kind == "Subnet":
+        spec["ipv4CidrBlock"]["block"] = f"10.{next(numbers) % 256}.0.0/24"
+    elif kind == "VirtualMachine":
+        for index, disk in enumerate(spec.get("diskRefs", [])):
+            disk["bootFrom"] = index == 0
+        for key in spec.get("osSettings", {}).get("ssh", {}).get("authorizedKeys", []):
+            key["value"] = KEY
+
+
 def creates(operation, document):
     codes, refusals = Counter(), {}
     schemas = document["components"]["schemas"]
@@ -110,9 +128,7 @@ def creates(operation, document):
         if case.path_parameters and "namespace" in case.path_parameters:
             case.path_parameters["namespace"] = "demo"
         case.body = distinct(content, case.body, schemas)
-        if kind == "Service":
-            for container in case.body["spec"]["template"]["spec"]["containers"]:
-                container["image"] = IMAGE
+        make_valid(kind, case.body["spec"] if "spec" in case.body else {})
         response = send(case)
         if response.status_code == 422 and any(rule in response.json()["message"] for rule in known):
             codes["breaks a rule"] += 1

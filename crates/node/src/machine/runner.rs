@@ -24,7 +24,7 @@ use super::{AcceleratorKind, MachineConfig, Nic, last_log, limits};
 use crate::cgroup::Cgroups;
 use crate::pool::{self, Owner, Pool};
 use crate::seed;
-use crate::shim::{self, Adopted, Exit, LogFormat, LogLimits, ShimClient, Spec, Stderr, User};
+use crate::shim::{self, Adopted, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, ShimClient, Spec, Stderr, User};
 
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
@@ -400,6 +400,7 @@ impl MachineRunner {
         Spec {
             env: command.environment.into_iter().collect(),
             no_new_privileges: true,
+            oom_score_adj: Some(GUEST_OOM_SCORE),
             cgroups,
             shim_cgroups: self.config.shim_cgroups.clone(),
             stderr: Stderr::Separate,

@@ -46,4 +46,7 @@ pub use logs::{CriLine, log_files, parse_cri_line, tail};
 pub use process::{ProcessHandle, ProcessIdentity, boot_id};
 pub use protocol::{PROTOCOL_VERSION, State, Status};
 pub use server::{ShimError, run};
-pub use spec::{Exit, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec, Stderr, Stdio, User};
+pub use spec::{
+    CONTAINER_OOM_SCORE, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec, Stderr, Stdio,
+    User,
+};

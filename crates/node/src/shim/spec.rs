@@ -70,6 +70,11 @@ pub struct Spec {
     pub shim_user: Option<User>,
 }
 
+/// How much sooner than the platform's own processes (score 0) the kernel ends a container when the host runs out of memory.
+pub const CONTAINER_OOM_SCORE: i32 = 500;
+/// The same for a guest, which loses more by it than a container.
+pub const GUEST_OOM_SCORE: i32 = 300;
+
 impl Spec {
     /// A spec with every default: pipes, CRI log, no privileges changed.
     pub fn new(id: impl Into<String>, argv: Vec<String>, socket: impl Into<PathBuf>) -> Self {

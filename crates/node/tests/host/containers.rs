@@ -244,6 +244,7 @@ async fn a_container_outlives_its_agent() {
     let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
     container.wait_ready(PORT).await.unwrap();
     let pid = container.shim().record().child.pid;
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
     drop(container);
     let again = runner(host.root.path(), &host.instance);
     assert_eq!(again.known(), BTreeSet::from(["a".to_owned()]));

@@ -267,6 +267,7 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     assert_eq!(status_line(pid, "CapEff:"), "CapEff:\t0000000000000000");
     assert_eq!(status_line(pid, "NoNewPrivs:"), "NoNewPrivs:\t1");
     assert_eq!(status_line(pid, "Seccomp:"), "Seccomp:\t2");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "300");
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(groups.contains(&format!(":/{}/vm-m", host.instance)), "{groups}");
 

@@ -14,7 +14,7 @@ use crate::container::runtime::{Runtime, RuntimeError};
 use crate::container::stop_signal::stop_signal;
 use crate::container::user;
 use crate::net::netns::Netns;
-use crate::shim::{SpawnError, Spec};
+use crate::shim::{CONTAINER_OOM_SCORE, SpawnError, Spec};
 
 /// What a container that lost its shim gets to end by itself: its output goes nowhere any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
@@ -78,6 +78,8 @@ impl ContainerRunner {
         let mut shim_spec = Spec::new(&names.id, argv, &names.shim_socket);
         shim_spec.env.insert("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
         shim_spec.pid_file = Some(pid_file);
+        // The container's first process inherits it from the runtime.
+        shim_spec.oom_score_adj = Some(CONTAINER_OOM_SCORE);
         shim_spec.oom_cgroups = self.cgroups.memory_folders(&names.group);
         shim_spec.shim_user = self.config.shim_user.clone();
         shim_spec.shim_cgroups = self.config.shim_cgroups.clone();

@@ -176,8 +176,7 @@ fn prepare_self(spec: &Spec, ends: &Ends) -> Result<(), String> {
         join_cgroup(cgroup).map_err(|error| format!("join cgroup {}: {error}", cgroup.display()))?;
     }
     if let Some(score) = spec.oom_score_adj {
-        std::fs::write("/proc/self/oom_score_adj", score.to_string())
-            .map_err(|error| format!("set oom_score_adj to {score}: {error}"))?;
+        raise_oom_score(score).map_err(|error| format!("set oom_score_adj to {score}: {error}"))?;
     }
     for (end, number) in [(&ends.input, 0), (&ends.output, 1), (&ends.error, 2)] {
         // SAFETY: 0, 1 and 2 are open in the shim but used by nothing in this process any more.
@@ -204,6 +203,13 @@ fn drop_privileges(spec: &Spec) -> Result<(), String> {
         rustix::thread::set_no_new_privs(true).map_err(|errno| format!("set no_new_privs: {errno}"))?;
     }
     Ok(())
+}
+
+/// Raises the process's `oom_score_adj` to `score`. A higher one stays: lowering needs a capability.
+fn raise_oom_score(score: i32) -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let current: i32 = std::fs::read_to_string(FILE)?.trim().parse().map_err(io::Error::other)?;
+    if current < score { std::fs::write(FILE, score.to_string()) } else { Ok(()) }
 }
 
 /// Adds the calling process to a cgroup (v1 or v2).
