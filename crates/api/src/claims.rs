@@ -9,11 +9,11 @@ pub struct Claim {
     pub field: String,
     /// What it is, for the refusal: `disk "hello"`.
     pub what: String,
-    /// Who chose it, and so has to choose again when another object holds it.
+    /// The party that chose it, and so has to choose again when another object holds it.
     pub chosen_by: ChosenBy,
 }
 
-/// Who chose what an object claims.
+/// The party that chose what an object claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChosenBy {
     /// The user: the object is invalid as it is.

@@ -1,4 +1,4 @@
-//! On whom a deletion waits, in words: an object that is being deleted and is still there has to say it.
+//! Explains what blocks a deletion, for the object's status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
-/// Who keeps an object that is being deleted, beside the platform's finalizers in `own`: half a sentence. `owned` are the
+/// Describes who blocks the deletion of an object, beside the platform's finalizers in `own`: half a sentence. `owned` are the
 /// objects that it owns, as in `Revision "hello-00001"`. `None` if nobody does.
 pub fn waits_for(metadata: &ObjectMeta, own: &[&str], owned: &[String]) -> Option<String> {
     metadata.deletion_timestamp.as_ref()?;

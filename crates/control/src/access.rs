@@ -1,4 +1,4 @@
-//! Who may do what in the API: the server asks, the tables of `evroc-iam` answer.
+//! Authorisation of API requests by the rules of `evroc-iam`.
 
 use async_trait::async_trait;
 use evroc_apiserver::authn::Identity as Caller;

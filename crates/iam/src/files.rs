@@ -32,7 +32,7 @@ impl FileError {
     }
 }
 
-/// Who a file belongs to, as numbers.
+/// The owner of a file, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// User id.

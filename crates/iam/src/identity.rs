@@ -1,4 +1,4 @@
-//! Who speaks: the identity behind a verified client certificate, a token or an in-process caller.
+//! Identities: of a verified client certificate, a token or an in-process caller.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub const EXTRA_CERTIFICATE_SERIAL: &str = "authentication.evroclabs.net/certifi
 /// Key in `extra` under which the end of the credential stands that a caller came with, in seconds since 1970.
 pub const EXTRA_EXPIRES: &str = "authentication.evroclabs.net/expires";
 
-/// Who a request is made by, in Kubernetes' terms (`user.Info`).
+/// The author of a request, in Kubernetes' terms (`user.Info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// User name.

@@ -50,9 +50,9 @@ pub enum TokenError {
     /// It is for somebody else.
     #[error("the token is for {found:?}, expected {expected:?}")]
     Audience {
-        /// Who it is for.
+        /// The audience of the token.
         found: String,
-        /// Who checks it.
+        /// The audience that checks it.
         expected: String,
     },
     /// The key's file could not be read or written.

@@ -97,7 +97,7 @@ pub struct ActualDisk {
 /// A conversation with one running guest.
 #[async_trait]
 pub trait Monitor: Send + Sync + std::fmt::Debug {
-    /// What the hypervisor does with the guest.
+    /// Returns what the hypervisor does with the guest.
     async fn state(&self) -> Result<GuestState, MonitorError>;
     /// Presses the power button: the guest decides.
     async fn power_down(&self) -> Result<(), MonitorError>;

@@ -1,4 +1,4 @@
-//! Who may pull from and push to which repository of the container registry.
+//! Authorisation in the container registry: pull and push by repository.
 //!
 //! Repository names start with the resource group's name (`demo/hello`). Operators may do everything, host agents pull everything, edges and
 //! controllers nothing. A token's scope narrows what its user may do: each entry is `repository:<name or prefix/*>:<pull|push|pull,push>`.

@@ -45,7 +45,7 @@ pub struct BundleInput<'a> {
     pub workload: &'a Workload,
     /// What the image specifies.
     pub image: &'a RunConfig,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub user: &'a User,
     /// `/<instance>/<container>`.
     pub cgroup: &'a str,

@@ -1,4 +1,4 @@
-//! Who a container runs as: the image's USER, which must not be root.
+//! The user of a container: the image's USER, which must not be root.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -75,7 +75,7 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// Volumes of this host in the order of their devices: `/dev/vda`, then after the seed `/dev/vdc`, …
     pub volumes: Vec<VolumeUse>,
-    /// What the guest is told about itself. Its `instance_id`, a UUID, is also the guest's SMBIOS system id.
+    /// What the guest learns about itself. Its `instance_id`, a UUID, is also the guest's SMBIOS system id.
     pub seed: SeedInput,
     /// What executes the guest's instructions.
     pub accelerator: AcceleratorKind,
@@ -111,6 +111,6 @@ pub struct Nic {
     pub tap: OwnedFd,
     /// Link address, `xx:xx:xx:xx:xx:xx`.
     pub mac: String,
-    /// MTU that the guest's driver is told.
+    /// MTU that is announced to the guest's driver.
     pub mtu: Option<u16>,
 }

@@ -15,7 +15,7 @@ use crate::shim::{Attached, ClientError, Exit, ShimClient};
 /// For the monitor's greeting: the hypervisor has to load its firmware and open its disks first.
 const MONITOR_LIMIT: Duration = Duration::from_secs(60);
 /// Between asking the hypervisor to end and killing it. It closes its disks in this time: shorter risks work, not data that a
-/// guest has been told is safe.
+/// guest was promised to be safe.
 const QUIT_LIMIT: Duration = Duration::from_secs(10);
 /// For an answer of the monitor while a machine is being stopped or looked at.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

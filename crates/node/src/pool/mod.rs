@@ -102,7 +102,7 @@ pub struct PoolVolume {
     pub size_bytes: u64,
 }
 
-/// Who has a volume open or may open it.
+/// The process that has a volume open or may open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// For people: a process, a user or a host.
@@ -226,7 +226,7 @@ pub trait Pool: Debug + Send + Sync {
     /// Takes a volume back from whoever [`Self::source`] handed it to. An absent one is no error.
     async fn release(&self, uid: &str) -> Result<(), PoolError>;
 
-    /// Who has a volume open, or may open it.
+    /// Returns the process that has a volume open or may open it.
     async fn holder(&self, uid: &str) -> Result<Option<Holder>, PoolError>;
 
     /// How full it is.

@@ -19,7 +19,7 @@ const LEAST_BYTES: usize = 1 << 20;
 /// What the file system itself needs beside the files.
 const OVERHEAD_BYTES: usize = 128 << 10;
 
-/// What a guest is told.
+/// What a guest learns about itself from its seed disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeedInput {
     /// Changes when the guest shall take itself for a new one: the virtual machine's uid.

@@ -1,4 +1,4 @@
-//! Finding out what became of a shim that an earlier agent started.
+//! Finds out what became of a shim that an earlier agent started.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use crate::cgroup::kill_members;
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What stands behind the folder of a shim.
+/// The state of the shim that a folder belongs to.
 #[derive(Debug)]
 pub enum Adopted {
     /// Shim and workload live; this talks to them.
     Running(ShimClient),
     /// The workload has ended.
     Exited(Exit),
-    /// The shim has gone without a word: killed, or the host was restarted. Call [`Lost::end`].
+    /// The shim ended without a record: it was killed, or the host was restarted. Call [`Lost::end`].
     ShimLost(Box<Lost>),
-    /// Nothing was ever started there.
+    /// Nothing was ever started in this folder.
     Never,
 }
 

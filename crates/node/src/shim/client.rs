@@ -36,7 +36,7 @@ pub enum SpawnError {
     Refused { id: String, reason: String },
     #[error("start shim {id}: no answer within {} s", START_LIMIT.as_secs())]
     Late { id: String },
-    #[error("start shim {id}: it ended without a word{}", if stderr.is_empty() { String::new() } else { format!("; it left: {stderr}") })]
+    #[error("start shim {id}: it ended without an answer{}", if stderr.is_empty() { String::new() } else { format!("; it left: {stderr}") })]
     Silent { id: String, stderr: String },
 }
 
@@ -53,7 +53,7 @@ pub enum ClientError {
     },
     #[error("{operation} shim {id}: {reason}")]
     Refused { operation: &'static str, id: String, reason: String },
-    #[error("shim {id} is gone and left no exit.json")]
+    #[error("shim {id} has ended and left no exit.json")]
     Lost { id: String },
 }
 

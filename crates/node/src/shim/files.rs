@@ -40,7 +40,7 @@ pub(crate) fn release_reserve(dir: &Path) -> io::Result<()> {
     remove(dir, RESERVE)
 }
 
-/// Reads `dir/name`; `None` if there is none.
+/// Reads `dir/name`; `None` if it does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     match std::fs::read(dir.join(name)) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -49,12 +49,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Resu
     }
 }
 
-/// Removes `dir/name`; it is no error if there is none.
+/// Removes `dir/name`; an absent file is no error.
 pub(crate) fn remove(dir: &Path, name: &str) -> io::Result<()> {
     remove_path(&dir.join(name))
 }
 
-/// Removes a file; it is no error if there is none.
+/// Removes a file; an absent one is no error.
 pub(crate) fn remove_path(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -20,7 +20,7 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    /// The identity of a process that lives now. `NotFound` if there is none.
+    /// The identity of a process that lives now. `NotFound` if it has ended.
     pub fn of(pid: i32) -> io::Result<Self> {
         match std::fs::read(format!("/proc/{pid}/stat")) {
             Ok(stat) => start_time(&stat).map(|start_time| Self { pid, start_time }).ok_or_else(|| {
@@ -75,7 +75,7 @@ impl ProcessHandle {
         self.identity
     }
 
-    /// Sends a signal; `Ok(false)` if the process has gone.
+    /// Sends a signal; `Ok(false)` if the process has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) => Ok(true),

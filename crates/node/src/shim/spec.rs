@@ -1,4 +1,4 @@
-//! What a shim is told (`spec.json`), what it tells about its processes (`pid.json`) and how it all ended (`exit.json`).
+//! The specification of a shim (`spec.json`), its record of processes (`pid.json`) and of the end (`exit.json`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct Spec {
     /// Working directory.
     #[serde(default = "root_folder")]
     pub cwd: PathBuf,
-    /// Whom the workload runs as; `None` leaves it as the shim was started.
+    /// The user that the workload runs as; `None` leaves it as the shim was started.
     #[serde(default)]
     pub user: Option<User>,
     /// Set `PR_SET_NO_NEW_PRIVS` before executing the workload.
@@ -65,7 +65,7 @@ pub struct Spec {
     /// ended with code 0, the process named there, by then the shim's child, is the workload.
     #[serde(default)]
     pub pid_file: Option<PathBuf>,
-    /// Whom the shim becomes once the workload runs, keeping CAP_KILL alone; `None` leaves it as it was started.
+    /// The user that the shim becomes once the workload runs, keeping CAP_KILL alone; `None` leaves it as it was started.
     #[serde(default)]
     pub shim_user: Option<User>,
 }
@@ -143,7 +143,7 @@ pub enum Stdio {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stderr {
-    /// Into `log` beside standard output (told apart in the CRI format) and to attached clients.
+    /// Into `log` beside standard output (kept apart by the CRI format) and to attached clients.
     #[default]
     Merge,
     /// Into the file `stderr`; the end of it is repeated in `exit.json`.
@@ -229,7 +229,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// Whether the workload ended by itself and was content.
+    /// Whether the workload exited by itself with status 0.
     pub fn is_success(&self) -> bool {
         self.code == Some(0)
     }

@@ -239,7 +239,7 @@ async fn a_missing_volume_is_named_and_the_rest_can_be_removed() {
 }
 
 #[tokio::test]
-async fn what_the_hypervisor_says_of_a_broken_disk_is_told() {
+async fn what_the_hypervisor_says_of_a_broken_disk_is_reported() {
     let host = Host::new(Qemu::default());
     host.volumes.create(&blank("v")).await.unwrap();
     std::fs::write(host.volumes.path("v"), "no longer a disk").unwrap();
@@ -339,7 +339,7 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
     };
     assert!(tokio::time::timeout(BOOT * 2, story).await.is_ok(), "{}", host.serial("m"));
     let reset = async { while changes.next().await.unwrap() != GuestChange::Reset {} };
-    tokio::time::timeout(BOOT, reset).await.expect("the hypervisor told of the reboot");
+    tokio::time::timeout(BOOT, reset).await.expect("the hypervisor reported the reboot");
     let Found::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(after.shim().record().child, machine.shim().record().child);
     host.runner.remove("m").await.unwrap();

@@ -110,7 +110,7 @@ async fn output_and_exit_code_are_kept() {
     let Adopted::Exited(again) = adopt(&shims.dir("a")).await.unwrap() else { panic!("it has ended") };
     assert_eq!(again, exit);
     eventually("no process is left", async || (processes_in(&shims) == 0).then_some(())).await;
-    // Asking a shim that has gone still gives the answer.
+    // Asking a shim that has ended still gives the answer.
     assert_eq!(client.wait().await.unwrap(), exit);
 }
 

@@ -33,7 +33,8 @@ const RESUME_AGAIN: Duration = Duration::from_secs(5);
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the first look that failed, doubled with each up to [`LOOK_AGAIN`].
 const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(250);
-/// So many looks in a row must fail before the status says so: a host that is out of descriptors for a moment is no news.
+/// How many looks in a row must fail before the status says so. Fewer reports a host that is out of descriptors for a moment; more hides
+/// a lasting fault.
 const FAILURES_TO_REPORT: u32 = 3;
 
 /// What a reconciliation amounts to.

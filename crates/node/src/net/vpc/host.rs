@@ -105,7 +105,7 @@ impl Host {
                     let _ = self.claims.claim_link(&uid, &self.kernel.names.outer_uplink(&uid));
                     known.push(uid);
                 }
-                // Whose it is shows when a machine of the VPC is looked at.
+                // Its owner is known when a machine of the VPC is reconciled.
                 Err(error) if self.kernel.names.is_legacy_netns(&entry.stem) => {
                     let message = evroc_controller::chain(&error);
                     tracing::warn!(record = entry.stem, error = message, "a VPC's record is left alone");

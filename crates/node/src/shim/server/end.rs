@@ -1,4 +1,4 @@
-//! How a workload ended: reading what the kernel has to say, and saying it in words.
+//! How a workload ended: what the kernel reports, as a sentence.
 
 use std::io;
 use std::path::Path;

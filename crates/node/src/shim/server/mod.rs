@@ -53,7 +53,7 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> ShimError {
 
 /// Runs the shim of `dir` and returns when its workload has ended and `exit.json` is written.
 ///
-/// It goes on in a process of its own: the calling process ends with code 0 at once. The outcome of the start is told as one
+/// It goes on in a process of its own: the calling process ends with code 0 at once. The outcome of the start is reported as one
 /// JSON line on standard output (`{"ok":true}` or `{"ok":false,"error":…}`), after which that is closed.
 /// Call it first thing in `main`, before any thread exists.
 pub fn run(dir: &Path) -> Result<(), ShimError> {
@@ -169,7 +169,7 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Tells whoever started us, who may have gone.
+/// Reports to the process that started us, which may have ended.
 pub(super) fn report(error: Option<&str>) {
     let line = match error {
         None => serde_json::json!({ "ok": true }),

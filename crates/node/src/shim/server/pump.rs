@@ -456,7 +456,7 @@ impl<'a> Pump<'a> {
                 }
                 Some(exit)
             }
-            // Whoever removed the folder wants no record; those who wait are still told.
+            // Whoever removed the folder wants no record; those who wait still get their answer.
             Err(_) if !self.dir.exists() => Some(exit),
             Err(error) => {
                 eprintln!("write exit.json: {error}; removing rotated logs and trying again");

@@ -35,9 +35,9 @@ pub(super) struct Streams {
 }
 
 impl Prepared {
-    /// Lets the workload execute. An error is the child's own words; the child is gone then.
+    /// Lets the workload execute. An error is the child's own message; the child has ended then.
     pub(super) fn start(mut self) -> Result<Streams, String> {
-        // The child may be gone already: its refusal, read next, says why.
+        // The child may have ended already: its refusal, read next, says why.
         let _ = self.permission.write_all(b"1");
         drop(self.permission);
         let mut refusal = String::new();
