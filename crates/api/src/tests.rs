@@ -1,4 +1,4 @@
-//! What every kind must keep, and tables for the pure functions.
+//! Properties of every kind, and tables for the pure functions.
 
 use crate::image_ref::ImageRef;
 use serde_json::Value;

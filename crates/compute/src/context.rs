@@ -1,4 +1,4 @@
-//! What the controllers of this crate are given: the API, and informers with the indexes that they read by.
+//! The context of this crate's controllers: the API, and informers with their indexes.
 
 use evroc_api::compute::{Disk, DiskImage, VMVirtualResources, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_api::conditions::{self, READY};
@@ -17,9 +17,9 @@ pub(crate) const WAITING: &str = "";
 pub(crate) struct Compute {
     /// API and clock.
     pub base: Context,
-    /// What is promised of each host.
+    /// The promises made on each host.
     pub book: Book,
-    /// What the API refused for good.
+    /// The API's permanent refusals.
     pub refusals: Refusals,
     pub vms: Informer<VirtualMachine>,
     pub machines: Informer<Machine>,

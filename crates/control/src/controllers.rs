@@ -9,7 +9,7 @@ use evroc_run::image::Images;
 use evroc_run::{RunContext, Settings};
 use kube::Client;
 
-/// What the controllers are given.
+/// The settings of the controllers.
 #[derive(Clone)]
 pub struct Controllers {
     /// The time.

@@ -1,4 +1,4 @@
-//! What the rules of `evroc-api` find, in the API server's form.
+//! Converts the findings of the rules of `evroc-api` into the API server's errors.
 
 use evroc_api::claims::{ChosenBy, Claim};
 use evroc_api::rules::Problem;
@@ -6,7 +6,7 @@ use evroc_apiserver::schema::FieldError;
 use evroc_apiserver::{ClaimKey, ClaimRefusal};
 use serde_json::Value;
 
-/// What the platform chose it can choose again; anything else the user has to change.
+/// The platform can choose again what it chose; anything else the user has to change.
 pub(crate) fn claim(claim: Claim) -> ClaimKey {
     let refusal = match claim.chosen_by {
         ChosenBy::User => ClaimRefusal::Invalid,

@@ -1,4 +1,4 @@
-//! What every cloud starts with: the catalogue, organisation `local`, resource group `demo`. What is there is left alone.
+//! The seed of every cloud: the catalogue, organisation `local`, resource group `demo`. Existing objects are left alone.
 
 use evroc_api::compute::{DiskStorageClass, DiskStorageClassSpec, VMVirtualResources, profiles};
 use evroc_api::iam::{Organization, OrganizationSpec, ResourceGroup, ResourceGroupSpec};

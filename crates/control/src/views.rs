@@ -3,8 +3,8 @@
 //! A resource group's endpoint shows its namespace under the names that clients use: the group's, the organisation's, `default`.
 //! `root:<resource group>` is accepted where no organisation has that name. An organisation's own endpoint has no namespace.
 //!
-//! What is others' is not shown: of organisations there is the one, of resource groups an organisation's endpoint has its own and a
-//! group's endpoint has itself. Hosts and what runs on them are the platform's, and no view serves them.
+//! A view hides other tenants' objects: it lists one organisation, an organisation's endpoint lists only that organisation's resource
+//! groups, and a group's endpoint lists that group. Hosts and what runs on them belong to the platform, and no view serves them.
 
 use evroc_api::iam::{Organization, ResourceGroup};
 use evroc_api::infra::Host;
@@ -28,7 +28,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Of the kind `K` only what has this value.
+/// Shows only those objects of the kind `K` that have this value.
 fn only<K: Resource<DynamicType = ()>>(field: &str, value: &str) -> ObjectFilter {
     ObjectFilter { kind: format!("{}.{}", K::plural(&()), K::group(&())), field: field.into(), value: value.into() }
 }

@@ -16,7 +16,7 @@ pub const TEMPORARY_PREFIX: &str = ".tmp-";
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}", path.display())]
 pub struct FileError {
-    /// What was being done, as a verb: "write", "create folder".
+    /// The operation, as a verb: "write", "create folder".
     pub operation: &'static str,
     /// The file or folder.
     pub path: PathBuf,

@@ -10,7 +10,7 @@ use crate::leaf::LeafPem;
 /// Name of the cluster extension with what the evroc CLI needs beyond Kubernetes' fields: `domain`, `httpsPort`, `instance`.
 pub const EXTENSION: &str = "evroclabs.net";
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Clone)]
 pub struct Kubeconfig<'a> {
     /// Name of the installation; names cluster and context.

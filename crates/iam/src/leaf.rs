@@ -50,7 +50,7 @@ pub enum LeafError {
     },
 }
 
-/// What a certificate is for.
+/// The purpose of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeafSpec {
     /// A TLS server that answers to these names and addresses.

@@ -69,7 +69,7 @@ pub enum TokenError {
     Random,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Issuer: the installation.
@@ -89,7 +89,7 @@ pub struct Claims {
     /// The user's groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// What the token may be used for; empty: all that the user may do. The audience defines the words.
+    /// The scopes of the token; empty: everything that the user may do. The audience defines their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scope: Vec<String>,
     /// Further claims.
@@ -247,7 +247,7 @@ impl TokenVerifier {
         }
         let key = self.keys.get(&parsed.kid).ok_or(TokenError::UnknownKey)?;
         let signature = decode(signature)?;
-        // Of the two signatures that are as good, one is taken: a token has one text.
+        // Two signatures are equally valid; only one is accepted, so that a token has one text.
         if !is_low(&signature) {
             return Err(TokenError::Signature);
         }

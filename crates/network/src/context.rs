@@ -1,4 +1,4 @@
-//! What the controllers of this crate use.
+//! The context of this crate's controllers.
 
 use std::sync::Arc;
 

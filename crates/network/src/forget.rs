@@ -1,4 +1,4 @@
-//! What a resource group leaves outside the API, and how it goes with the group.
+//! Removes what a resource group leaves outside the API together with the group.
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -15,7 +15,7 @@ pub trait ForgetGroup: Send + Sync + 'static {
 #[derive(Debug, Error)]
 #[error("remove {what} of resource group \"{group}\"")]
 pub struct ForgetError {
-    /// What could not be removed, for example "the images".
+    /// The things that could not be removed, for example "the images".
     pub what: String,
     /// The resource group.
     pub group: String,

@@ -6,7 +6,7 @@ use crate::gigabytes;
 /// How many hosts a refusal describes one by one; the others are counted.
 const DESCRIBED: usize = 3;
 
-/// What is to be placed.
+/// The thing to place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need<'a> {
     /// The zone that it has to be in.

@@ -1,4 +1,4 @@
-//! What placement knows of a host.
+//! The facts about hosts that placement uses.
 
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, Replica, Volume};
@@ -15,9 +15,9 @@ pub struct HostFacts {
     pub is_ready: bool,
     /// Whether it is ready and nobody has closed it for new things.
     pub is_open: bool,
-    /// What it has in all; `None` until it has reported.
+    /// Its total resources; `None` until it has reported.
     pub room: Option<Room>,
-    /// What is promised of it.
+    /// The promises made on it.
     pub promised: Promised,
     /// The machine type that new guests get there.
     pub machine_type: Option<String>,
@@ -27,7 +27,7 @@ pub struct HostFacts {
     pub refused: Option<String>,
 }
 
-/// What a host has for guests, containers and volumes.
+/// The resources of a host for guests, containers and volumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Processors; shared by all.
@@ -38,7 +38,7 @@ pub struct Room {
     pub disk_bytes: u64,
 }
 
-/// What objects take of a host, in bytes.
+/// The resources of a host that objects take, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promised {
     /// Memory of its machines and replicas.

@@ -1,4 +1,4 @@
-//! What the controllers of this crate use: the API, and informers with the indexes that they read by.
+//! The context of this crate's controllers: the API, and informers with their indexes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use evroc_placement::Book;
 use crate::image::Images;
 use crate::reasons::{ACTIVE, UNSCHEDULABLE};
 
-/// What the operator chose for the whole cloud.
+/// The operator's settings for the whole cloud.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Services are answered under `svc-<id>.<domain>`.
@@ -24,7 +24,7 @@ pub struct Settings {
     pub scale_to_zero_after: Duration,
 }
 
-/// What the controllers of this crate are given.
+/// The context of this crate's controllers.
 #[derive(Clone)]
 pub struct RunContext {
     /// API and clock.
@@ -35,7 +35,7 @@ pub struct RunContext {
     pub images: Arc<dyn Images>,
     /// The informers of the process.
     pub informers: Informers,
-    /// What is promised of each host.
+    /// The promises made on each host.
     pub book: Book,
 }
 
@@ -48,9 +48,9 @@ pub(crate) struct Run {
     pub base: Context,
     pub settings: Settings,
     pub images: Arc<dyn Images>,
-    /// What is promised of each host.
+    /// The promises made on each host.
     pub book: Book,
-    /// What the API refused for good.
+    /// The API's permanent refusals.
     pub refusals: Refusals,
     pub services: Informer<Service>,
     pub revisions: Informer<Revision>,

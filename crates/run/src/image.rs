@@ -5,7 +5,7 @@ use evroc_api::conditions::Verdict;
 use evroc_api::image_ref::ImageRef;
 use thiserror::Error;
 
-/// What the registry knows of an image.
+/// The registry's data on an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageFacts {
     /// The digest of the manifest that the reference named.

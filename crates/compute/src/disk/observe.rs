@@ -102,7 +102,7 @@ fn siblings(context: &Compute, namespace: &str, name: &str, users: &[Arc<Virtual
     siblings.collect()
 }
 
-/// What a virtual machine that is on no host will need there.
+/// The share of a host that a virtual machine without a host will need.
 fn memory(context: &Compute, vm: &VirtualMachine) -> u64 {
     let is_on_a_host = vm.uid().is_some_and(|uid| !context.machines_by_owner.references(&uid).is_empty());
     let profile = &vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;

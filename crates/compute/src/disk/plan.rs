@@ -1,4 +1,4 @@
-//! What is to be done for a disk: pure.
+//! Plans the next steps for a disk: pure.
 
 use evroc_api::conditions::Verdict;
 use evroc_api::infra::VolumeSpec;
@@ -27,7 +27,7 @@ pub enum Step {
     DeleteVolume,
 }
 
-/// What the observed state asks for; for a disk that cannot be made, why.
+/// Returns the steps that the observed state requires; for a disk that cannot be created, the reason.
 pub fn plan(observed: &Observed) -> Vec<Step> {
     if observed.disk.metadata.deletion_timestamp.is_some() {
         return match &observed.volume {

@@ -91,7 +91,7 @@ async fn carry_out(context: &Compute, disks: &Api<Disk>, observed: &Observed, st
     let volumes = Api::<Volume>::namespaced(context.base.client.clone(), &namespace);
     match step {
         Step::AddFinalizer => add_finalizer(disks, disk, COMPUTE_FINALIZER).await,
-        // What the informer does not know yet must not be missed: neither a volume nor a virtual machine that has just named it.
+        // An object that the informer does not know yet must not be missed: neither a volume nor a virtual machine that has just named it.
         Step::RemoveFinalizer => match get(&volumes, &name).await? {
             None => remove_finalizer(disks, disk, COMPUTE_FINALIZER).await,
             Some(_) => Err(Error::Changed(format!("remove {name}"))),

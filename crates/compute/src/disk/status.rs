@@ -1,4 +1,4 @@
-//! What users read of a disk: pure.
+//! Computes the status of a disk: pure.
 
 use evroc_api::compute::{DiskStatus, DiskUse, DiskUseKind, Placement};
 use evroc_api::conditions::{self, READY, Verdict};

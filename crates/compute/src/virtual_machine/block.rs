@@ -1,4 +1,4 @@
-//! What keeps a virtual machine from running: the first obstacle, as a sentence for its user. Pure.
+//! Finds what keeps a virtual machine from running: the first obstacle, as a sentence for its user. Pure.
 
 use evroc_api::compute::VirtualMachineStatusType as State;
 use evroc_api::conditions::{self, READY};
@@ -27,7 +27,7 @@ fn block(state: State, message: String) -> Block {
     Block { state, message }
 }
 
-/// What a virtual machine takes of its host.
+/// The share of its host that a virtual machine takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Size {
     /// Virtual processors.
@@ -70,7 +70,7 @@ pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
     Ok((host, size))
 }
 
-/// What this version refuses to pretend: references to kinds that do not exist yet.
+/// Refuses references to kinds that do not exist yet.
 fn unsupported(observed: &Observed) -> Result<(), Block> {
     let spec = &observed.vm.spec;
     let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());

@@ -1,4 +1,4 @@
-//! What is to be done for a virtual machine: pure.
+//! Plans the next steps for a virtual machine: pure.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub enum Step {
     LookAgain(Duration),
 }
 
-/// What the observed state asks for.
+/// Returns the steps that the observed state requires.
 pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     let vm = &observed.vm;
     let is_deleted = vm.metadata.deletion_timestamp.is_some();

@@ -40,7 +40,7 @@ pub async fn run(context: Arc<Compute>) {
         .on(&context.profiles, move |change: &Change<VMVirtualResources>| {
             change.both().last().map(|profile| by_profile.references(&profile.name_any())).unwrap_or_default()
         })
-        // What lies in a resource group matters to its own virtual machines only, and its status to none.
+        // Objects of a resource group matter to its own virtual machines only, and its status to none.
         .on(&context.vpcs, move |change: &Change<VirtualPrivateCloud>| {
             let of = |vpc: &VirtualPrivateCloud| (vpc.uid(), vpc.metadata.generation);
             if change.differs(of) { in_namespace(&by_vpc, change) } else { vec![] }

@@ -1,4 +1,4 @@
-//! What users read of a virtual machine: pure.
+//! Computes the status of a virtual machine: pure.
 
 use evroc_api::compute::{
     AttachedDiskStatus, GUEST_READY, Hardware, Placement, VirtualMachineStatus, VirtualMachineStatusType as State,
@@ -38,7 +38,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
     status
 }
 
-/// What new guests get on the host that this one is placed on; chosen once, before the first machine is made.
+/// The hardware of new guests on the host that this one is placed on; chosen once, before the first machine is created.
 fn default_hardware(observed: &Observed) -> Option<Hardware> {
     let (host, _) = host_or_block(observed).ok()?;
     Some(Hardware { machine_type: host.machine_type.clone()?, cpu_model: host.cpu_model.clone()? })
@@ -102,7 +102,7 @@ fn deleting(observed: &Observed) -> String {
     }
 }
 
-/// What the host reports of the machine, or else `otherwise`.
+/// Returns the host's report on the machine, or else `otherwise`.
 fn message(machine: &Machine, otherwise: &str) -> String {
     let ready = machine.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
     ready.map(|c| c.message.clone()).filter(|m| !m.is_empty()).unwrap_or_else(|| otherwise.into())

@@ -8,7 +8,7 @@ use crate::identity::{GROUP_OPERATORS, Identity};
 /// Audience of tokens for the registry.
 pub const AUDIENCE: &str = "registry";
 
-/// What a client wants to do.
+/// An action of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Read manifests, blobs, tags.

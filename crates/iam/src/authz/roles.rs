@@ -83,7 +83,7 @@ pub static EDGE: Role = Role {
     readable_paths: &[],
 };
 
-/// What every controller may do: read the platform's own kinds, write events, take part in leader election.
+/// The permissions of every controller: read the platform's own kinds, write events, take part in leader election.
 pub static ANY_CONTROLLER: Role = Role {
     name: "controller",
     rules: &[

@@ -1,4 +1,4 @@
-//! What is to be done for a resource group: pure.
+//! Plans the next steps for a resource group: pure.
 
 use evroc_api::GROUP_FINALIZER;
 use evroc_api::iam::ResourceGroup;
@@ -22,7 +22,7 @@ pub(super) enum Step {
     ForgetAndRemoveFinalizer,
 }
 
-/// What the observed state asks for.
+/// Returns the steps that the observed state requires.
 pub(super) fn plan(observed: &Observed) -> Vec<Step> {
     let is_deleted = observed.group.metadata.deletion_timestamp.is_some();
     let has_finalizer = observed.group.finalizers().iter().any(|f| f == GROUP_FINALIZER);

@@ -1,4 +1,4 @@
-//! What users read of a resource group: pure.
+//! Computes the status of a resource group: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::iam::ResourceGroupStatus;
@@ -53,7 +53,7 @@ fn verdict(observed: &Observed) -> Option<Verdict> {
     }
 }
 
-/// What the namespace itself reports, which names what it waits for.
+/// Returns the namespace's own report, which names what it waits for.
 fn terminating(namespace: &Namespace) -> Verdict {
     let mut message = format!("waits until namespace \"{}\" has emptied itself", namespace.name_any());
     let conditions = namespace.status.iter().flat_map(|s| s.conditions.iter().flatten());

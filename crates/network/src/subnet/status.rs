@@ -1,4 +1,4 @@
-//! What users read of a subnet: pure.
+//! Computes the status of a subnet: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::networking::{Subnet, SubnetStatus};

@@ -127,7 +127,7 @@ mod tests {
             assert!(few.replicas <= many.replicas);
             assert!((0..=MAXIMUM).contains(&many.replicas));
             assert!(a.min(b) == 0 || few.replicas > 0, "a request has a replica");
-            // What changes by time alone is looked at again in time, and nothing else is.
+            // Only what changes by time alone is reconciled again after a time.
             assert_eq!(few.again_in.is_some(), a.min(b) == 0 && few.replicas > 0);
             assert!(few.again_in.is_none_or(|again| !again.is_zero() && again <= Duration::from_secs(15)));
         }

@@ -1,4 +1,4 @@
-//! What is to be done for a revision: pure.
+//! Plans the next steps for a revision: pure.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::proven::proof;
 
 /// The memory that a container may use, in bytes.
 const MEMORY_BYTES: u64 = 512 << 20;
-/// What a container may use of the processors, in thousandths of one.
+/// A container's limit of processor time, in thousandths of a processor.
 const CPU_MILLIS: u32 = 1000;
 /// How long to wait before an image that is missing is looked for again. Too low asks the registry all the time; too high keeps
 /// whoever has just pushed it waiting.
@@ -50,7 +50,7 @@ pub fn decision(observed: &Observed, keep_idle: Duration, now: Timestamp) -> Dec
     decide(facts, now)
 }
 
-/// What the observed state asks for.
+/// Returns the steps that the observed state requires.
 pub fn plan(observed: &Observed, decision: &Decision, now: Timestamp) -> Vec<Step> {
     let mut steps: Vec<Step> = decision.again_in.map(Step::LookAgain).into_iter().collect();
     if observed.revision.metadata.deletion_timestamp.is_some() {

@@ -1,4 +1,4 @@
-//! What users read of a revision: pure.
+//! Computes the status of a revision: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::deletion;

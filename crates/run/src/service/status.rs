@@ -1,4 +1,4 @@
-//! What users read of a service: pure.
+//! Computes the status of a service: pure.
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::deletion;
