@@ -194,6 +194,11 @@ mod tests {
         let kept = folder.join(&other);
         fs::write(&kept, "").expect("write");
         let mut alive = Command::new("sleep").arg("600").env("EVROC_TEST_RUN", &other).spawn().expect("spawn");
+        // The kernel shows a new process's environment a moment after its start.
+        for (child, name) in [(&child, &run), (&alive, &other)] {
+            let is_shown = || Process::read(child.id()).is_some_and(|process| process.is_of_run(name));
+            assert!(process::eventually(END, is_shown));
+        }
         end_processes(&run);
         let ended = process::eventually(END, || matches!(child.try_wait(), Ok(Some(_))));
         // Only this test's own files: a whole clean would judge the machine, which other tests are using.
@@ -201,8 +206,13 @@ mod tests {
         let dead = removable(new.to_vec());
         dead.iter().for_each(remove);
         let outcome = (ended, matches!(alive.try_wait(), Ok(None)), file.exists(), kept.exists());
-        alive.kill().expect("kill");
-        alive.wait().expect("wait");
+        for child in [&mut child, &mut alive] {
+            // One that has ended already cannot be killed.
+            let _ = child.kill();
+            child.wait().expect("wait");
+        }
+        // The first is absent when all is well.
+        let _ = fs::remove_file(&file);
         fs::remove_file(&kept).expect("remove");
         fs::remove_file(&snapshot).expect("remove");
         assert_eq!(outcome, (true, true, false, true), "ended, other alive, file, other's file");
