@@ -173,7 +173,7 @@ async fn answer(
     }
 }
 
-/// Who asks over the network; or why nobody does.
+/// Authenticates a request from the network, or returns why that failed.
 async fn authenticate(shared: &Arc<Shared>, peer: &Peer, headers: &HeaderMap) -> Result<Identity, String> {
     let identity = match shared.authenticator.authenticate(peer, headers).await {
         Ok(Some(identity)) => identity,

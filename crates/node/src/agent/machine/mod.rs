@@ -8,7 +8,7 @@
 //!                         Stopping
 //! ```
 //! - Only the record of an end (`exit.json`) makes a machine Stopped or Failed. A look that fails is repeated, and reported as Unknown.
-//! - A guest whose end nobody saw (its shim was killed, the host restarted or was stopped in good order) is started again by its host,
+//! - A guest whose exit was not recorded (its shim was killed, the host restarted or was stopped in good order) is started again by its host,
 //!   with that reason; one that ended by itself is control's to start again.
 //! - What the API does not list is left running and reported ([`sweep`]).
 //!
