@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_waits_for_words() {
+    fn a_conversation_waits_for_text() {
         let mut running = Running::start(Command::new("sh").args(["-c", "read a; echo got $a"]), true).expect("start");
         running.send(b"this\n").expect("send");
         running.wait_for("got this", Duration::from_secs(5)).expect("answer");

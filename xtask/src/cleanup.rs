@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_what_a_test_made_is_found_in_what_it_made() {
+    fn the_name_of_a_tests_resource_is_found_in_it() {
         for (item, name) in [
             ("/run/evt-0a1b2c3d", Some("evt-0a1b2c3d")),
             ("evt-0a1b2c3d-vpc-99", Some("evt-0a1b2c3d")),

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_take_is_refused() {
+    fn programs_that_the_kernel_rejects_are_refused() {
         assert_eq!(fields(&container()), [""; 0]);
         let variable = |value: String| EnvVar { name: "A".into(), value };
         for (change, field) in [

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_whole_block_is_refused() {
+    fn an_incomplete_block_is_refused() {
         for (text, part) in [
             ("", "such as 10.0.0.0/24"),
             ("10.0.0.0", "such as 10.0.0.0/24"),

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_with_a_certificate_get_tokens_and_nobody_else() {
+    fn only_people_with_a_certificate_get_tokens() {
         assert_eq!(refusal(&Identity::operator()), None);
         assert!(refusal(&Identity::node("host-1")).is_some());
         assert!(refusal(&Identity::edge()).is_some());

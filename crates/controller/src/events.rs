@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_ready_has_a_reason_against_it() {
+    fn only_objects_that_are_not_ready_have_a_reason() {
         assert_eq!(reason_against(&disk("False", "DiskTooSmall", "")), Some("DiskTooSmall"));
         assert_eq!(reason_against(&disk("True", "Ready", "")), None);
         assert_eq!(reason_against(&json!({})), None);

@@ -196,7 +196,7 @@ mod tests {
     use super::can_be_a_name;
 
     #[test]
-    fn what_would_change_the_path_is_no_name() {
+    fn a_text_that_would_change_the_path_is_no_name() {
         for name in ["a", "tiny.1-0.1", "system:node:a", "a_b"] {
             assert!(can_be_a_name(name), "{name}");
         }

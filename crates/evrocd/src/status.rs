@@ -320,12 +320,12 @@ pub fn text(overview: &Overview) -> String {
         gibibytes(host.disk_free_bytes),
         gibibytes(host.disk_bytes)
     );
-    let _ = writeln!(line, "{}", accelerator_words(overview.accelerator.as_ref()));
+    let _ = writeln!(line, "{}", accelerator_text(overview.accelerator.as_ref()));
     out
 }
 
 /// Describes the accelerator and its cost in one sentence.
-fn accelerator_words(found: Option<&serde_json::Value>) -> String {
+fn accelerator_text(found: Option<&serde_json::Value>) -> String {
     let Some(found) = found else {
         return "accelerator: not probed yet; the node does it before the first guest".into();
     };
@@ -378,14 +378,14 @@ mod tests {
     }
 
     #[test]
-    fn the_accelerator_is_told_with_its_cost() {
+    fn the_accelerator_is_printed_with_its_cost() {
         let tcg = serde_json::json!({"accelerator": "tcg", "reason": "no /dev/kvm", "costNote": "ten times slower"});
-        assert_eq!(accelerator_words(Some(&tcg)), "accelerator: tcg; ten times slower; no /dev/kvm");
-        assert!(accelerator_words(None).contains("not probed yet"));
+        assert_eq!(accelerator_text(Some(&tcg)), "accelerator: tcg; ten times slower; no /dev/kvm");
+        assert!(accelerator_text(None).contains("not probed yet"));
     }
 
     #[test]
-    fn what_shims_left_is_told_apart() {
+    fn leftovers_of_shims_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout { state: folder.path().to_owned(), run: folder.path().to_owned() };
         let own = ProcessId::current().unwrap();

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_request_is_said_at_once_and_the_end_a_little_later() {
+    fn the_first_request_is_reported_at_once_and_the_end_a_little_later() {
         let now = time::now();
         let at = |second| Some(Timestamp::from_second(second).unwrap());
         let one = Requests { waiting: 1, in_flight: 0, last: at(1) };

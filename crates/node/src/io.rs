@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_absent_is_no_error_and_what_fails_is() {
+    fn an_absent_file_is_no_error_and_a_failed_read_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         assert_eq!(read_if_present(&path).unwrap(), None);

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn turns_are_taken_one_at_a_time_and_shared_by_who_asks_the_same() {
+    async fn equal_requests_share_a_turn_and_others_wait() {
         let (door, owners) = owners();
         let first = ask(&owners, Kind::Start);
         settle().await;
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_accepted_is_done_although_nobody_waits() {
+    async fn an_accepted_request_is_done_although_its_caller_left() {
         let (door, owners) = owners();
         let given_up = ask(&owners, Kind::Start);
         settle().await;

@@ -39,7 +39,7 @@ fn the_host_with_the_most_left_of_what_is_needed() {
 }
 
 #[test]
-fn why_there_is_no_host() {
+fn no_host_reason() {
     let two = [host("a", "x", 8, 10), host("b", "y", 16, 5)];
     let mut closed = two.clone();
     closed.iter_mut().for_each(|host| host.is_open = false);
@@ -78,7 +78,7 @@ fn why_there_is_no_host() {
 }
 
 #[test]
-fn disk_is_promised_as_often_as_the_operator_says() {
+fn disk_is_overcommitted_by_the_operators_ratio() {
     let host = |percent: u32| -> Host {
         serde_json::from_value(
             json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Host", "metadata": {"name": "h"},

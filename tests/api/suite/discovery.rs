@@ -30,7 +30,7 @@ async fn plain_discovery_names_groups_kinds_and_subresources() {
 }
 
 #[tokio::test]
-async fn aggregated_discovery_is_for_those_who_ask() {
+async fn aggregated_discovery_is_for_clients_that_request_it() {
     let space = Space::new().await;
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let list = space.get_as("/apis", accept).await.body;

@@ -13,7 +13,7 @@ fn refusal(status: &Value) -> (&Value, &Value, &Value) {
 }
 
 #[tokio::test]
-async fn what_was_compacted_is_gone() {
+async fn compacted_revisions_cannot_be_read() {
     // A server of its own: what it forgets other tests still need.
     let mut server = Server::from_environment().await.unwrap();
     if !server.is_own() {

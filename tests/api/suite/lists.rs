@@ -74,7 +74,7 @@ async fn lists_name_the_revision_they_want() {
 }
 
 #[tokio::test]
-async fn parameters_that_do_not_go_together_are_told_before_fields_that_cannot_be_selected_by() {
+async fn conflicting_parameters_are_reported_before_fields_that_cannot_be_selected_by() {
     let space = Space::new().await;
     for (query, code) in [
         ("fieldSelector=spec.odd%3D1", 400),
@@ -134,7 +134,7 @@ async fn collections_are_deleted_by_selection() {
 }
 
 #[tokio::test]
-async fn long_lists_are_sent_compressed_to_those_who_ask() {
+async fn long_lists_are_compressed_on_request() {
     let space = Space::new().await;
     let mut wanted = disk("a", 1);
     wanted["metadata"]["annotations"] = json!({"text": "x".repeat(200_000)});

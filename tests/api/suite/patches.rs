@@ -79,7 +79,7 @@ async fn apply_creates_owns_and_conflicts() {
 }
 
 #[tokio::test]
-async fn what_a_manager_no_longer_applies_goes_away() {
+async fn fields_that_a_manager_no_longer_applies_are_removed() {
     let space = Space::new().await;
     let path = |manager: &str| space.widgets(&format!("/a?fieldManager={manager}"));
     let ports = |numbers: &[u32]| {
@@ -132,7 +132,7 @@ async fn apply_to_status_owns_status_only() {
 }
 
 #[tokio::test]
-async fn a_status_of_another_version_leaves_nobody_as_its_owner() {
+async fn a_status_of_another_version_has_no_owner() {
     let space = Space::new().await;
     let made = space.create(&space.disks(""), &disk("a", 1)).await;
     assert!(made["metadata"]["managedFields"].is_array());

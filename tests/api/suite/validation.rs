@@ -63,7 +63,7 @@ async fn rules_compare_with_the_old_object() {
 }
 
 #[tokio::test]
-async fn what_was_wrong_before_may_stay() {
+async fn values_that_were_invalid_before_may_stay() {
     let space = Space::new().await;
     space.create(&space.widgets(""), &widget("a", json!({"ip": "10.0.0.1", "size": 7}))).await;
     let refused = space.merge(&space.widgets("/a"), &json!({"spec": {"ip": null}})).await;
@@ -111,7 +111,7 @@ async fn unknown_fields_are_dropped_reported_or_refused() {
 }
 
 #[tokio::test]
-async fn keys_that_occur_twice_in_yaml_are_told_by_line() {
+async fn duplicate_keys_in_yaml_are_reported_by_line() {
     let space = Space::new().await;
     let text = |name: &str| {
         format!(
@@ -144,7 +144,7 @@ async fn keys_that_occur_twice_in_yaml_are_told_by_line() {
 }
 
 #[tokio::test]
-async fn of_two_wrong_fields_of_metadata_the_first_by_name_is_told() {
+async fn with_two_wrong_fields_of_metadata_the_first_by_name_is_reported() {
     let space = Space::new().await;
     let unmarshal = |found: &str, field: &str, wanted: &str| {
         format!("json: cannot unmarshal {found} into Go struct field {field} of type {wanted}")
@@ -184,7 +184,7 @@ async fn of_two_wrong_fields_of_metadata_the_first_by_name_is_told() {
 }
 
 #[tokio::test]
-async fn what_the_schema_preserves_is_kept() {
+async fn fields_that_the_schema_preserves_are_kept() {
     let space = Space::new().await;
     let spec = json!({"free": {"any": {"thing": [1, null, 1.5]}}, "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "odd": 1}, "x": 1}});
     let made = space.create(&space.widgets(""), &widget("a", spec)).await;

@@ -80,7 +80,7 @@ fn a_planted_control_group_is_found_in_its_hierarchy() {
 }
 
 #[test]
-fn a_group_below_one_that_was_there_is_its_owners() {
+fn a_group_below_an_existing_one_belongs_to_its_owner() {
     let snapshot = |groups: &[&str]| Snapshot {
         items: [(Class::Cgroup, groups.iter().map(|group| (*group).to_owned()).collect())].into(),
     };

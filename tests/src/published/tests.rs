@@ -55,7 +55,7 @@ fn a_narrower_api_is_incompatible_and_a_wider_one_is_not() {
 }
 
 #[test]
-fn what_changes_is_incompatible_in_both_directions() {
+fn a_changed_type_is_incompatible_in_both_directions() {
     let table = [
         (json!({"type": "string"}), json!({"type": "integer"}), "type"),
         (json!({"default": 1}), json!({"default": 2}), "default"),
@@ -135,7 +135,7 @@ fn texts_are_no_part_of_the_surface() {
 }
 
 #[test]
-fn what_the_changelog_lists_is_allowed() {
+fn changes_in_the_changelog_are_allowed() {
     let changes = ["g/v1 Disk spec.a: the field is gone".to_owned(), "g/v1 Disk spec.b: the field is gone".to_owned()];
     let changelog = "# Changelog\n\n## Unreleased\n\n### Changed\n- API, incompatible: g/v1 Disk\n  spec.a: the field is gone.\n\n## 0.1.0\n- API, incompatible: g/v1 Disk spec.b: the field is gone.\n";
     assert_eq!(unlisted(&changes, changelog), ["- API, incompatible: g/v1 Disk spec.b: the field is gone."]);

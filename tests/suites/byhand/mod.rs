@@ -27,7 +27,7 @@ const STOP: Duration = Duration::from_secs(60);
 const CONTAINER: Duration = Duration::from_secs(30);
 
 #[test]
-fn a_guest_boots_from_its_own_disk_and_keeps_what_is_written_there() -> Result<()> {
+fn a_guest_boots_from_its_own_disk_and_keeps_its_data() -> Result<()> {
     let disk_image = image::folder("tiny.1-0.1")?.join("disk.qcow2");
     let folder = Folder::new()?;
     let namespace = Namespace::new()?;
@@ -82,7 +82,7 @@ fn a_full_debian_boots_from_its_own_disk_and_follows_its_seed() -> Result<()> {
 }
 
 #[test]
-fn a_container_without_root_answers_in_its_own_network_and_ends_when_asked() -> Result<()> {
+fn a_container_without_root_answers_in_its_own_network_and_stops_on_request() -> Result<()> {
     let layout = image::Layout::open(&image::folder("hello")?)?;
     let folder = Folder::new()?;
     let namespace = Namespace::new()?;

@@ -10,7 +10,7 @@ use super::{World, run_within, tools};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fits_the_schema_is_accepted_and_nothing_makes_the_server_fail() {
+async fn valid_objects_are_accepted_and_no_body_makes_the_server_fail() {
     let world = World::start().await;
     let user = world.endpoint.certificate("admin", "evroc:operators");
     let mut command = Command::new(tools().join("clients/bin/python"));

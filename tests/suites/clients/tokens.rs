@@ -24,7 +24,7 @@ fn is_unauthorized(said: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_speaks_for_who_asked_for_it() {
+async fn a_token_authenticates_its_requester() {
     let world = World::start().await;
     let answer: Value = serde_json::from_str(&world.kubectl(super::NEWEST).ok(ASK).await).expect("JSON");
     let token = answer["status"]["token"].as_str().expect("a token");
@@ -50,7 +50,7 @@ async fn a_token_speaks_for_who_asked_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_token_of_ours_is_401() {
+async fn a_foreign_token_is_401() {
     let world = World::start().await;
     let now = SystemTime::now();
     let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{all_is_well, refusal, running_vm};
 
 #[tokio::test]
-async fn somebody_without_a_role_gets_nothing() {
+async fn a_caller_without_a_role_gets_nothing() {
     let platform = Platform::start().await;
     running_vm(&platform, "hello").await;
     let client = platform.client_as(Identity::new("mallory", "strangers"));

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{all_is_well, refusal, running_vm};
 
 #[tokio::test]
-async fn an_unknown_image_is_named_with_those_that_there_are() {
+async fn an_unknown_image_is_named_with_the_available_ones() {
     let platform = Platform::start().await;
     platform.create(&disk("hello", "nope.1")).await;
     let disk = platform.until::<Disk>("hello", "refused", |d| d.reason() == "DiskImageNotFound").await;
@@ -22,7 +22,7 @@ async fn an_unknown_image_is_named_with_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn a_disk_too_small_for_its_image_says_how_large_it_must_be() {
+async fn a_disk_too_small_for_its_image_reports_the_minimum() {
     let platform = Platform::start().await;
     let mut small = disk("hello", IMAGE);
     small.spec.disk_size = Some(evroc_testkit::objects::of(json!({"amount": 100, "unit": "MB"})));

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{all_is_well, machines_of, running_vm};
 
 #[tokio::test]
-async fn what_was_asked_while_the_controllers_were_away_is_done_later() {
+async fn changes_while_the_controllers_were_away_are_acted_on_later() {
     let mut platform = Platform::start().await;
     running_vm(&platform, "goes").await;
     running_vm(&platform, "stops").await;

@@ -82,7 +82,7 @@ async fn a_group_of_the_same_name_comes_back_clean() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_being_emptied_says_what_it_waits_for() {
+async fn a_group_that_is_being_emptied_reports_what_it_waits_for() {
     let platform = Platform::start().await;
     running_vm(&platform, "hello").await;
     platform.host().set(|b| b.machines_never_end = true);

@@ -134,7 +134,7 @@ async fn a_guest_that_powers_off_while_it_is_being_stopped_stays_off() {
 }
 
 #[tokio::test]
-async fn a_host_that_cannot_start_it_says_why_to_the_user() {
+async fn a_host_that_cannot_start_it_reports_the_reason_to_the_user() {
     let platform = Platform::start().await;
     platform.host().set(|b| b.start_failure = Some("qemu-system-x86_64: cannot set up guest memory".into()));
     platform.create(&disk("hello", IMAGE)).await;
@@ -158,7 +158,7 @@ async fn a_guest_that_never_answers_is_ready_as_a_machine_only() {
 }
 
 #[tokio::test]
-async fn what_needs_a_stopped_vm_is_refused_while_it_runs() {
+async fn changes_that_need_a_stopped_vm_are_refused_while_it_runs() {
     let platform = Platform::start().await;
     platform.create(&disk("more", IMAGE)).await;
     running_vm(&platform, "hello").await;

@@ -13,7 +13,7 @@ use super::all_is_well;
 const RELEASED: &str = "tests/released-openapi.json";
 
 #[tokio::test]
-async fn clients_of_the_last_release_find_what_they_know() {
+async fn clients_of_the_last_release_find_the_api_they_use() {
     let platform = Platform::start().await;
     let client = platform.client_as(evroc_iam::Identity::operator());
     let get = async |path: &str| -> Value {

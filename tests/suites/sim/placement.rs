@@ -11,7 +11,7 @@ use super::{all_is_well, machines_of, running_vm};
 const SMALL: HostSize = HostSize { cpus: 2, memory_gb: 1, disk_gb: 50 };
 
 #[tokio::test]
-async fn without_memory_the_numbers_are_told_and_it_starts_when_another_goes() {
+async fn without_memory_the_numbers_are_reported_and_it_starts_when_another_is_deleted() {
     let platform = Platform::builder().host("host-1", "a", SMALL).start().await;
     running_vm(&platform, "first").await;
     running_vm(&platform, "second").await;
@@ -30,7 +30,7 @@ async fn without_memory_the_numbers_are_told_and_it_starts_when_another_goes() {
 }
 
 #[tokio::test]
-async fn a_profile_too_large_for_every_host_says_so() {
+async fn a_profile_too_large_for_every_host_is_reported() {
     let platform = Platform::start().await;
     platform.create(&disk("hello", IMAGE)).await;
     platform.create(&virtual_machine_of("a1a.2xl", "hello", &["hello"])).await;

@@ -82,7 +82,7 @@ async fn a_revision_that_is_not_ready_gets_no_requests_and_rollback_works() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_image_is_told_and_a_push_is_enough() {
+async fn a_fault_of_an_image_is_reported_and_a_push_is_enough() {
     let platform = Platform::start().await;
     platform.images().push("demo/root:v1", "0");
     for (name, image, reason, part) in [

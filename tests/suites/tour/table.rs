@@ -36,7 +36,7 @@ pub fn steps() -> Vec<Step> {
         step(M3, s(20),  Look("a second `make run` takes under 20 s and no network", start::again_without_network)),
 
         // A virtual machine.
-        step(M4, s(5),   Look("what the machine holds before", guests::note_what_is_there)),
+        step(M4, s(5),   Look("what the machine holds before", guests::note_existing)),
         step(M4, s(10),  Line("kubectl apply -f examples/vm.yaml", start::anything)),
         step(M4, s(130), Line("kubectl wait vm/hello --for=condition=Ready --timeout=2m", start::anything)),
         step(M4, s(10),  Line("kubectl get vm,disk -o wide", guests::shows_the_machine)),

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_the_parent_of_what_stands_in_its_folder() {
+    fn a_module_is_the_parent_of_the_files_in_its_folder() {
         assert!(is_parent("crates/a/src/x/mod.rs", "crates/a/src/x/y.rs"));
         assert!(is_parent("crates/a/src/x.rs", "crates/a/src/x/y/z.rs"));
         assert!(is_parent("crates/a/src/lib.rs", "crates/a/src/x.rs"));

@@ -33,7 +33,7 @@ async fn strangers_get_health_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_nobody_allows_is_denied_in_kubernetes_words() {
+async fn requests_that_no_rule_allows_are_denied_with_the_message_of_kubernetes() {
     let (server, _admin) = TestServer::with_demo().await;
     let bob = server.client("bob", &["people"]);
     let (code, refused) = bob.get(&format!("{DISKS}/a")).await;
@@ -59,7 +59,7 @@ async fn what_nobody_allows_is_denied_in_kubernetes_words() {
 
 /// Whoever may do everything in one namespace would otherwise reach any other by a path below it.
 #[tokio::test]
-async fn below_a_namespace_there_are_no_namespaces() {
+async fn no_namespaces_exist_below_a_namespace() {
     let (_server, admin) = TestServer::with_demo().await;
     for path in ["demo", "demo/namespaces/other", "demo/namespaces/demo", "demo/namespaces/demo/status"] {
         let (code, answer) = admin.get(&format!("/api/v1/namespaces/{path}")).await;
@@ -71,7 +71,7 @@ async fn below_a_namespace_there_are_no_namespaces() {
 }
 
 #[tokio::test]
-async fn one_may_ask_who_one_is_and_what_one_may() {
+async fn a_caller_may_ask_for_its_identity_and_permissions() {
     let (server, admin) = TestServer::with_demo().await;
     let bob = server.client("bob", &["people"]);
     let question = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
@@ -138,7 +138,7 @@ impl Authenticate for Tokens {
 }
 
 #[tokio::test]
-async fn bearer_tokens_say_who_asks() {
+async fn bearer_tokens_identify_the_caller() {
     let kept = Arc::new(Kept::default());
     let sink = kept.clone();
     let chain = AuthenticatorChain(vec![
@@ -215,7 +215,7 @@ impl Authenticate for Gullible {
 }
 
 #[tokio::test]
-async fn nobody_on_the_network_is_a_controller() {
+async fn no_caller_from_the_network_is_a_controller() {
     let server = TestServer::start_with(|it| it.authenticator(Arc::new(Gullible))).await;
     let request = http::Request::get("/version").body(Full::<bytes::Bytes>::default()).unwrap();
     assert_eq!(server.api.service().oneshot(request).await.unwrap().status(), 401);

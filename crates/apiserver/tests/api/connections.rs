@@ -21,7 +21,7 @@ async fn network(options: ServeOptions) -> NetworkServer {
 }
 
 /// An HTTP/2 connection on which nothing is asked; returns when the server has closed it.
-async fn nothing_asked(network: &NetworkServer, caller: Option<(&str, &[&str])>) {
+async fn nothing_requested(network: &NetworkServer, caller: Option<(&str, &[&str])>) {
     let stream = network.tls(caller, "h2").await.unwrap();
     let (_sender, connection) =
         hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
@@ -40,7 +40,7 @@ async fn idle_connections_are_closed_and_those_with_a_stream_are_not() {
     let watch = http::Request::get(format!("https://localhost{DISKS}?watch=true")).body(Empty::<Bytes>::new()).unwrap();
     let mut events = sender.send_request(watch).await.unwrap().into_body();
     for _ in 0..3 {
-        nothing_asked(&network, OPERATOR).await;
+        nothing_requested(&network, OPERATOR).await;
     }
     network.server.admin().create(DISKS, &disk("a", 1)).await;
     let event = events.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -50,7 +50,7 @@ async fn idle_connections_are_closed_and_those_with_a_stream_are_not() {
 #[tokio::test]
 async fn connections_without_credentials_have_a_deadline() {
     let network = network(ServeOptions { idle_timeout: LONG, unknown_timeout: SHORT, ..ServeOptions::default() }).await;
-    nothing_asked(&network, None).await;
+    nothing_requested(&network, None).await;
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn plain_discovery_names_groups_kinds_and_subresources() {
 }
 
 #[tokio::test]
-async fn aggregated_discovery_is_for_those_who_ask() {
+async fn aggregated_discovery_is_for_clients_that_request_it() {
     let server = TestServer::start().await;
     let admin = server.admin();
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";

@@ -29,7 +29,7 @@ impl Answer for Slow {
 const SLOW: &str = "/apis/test.example/v1/slows";
 
 #[tokio::test]
-async fn a_flood_of_one_caller_concerns_nobody_else() {
+async fn a_flood_of_one_caller_does_not_affect_others() {
     let gate = Arc::new(Semaphore::new(0));
     let mut kind = ResourceKind::new("test.example", "v1", "Slow", "slows", json!({"type": "object"}));
     kind.scope = Scope::Cluster;
@@ -75,7 +75,7 @@ async fn a_flood_of_one_caller_concerns_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn a_body_that_is_too_large_is_refused() {
     let (_server, admin) = TestServer::with_demo().await;
     let mut large = disk("large", 1);
     large["metadata"]["annotations"] = json!({"a": "x".repeat(300 * 1024)});

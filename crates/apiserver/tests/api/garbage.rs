@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, DISKS, TestServer, disk, eventually, eventually_gone};
+use crate::support::{Client, DISKS, TestServer, disk, eventually, eventually_deleted};
 
 fn owned(name: &str, owner: &Value, blocks: bool) -> Value {
     let mut wanted = disk(name, 1);
@@ -26,8 +26,8 @@ async fn in_the_background_dependents_follow() {
     let child = admin.create(DISKS, &owned("child", &owner, false)).await;
     admin.create(DISKS, &owned("grandchild", &child, true)).await;
     delete_with(&admin, "owner", "Background").await;
-    eventually_gone(&admin, &format!("{DISKS}/child")).await;
-    eventually_gone(&admin, &format!("{DISKS}/grandchild")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/child")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/grandchild")).await;
 }
 
 #[tokio::test]
@@ -42,8 +42,8 @@ async fn in_the_foreground_the_owner_goes_last() {
     eventually(&admin, &format!("{DISKS}/child"), "being deleted", deleting).await;
     assert_eq!(admin.get(&format!("{DISKS}/owner")).await.0, 200, "it waits for its child");
     admin.merge(&format!("{DISKS}/child"), &json!({"metadata": {"finalizers": null}})).await;
-    eventually_gone(&admin, &format!("{DISKS}/owner")).await;
-    eventually_gone(&admin, &format!("{DISKS}/child")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/owner")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/child")).await;
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn orphans_stay_and_forget_their_owner() {
     let owner = admin.create(DISKS, &disk("owner", 1)).await;
     admin.create(DISKS, &owned("child", &owner, false)).await;
     delete_with(&admin, "owner", "Orphan").await;
-    eventually_gone(&admin, &format!("{DISKS}/owner")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/owner")).await;
     let (code, child) = admin.get(&format!("{DISKS}/child")).await;
     assert_eq!(code, 200);
     assert!(child["metadata"].get("ownerReferences").is_none(), "{child}");
@@ -66,8 +66,8 @@ async fn cycles_go_in_the_foreground_too() {
     let references = owned("one", &two, true)["metadata"]["ownerReferences"].clone();
     admin.merge(&format!("{DISKS}/one"), &json!({"metadata": {"ownerReferences": references}})).await;
     delete_with(&admin, "one", "Foreground").await;
-    eventually_gone(&admin, &format!("{DISKS}/one")).await;
-    eventually_gone(&admin, &format!("{DISKS}/two")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/one")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/two")).await;
 }
 
 #[tokio::test]
@@ -79,16 +79,16 @@ async fn an_owner_that_does_not_exist_or_lives_elsewhere_is_none() {
     stray["metadata"]["namespace"] = json!("other");
     let others = "/apis/test.example/v1/namespaces/other/disks";
     admin.create(others, &stray).await;
-    eventually_gone(&admin, &format!("{others}/stray")).await;
+    eventually_deleted(&admin, &format!("{others}/stray")).await;
     let mut reborn = owner.clone();
     reborn["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
     admin.create(DISKS, &owned("of-the-dead", &reborn, false)).await;
-    eventually_gone(&admin, &format!("{DISKS}/of-the-dead")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/of-the-dead")).await;
     // A kind that is not served cannot be looked up: nothing is deleted for it.
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "1"}});
     admin.create(DISKS, &owned("of-a-pod", &pod, false)).await;
     admin.create(DISKS, &owned("last", &reborn, false)).await;
-    eventually_gone(&admin, &format!("{DISKS}/last")).await;
+    eventually_deleted(&admin, &format!("{DISKS}/last")).await;
     assert_eq!(admin.get(&format!("{DISKS}/of-a-pod")).await.0, 200);
 }
 
@@ -103,7 +103,7 @@ impl Numbers {
 }
 
 #[tokio::test]
-async fn in_random_families_those_survive_who_have_a_living_owner() {
+async fn in_random_families_the_objects_with_a_living_owner_survive() {
     const COUNT: u64 = 30;
     for seed in 1..=4 {
         let mut numbers = Numbers(seed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evroc_apiserver::{ResourceKind, Room, Take};
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, eventually_gone, names};
+use crate::support::{Client, TestServer, eventually_deleted, names};
 
 /// `HOSTS` give memory and disk, `LOADS` take of them.
 const LOADS: &str = "/apis/test.example/v1/namespaces/demo/loads";
@@ -77,7 +77,7 @@ async fn server() -> (TestServer, Client) {
 }
 
 #[tokio::test]
-async fn what_is_not_there_cannot_be_taken() {
+async fn absent_quantities_cannot_be_taken() {
     let (_server, admin) = server().await;
     let (code, refused) = admin.post(LOADS, &load("a", "x", &json!({"memory": 1}))).await;
     assert_eq!(code, 409, "a host that nobody knows has no room: {refused}");
@@ -121,7 +121,7 @@ async fn a_change_takes_only_what_is_new_and_is_never_refused_for_what_it_had() 
     assert_eq!(admin.post(LOADS, &load("c", "x", &json!({"memory": 1}))).await.0, 409);
     // A host that is gone has no room.
     admin.delete(&format!("{HOSTS}/y")).await;
-    eventually_gone(&admin, &format!("{HOSTS}/y")).await;
+    eventually_deleted(&admin, &format!("{HOSTS}/y")).await;
     assert_eq!(admin.post(LOADS, &load("c", "y", &json!({"memory": 1}))).await.0, 409);
 }
 
@@ -136,7 +136,7 @@ fn sizes(seed: u64, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn many_at_once_never_take_more_than_there_is() {
+async fn concurrent_creates_never_take_more_than_the_limit() {
     const ROOM: u64 = 20;
     let (_server, admin) = server().await;
     for host in ["x", "y"] {
@@ -164,13 +164,13 @@ async fn many_at_once_never_take_more_than_there_is() {
         let (_, list) = admin.get(LOADS).await;
         for name in names(&list) {
             admin.delete(&format!("{LOADS}/{name}")).await;
-            eventually_gone(&admin, &format!("{LOADS}/{name}")).await;
+            eventually_deleted(&admin, &format!("{LOADS}/{name}")).await;
         }
     }
 }
 
 #[tokio::test]
-async fn the_next_server_knows_what_is_taken() {
+async fn the_next_server_knows_the_taken_claims() {
     let server = TestServer::start_with(|it| it.kind(loads()).kind(hosts())).await;
     let admin = server.admin();
     admin.make_namespace("demo").await;

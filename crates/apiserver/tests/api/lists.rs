@@ -122,7 +122,7 @@ async fn collections_are_deleted_by_selection() {
 }
 
 #[tokio::test]
-async fn long_lists_are_sent_compressed_to_those_who_ask() {
+async fn long_lists_are_compressed_on_request() {
     use http_body_util::BodyExt;
     use std::io::Read;
     let (_server, admin) = TestServer::with_demo().await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{DISKS, TestServer, disk, eventually, eventually_gone};
+use crate::support::{DISKS, TestServer, disk, eventually, eventually_deleted};
 
 #[tokio::test]
 async fn objects_need_a_namespace() {
@@ -31,14 +31,14 @@ async fn a_deleted_namespace_empties_itself() {
     let (code, deleting) = admin.delete("/api/v1/namespaces/demo").await;
     assert_eq!(code, 200);
     assert_eq!(deleting["status"]["phase"], "Terminating");
-    eventually_gone(&admin, "/api/v1/namespaces/demo").await;
+    eventually_deleted(&admin, "/api/v1/namespaces/demo").await;
     assert_eq!(admin.get(&format!("{DISKS}/a")).await.0, 404);
     admin.make_namespace("demo").await;
     assert_eq!(admin.get(DISKS).await.1["items"], json!([]));
 }
 
 #[tokio::test]
-async fn a_terminating_namespace_says_on_whom_it_waits_and_takes_nothing_in() {
+async fn a_terminating_namespace_reports_what_it_waits_for_and_accepts_no_objects() {
     let (_server, admin) = TestServer::with_demo().await;
     let mut held = disk("held", 1);
     held["metadata"]["finalizers"] = json!(["test.example/hold"]);
@@ -56,7 +56,7 @@ async fn a_terminating_namespace_says_on_whom_it_waits_and_takes_nothing_in() {
     assert_eq!(code, 403, "{refused}");
     assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating");
     admin.merge(&format!("{DISKS}/held"), &json!({"metadata": {"finalizers": null}})).await;
-    eventually_gone(&admin, "/api/v1/namespaces/demo").await;
+    eventually_deleted(&admin, "/api/v1/namespaces/demo").await;
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn creates_race_with_the_end_of_a_namespace_and_nothing_is_left() {
     });
     let (codes, _) = tokio::join!(futures::future::join_all(writes), admin.delete("/api/v1/namespaces/demo"));
     assert!(codes.iter().all(|code| matches!(code, 201 | 403 | 404)), "{codes:?}");
-    eventually_gone(&admin, "/api/v1/namespaces/demo").await;
+    eventually_deleted(&admin, "/api/v1/namespaces/demo").await;
     let (_, list) = admin.get("/apis/test.example/v1/disks").await;
     assert_eq!(list["items"], json!([]));
 }

@@ -15,7 +15,7 @@ use kube::api::{Api, ListParams};
 type Namespace = k8s_openapi::api::core::v1::Namespace;
 
 #[tokio::test]
-async fn client_certificates_say_who_asks() {
+async fn client_certificates_identify_the_caller() {
     let network = NetworkServer::start().await;
     let client = network.kube().await;
     let namespaces: Api<Namespace> = Api::all(client);
@@ -29,7 +29,7 @@ async fn client_certificates_say_who_asks() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_somebody_else_is_refused() {
+async fn a_certificate_of_another_authority_is_refused() {
     let network = NetworkServer::start().await;
     let other = NetworkServer::start().await;
     let mut kubeconfig = network.kubeconfig("admin", &["evroc:operators"]);

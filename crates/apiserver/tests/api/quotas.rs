@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{DISKS, TestServer, disk, eventually, eventually_gone, names};
+use crate::support::{DISKS, TestServer, disk, eventually, eventually_deleted, names};
 
 const QUOTAS: &str = "/api/v1/namespaces/demo/resourcequotas";
 
@@ -11,7 +11,7 @@ fn quota(name: &str, hard: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_over_the_quota_is_refused_and_room_can_be_made() {
+async fn creates_over_the_quota_are_refused_and_room_can_be_made() {
     let (_server, admin) = TestServer::with_demo().await;
     admin.create(DISKS, &disk("before", 1)).await;
     let made =
@@ -71,7 +71,7 @@ async fn many_at_once_never_exceed_it() {
         assert_eq!(names(&list).len(), LIMIT);
         admin.delete(DISKS).await;
         for name in names(&list) {
-            eventually_gone(&admin, &format!("{DISKS}/{name}")).await;
+            eventually_deleted(&admin, &format!("{DISKS}/{name}")).await;
         }
     }
 }

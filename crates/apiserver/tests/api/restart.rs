@@ -3,7 +3,7 @@
 use crate::support::{DISKS, TestServer, disk, names};
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart() {
+async fn acknowledged_writes_exist_after_a_restart() {
     let (server, admin) = TestServer::with_demo().await;
     let made = admin.create(DISKS, &disk("a", 5)).await;
     let TestServer { api, state } = server;

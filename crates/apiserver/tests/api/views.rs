@@ -7,7 +7,7 @@ use evroc_apiserver::views::{ObjectFilter, Objects, View, Views};
 use evroc_apiserver::{ClaimKey, ResourceKind, Scope};
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, disk, eventually_gone, names};
+use crate::support::{Client, TestServer, disk, eventually_deleted, names};
 
 /// `root:acme`, and in it `root:acme:web` with the namespace `web-x7`. Hosts are in no view.
 struct Acme;
@@ -83,7 +83,7 @@ fn of(kind: &str, name: &str, namespace: Option<&str>, spec: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_namespace_answers_to_its_aliases_and_no_other_is_there() {
+async fn a_namespace_answers_to_its_aliases_and_others_are_hidden() {
     let (_server, admin) = start().await;
     let mut wanted = disk("a", 1);
     wanted["metadata"]["namespace"] = json!("acme");
@@ -148,13 +148,13 @@ async fn refusals_name_the_namespace_as_the_view_does() {
     assert!(refused["message"].as_str().unwrap().contains("new content in namespace acme because"), "{refused}");
     assert!(!refused.to_string().contains("web-x7"), "{refused}");
     admin.merge(&format!("{gates}/held"), &json!({"metadata": {"finalizers": null}})).await;
-    eventually_gone(&admin, "/api/v1/namespaces/web-x7").await;
+    eventually_deleted(&admin, "/api/v1/namespaces/web-x7").await;
     let (code, refused) = admin.post(&gates, &of("Gate", "late", Some("acme"), json!({"port": 4}))).await;
     assert_eq!((code.as_u16(), &refused["message"]), (404, &json!("namespaces \"acme\" not found")));
 }
 
 #[tokio::test]
-async fn of_a_narrowed_kind_the_others_are_not_there() {
+async fn objects_outside_a_filtered_kind_do_not_exist() {
     let (_server, admin) = start().await;
     let teams = "/clusters/root:acme/apis/test.example/v1/teams";
     let mut events = admin.watch(&format!("{teams}?watch=true&resourceVersion=0")).await;
@@ -174,7 +174,7 @@ async fn of_a_narrowed_kind_the_others_are_not_there() {
     assert_eq!(admin.merge(&theirs, &json!({"spec": {"note": "x"}})).await.0, 404);
     assert_eq!(admin.delete(&theirs).await.0, 404);
     assert_eq!(admin.delete(teams).await.0, 200);
-    eventually_gone(&admin, &format!("{PLAIN}/teams/shop")).await;
+    eventually_deleted(&admin, &format!("{PLAIN}/teams/shop")).await;
     assert_eq!(admin.get(&format!("{PLAIN}/teams/theirs")).await.0, 200);
 
     admin.create(teams, &of("Team", "new", None, json!({"owner": "acme"}))).await;

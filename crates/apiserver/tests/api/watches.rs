@@ -100,7 +100,7 @@ async fn a_watch_ends_at_its_timeout() {
 }
 
 #[tokio::test]
-async fn a_watch_from_forgotten_times_is_told_so() {
+async fn a_watch_from_a_compacted_revision_gets_an_error() {
     let (server, admin) = TestServer::with_demo().await;
     for number in 0..3 {
         admin.create(DISKS, &disk(&format!("a{number}"), 1)).await;
@@ -161,7 +161,7 @@ async fn a_watch_can_send_tables() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_ended_and_holds_nobody_up() {
+async fn a_watcher_that_does_not_read_is_ended_and_delays_no_other() {
     let (_server, admin) = TestServer::with_demo().await;
     let mut slow = admin.watch(&format!("{DISKS}?watch=true")).await;
     let mut quick = admin.watch(&format!("{DISKS}?watch=true")).await;

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rotated_away_meanwhile_hides_nothing() {
+    fn lines_rotated_away_meanwhile_hide_nothing() {
         let mut place = Place::default();
         place.take(b"T1 a\nT1 b\n", false);
         place.begin_again();

@@ -329,7 +329,7 @@ fn two_incarnations_end_before_the_vm_does() {
 }
 
 #[test]
-fn what_the_store_refused_is_not_repeated_at_once() {
+fn a_refused_write_is_not_repeated_at_once() {
     let mut observed = startable();
     observed.refused = Some("metadata.name: too long".into());
     let [Step::LookAgain(_)] = &plan(&observed, Timestamp::UNIX_EPOCH)[..] else { panic!("other steps") };

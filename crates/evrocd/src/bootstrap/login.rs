@@ -60,7 +60,7 @@ mod tests {
     const OURS: &str = "registry.evroc.localhost:8443";
 
     #[test]
-    fn what_a_login_wrote_is_taken_away_and_nothing_else() {
+    fn only_the_files_of_a_login_are_removed() {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name);
         for folder in CERTIFICATES {

@@ -142,7 +142,7 @@ fn route(network: &str, prefix: u8) -> Route {
 }
 
 #[test]
-fn the_last_line_says_it_all() {
+fn the_last_line_summarises_the_run() {
     assert!(text(&judge(&fit())).ends_with("this machine is fit\n"));
     let unfit = text(&judge(&Facts { tun: Some(Err("x".into())), kvm: None, ..fit() }));
     assert!(unfit.ends_with("this machine is not fit: 1 failures\n"), "{unfit}");

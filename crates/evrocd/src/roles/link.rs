@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_on_the_wire_are_fixed() {
+    fn the_format_on_the_wire_is_fixed() {
         assert_eq!(line(&Report::Ready), "{\"type\":\"ready\"}\n");
         assert_eq!(line(&Command::Drain { timeout_seconds: 60 }), "{\"type\":\"drain\",\"timeoutSeconds\":60}\n");
         assert_eq!(line(&Command::ReopenLog), "{\"type\":\"reopenLog\"}\n");

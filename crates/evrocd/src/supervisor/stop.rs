@@ -46,7 +46,7 @@ impl Supervisor {
                 self.end_roles().await;
                 let _ = reply
                     .send(match drained {
-                        Ok((stopped, killed)) => Reply::Done { message: drained_words(stopped, killed) },
+                        Ok((stopped, killed)) => Reply::Done { message: drained_text(stopped, killed) },
                         Err(message) => Reply::Error { message },
                     })
                     .await;
@@ -119,7 +119,7 @@ impl Supervisor {
     }
 }
 
-fn drained_words(stopped: u32, killed: u32) -> String {
+fn drained_text(stopped: u32, killed: u32) -> String {
     match (stopped, killed) {
         (0, 0) => "no guest or container ran".into(),
         (stopped, 0) => format!("stopped {stopped} guests and containers"),
@@ -144,7 +144,7 @@ pub async fn drain_without_supervisor(
         while let Some(event) = events.recv().await {
             match event {
                 Event::Reported { report: Report::Drained { stopped, killed }, .. } => {
-                    return Ok(drained_words(stopped, killed));
+                    return Ok(drained_text(stopped, killed));
                 }
                 Event::Reported { report: Report::Progress { message }, .. } => on_progress(&message),
                 Event::Exited { ended, .. } => anyhow::bail!(

@@ -5,7 +5,7 @@ use crate::fixture::{Instance, eventually, lives, signal};
 use crate::workload::Sleeper;
 
 #[test]
-fn a_killed_role_is_restarted_and_nobody_is_refused_meanwhile() {
+fn a_killed_role_is_restarted_and_no_client_is_refused_meanwhile() {
     let instance = Instance::up();
     let sleeper = Sleeper::start(&instance);
     let knocker = Knocker::start(&instance);

@@ -72,7 +72,7 @@ fn signals_to_the_supervisor_end_no_guest() {
 }
 
 #[test]
-fn a_second_up_says_so_and_another_build_takes_over_in_place() {
+fn a_second_up_reports_the_running_cloud_and_another_build_takes_over_in_place() {
     let instance = Instance::up();
     let sleeper = Sleeper::start(&instance);
     let (ports, supervisor) = (instance.ports(), instance.supervisor());

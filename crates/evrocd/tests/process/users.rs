@@ -102,7 +102,7 @@ fn a_users_files_belong_to_the_user() {
 /// `sudo evrocd up`: kubeconfig and key belong to who called sudo, and go again with the purge. The user database is one of the test's own,
 /// seen in a mount namespace of its own.
 #[test]
-fn who_calls_sudo_gets_the_files() {
+fn the_caller_of_sudo_gets_the_files() {
     use std::os::unix::fs::{MetadataExt, chown};
     const CALLER: u32 = 54_321;
     let instance = Instance::new();

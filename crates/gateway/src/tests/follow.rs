@@ -24,7 +24,7 @@ const SERVICES: &str = "GET /apis/run.evroclabs.net/v1alpha1/services";
 const REPLICAS: &str = "GET /apis/infra.evroclabs.net/v1alpha1/replicas";
 
 #[test]
-fn services_lead_to_their_revision_until_they_are_gone() {
+fn services_lead_to_their_revision_until_they_are_deleted() {
     time::run(async {
         let (mut api, client) = Api::new();
         let table = Arc::<Table>::default();

@@ -59,7 +59,7 @@ fn without_a_server_name_the_host_header_decides() {
 }
 
 #[test]
-fn what_is_not_tls_is_closed_and_plain_http_is_told_why() {
+fn connections_without_tls_are_closed_and_plain_http_gets_an_explanation() {
     time::run(async {
         let world = World::new();
         let heard = async |said: &[u8]| {
@@ -98,7 +98,7 @@ fn a_greeting_and_headers_have_their_time() {
 }
 
 #[test]
-fn stopping_waits_for_requests_and_not_for_those_who_say_nothing() {
+fn stopping_waits_for_requests_and_not_for_silent_connections() {
     time::run(async {
         let world = World::new();
         let (go, gone) = tokio::sync::oneshot::channel::<()>();

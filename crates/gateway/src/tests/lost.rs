@@ -132,7 +132,7 @@ fn a_kept_connection_that_closes_within_a_post_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_node_that_has_restarted_is_asked_on_a_connection_of_its_own() {
+async fn a_restarted_node_is_dialled_on_a_new_connection() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dial.sock");
     let client = crate::dial::DialClient::new(&path);

@@ -137,7 +137,7 @@ fn many_short_requests_are_few_reports_and_the_last_is_not_forgotten() {
 }
 
 #[test]
-fn a_report_that_is_not_heard_is_repeated_also_the_one_of_the_end() {
+fn a_report_that_fails_is_repeated_also_the_last_one() {
     time::run(async {
         let (mut api, table) = reporter(vec![]).await;
         let ticket = table.ticket(&key("a-1"));
@@ -195,7 +195,7 @@ fn an_api_that_is_away_is_not_flooded() {
 }
 
 #[test]
-fn a_revision_that_is_gone_needs_no_report() {
+fn a_deleted_revision_needs_no_report() {
     time::run(async {
         let (mut api, table) = reporter(vec![]).await;
         let ticket = table.ticket(&key("a-1"));
@@ -208,7 +208,7 @@ fn a_revision_that_is_gone_needs_no_report() {
 }
 
 #[test]
-fn what_an_earlier_life_reported_is_taken_back_until_it_is_heard() {
+fn reports_of_a_former_process_are_withdrawn_until_the_write_succeeds() {
     time::run(async {
         let (mut api, _table) = reporter(vec![revision(1, 4)]).await;
         api.report().await.0.fail(500, "InternalError");
@@ -218,7 +218,7 @@ fn what_an_earlier_life_reported_is_taken_back_until_it_is_heard() {
 }
 
 #[test]
-fn an_earlier_life_is_asked_for_until_the_api_answers() {
+fn a_former_process_is_looked_up_until_the_api_answers() {
     time::run(async {
         let (mut api, client) = Api::new();
         tokio::spawn(crate::load::report(client, Arc::default()));
@@ -232,7 +232,7 @@ fn an_earlier_life_is_asked_for_until_the_api_answers() {
 }
 
 #[test]
-fn revisions_that_are_not_asked_any_more_are_forgotten() {
+fn revisions_without_requests_are_forgotten() {
     time::run(async {
         let (mut api, table) = reporter(vec![]).await;
         for n in 0..100 {

@@ -38,7 +38,7 @@ fn echo() -> Container {
     })
 }
 
-async fn there_and_back(
+async fn round_trip(
     answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
     chunks: mpsc::Sender<&'static str>,
 ) {
@@ -52,15 +52,15 @@ async fn there_and_back(
 }
 
 #[test]
-fn what_is_sent_arrives_before_the_rest_is_made() {
+fn sent_parts_arrive_before_the_rest_is_made() {
     time::run(async {
         let world = World::new();
         world.start("r", echo());
         let request = |uri: &str, body| Request::post(uri).header("host", HOST).body(body).unwrap();
         let (chunks, body) = by_hand();
-        there_and_back(world.http1().await.send_request(request("/", body)), chunks).await;
+        round_trip(world.http1().await.send_request(request("/", body)), chunks).await;
         let (chunks, body) = by_hand();
-        there_and_back(world.http2().await.send_request(request(&format!("https://{HOST}/"), body)), chunks).await;
+        round_trip(world.http2().await.send_request(request(&format!("https://{HOST}/"), body)), chunks).await;
     });
 }
 

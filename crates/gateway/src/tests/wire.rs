@@ -98,7 +98,7 @@ fn hop_by_hop_headers_stay_and_the_rest_passes() {
 }
 
 #[test]
-fn answers_lose_what_concerned_the_containers_connection() {
+fn responses_lose_the_headers_of_the_containers_connection() {
     time::run(async {
         let world = World::new();
         let (container, _) = scripted(&[
@@ -206,7 +206,7 @@ fn an_answer_that_is_cut_off_is_cut_off_for_the_client_too() {
 }
 
 #[test]
-fn what_leads_nowhere_is_said_in_a_sentence() {
+fn a_request_without_a_target_gets_a_sentence() {
     time::run(async {
         let world = World::new();
         world.table.set_route("svc-b.evroc.localhost", Some(Route::NotReady("RunsAsRoot: no".into())));

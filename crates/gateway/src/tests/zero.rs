@@ -158,7 +158,7 @@ fn a_replica_that_cannot_be_reached_for_a_while_heals_by_itself() {
 }
 
 #[test]
-fn a_replica_that_is_said_to_be_ready_again_is_tried_at_once() {
+fn a_replica_that_is_reported_ready_again_is_tried_at_once() {
     time::run(async {
         let world = Arc::new(World::new());
         world.table.set_replica(replica("r"));
@@ -203,7 +203,7 @@ fn a_host_that_never_answers_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_gateway_that_has_just_started_does_not_say_that_there_is_no_service() {
+fn a_gateway_that_has_just_started_does_not_answer_that_a_service_does_not_exist() {
     time::run(async {
         let mut world = World::new();
         let tls = ServerConfig::builder().with_no_client_auth();
@@ -232,7 +232,7 @@ fn a_gateway_that_has_just_started_does_not_say_that_there_is_no_service() {
 }
 
 #[test]
-fn those_who_wait_follow_the_service_to_its_next_revision() {
+fn waiting_requests_follow_the_service_to_its_next_revision() {
     time::run(async {
         let world = Arc::new(World::new());
         let asking = tokio::spawn({

@@ -97,7 +97,7 @@ fn an_edge_may_route_and_report_load() {
 }
 
 #[test]
-fn controllers_write_what_is_theirs() {
+fn controllers_write_only_their_own_kinds() {
     table(
         &Identity::controller("compute"),
         &[
@@ -127,7 +127,7 @@ fn controllers_write_what_is_theirs() {
 }
 
 #[test]
-fn what_no_table_names_is_denied() {
+fn requests_that_no_table_names_are_denied() {
     let stranger = Identity::new("mallory", "users");
     table(
         &stranger,

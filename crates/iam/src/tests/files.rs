@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::files::{read_if_exists, remove_leftovers, write_atomic};
 
 #[test]
-fn a_file_is_replaced_with_the_mode_asked_for() {
+fn a_file_is_replaced_with_the_requested_mode() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     write_atomic(&path, b"one", 0o600, None).unwrap();
@@ -24,7 +24,7 @@ fn a_failed_write_leaves_the_old_file_and_names_it() {
 }
 
 #[test]
-fn what_an_interrupted_write_left_is_removed() {
+fn leftovers_of_an_interrupted_write_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".tmp-ca.key-17-0"), "half").unwrap();
     fs::write(folder.path().join("ca.key"), "whole").unwrap();

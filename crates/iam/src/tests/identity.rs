@@ -35,7 +35,7 @@ fn no_certificate_makes_a_controller() {
 }
 
 #[test]
-fn certificates_that_name_nobody_are_refused() {
+fn certificates_without_a_subject_are_refused() {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     let common = (DnType::CommonName, "admin");
     assert_eq!(Identity::from_client_certificate(b"nonsense"), Err(IdentityError::Unreadable));
@@ -53,7 +53,7 @@ fn certificates_that_name_nobody_are_refused() {
 }
 
 #[test]
-fn nobody_claims_to_be_authenticated_twice_and_prefix_alone_is_no_host() {
+fn no_identity_claims_system_authenticated_and_the_node_prefix_alone_is_no_host() {
     let der = certificate(
         &[(DnType::OrganizationName, "system:authenticated"), (DnType::CommonName, "x")],
         Some(ExtendedKeyUsagePurpose::ClientAuth),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn port_and_the_users_words_win() {
+    fn the_platforms_port_and_the_users_variables_win() {
         assert_eq!(
             process_env(&workload(), &image(), &user()),
             ["PATH=/bin", "HOSTNAME=hello-00001-abcde", "HOME=/", "GREETING=hi=there", "PORT=8080"]

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_said() {
+    fn unknown_names_are_reported() {
         assert_eq!(
             resolve_with("nginx", PASSWD, GROUP).unwrap_err().to_string(),
             "has USER \"nginx\", but /etc/passwd in the image has no \"nginx\": use a number, as in \"USER 65532:65532\", or add the entry"

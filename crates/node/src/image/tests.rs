@@ -70,7 +70,7 @@ async fn a_damaged_image_is_refused_and_a_good_one_can_take_its_place() {
 }
 
 #[tokio::test]
-async fn an_unknown_image_is_refused_with_what_there_is() {
+async fn an_unknown_image_is_refused_with_the_available_ones() {
     let host = Host::new();
     assert!(host.images.get("nope", None).await.unwrap_err().to_string().ends_with("which has: none"));
     host.images.import(&host.build("a", 1 << 20).await).await.unwrap();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_find_others_ahead() {
+    fn requests_that_lose_a_race() {
         use Request::*;
         let stopped = Arrival::Refuse("the machine is being stopped");
         for (ahead, request, expected) in [

@@ -50,7 +50,7 @@ async fn making_a_volume_again_finds_it(bench: &dyn Bench) {
     assert!(error.to_string().contains("the same image as when it was made"), "{error}");
 }
 
-async fn what_cannot_be_is_refused(bench: &dyn Bench) {
+async fn impossible_values_are_refused(bench: &dyn Bench) {
     let pool = bench.pool();
     let error = pool.create(&NewVolume { size_bytes: MIB, ..clone("v") }).await.unwrap_err();
     let text = "Disk is too small to contain disk image: image \"base\" needs 8388608 bytes, the disk has 1048576";
@@ -158,7 +158,7 @@ async fn bases_are_not_removed_under_a_clone(bench: &dyn Bench) {
     }
 }
 
-async fn what_a_pool_cannot_do_is_an_error(bench: &dyn Bench) {
+async fn an_operation_that_a_pool_does_not_support_is_an_error(bench: &dyn Bench) {
     let pool = bench.pool();
     if pool.abilities().fence != Fence::Range {
         assert_eq!(pool.fence("h").await.unwrap_err().to_string(), "the storage pool cannot fence a host");
@@ -178,14 +178,14 @@ macro_rules! suite {
 
 suite! {
     making_a_volume_again_finds_it
-    what_cannot_be_is_refused
+    impossible_values_are_refused
     a_volume_is_deleted_once_and_for_all
     a_volume_grows_and_never_shrinks
     an_open_volume_stays_as_it_is
     a_lost_volume_is_absent
     bases_are_removed_with_their_last_volume
     bases_are_not_removed_under_a_clone
-    what_a_pool_cannot_do_is_an_error
+    an_operation_that_a_pool_does_not_support_is_an_error
 }
 
 struct Memory(MemoryPool);

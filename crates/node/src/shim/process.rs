@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_start_time_names_nobody() {
+    fn a_wrong_start_time_names_no_process() {
         let me = ProcessIdentity::current().unwrap();
         assert!(me.open().unwrap().is_some());
         let other = ProcessIdentity { start_time: me.start_time + 1, ..me };

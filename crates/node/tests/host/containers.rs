@@ -274,7 +274,7 @@ async fn a_container_whose_agent_died_halfway_is_started_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_shim_that_does_not_answer_says_nothing_about_its_container() {
+async fn a_shim_that_does_not_answer_is_no_evidence_about_its_container() {
     let host = Host::new();
     let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
     container.wait_ready(PORT).await.unwrap();
@@ -394,7 +394,7 @@ async fn a_container_that_lost_its_shim_is_ended_and_its_log_goes_on() {
 }
 
 #[tokio::test]
-async fn ends_are_told_exactly() {
+async fn exits_are_reported_exactly() {
     let host = Host::new();
     for (uid, mode, want) in [
         ("code", "exit", (Some(7), None, false)),
@@ -424,7 +424,7 @@ async fn ends_are_told_exactly() {
 }
 
 #[tokio::test]
-async fn what_cannot_run_is_said_and_leaves_nothing() {
+async fn a_container_that_cannot_run_is_reported_and_leaves_nothing() {
     let host = Host::new();
     type Change = fn(&mut ContainerSpec);
     let cases: [(Change, &str); 5] = [

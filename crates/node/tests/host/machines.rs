@@ -239,7 +239,7 @@ async fn a_missing_volume_is_named_and_the_rest_can_be_removed() {
 }
 
 #[tokio::test]
-async fn what_the_hypervisor_says_of_a_broken_disk_is_reported() {
+async fn the_hypervisors_message_about_a_broken_disk_is_reported() {
     let host = Host::new(Qemu::default());
     host.volumes.create(&blank("v")).await.unwrap();
     std::fs::write(host.volumes.path("v"), "no longer a disk").unwrap();
@@ -347,7 +347,7 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
 }
 
 #[tokio::test]
-async fn a_guest_that_is_still_booting_is_asked_again() {
+async fn a_guest_that_is_still_booting_is_probed_again() {
     let host = with_tiny().await;
     host.runner.start(&config("m", &["disk"]), None).await.unwrap();
     let stopped = host.runner.stop("m", BOOT).await.unwrap().unwrap();

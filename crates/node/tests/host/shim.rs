@@ -168,7 +168,7 @@ async fn a_killed_shim_is_noticed_and_its_workload_ended() {
 }
 
 #[tokio::test]
-async fn a_record_of_another_boot_names_nobody() {
+async fn a_record_of_another_boot_names_no_process() {
     let shims = Shims::new();
     let client = shims.start(&shims.spec("a", &["/bin/sleep", "1000"])).await;
     let child = open(client.record().child);
@@ -194,7 +194,7 @@ async fn nothing_was_ever_started_in_an_empty_folder() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_executed_is_reported() {
+async fn a_program_that_cannot_be_executed_is_reported() {
     let shims = Shims::new();
     let spec = shims.spec("a", &["/nonexistent/program"]);
     let error = shims.launcher.spawn(&shims.dir("a"), &spec).await.unwrap_err();
@@ -413,7 +413,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn running_out_of_memory_is_told() {
+async fn running_out_of_memory_is_reported() {
     let shims = Shims::new();
     let cgroups = evroc_node::cgroup::Cgroups::discover().unwrap();
     let instance = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);

@@ -33,7 +33,7 @@ async fn send(registry: &TestRegistry, user: &str, method: Method, path: &str) -
 }
 
 #[tokio::test]
-async fn nothing_is_told_to_the_unknown() {
+async fn unknown_callers_learn_nothing() {
     let registry = TestRegistry::with(Arc::new(Groups)).await;
     for path in ["/v2/", "/v2/_catalog", "/v2/a/tags/list", "/v2/UPPER/tags/list", "/v2/nonsense"] {
         let answer = registry.get(path).await;

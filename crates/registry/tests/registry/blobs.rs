@@ -84,7 +84,7 @@ async fn sha512_digests_are_accepted() {
 }
 
 #[tokio::test]
-async fn garbage_is_what_no_manifest_refers_to() {
+async fn blobs_without_a_manifest_are_garbage() {
     use std::time::Duration;
     let registry = TestRegistry::new().await;
     let manifest = registry.push_image("a/app", "v1", "kept").await;

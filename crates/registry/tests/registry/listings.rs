@@ -4,7 +4,7 @@ use serde_json::json;
 use crate::support::{TestRegistry, digest};
 
 #[tokio::test]
-async fn the_base_says_that_this_is_a_registry() {
+async fn the_base_path_identifies_a_registry() {
     let registry = TestRegistry::new().await;
     for path in ["/v2", "/v2/"] {
         assert_eq!(registry.get(path).await.expect(200).json(), json!({}));

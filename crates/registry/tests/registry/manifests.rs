@@ -68,7 +68,7 @@ async fn docker_manifests_and_indexes() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_manifest_is_refused() {
+async fn a_body_that_is_not_a_manifest_is_refused() {
     let registry = TestRegistry::new().await;
     let good = registry.image("a", "1").await;
     let put = |media_type: &'static str, content: String| registry.put_manifest("a", "v1", media_type, content);

@@ -151,7 +151,7 @@ fn the_first_failure_of_a_proven_revision_is_replaced_at_once() {
 }
 
 #[test]
-fn what_happens_after_it_was_ready_is_shown() {
+fn changes_after_it_was_ready_are_shown() {
     let mut killed = replica("hello-00001-0", "Failed", "False");
     let ready = &mut killed.status.as_mut().unwrap().conditions[0];
     (ready.reason, ready.message) = ("ContainerOutOfMemory".into(), "the container used more than 512 MB".into());
@@ -222,7 +222,7 @@ fn replicas_on_a_host_that_does_not_answer_are_replaced_elsewhere() {
 }
 
 #[test]
-fn replicas_go_where_memory_is_left_and_say_when_there_is_none() {
+fn replicas_go_where_memory_is_left_and_report_when_none_is() {
     let mut full = observed(proven(60, 0), vec![]);
     full.hosts.push(host("other"));
     full.hosts[0].promised.memory_bytes = (10 << 30) - (512 << 20);

@@ -112,7 +112,7 @@ fn addresses_are_stable_labels_and_show_the_port_where_it_matters() {
 }
 
 #[test]
-fn a_revision_that_fails_after_it_was_ready_keeps_its_traffic_and_the_service_says_so() {
+fn a_revision_that_fails_after_it_was_ready_keeps_its_traffic_and_the_service_reports_it() {
     let mut failing = revision(1, "False", "ContainerOutOfMemory");
     let proven = json!({"type": "Proven", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "1970-01-01T00:00:00Z"});
     failing.status.as_mut().unwrap().conditions.push(serde_json::from_value(proven).unwrap());

@@ -162,7 +162,7 @@ pub async fn state_survives_a_restart(mut subject: Box<dyn Subject>) {
 }
 
 /// History goes by age and by number.
-pub async fn continuous_compaction_keeps_what_is_young(subject: Box<dyn Subject>) {
+pub async fn continuous_compaction_keeps_recent_revisions(subject: Box<dyn Subject>) {
     let store = subject.store();
     let clock = ManualClock::default();
     let retention = Retention { age: Duration::from_secs(10), revisions: 50, ..Retention::default() };

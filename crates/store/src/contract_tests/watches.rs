@@ -134,7 +134,7 @@ pub async fn watchers_see_the_same_order_while_writers_write(subject: Box<dyn Su
 }
 
 /// A watch never leaves out what was compacted: it is refused or ends.
-pub async fn a_watch_behind_compaction_is_told(subject: Box<dyn Subject>) {
+pub async fn a_watch_behind_compaction_gets_an_error(subject: Box<dyn Subject>) {
     let store = subject.store();
     let mut revisions = Vec::new();
     for number in 0..10 {

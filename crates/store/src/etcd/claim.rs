@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_somebody_else() {
+    fn an_identity_that_is_not_recognised_is_other() {
         let me = owner("a", "h", Some("boot/1:2"));
         let newer = String::from_utf8(me.encode().to_vec()).expect("text").replace("owner/1", "owner/2");
         for value in [newer.as_bytes(), b"\xff\x00", b""] {

@@ -87,7 +87,7 @@ async fn a_store_moves_to_an_etcd_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_fit_is_named() {
+async fn values_that_do_not_fit_are_named() {
     let etcd = tokio::task::spawn_blocking(|| Etcd::start("3.4")).await.expect("started").expect("etcd starts");
     let folder = tempfile::tempdir().expect("temporary folder");
     let original = open(folder.path()).await;

@@ -205,7 +205,7 @@ async fn a_full_etcd_is_a_full_disk() {
 }
 
 #[tokio::test]
-async fn an_etcd_that_is_not_there_is_named() {
+async fn an_unreachable_etcd_is_named() {
     let refused = open("etcd://127.0.0.1:9").await.err().expect("refused").to_string();
     assert!(refused.contains("no member of etcd://127.0.0.1:9"), "{refused}");
 }

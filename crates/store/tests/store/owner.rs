@@ -119,7 +119,7 @@ async fn one_of_many_gets_it() {
 
 /// The claim stands in every change: it is taken away below the store, long before its keeper looks after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_lost_the_claim_changes_nothing() {
+async fn a_process_that_lost_the_claim_changes_nothing() {
     for version in ["3.4", "3.5"] {
         let etcd = start(version).await;
         let below = folder();
@@ -197,7 +197,7 @@ async fn cable(etcd: &Etcd) -> Cable {
 
 /// Who is cut off loses the store to another one, and learns of it as soon as etcd answers again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_cut_off_loses_it() {
+async fn a_process_that_is_cut_off_loses_the_claim() {
     let etcd = start("3.4").await;
     let cable = cable(&etcd).await;
     let (one, two) = (folder(), folder());

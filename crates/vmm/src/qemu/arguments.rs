@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_never_be_there() {
+    fn what_must_be_absent() {
         let line = arguments(&guest(), true).join(" ");
         for forbidden in ["-kernel", "-initrd", "user,id", "-netdev user", "vhost=on", "-daemonize", "-snapshot"] {
             assert!(!line.contains(forbidden), "{forbidden} in {line}");

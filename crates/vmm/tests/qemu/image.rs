@@ -6,7 +6,7 @@ const MIB: u64 = 1 << 20;
 const QCOW2: DiskFormat = DiskFormat::Qcow2 { backing: None };
 
 #[tokio::test]
-async fn a_clone_is_small_and_as_big_as_asked() {
+async fn a_clone_is_small_and_has_the_requested_size() {
     let dir = tempfile::tempdir().unwrap();
     let tool = ImageTool::default();
     let (base, clone) = (dir.path().join("base"), dir.path().join("clone"));

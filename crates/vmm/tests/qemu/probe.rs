@@ -48,7 +48,7 @@ async fn a_hardware_device_that_does_not_work_is_named() {
 }
 
 #[tokio::test]
-async fn no_guest_at_all_is_an_error_in_words() {
+async fn no_guest_at_all_is_an_error_with_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let mut probe = probe(dir.path());
     probe.tcg_limit = Duration::from_millis(1);

@@ -36,7 +36,9 @@ pub fn explained(sequence: &Sequence, step: usize, all_ours: &[Seen], all_origin
                 Some("scale-has-no-time")
             }
             _ if line.ends_with(".selfLink: null | \"/x\"") => Some("no-self-link"),
-            _ if line.starts_with(".warnings: [] | ") && is_of_what_is_gone(sequence, step, all_ours, all_original) => {
+            _ if line.starts_with(".warnings: [] | ")
+                && is_of_a_deleted_object(sequence, step, all_ours, all_original) =>
+            {
                 Some("warned-of-what-is-gone")
             }
             _ if scaled && (line.contains("managedFields") || line.contains(".resourceVersion: ")) => {
@@ -84,7 +86,7 @@ fn is_of_nothing(original: &[Seen]) -> bool {
 
 /// Whether a patch found nothing on both servers right after a delete. The original patches what its cache still has, warns of what it sees
 /// there, and then finds in etcd that the object is gone.
-fn is_of_what_is_gone(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> bool {
+fn is_of_a_deleted_object(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> bool {
     let Some(before) = step.checked_sub(1) else { return false };
     sequence.steps[step].method == "PATCH"
         && (ours[step].code, original[step].code) == (404, 404)

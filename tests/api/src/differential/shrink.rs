@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     #[tokio::test]
-    async fn what_matters_is_left() {
+    async fn essential_fields_remain() {
         let step = |path: &str, body: Value| Step {
             method: "POST".into(),
             path: path.into(),

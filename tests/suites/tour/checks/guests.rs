@@ -36,7 +36,7 @@ fn qemu(tour: &Tour) -> Result<Process> {
 }
 
 /// Notes what belongs to the instance now, to be compared with at the end.
-pub fn note_what_is_there(tour: &mut Tour) -> Result<()> {
+pub fn note_existing(tour: &mut Tour) -> Result<()> {
     // Without a cloud there is nothing that could come back to this.
     pids(tour)?;
     tour.notes.insert("before", inventory(tour)?.into_iter().collect::<Vec<_>>().join("\n"));

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubectl_sends_for_a_namespace_is_read() {
+    fn the_body_that_kubectl_sends_for_a_namespace_is_read() {
         let metadata = b"\x0a\x04demo\x12\x00\x1a\x00\x42\x00\x5a\x06\x0a\x01a\x12\x01b";
         let mut raw = vec![0x0a, metadata.len() as u8];
         raw.extend_from_slice(metadata);

@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn of_a_key_that_occurs_twice_the_last_value_counts_and_its_line_is_told() {
+    fn for_a_duplicate_key_the_last_value_counts_and_its_line_is_reported() {
         let text = "a: 1\nb:\n  c: x\n  c:\n    d: 1\n    d: 2\nl:\n- {e: 1, e: 2}\n- e: 3\na: 3\n";
         assert_eq!(
             decode_yaml(text.as_bytes()).unwrap(),

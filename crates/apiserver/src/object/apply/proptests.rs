@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_applied_wins(first in spec(), second in spec()) {
+    fn applied_values_win(first in spec(), second in spec()) {
         let live = apply(None, &first, "one", false).unwrap();
         let merged = apply(Some(&live), &second, "two", true).unwrap();
         prop_assert!(contains(&merged["spec"], &second), "{} in {}", second, merged["spec"]);
@@ -129,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn without_force_nothing_of_others_changes(first in spec(), second in spec()) {
+    fn without_force_no_field_of_others_changes(first in spec(), second in spec()) {
         let live = apply(None, &first, "one", false).unwrap();
         if let Ok(merged) = apply(Some(&live), &second, "two", false) {
             prop_assert!(contains(&merged["spec"], &first), "{} in {}", first, merged["spec"]);
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn fields_v1_says_the_same_when_read_back(paths in paths()) {
+    fn fields_v1_is_the_same_when_read_back(paths in paths()) {
         let set = set(&paths);
         let written = set.to_fields_v1();
         prop_assert_eq!(FieldSet::from_fields_v1(&written), Some(set));

@@ -139,7 +139,7 @@ fn equal_values_are_shared_not_fought_over() {
 }
 
 #[test]
-fn what_is_no_longer_applied_is_removed() {
+fn fields_that_are_no_longer_applied_are_removed() {
     for (first, second, want) in [
         (json!({"a":"1","b":"1"}), json!({"a":"1"}), json!({"a":"1"})),
         (json!({"struct":{"x":"1","y":"1"}}), json!({"struct":{"x":"1"}}), json!({"struct":{"x":"1"}})),
@@ -270,7 +270,7 @@ fn kubectl_comes_from_client_side_apply_without_conflict() {
 }
 
 #[test]
-fn wrong_requests_have_kubernetes_words() {
+fn wrong_requests_have_the_messages_of_kubernetes() {
     let live = update(None, json!({"a":"1"}), "u", T1);
     let refused = |applied: Value| {
         server_side_apply(&model(), Some(&live), &applied, false, &writer("m", T2)).unwrap_err().to_string()

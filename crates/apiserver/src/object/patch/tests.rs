@@ -40,7 +40,7 @@ fn json_patch_follows_the_rfc_and_kubernetes() {
 }
 
 #[test]
-fn errors_have_kubernetes_words() {
+fn errors_have_the_messages_of_kubernetes() {
     let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op":"test","path":"/a","value":1})).collect();
     let error = patched(json!({"a":1}), Value::Array(many)).unwrap_err();
     assert_eq!(
@@ -111,7 +111,7 @@ fn merge_patch_follows_the_rfc_and_kubernetes() {
 }
 
 #[test]
-fn a_no_op_is_told_from_a_change() {
+fn a_no_op_is_distinguished_from_a_change() {
     let old = json!({"metadata":{"resourceVersion":"1","managedFields":[{"manager":"a","time":"x"}]},"spec":{"a":1}});
     let new = json!({"metadata":{"resourceVersion":"2","managedFields":[{"manager":"a","time":"y"}]},"spec":{"a":1}});
     assert!(is_no_op(&old, &new));

@@ -17,7 +17,7 @@ fn lines(errors: Vec<FieldError>) -> Vec<String> {
 }
 
 #[test]
-fn values_are_checked_with_kubernetes_words() {
+fn values_are_checked_with_the_messages_of_kubernetes() {
     let cases: Vec<(Value, Value, &[&str])> = vec![
         (
             json!({"type":"integer"}),
@@ -407,7 +407,7 @@ fn status_is_kubernetes_own() {
 }
 
 #[test]
-fn what_rules_cost_is_bounded() {
+fn the_cost_of_rules_is_bounded() {
     let model = |rule: &str| {
         Model::compile(&json!({"type": "object", "properties": {"spec": {
             "type": "object",

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_an_error() {
+    fn invalid_json_is_an_error() {
         assert!(pick(b"{\"a\": 1", &[".b".into()]).is_err());
     }
 }

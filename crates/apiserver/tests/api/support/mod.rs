@@ -206,7 +206,7 @@ pub async fn eventually(client: &Client, path: &str, what: &str, is_so: impl Fn(
 }
 
 /// Waits until an object is gone.
-pub async fn eventually_gone(client: &Client, path: &str) {
+pub async fn eventually_deleted(client: &Client, path: &str) {
     eventually(client, path, "gone", |code, _| code == 404).await;
 }
 

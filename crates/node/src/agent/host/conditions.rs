@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reports_any_more_is_removed_and_other_types_stay() {
+    fn conditions_without_a_reporter_are_removed_and_other_types_stay() {
         let conditions = HostConditions::default();
         let mut status = Vec::new();
         for kind in ["Ready", "ImagesPublished"] {

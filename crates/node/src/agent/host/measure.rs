@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_promised_does_not_shrink_while_volumes_fill_up() {
+    fn allocatable_disk_does_not_shrink_while_volumes_fill_up() {
         const GIB: u64 = 1 << 30;
         let usage = |occupied: u64| Usage {
             capacity_bytes: 100 * GIB,

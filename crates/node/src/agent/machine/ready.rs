@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_answers_is_asked_now_and_then_and_a_guest_without_one_ever_less() {
+    fn a_server_that_answers_is_probed_now_and_then_and_a_guest_without_one_ever_less() {
         let mut readiness = Readiness::default();
         assert_eq!(readiness.pause(), SOON);
         readiness.tried(true);

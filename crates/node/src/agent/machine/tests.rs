@@ -210,7 +210,7 @@ async fn a_deleted_machine_is_stopped_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_api_does_not_list_runs_on_until_it_was_deleted_or_an_operator_says_so() {
+async fn an_unlisted_workload_runs_on_until_it_was_deleted_or_an_operator_orders_its_end() {
     let host = Host::new();
     for uid in ["listed", "newer-than-the-store", "half-deleted", "named"] {
         host.started(uid).await;

@@ -242,7 +242,7 @@ impl ImageFetch for Repositories {
 
 #[tokio::test]
 #[ignore = "needs root"]
-async fn a_layer_is_only_for_those_who_have_its_blob() {
+async fn a_layer_needs_the_possession_of_its_blob() {
     let mut registry = FakeRegistry::default();
     let private = Layer::gzip(&[("secret", "of a")]);
     let of_a = registry.add(std::slice::from_ref(&private), good_config());

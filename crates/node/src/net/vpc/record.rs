@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_record_and_a_damaged_one_are_told_apart_and_listed() {
+    fn a_newer_record_and_a_damaged_one_are_distinguished_and_listed() {
         let (folder, records, uid) = records();
         let path = folder.path().join("a.json");
         fs::write(&path, r#"{"version":99,"shape":"unknown"}"#).unwrap();

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_and_the_log_goes_on_later() {
+    fn records_that_cannot_be_written_are_counted_and_the_log_continues_later() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/null", dir.path().join("log")).unwrap();
         let mut log = LogWriter::new(dir.path().into(), "log", limits(LogFormat::Raw, 1000, 2));

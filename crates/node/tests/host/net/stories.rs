@@ -60,7 +60,7 @@ async fn guests_get_their_addresses_and_reach_each_other_and_the_world() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_cannot_be_somebody_else() {
+async fn a_guest_cannot_use_the_address_of_another() {
     let host = Host::new(true).await;
     let (one, two) = (host.guest(&vpc("a"), 3).await, host.guest(&vpc("a"), 4).await);
     one.boot();

@@ -97,7 +97,7 @@ async fn machines_whose_hashes_begin_alike_do_not_share_a_tap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_record_cuts_nobody_off_and_is_written_anew() {
+async fn a_damaged_record_cuts_no_guest_off_and_is_written_again() {
     let mut host = Host::new(true).await;
     let (one, two) = (host.guest(&vpc("a"), 3).await, host.guest(&vpc("a"), 4).await);
     one.boot();

@@ -77,7 +77,7 @@ fn choose(events: &[Event], number: u64, rounds: u64, random: &mut Random) -> (u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_crash_leaves_what_was_acknowledged() {
+async fn every_crash_leaves_all_acknowledged_writes() {
     let (rounds, seed, from) = (setting("ROUNDS", 200), setting("SEED", 1), setting("FROM", 0));
     let events = kept_record();
     let count = |is: fn(&Event) -> bool| events.iter().filter(|event| is(event)).count();

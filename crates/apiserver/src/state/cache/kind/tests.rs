@@ -149,7 +149,7 @@ proptest! {
 }
 
 #[test]
-fn a_reader_that_falls_behind_the_history_is_told_so() {
+fn a_reader_that_falls_behind_the_history_gets_an_error() {
     let kind = KindCache::default();
     let key = key(0);
     kind.apply(1, vec![(key.clone(), Some(object(&key, 1, 10)))]);
@@ -180,7 +180,7 @@ fn a_reset_ends_watches_and_begins_a_new_history() {
 }
 
 #[test]
-fn what_most_objects_have_is_counted_until_it_is_rare() {
+fn frequent_values_are_counted_until_they_are_rare() {
     let kind = KindCache::default();
     let write = |number: u8, field: &str| {
         let revision = kind.read().newest + 1;

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_is_told() {
+    async fn a_restart_is_reported() {
         let (mut user, _guest, stop) = pair().await;
         stop.cancel();
         assert_eq!(closed(&mut user).await.0, CloseCode::Restart);
