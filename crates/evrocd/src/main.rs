@@ -25,7 +25,6 @@ mod process;
 mod roles;
 mod status;
 mod supervisor;
-mod tunnel;
 
 use std::process::ExitCode;
 

@@ -3,14 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-/// Bytes in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Bytes in both directions, of whatever kind.
-pub type BoxDuplex = Box<dyn Duplex>;
+pub use evroc_tunnel::BoxDuplex;
 
 /// Runs blocking work outside of the async workers, and passes a panic on.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -15,5 +15,4 @@ pub mod pool;
 pub mod seed;
 pub mod shim;
 mod text;
-pub mod tunnel;
 pub mod uid;

@@ -16,6 +16,11 @@ const DENIED: &[(&str, &[&str], &str)] = &[
     ),
     ("evroc-apiserver", &["evroc-api"], "the API server knows no kind by name: kinds are registered"),
     ("evroc-vmm", &["evroc-api", "kube", "k8s-openapi"], "hypervisor drivers never see an API type"),
+    (
+        "evroc-tunnel",
+        &["evroc-api", "evroc-apiserver", "evroc-node", "kube", "k8s-openapi"],
+        "a tunnel carries streams and does not know what they are for; both of its ends depend on it",
+    ),
 ];
 
 /// Crates that only some crates may depend on. Tests count too, so that no suite bypasses the API.
@@ -33,6 +38,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         "control talks to hosts through objects, never by calling a host; simulated hosts run its agents",
     ),
     ("evroc-vmm", &["evroc-node", "evrocd"], "only the host agent drives hypervisors"),
+    (
+        "evroc-tunnel",
+        &["evroc-control", "evroc-node", "evroc-testkit", "evrocd"],
+        "streams are the one exception from control and hosts meeting as objects",
+    ),
     // The gateway takes descriptors of connections from the host agent, over a socket; it makes no other system call.
     (
         "rustix",
@@ -99,6 +109,8 @@ mod tests {
             ("evroc-api", "tokio"),
             ("evroc-store", "serde_json"),
             ("evroc-vmm", "kube"),
+            ("evroc-tunnel", "evroc-api"),
+            ("evroc-apiserver", "evroc-tunnel"),
             ("evroc-gateway", "evroc-node"),
             ("evroc-registry", "rustix"),
             ("evroc-cli", "evroc-iam"),

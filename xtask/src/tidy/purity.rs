@@ -26,6 +26,7 @@ const RULES: &[Rule] = &[
             "crates/run",
             "crates/controller",
             "crates/control",
+            "crates/tunnel",
             "crates/registry",
             "crates/gateway",
         ],

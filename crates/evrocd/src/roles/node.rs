@@ -27,7 +27,7 @@ use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
 use evroc_node::shim::{ShimLauncher, User};
-use evroc_node::tunnel::{TunnelConfig, keep_connected};
+use evroc_tunnel::{TunnelConfig, keep_connected};
 use evroc_vmm::probe::{Kind, Payload, Probe};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;

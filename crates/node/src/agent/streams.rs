@@ -10,6 +10,7 @@ use bytes::Bytes;
 use evroc_api::infra::Replica;
 use evroc_api::run::{SERVICE_LABEL, Service};
 use evroc_controller::chain;
+use evroc_tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 use futures::StreamExt;
 use http::StatusCode;
 use kube::ResourceExt;
@@ -24,7 +25,6 @@ use super::service_log::{Following, Form, KEPT_BYTES, lines_from_end};
 use crate::machine::guests::Log;
 use crate::machine::request::Request;
 use crate::owner::AskError;
-use crate::tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
 /// A guest on the same host answers in milliseconds; one that is busy booting under emulation may take seconds. A longer deadline would
 /// only hide that nothing answers.

@@ -1,10 +1,6 @@
 //! `control`: store, API, controllers and registry, on the API port over TLS.
 
-mod access;
-mod credentials;
-mod images;
 pub mod store;
-mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 use evroc_apiserver::ApiServer;
 use evroc_apiserver::audit::{AuditLimits, FileAudit};
-use evroc_apiserver::authn::{Identity, Peer};
+use evroc_apiserver::authn::Identity;
 use evroc_apiserver::mount::Mount;
 use evroc_apiserver::serve::ServeOptions;
 use evroc_control::access::Tables;
 use evroc_control::controllers::Controllers;
+use evroc_control::registry::access::Access;
+use evroc_control::registry::credentials;
+use evroc_control::registry::images::RegistryImages;
+use evroc_control::streams::Streams;
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
@@ -53,7 +53,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let router = registry.router(access.clone());
     let audit = FileAudit::open(&config.role_dir.join("audit.jsonl"), AuditLimits::default());
     let audit = audit.context("cannot open the audit log")?;
-    let streams = streams::Streams::new(context.stop.clone());
+    let streams = Streams::new(context.stop.clone());
     let server = streams
         .register(builder)
         .kind(credentials::kind(&access))
@@ -87,7 +87,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     outcome
 }
 
-fn access(config: &RoleConfig) -> anyhow::Result<access::Access> {
+fn access(config: &RoleConfig) -> anyhow::Result<Access> {
     let path = config.token_key.as_ref().context("no token key in the settings")?;
     let (key, _) = TokenKey::open_or_create(path, None).context("cannot use the token key")?;
     let issuer = Arc::new(Issuer::new(format!("https://iam.{}", config.domain), key));
@@ -96,7 +96,7 @@ fn access(config: &RoleConfig) -> anyhow::Result<access::Access> {
         443 => format!("registry.{}", config.domain),
         port => format!("registry.{}:{port}", config.domain),
     };
-    Ok(access::Access { issuer, registry, ca })
+    Ok(Access { issuer, registry, ca })
 }
 
 fn tls(config: &RoleConfig) -> anyhow::Result<Arc<rustls::ServerConfig>> {
@@ -124,8 +124,8 @@ async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&
             https_port: config.https_port,
             scale_to_zero_after: Duration::from_secs(config.scale_to_zero_seconds),
         },
-        images: Arc::new(images::RegistryImages(registry.clone())),
-        forget: Arc::new(images::RegistryImages(registry.clone())),
+        images: Arc::new(RegistryImages(registry.clone())),
+        forget: Arc::new(RegistryImages(registry.clone())),
     };
     tokio::join!(controllers.run(client), collect(registry));
 }
@@ -137,10 +137,4 @@ async fn collect(registry: &Registry) {
             tracing::warn!(%error, "cannot remove what the registry no longer needs");
         }
     }
-}
-
-/// The identity in a connection's client certificate.
-fn peer_of(parts: &http::request::Parts) -> Option<evroc_iam::Identity> {
-    let peer = parts.extensions.get::<Peer>()?;
-    evroc_iam::Identity::from_client_certificate(peer.certificates.first()?).ok()
 }

@@ -14,10 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::protocol::{
+use crate::protocol::{
     CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, STREAM_WINDOW, TARGET_HEADER, parse_machine_target,
 };
-use super::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
+use crate::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
 /// Streams at a time. Too low makes users wait for each other; each costs some kilobytes.
 const MAX_STREAMS: u32 = 10_000;

@@ -10,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use super::protocol::PROTOCOL;
-use super::{TunnelHandler, serve_connection};
+use crate::protocol::{PROTOCOL, tunnel_path};
+use crate::{TunnelHandler, serve_connection};
 
 /// First pause before trying again; doubled up to [`MAX_PAUSE`]. Control restarts in well under a second.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -122,7 +122,7 @@ where
     let ask = |source| ConnectError::Ask { authority: authority.to_owned(), source };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(ask)?;
     let driver = tokio::spawn(connection.with_upgrades());
-    let path = format!("/apis/infra.evroclabs.net/v1alpha1/hosts/{}/tunnel", config.host);
+    let path = tunnel_path(&config.host);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().map_err(|_| ConnectError::Address { api: config.api.clone() })?;
     for (name, value) in [

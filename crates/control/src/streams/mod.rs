@@ -6,7 +6,7 @@
 //! | `virtualmachines/portforward?port=N` | WebSocket | a TCP connection to a port of the guest |
 //! | `virtualmachines/log?tailBytes=N` | GET | the end of what the guest wrote to its serial console |
 //! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | what the containers wrote; when followed, until the service is gone |
-//! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`crate::tunnel`]) |
+//! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`evroc_tunnel`]) |
 //!
 //! Everything but the last goes on through the tunnel of the host that the object's Machine or replicas are on.
 
@@ -20,7 +20,7 @@ use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, MachinePhase};
 use evroc_apiserver::body::{self, ResponseBody};
 use evroc_apiserver::{ApiError, Builder, Connect, ConnectRequest};
-use evroc_node::tunnel::LogOptions;
+use evroc_tunnel::{LogOptions, TunnelError, Tunnels};
 use futures::{StreamExt, TryStreamExt};
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -29,8 +29,6 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-
-use crate::tunnel::{TunnelError, Tunnels};
 
 /// The default of `tailBytes` for a virtual machine's `log`.
 const TAIL_BYTES: u64 = 64 << 10;

@@ -2,7 +2,7 @@
 //! for (console, port forward, logs).
 //!
 //! A node asks for `Upgrade: evroc-tunnel` ([`Tunnels::accept`]); from then on the connection speaks HTTP/2 with control as the client.
-//! The requests are described in `evroc-node`'s module `tunnel`. A host has one tunnel; a newer one replaces it, for the older
+//! The requests are described at the top of this crate. A host has one tunnel; a newer one replaces it, for the older
 //! is dead and does not know it yet.
 
 use std::collections::HashMap;
@@ -14,10 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evroc_node::tunnel::protocol::{
-    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, PROTOCOL, STREAM_WINDOW, TARGET_HEADER,
-    console_path, machine_target, serial_log_path, service_log_path,
-};
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
@@ -28,6 +24,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::watch;
 use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::protocol::{
+    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, PROTOCOL, STREAM_WINDOW, TARGET_HEADER,
+    console_path, machine_target, serial_log_path, service_log_path,
+};
 
 /// A user who comes while the node is restarting waits this long for its tunnel.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -109,7 +110,7 @@ impl Default for Tunnels {
 }
 
 impl Tunnels {
-    fn with_patience(patience: Duration) -> Self {
+    pub(crate) fn with_patience(patience: Duration) -> Self {
         let senders = Mutex::default();
         let (generation, arrivals) = (AtomicU64::new(0), watch::Sender::new(0));
         Self { shared: Arc::new(Shared { senders, generation, arrivals, patience }) }
@@ -311,7 +312,3 @@ impl AsyncWrite for TunnelStream {
         Pin::new(&mut self.write).poll_shutdown(context)
     }
 }
-
-#[cfg(test)]
-#[path = "tunnel_tests.rs"]
-mod tests;

@@ -1,9 +1,14 @@
 //! Both halves together.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
-use evroc_node::tunnel::{
-    BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelConfig, TunnelHandler, keep_connected, serve_connection,
-};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine;
-use evroc_control::tokens::Issuer;
+use evroc_apiserver::authn::Peer;
 use evroc_iam::Identity;
 use evroc_iam::authz;
 use evroc_registry::{Action, Denied, Repository};
 use http::header;
 
-use super::peer_of;
+use crate::tokens::Issuer;
 
 /// Keys, names and rules that decide about access.
 pub struct Access {
@@ -70,4 +70,10 @@ fn password(header: &str) -> Option<String> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
     let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     scheme.eq_ignore_ascii_case("basic").then(|| password.to_owned())
+}
+
+/// The identity in a connection's client certificate.
+fn peer_of(parts: &http::request::Parts) -> Option<Identity> {
+    let peer = parts.extensions.get::<Peer>()?;
+    Identity::from_client_certificate(peer.certificates.first()?).ok()
 }

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use evroc_apiserver::error::ApiError;
 use evroc_apiserver::virtual_kind::{Answer, Question};
 use evroc_apiserver::{ResourceKind, Scope};
-use evroc_control::access::identity_of;
 use evroc_iam::authz::registry::AUDIENCE;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::Access;
+use crate::access::identity_of;
 
 /// How long a credential is good for: a working day.
 const LIFE: Duration = Duration::from_secs(12 * 3600);

@@ -1,4 +1,4 @@
-//! The node's end of the tunnel to control: streams (consoles, connections, logs) that users open through the API.
+//! The tunnel from a host to control, over which the API opens streams (consoles, connections, logs) to what runs on the host.
 //!
 //! ```text
 //! node ── TCP, mTLS ── GET …/hosts/<host>/tunnel, Upgrade: evroc-tunnel ──► control
@@ -15,11 +15,16 @@
 //! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
 //!
-//! A refusal is a status with `{"message": …}`. The other half is `tunnel` in `evrocd`.
+//! A refusal is a status with `{"message": …}`. [`protocol`] has what both ends agree on; the host's end is [`keep_connected`] with a
+//! [`TunnelHandler`], control's end is [`Tunnels`].
 
-mod client;
+mod connect;
 pub mod protocol;
 mod serve;
+mod tunnels;
+
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 
@@ -27,11 +32,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use crate::io::{BoxDuplex, Duplex};
-pub use client::{ConnectError, TunnelConfig, keep_connected};
+pub use connect::{ConnectError, TunnelConfig, keep_connected};
 pub use protocol::LogOptions;
 pub use serve::serve_connection;
+pub use tunnels::{TunnelError, TunnelStream, Tunnels};
+
+/// Bytes in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Bytes in both directions, of whatever kind.
+pub type BoxDuplex = Box<dyn Duplex>;
 
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;

@@ -19,6 +19,11 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 /// What may be in flight in all streams of a tunnel, in bytes.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// The path in the API at which the node of `host` opens its tunnel.
+pub fn tunnel_path(host: &str) -> String {
+    format!("/apis/infra.evroclabs.net/v1alpha1/hosts/{host}/tunnel")
+}
+
 /// The value of [`TARGET_HEADER`] for a port of a machine.
 pub fn machine_target(uid: &str, port: u16) -> String {
     format!("machine/{uid}:{port}")
@@ -59,7 +64,7 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// As the query of a request; [`super::serve_connection`] reads it.
+    /// As the query of a request; [`crate::serve_connection`] reads it.
     pub fn query(&self) -> String {
         let mut query = format!("follow={}&timestamps={}", self.follow, self.timestamps);
         query.extend(self.tail_lines.map(|lines| format!("&tailLines={lines}")));
