@@ -19,9 +19,10 @@ use target::{Meter, Target};
 
 /// Changes that come together. The original closes watches whose queue of ten is full: this is what all of them still see.
 const CHANGES_AT_ONCE: usize = 8;
-/// Connections that are shared by watches, and watches on each: nearly as many as a server allows, and enough to tell what they
-/// cost from what a server has in store.
-const SHARED: (usize, usize) = (5, 900);
+/// Connections that watches share.
+const SHARED_CONNECTIONS: usize = 5;
+/// Watches on each: nearly as many as a server allows, and enough to separate their cost from the memory a server holds anyway.
+const WATCHES_PER_CONNECTION: usize = 900;
 
 /// Measures our API beside Kubernetes' own.
 #[derive(Parser)]
@@ -101,7 +102,8 @@ async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Res
     let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
     if wanted("watches") {
         // The original's runtime allocates memory ahead: its growth does not show the cost of one connection.
-        let memory = measures::watch_memory(ours, arguments.watchers, SHARED).await?;
+        let memory =
+            measures::watch_memory(ours, arguments.watchers, (SHARED_CONNECTIONS, WATCHES_PER_CONNECTION)).await?;
         rows.push(Row::alone("memory of a watcher's connection", "KiB", memory.alone / 1024.0));
         rows.push(Row::alone("memory of a further watch on one connection", "KiB", memory.shared / 1024.0));
     }

@@ -7,19 +7,19 @@ use evroc_iam::Identity;
 use evroc_iam::authz::{self, Request};
 use jiff::Timestamp;
 
-/// The tables.
+/// The authoriser of the API server: decides by the roles of `evroc-iam`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tables;
+pub struct RoleAuthorizer;
 
 /// Reads a verified client certificate for the API server.
 ///
 /// # Errors
-/// Why it names nobody, for the audit log.
+/// The reason why it identifies no caller, for the audit log.
 pub fn read_certificate(der: &[u8]) -> Result<Caller, String> {
     Identity::from_client_certificate(der).map(caller_of).map_err(|error| error.to_string())
 }
 
-/// The API server's word for a caller, in the words of the tables.
+/// Converts a caller of the API server into an identity of `evroc-iam`.
 pub fn identity_of(caller: &Caller) -> Identity {
     Identity {
         name: caller.user.clone(),
@@ -29,26 +29,26 @@ pub fn identity_of(caller: &Caller) -> Identity {
     }
 }
 
-/// An identity of the tables, in the API server's words.
+/// Converts an identity of `evroc-iam` into a caller of the API server.
 pub fn caller_of(identity: Identity) -> Caller {
     let expires = identity.expires().and_then(|seconds| Timestamp::from_second(seconds).ok());
     Caller { user: identity.name, groups: identity.groups, uid: identity.uid, extra: identity.extra, expires }
 }
 
 #[async_trait]
-impl Authorize for Tables {
-    async fn authorize(&self, caller: &Caller, asked: &Attributes) -> Decision {
-        let request = if asked.is_resource {
+impl Authorize for RoleAuthorizer {
+    async fn authorize(&self, caller: &Caller, attributes: &Attributes) -> Decision {
+        let request = if attributes.is_resource {
             Request::Resource {
-                verb: &asked.verb,
-                group: &asked.group,
-                resource: &asked.resource,
-                subresource: &asked.subresource,
-                namespace: &asked.namespace,
-                name: &asked.name,
+                verb: &attributes.verb,
+                group: &attributes.group,
+                resource: &attributes.resource,
+                subresource: &attributes.subresource,
+                namespace: &attributes.namespace,
+                name: &attributes.name,
             }
         } else {
-            Request::Path { verb: &asked.verb, path: &asked.path }
+            Request::Path { verb: &attributes.verb, path: &attributes.path }
         };
         match authz::decide(&identity_of(caller), &request) {
             authz::Decision::Allowed { .. } => Decision::Allow,

@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::Api;
 
 use crate::connect::Pool;
-use crate::table::{Replica as Known, Table};
+use crate::table::{Replica as TableReplica, Table};
 use crate::time;
 
 /// How long a release that failed waits for its next try.
@@ -22,12 +22,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub async fn release(client: Client, table: Arc<Table>, pool: Arc<Pool>) {
     loop {
         let mut again = false;
-        for known in table.drained() {
-            match time::timeout(ANSWER, let_go(&client, &known)).await {
-                Ok(Ok(())) => table.remove_replica(&known.key, &known.uid),
+        for replica in table.drained() {
+            match time::timeout(ANSWER, let_go(&client, &replica)).await {
+                Ok(Ok(())) => table.remove_replica(&replica.key, &replica.uid),
                 Ok(Err(error)) => {
                     again = true;
-                    tracing::debug!(replica = known.key.name, error = chain(&error), "cannot release replica yet");
+                    tracing::debug!(replica = replica.key.name, error = chain(&error), "cannot release replica yet");
                 }
                 Err(_) => again = true,
             }
@@ -42,11 +42,12 @@ pub async fn release(client: Client, table: Arc<Table>, pool: Arc<Pool>) {
 }
 
 /// Lets this very replica go, not one of the same name that came after it.
-async fn let_go(client: &Client, known: &Known) -> evroc_controller::Result<()> {
-    let api = Api::<Replica>::namespaced(client.clone(), &known.key.namespace);
-    match get(&api, &known.key.name).await? {
+async fn let_go(client: &Client, wanted: &TableReplica) -> evroc_controller::Result<()> {
+    let api = Api::<Replica>::namespaced(client.clone(), &wanted.key.namespace);
+    match get(&api, &wanted.key.name).await? {
         Some(replica)
-            if replica.metadata.deletion_timestamp.is_some() && replica.metadata.uid.as_deref() == Some(&known.uid) =>
+            if replica.metadata.deletion_timestamp.is_some()
+                && replica.metadata.uid.as_deref() == Some(&wanted.uid) =>
         {
             remove_finalizer(&api, &replica, GATEWAY_FINALIZER).await
         }

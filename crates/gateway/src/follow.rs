@@ -18,9 +18,10 @@ use serde::de::DeserializeOwned;
 use crate::table::{Key, Replica, Route, Table};
 use crate::time;
 
-/// The first and the longest pause between tries while the API does not answer: short, because requests at zero wait for what
-/// the watch brings.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(800));
+/// The first pause between tries while the API does not answer: short, because requests at zero wait for what the watch brings.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Follows services until the process ends.
 pub async fn services(client: Client, table: Arc<Table>) {
@@ -120,7 +121,7 @@ where
             }
             Err(error) => {
                 tracing::debug!(%error, failures, "watch interrupted");
-                time::sleep(PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1)).await;
+                time::sleep(FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE)).await;
             }
         }
     }

@@ -37,7 +37,7 @@ pub enum Outcome {
     /// The replica certainly did not receive it: send it elsewhere.
     NotReceived(Box<Request<RequestBody>>, Ticket),
     /// The connection broke after sending and before an answer.
-    Lost(hyper::Error, Ticket),
+    ConnectionLost(hyper::Error, Ticket),
 }
 
 /// A request's hold on a replica and its place in the count.
@@ -102,7 +102,7 @@ pub async fn forward(
             }
             return match returned {
                 Some(request) => Outcome::NotReceived(restored(request), hold.ticket),
-                None => Outcome::Lost(failure.into_error(), hold.ticket),
+                None => Outcome::ConnectionLost(failure.into_error(), hold.ticket),
             };
         }
     };

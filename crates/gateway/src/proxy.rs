@@ -72,7 +72,7 @@ impl Proxy {
                     request = *returned;
                     ticket
                 }
-                Outcome::Lost(error, ticket) => {
+                Outcome::ConnectionLost(error, ticket) => {
                     let Some(copy) = copy else {
                         let text = format!("the container closed the connection without an answer: {error}");
                         return sentence(StatusCode::BAD_GATEWAY, &text);

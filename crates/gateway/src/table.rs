@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use crate::time;
 
-/// How long a replica that took no connection is passed over at first and at most; every further failure doubles it. Too low
+/// How long a replica that took no connection is passed over after its first failure; every further failure doubles it. Too low
 /// hammers a host that restarts; too high keeps requests waiting after it is back.
-const PASSED_OVER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// A namespaced name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,7 +71,7 @@ impl Requests {
 }
 
 /// A replica, the requests in it, and whether connecting to it works.
-struct Known {
+struct TrackedReplica {
     replica: Replica,
     in_flight: usize,
     /// Failures to connect since the last success.
@@ -81,7 +83,7 @@ struct Known {
 #[derive(Default)]
 struct State {
     routes: HashMap<String, Route>,
-    replicas: HashMap<Key, Known>,
+    replicas: HashMap<Key, TrackedReplica>,
     requests: HashMap<Key, Requests>,
 }
 
@@ -145,8 +147,12 @@ impl Table {
     pub fn set_replica(&self, replica: Replica) {
         let mut state = self.state();
         let before = state.replicas.remove(&replica.key).filter(|known| known.replica.uid == replica.uid);
-        let mut known =
-            before.unwrap_or_else(|| Known { replica: replica.clone(), in_flight: 0, failures: 0, not_before: None });
+        let mut known = before.unwrap_or_else(|| TrackedReplica {
+            replica: replica.clone(),
+            in_flight: 0,
+            failures: 0,
+            not_before: None,
+        });
         if replica.ready && !known.replica.ready {
             (known.failures, known.not_before) = (0, None);
         }
@@ -201,7 +207,7 @@ impl Table {
         let now = time::now();
         let mut state = self.state();
         let mut soonest: Option<Instant> = None;
-        let mut best: Option<&mut Known> = None;
+        let mut best: Option<&mut TrackedReplica> = None;
         for known in state.replicas.values_mut() {
             if !known.replica.ready || known.replica.draining || known.replica.revision != *revision {
                 continue;
@@ -253,7 +259,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn known<R>(&self, change: impl FnOnce(&mut Known) -> R) -> Option<R> {
+    fn known<R>(&self, change: impl FnOnce(&mut TrackedReplica) -> R) -> Option<R> {
         let mut state = self.table.state();
         state.replicas.get_mut(&self.replica.key).filter(|known| known.replica.uid == self.replica.uid).map(change)
     }
@@ -263,7 +269,7 @@ impl Lease {
     pub fn failed(&self) -> Option<u32> {
         self.known(|known| {
             (known.failures == self.failures).then(|| {
-                let pause = PASSED_OVER.0.saturating_mul(1 << known.failures.min(10)).min(PASSED_OVER.1);
+                let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(10)).min(LONGEST_PAUSE);
                 known.failures += 1;
                 known.not_before = Some(time::now() + pause);
                 known.failures

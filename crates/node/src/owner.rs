@@ -26,9 +26,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Set for good once the host is being stopped: nothing is started any more.
 #[derive(Clone, Debug, Default)]
-pub struct Draining(Arc<AtomicBool>);
+pub struct DrainFlag(Arc<AtomicBool>);
 
-impl Draining {
+impl DrainFlag {
     /// Nothing is started from now on.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);

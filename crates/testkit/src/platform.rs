@@ -8,7 +8,7 @@ use evroc_api::conditions;
 use evroc_api::infra::Host;
 use evroc_apiserver::ApiServer;
 use evroc_apiserver::authn::Identity;
-use evroc_control::access::{Tables, caller_of};
+use evroc_control::access::{RoleAuthorizer, caller_of};
 use evroc_control::controllers::Controllers;
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
@@ -78,7 +78,7 @@ impl Builder {
         let (key, _) = TokenKey::open_or_create(&dir.path().join("token.key"), None).expect("a key for tokens");
         let issuer = Arc::new(Issuer::new(format!("https://iam.{DOMAIN}"), key));
         let mut builder = ApiServer::builder(store.clone())
-            .authorizer(Arc::new(Tables))
+            .authorizer(Arc::new(RoleAuthorizer))
             .views(Arc::new(Endpoints))
             .authenticator(tokens::authenticator(&issuer))
             .kind(tokens::kind(&issuer));

@@ -57,6 +57,16 @@ pub enum Kind {
     Tcg,
 }
 
+impl Kind {
+    /// Returns the name as in the status of hosts and machines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
 /// A disk that the guest has from its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskConfig {

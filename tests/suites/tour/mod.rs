@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use cloud::Cloud;
 use step::Tour;
-use verdict::{Verdict, judge};
+use verdict::{Judgement, judge};
 
 /// The longest that a step of a later milestone is tried: it is expected to fail, and the run has other things to do.
 const PATIENCE_FOR_LATER: std::time::Duration = std::time::Duration::from_secs(15);
@@ -48,10 +48,10 @@ fn the_tour_of_the_readme() {
         let outcome = step.run(&mut tour, within).map_err(|error| format!("{error:#}"));
         let verdict = judge(step.milestone, current, outcome);
         let (word, reason) = match &verdict {
-            Verdict::Passed => ("passed", String::new()),
-            Verdict::Expected(reason) => ("later", format!(": {}", in_one_line(reason))),
-            Verdict::Failed(reason) => ("FAILED", format!(": {reason}\n{}", tour.cloud.last_words())),
-            Verdict::Early => {
+            Judgement::Passed => ("passed", String::new()),
+            Judgement::Expected(reason) => ("later", format!(": {}", in_one_line(reason))),
+            Judgement::Failed(reason) => ("FAILED", format!(": {reason}\n{}", tour.cloud.last_words())),
+            Judgement::Early => {
                 ("EARLY", format!(": belongs to {:?}, the product is at {current:?}: advance it", step.milestone))
             }
         };
@@ -61,7 +61,7 @@ fn the_tour_of_the_readme() {
             step.name(),
             started.elapsed().as_secs_f64()
         );
-        if matches!(verdict, Verdict::Failed(_) | Verdict::Early) {
+        if matches!(verdict, Judgement::Failed(_) | Judgement::Early) {
             wrong.push(format!("{word} {:?} {}", step.milestone, step.name()));
         }
     }

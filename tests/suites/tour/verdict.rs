@@ -4,7 +4,7 @@ use super::milestone::Milestone;
 
 /// The judgement of a step's outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judgement {
     /// It had to pass and did.
     Passed,
     /// It had to pass and did not.
@@ -16,12 +16,12 @@ pub enum Verdict {
 }
 
 /// Judges one step.
-pub fn judge(milestone: Milestone, current: Milestone, outcome: Result<(), String>) -> Verdict {
+pub fn judge(milestone: Milestone, current: Milestone, outcome: Result<(), String>) -> Judgement {
     match outcome {
-        Ok(()) if milestone <= current => Verdict::Passed,
-        Ok(()) => Verdict::Early,
-        Err(reason) if milestone <= current => Verdict::Failed(reason),
-        Err(reason) => Verdict::Expected(reason),
+        Ok(()) if milestone <= current => Judgement::Passed,
+        Ok(()) => Judgement::Early,
+        Err(reason) if milestone <= current => Judgement::Failed(reason),
+        Err(reason) => Judgement::Expected(reason),
     }
 }
 
@@ -29,9 +29,9 @@ pub fn judge(milestone: Milestone, current: Milestone, outcome: Result<(), Strin
 fn later_steps_must_fail_and_earlier_ones_must_pass() {
     use Milestone::{M2, M3, M4};
     let broken = || Err("x".to_owned());
-    assert_eq!(judge(M2, M3, Ok(())), Verdict::Passed);
-    assert_eq!(judge(M3, M3, Ok(())), Verdict::Passed);
-    assert_eq!(judge(M4, M3, Ok(())), Verdict::Early);
-    assert_eq!(judge(M3, M3, broken()), Verdict::Failed("x".into()));
-    assert_eq!(judge(M4, M3, broken()), Verdict::Expected("x".into()));
+    assert_eq!(judge(M2, M3, Ok(())), Judgement::Passed);
+    assert_eq!(judge(M3, M3, Ok(())), Judgement::Passed);
+    assert_eq!(judge(M4, M3, Ok(())), Judgement::Early);
+    assert_eq!(judge(M3, M3, broken()), Judgement::Failed("x".into()));
+    assert_eq!(judge(M4, M3, broken()), Judgement::Expected("x".into()));
 }

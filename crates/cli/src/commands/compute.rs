@@ -18,8 +18,10 @@ use crate::{api, table, terminal, websocket};
 
 /// Ctrl-] leaves a console, as in telnet and virsh.
 const ESCAPE: u8 = 0x1d;
-/// How long a console that broke is tried again (a part of the cloud restarts within a second or two), and how often.
-const ATTACH_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(500));
+/// How long a console that broke is tried again: a part of the cloud restarts within a second or two.
+const REATTACH_LIMIT: Duration = Duration::from_secs(30);
+/// The pause between two tries.
+const REATTACH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The commands of `evroc compute`.
 #[derive(Subcommand)]
@@ -174,12 +176,12 @@ async fn console(cloud: &Cloud, wait: Wait) -> anyhow::Result<()> {
             }
             websocket::End::Broken(why) => eprintln!("\nThe console was interrupted ({why}); attaching again."),
         }
-        let deadline = tokio::time::Instant::now() + ATTACH_AGAIN.0;
+        let deadline = tokio::time::Instant::now() + REATTACH_LIMIT;
         stream = loop {
             match websocket::open(cloud, &path).await {
                 Ok(stream) => break stream,
                 Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
-                Err(_) => tokio::time::sleep(ATTACH_AGAIN.1).await,
+                Err(_) => tokio::time::sleep(REATTACH_PAUSE).await,
             }
         };
     }

@@ -13,7 +13,7 @@ use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
 use evroc_node::agent::streams::Streams;
 use evroc_node::agent::volume::Volumes;
-use evroc_node::agent::{self, Draining};
+use evroc_node::agent::{self, DrainFlag};
 use evroc_node::container::containers::HostContainers;
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
@@ -28,7 +28,7 @@ use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
 use evroc_node::shim::{ShimLauncher, User};
 use evroc_tunnel::{TunnelConfig, keep_connected};
-use evroc_vmm::probe::{Kind, Payload, Probe};
+use evroc_vmm::probe::{Payload, Probe};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;
 
@@ -79,7 +79,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Node {
     config: Arc<RoleConfig>,
-    draining: Draining,
+    draining: DrainFlag,
     replicas: Arc<Replicas>,
     machines: Arc<Machines>,
     volumes: Arc<Volumes>,
@@ -102,7 +102,7 @@ impl Node {
     async fn open(config: &Arc<RoleConfig>) -> anyhow::Result<(Self, Ended)> {
         let state = &config.role_dir;
         let base = Context::new(api::client(config)?);
-        let draining = Draining::default();
+        let draining = DrainFlag::default();
         let conditions = HostConditions::default();
         let dialer = Dialer::start().context("cannot start the thread that makes sockets")?;
         let shim = ShimLauncher::evrocd(&config.program);
@@ -255,14 +255,17 @@ impl Node {
         loop {
             let error = match probe.run_cached(&record).await {
                 Ok(verdict) => {
-                    let name = if verdict.accelerator == Kind::Kvm { "kvm" } else { "tcg" };
-                    tracing::info!(accelerator = name, reason = verdict.reason, "guests run with");
+                    tracing::info!(
+                        accelerator = verdict.accelerator.name(),
+                        reason = verdict.reason,
+                        "guests run with"
+                    );
                     let offers = self.machines.owned().guests().offers(verdict.accelerator).await;
                     let offers = offers.unwrap_or_else(|error| {
                         tracing::error!(error = chain(&error), "the hypervisor does not say what hardware it offers");
                         evroc_vmm::Offers::default()
                     });
-                    let found = Accelerator { name: name.into(), reason: verdict.reason, offers };
+                    let found = Accelerator { kind: Some(verdict.accelerator), reason: verdict.reason, offers };
                     self.accelerator.send_replace(Some(found));
                     return;
                 }
@@ -275,7 +278,7 @@ impl Node {
                 tracing::warn!(%error, path = %record.display(), "cannot write what the probe found");
             }
             let offers = evroc_vmm::Offers::default();
-            self.accelerator.send_replace(Some(Accelerator { name: NO_ACCELERATOR.into(), reason: error, offers }));
+            self.accelerator.send_replace(Some(Accelerator { kind: None, reason: error, offers }));
             tokio::time::sleep(PROBE_AGAIN).await;
         }
     }

@@ -14,4 +14,4 @@ pub mod service_log;
 pub mod streams;
 pub mod volume;
 
-pub use crate::owner::Draining;
+pub use crate::owner::DrainFlag;

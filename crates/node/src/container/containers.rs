@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::digest::Digest;
 use super::image::{Image, ImageError, ImageReference, ImageStore, Pruned};
-use super::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, Found};
+use super::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, FoundContainer};
 use crate::shim::Exit;
 
 /// How long an unused image or layer is kept. Lower makes services that were at zero for a while fetch their image again; higher keeps
@@ -23,7 +23,7 @@ const NEARLY_FULL: u64 = 7;
 
 /// What a look at a container found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum ObservedContainer {
     /// It runs.
     Running,
     /// It exists, but something of it is missing, so that nobody can use it: `start` puts that right.
@@ -36,13 +36,13 @@ pub enum Look {
 
 /// The images and containers of one host. Containers are named by their replica's uid.
 ///
-/// - [`Containers::look`] starts, ends and removes nothing; an error of it says nothing about the container.
+/// - [`Containers::observe`] starts, ends and removes nothing; an error of it says nothing about the container.
 /// - Every other call may be repeated, also after a crash in the middle of it.
 /// - Calls for one uid may come at the same time; `remove` wins over a `start` that is under way.
 #[async_trait]
 pub trait Containers: Send + Sync + 'static {
     /// Looks at a container, also at one that an earlier run of the agent started.
-    async fn look(&self, uid: &str) -> Result<Look, ContainerError>;
+    async fn observe(&self, uid: &str) -> Result<ObservedContainer, ContainerError>;
 
     /// Makes an image present. Dropping the future stops the fetch and leaves nothing.
     async fn pull(&self, reference: &ImageReference) -> Result<Image, ImageError>;
@@ -87,21 +87,26 @@ impl HostContainers {
 
     async fn running(&self, uid: &str) -> Result<Option<Container>, ContainerError> {
         match self.runner.find(uid).await? {
-            Found::Running(container) => Ok(Some(container)),
-            Found::Ended(exit) => Err(ContainerError::Ended(Box::new(exit))),
-            Found::Created(_) | Found::Unreachable | Found::Orphaned(_) | Found::Absent => Ok(None),
+            FoundContainer::Running(container) => Ok(Some(container)),
+            FoundContainer::Ended(exit) => Err(ContainerError::Ended(Box::new(exit))),
+            FoundContainer::Created(_)
+            | FoundContainer::Unreachable
+            | FoundContainer::Orphaned(_)
+            | FoundContainer::Absent => Ok(None),
         }
     }
 }
 
 #[async_trait]
 impl Containers for HostContainers {
-    async fn look(&self, uid: &str) -> Result<Look, ContainerError> {
+    async fn observe(&self, uid: &str) -> Result<ObservedContainer, ContainerError> {
         Ok(match self.runner.find(uid).await? {
-            Found::Running(_) => Look::Running,
-            Found::Created(_) | Found::Unreachable | Found::Orphaned(_) => Look::Incomplete,
-            Found::Ended(exit) => Look::Ended(exit),
-            Found::Absent => Look::Absent,
+            FoundContainer::Running(_) => ObservedContainer::Running,
+            FoundContainer::Created(_) | FoundContainer::Unreachable | FoundContainer::Orphaned(_) => {
+                ObservedContainer::Incomplete
+            }
+            FoundContainer::Ended(exit) => ObservedContainer::Ended(exit),
+            FoundContainer::Absent => ObservedContainer::Absent,
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::containers::{Containers, Look};
+use super::containers::{Containers, ObservedContainer};
 use super::digest::Digest;
 use super::image::{Image, ImageError, ImageReference, Pruned};
 use super::manifest::{ImageConfig, Platform, RootFs, RunConfig};
@@ -134,15 +134,15 @@ fn failed(text: &str) -> ContainerError {
 
 #[async_trait]
 impl Containers for MemoryContainers {
-    async fn look(&self, uid: &str) -> Result<Look, ContainerError> {
+    async fn observe(&self, uid: &str) -> Result<ObservedContainer, ContainerError> {
         let inner = self.lock();
         if let Some(text) = &inner.faults.look {
             return Err(failed(text));
         }
         Ok(match inner.containers.get(uid) {
-            Some(State::Running) => Look::Running,
-            Some(State::Ended(exit)) => Look::Ended(exit.clone()),
-            None => Look::Absent,
+            Some(State::Running) => ObservedContainer::Running,
+            Some(State::Ended(exit)) => ObservedContainer::Ended(exit.clone()),
+            None => ObservedContainer::Absent,
         })
     }
 

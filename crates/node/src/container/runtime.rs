@@ -49,7 +49,24 @@ pub struct Runtime {
 
 #[derive(Deserialize)]
 struct State {
-    status: String,
+    status: RuntimeStatus,
+}
+
+/// The status of a container in the OCI runtime specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeStatus {
+    /// It is being created.
+    Creating,
+    /// Its processes exist, but its program was not executed yet.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program has ended.
+    Stopped,
+    /// A status that only this runtime has, such as `paused`.
+    #[serde(other)]
+    Other,
 }
 
 impl Runtime {
@@ -92,8 +109,8 @@ impl Runtime {
         Some(entry["msg"].as_str()?.to_owned())
     }
 
-    /// Whether the container is `created`, `running` or `stopped`; `None` if the runtime does not know it.
-    pub async fn status(&self, id: &str) -> Result<Option<String>, RuntimeError> {
+    /// Returns the status of the container; `None` if the runtime does not know it.
+    pub async fn status(&self, id: &str) -> Result<Option<RuntimeStatus>, RuntimeError> {
         if !self.root.join(id).exists() {
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::RunnerConfig;
 use super::error::{MachineError, failed};
-use super::places::{Places, machines, names};
+use super::paths::{MachinePaths, machines, names};
 use super::record;
 use crate::pool::Pool;
 use crate::shim;
@@ -62,11 +62,11 @@ pub(super) async fn refuse_shared_volumes(
     volumes: &[String],
 ) -> Result<(), MachineError> {
     for other in names(&machines(&host.state_dir))?.into_iter().filter(|other| other != machine) {
-        let places = Places::new(host, &other);
-        if !shim::is_served(&places.shim).map_err(failed(&other, "look at", &places.shim))? {
+        let paths = MachinePaths::new(host, &other);
+        if !shim::is_served(&paths.shim).map_err(failed(&other, "look at", &paths.shim))? {
             continue;
         }
-        let record = record::read(&places.folder);
+        let record = record::read(&paths.folder);
         if let Err(error) = &record {
             tracing::warn!(machine = other, %error, "compare volumes with a machine whose record is damaged");
         }

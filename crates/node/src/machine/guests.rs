@@ -1,6 +1,6 @@
 //! The driver of guests, as the agent sees it: [`MachineRunner`](super::MachineRunner) runs real ones, [`super::memory`] imagines them.
 //!
-//! What only looks ([`Guests::look`], [`Guests::state`], [`Guests::list`], [`Guests::disks`]) starts, ends and removes nothing.
+//! What only looks ([`Guests::observe`], [`Guests::state`], [`Guests::list`], [`Guests::disks`]) starts, ends and removes nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::shim::Exit;
 #[async_trait]
 pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
     /// What is on this host of a machine. An error means that it could not be found out, and nothing else.
-    async fn look(&self, uid: &str) -> Result<Sight, MachineError>;
+    async fn observe(&self, uid: &str) -> Result<ObservedMachine, MachineError>;
 
     /// What the hypervisor of a running machine does with its guest.
     async fn state(&self, uid: &str) -> Result<GuestState, MachineError>;
 
-    /// Starts a machine, or finds that it runs. After an error nothing of it runs, unless [`Self::look`] says so.
+    /// Starts a machine, or finds that it runs. After an error nothing of it runs, unless [`Self::observe`] says so.
     async fn start(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Run, MachineError>;
 
     /// Asks the guest to power off and waits for `grace` (zero: does not ask), then ends it. `None` if it never ran. The future may be
@@ -81,7 +81,7 @@ pub enum Log<'a> {
 
 /// What is on this host of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum ObservedMachine {
     /// Nothing, or it was never started completely.
     Absent,
     /// Its hypervisor and its shim live.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::places::absent_is_fine;
+use super::paths::absent_is_fine;
 use crate::shim::log_files;
 
 /// How long a log is kept after its run. Too short and nobody has read it; too long and the output of deleted guests stays.

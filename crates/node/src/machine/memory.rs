@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::devices::{Change, GuestDisk};
 use super::error::MachineError;
-use super::guests::{GuestChange, Guests, Log, Run, RunId, Sight};
+use super::guests::{GuestChange, Guests, Log, ObservedMachine, Run, RunId};
 use super::{AcceleratorKind, MachineConfig, Nic, StopManner, Stopped};
 use crate::io::BoxDuplex;
 use crate::shim::Exit;
@@ -61,7 +61,7 @@ struct Book {
 #[derive(Clone, Debug)]
 struct Imagined {
     config: MachineConfig,
-    sight: Sight,
+    observed: ObservedMachine,
     state: GuestState,
     disks: Vec<GuestDisk>,
     log: String,
@@ -96,7 +96,7 @@ impl MemoryGuests {
     /// Kills a shim: nobody can reach the hypervisor any more.
     pub fn kill_shim(&self, uid: &str) {
         if let Some(machine) = self.book().machines.get_mut(uid) {
-            machine.sight = Sight::Orphaned("its shim was killed".into());
+            machine.observed = ObservedMachine::Orphaned("its shim was killed".into());
         }
         self.tell(uid, GuestChange::Ended);
     }
@@ -117,7 +117,8 @@ impl MemoryGuests {
     /// Uids of the machines whose hypervisor lives.
     pub fn running(&self) -> Vec<String> {
         let book = self.book();
-        let lives = |machine: &Imagined| matches!(machine.sight, Sight::Running(_) | Sight::Orphaned(_));
+        let lives =
+            |machine: &Imagined| matches!(machine.observed, ObservedMachine::Running(_) | ObservedMachine::Orphaned(_));
         book.machines.iter().filter(|(_, machine)| lives(machine)).map(|(uid, _)| uid.clone()).collect()
     }
 
@@ -154,10 +155,11 @@ impl MemoryGuests {
 
     fn end(&self, uid: &str, reason: &str, code: Option<i32>) {
         if let Some(machine) = self.book().machines.get_mut(uid)
-            && let Sight::Running(run) = &machine.sight
+            && let ObservedMachine::Running(run) = &machine.observed
         {
             let started_at = Some(run.started_at);
-            machine.sight = Sight::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
+            machine.observed =
+                ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
         }
         self.tell(uid, GuestChange::Ended);
     }
@@ -170,7 +172,7 @@ impl MemoryGuests {
 
     fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut Imagined) -> T) -> Result<T, MachineError> {
         match self.book().machines.get_mut(uid) {
-            Some(machine) if matches!(machine.sight, Sight::Running(_)) => Ok(use_it(machine)),
+            Some(machine) if matches!(machine.observed, ObservedMachine::Running(_)) => Ok(use_it(machine)),
             _ => Err(MachineError::NotRunning { uid: uid.to_owned() }),
         }
     }
@@ -188,9 +190,9 @@ fn disk(volume: &str, size_bytes: u64, is_hot: bool) -> GuestDisk {
 
 #[async_trait]
 impl Guests for MemoryGuests {
-    async fn look(&self, uid: &str) -> Result<Sight, MachineError> {
+    async fn observe(&self, uid: &str) -> Result<ObservedMachine, MachineError> {
         self.fails(uid, "look at", self.0.faults.borrow().look.as_ref())?;
-        Ok(self.book().machines.get(uid).map_or(Sight::Absent, |machine| machine.sight.clone()))
+        Ok(self.book().machines.get(uid).map_or(ObservedMachine::Absent, |machine| machine.observed.clone()))
     }
 
     async fn state(&self, uid: &str) -> Result<GuestState, MachineError> {
@@ -200,12 +202,15 @@ impl Guests for MemoryGuests {
 
     async fn start(&self, config: &MachineConfig, _: Option<Nic>) -> Result<Run, MachineError> {
         self.fails(&config.uid, "start", self.0.faults.borrow().start.as_ref())?;
-        if let Ok(Sight::Running(run)) = self.look(&config.uid).await {
+        if let Ok(ObservedMachine::Running(run)) = self.observe(&config.uid).await {
             return Ok(run);
         }
         let mut book = self.book();
-        let shared =
-            book.machines.values().filter(|other| matches!(other.sight, Sight::Running(_))).find_map(|other| {
+        let shared = book
+            .machines
+            .values()
+            .filter(|other| matches!(other.observed, ObservedMachine::Running(_)))
+            .find_map(|other| {
                 let used = other.config.volumes.iter().find(|used| config.volumes.iter().any(|v| v.uid == used.uid))?;
                 Some(format!("{} and {} both have volume {}", other.config.name, config.name, used.uid))
             });
@@ -215,7 +220,7 @@ impl Guests for MemoryGuests {
         let run = Run { id: RunId(book.runs), started_at: Timestamp::now() };
         let machine = Imagined {
             config: config.clone(),
-            sight: Sight::Running(run.clone()),
+            observed: ObservedMachine::Running(run.clone()),
             state: GuestState::Running,
             disks: config.volumes.iter().map(|v| disk(&v.uid, v.size_bytes.unwrap_or_default(), false)).collect(),
             log: format!("run {} of {}\n{}", book.runs, config.name, evroc_vmm::simulated::PROMPT),
@@ -225,10 +230,10 @@ impl Guests for MemoryGuests {
     }
 
     async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError> {
-        let sight = self.book().machines.get(uid).map(|machine| machine.sight.clone());
-        let manner = match sight {
+        let observed = self.book().machines.get(uid).map(|machine| machine.observed.clone());
+        let manner = match observed {
             None => return Ok(None),
-            Some(Sight::Ended(exit)) => return Ok(Some(Stopped { manner: StopManner::AlreadyEnded, exit })),
+            Some(ObservedMachine::Ended(exit)) => return Ok(Some(Stopped { manner: StopManner::AlreadyEnded, exit })),
             Some(_) if grace.is_zero() => StopManner::Quit,
             Some(_) => StopManner::PoweredOff,
         };
@@ -236,7 +241,7 @@ impl Guests for MemoryGuests {
         self.book().ends.push(uid.to_owned());
         let exit = Exit { code: Some(0), reason: "ended with code 0".into(), ..Exit::default() };
         if let Some(machine) = self.book().machines.get_mut(uid) {
-            machine.sight = Sight::Ended(exit.clone());
+            machine.observed = ObservedMachine::Ended(exit.clone());
         }
         self.tell(uid, GuestChange::Ended);
         Ok(Some(Stopped { manner, exit }))
@@ -247,7 +252,8 @@ impl Guests for MemoryGuests {
         book.ends.push(uid.to_owned());
         if let Some(machine) = book.machines.get_mut(uid) {
             let started_at = Some(Timestamp::now());
-            machine.sight = Sight::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
+            machine.observed =
+                ObservedMachine::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ mod last_log;
 mod limits;
 pub mod memory;
 pub mod owner;
-mod places;
+mod paths;
 mod ready;
 mod real;
 mod record;
@@ -54,7 +54,7 @@ pub use error::MachineError;
 pub use guests::{Guests, StopManner, Stopped};
 pub use ready::{wait_for_serial, wait_for_serial_in};
 pub use record::{MachineRecord, RecordError};
-pub use runner::{Found, MachineRunner};
+pub use runner::{FoundMachine, MachineRunner};
 pub use running::Machine;
 
 use crate::seed::SeedInput;

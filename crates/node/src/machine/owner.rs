@@ -3,7 +3,7 @@
 //! ```text
 //!  agent, drain, streams ──ask──▶ mailbox ──▶ turn: look ─▶ judge(state, request) ─┬─ Accept ─────▶ the driver does it
 //!          │                                                                       ├─ AlreadyDone ▶ answered with what is so
-//!          └──look── (no turn) ──▶ sight and what is under way                     └─ Refuse ─────▶ AskError::Refused
+//!          └──look── (no turn) ──▶ observed and what is under way                     └─ Refuse ─────▶ AskError::Refused
 //! ```
 
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use super::devices::{Change, WantedDisk, diff};
 use super::error::MachineError;
-use super::guests::{Guests, Run, Sight};
-use super::request::{Request, State, Verdict, arrive, judge};
+use super::guests::{Guests, ObservedMachine, Run};
+use super::request::{Disposition, MachineState, Request, arrive, judge};
 use super::{MachineConfig, Nic, Stopped};
-use crate::owner::{Arrival, AskError, Draining, Owners, Turn, Workload};
+use crate::owner::{Arrival, AskError, DrainFlag, Owners, Turn, Workload};
 
 /// A machine, as its owner knows it.
 pub struct Owned {
     uid: String,
     guests: Arc<dyn Guests>,
-    draining: Draining,
+    draining: DrainFlag,
 }
 
 /// What a machine's owner may be asked, with all that it takes.
@@ -84,35 +84,35 @@ impl Workload for Owned {
         if request == Request::Start && self.draining.is_set() {
             return Ok(Turn::Refused("the host is being stopped"));
         }
-        let sight = self.guests.look(&self.uid).await;
+        let observed = self.guests.observe(&self.uid).await;
         // What is to be removed is removed although its record cannot be read.
-        let sight = match sight {
+        let observed = match observed {
             Err(error) if !matches!(request, Request::Remove | Request::ForceStop) => return Err(error),
-            sight => sight.ok(),
+            observed => observed.ok(),
         };
-        let state = sight.as_ref().map_or(State::Running, state_of);
+        let state = observed.as_ref().map_or(MachineState::Running, state_of);
         match judge(state, request) {
-            Verdict::Accept => self.act(order).await,
-            Verdict::AlreadyDone => Ok(already(request, sight)),
-            Verdict::Later(why) | Verdict::Refuse(why) => Ok(Turn::Refused(why)),
+            Disposition::Accept => self.act(order).await,
+            Disposition::AlreadyDone => Ok(already(request, observed)),
+            Disposition::Later(why) | Disposition::Refuse(why) => Ok(Turn::Refused(why)),
         }
     }
 }
 
-fn state_of(sight: &Sight) -> State {
-    match sight {
-        Sight::Absent => State::Absent,
-        Sight::Running(_) => State::Running,
-        Sight::Orphaned(_) => State::Orphaned,
-        Sight::Ended(_) => State::Ended,
+fn state_of(observed: &ObservedMachine) -> MachineState {
+    match observed {
+        ObservedMachine::Absent => MachineState::Absent,
+        ObservedMachine::Running(_) => MachineState::Running,
+        ObservedMachine::Orphaned(_) => MachineState::Orphaned,
+        ObservedMachine::Ended(_) => MachineState::Ended,
     }
 }
 
-fn already(request: Request, sight: Option<Sight>) -> Turn<Answer> {
-    match (request, sight) {
+fn already(request: Request, observed: Option<ObservedMachine>) -> Turn<Answer> {
+    match (request, observed) {
         (Request::Remove, _) => Turn::Removed(Answer::Done),
-        (_, Some(Sight::Running(run))) => Turn::Done(Answer::Runs(run)),
-        (_, Some(Sight::Ended(exit))) => {
+        (_, Some(ObservedMachine::Running(run))) => Turn::Done(Answer::Runs(run)),
+        (_, Some(ObservedMachine::Ended(exit))) => {
             Turn::Done(Answer::Stopped(Some(Stopped { manner: super::StopManner::AlreadyEnded, exit })))
         }
         _ => Turn::Done(Answer::Stopped(None)),
@@ -153,12 +153,12 @@ impl Owned {
 pub struct OwnedMachines {
     owners: Owners<Owned>,
     guests: Arc<dyn Guests>,
-    draining: Draining,
+    draining: DrainFlag,
 }
 
 impl OwnedMachines {
     /// Owners over a driver. Nothing is started once `draining` is set.
-    pub fn new(guests: Arc<dyn Guests>, draining: Draining) -> Self {
+    pub fn new(guests: Arc<dyn Guests>, draining: DrainFlag) -> Self {
         let (own, flag) = (guests.clone(), draining.clone());
         let owners = Owners::new(move |uid| Owned { uid: uid.to_owned(), guests: own.clone(), draining: flag.clone() });
         Self { owners, guests, draining }
@@ -180,11 +180,13 @@ impl OwnedMachines {
     }
 
     /// Where a machine is, what is under way taken into account.
-    pub async fn state(&self, uid: &str) -> Result<State, MachineError> {
+    pub async fn state(&self, uid: &str) -> Result<MachineState, MachineError> {
         match self.doing(uid) {
-            Some(Request::Start) => Ok(State::Starting),
-            Some(Request::Stop | Request::ForceStop | Request::Remove | Request::EndOrphan) => Ok(State::Stopping),
-            _ => self.guests.look(uid).await.map(|sight| state_of(&sight)),
+            Some(Request::Start) => Ok(MachineState::Starting),
+            Some(Request::Stop | Request::ForceStop | Request::Remove | Request::EndOrphan) => {
+                Ok(MachineState::Stopping)
+            }
+            _ => self.guests.observe(uid).await.map(|observed| state_of(&observed)),
         }
     }
 
@@ -192,8 +194,8 @@ impl OwnedMachines {
     pub async fn may(&self, uid: &str, request: Request) -> Result<(), OrderError> {
         let state = self.state(uid).await.map_err(|error| AskError::Failed(Arc::new(error)))?;
         match judge(state, request) {
-            Verdict::Accept | Verdict::AlreadyDone => Ok(()),
-            Verdict::Later(why) | Verdict::Refuse(why) => Err(AskError::Refused(why)),
+            Disposition::Accept | Disposition::AlreadyDone => Ok(()),
+            Disposition::Later(why) | Disposition::Refuse(why) => Err(AskError::Refused(why)),
         }
     }
 

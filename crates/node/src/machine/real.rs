@@ -12,9 +12,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::devices::{Change, GuestDisk};
 use super::error::{MachineError, failed};
-use super::guests::{GuestChange, Guests, Log, Run, Sight};
-use super::places::last_logs;
-use super::runner::{Found, MachineRunner, record};
+use super::guests::{GuestChange, Guests, Log, ObservedMachine, Run};
+use super::paths::last_logs;
+use super::runner::{FoundMachine, MachineRunner, record};
 use super::{AcceleratorKind, Machine, MachineConfig, Nic, Stopped, exclusive, record as records};
 use crate::io::BoxDuplex;
 use crate::pool::{self, Owner};
@@ -31,7 +31,7 @@ const ROOM_BYTES: u64 = 64 << 20;
 impl MachineRunner {
     async fn running(&self, uid: &str) -> Result<Machine, MachineError> {
         match self.observe(uid).await? {
-            Found::Running(machine) => Ok(machine),
+            FoundMachine::Running(machine) => Ok(machine),
             _ => Err(MachineError::NotRunning { uid: uid.to_owned() }),
         }
     }
@@ -44,13 +44,13 @@ impl MachineRunner {
 
     /// Adds a volume to the record, or takes it out, so that it is given back with the others.
     fn record_volume(&self, uid: &str, volume: &str, is_used: bool) -> Result<(), MachineError> {
-        let places = self.places(uid);
-        let Some(mut record) = record(uid, &places)? else { return Ok(()) };
+        let paths = self.paths(uid);
+        let Some(mut record) = record(uid, &paths)? else { return Ok(()) };
         record.volumes.retain(|used| used != volume);
         if is_used {
             record.volumes.push(volume.to_owned());
         }
-        records::write(&places.folder, &record).map_err(failed(uid, "write", &places.folder))
+        records::write(&paths.folder, &record).map_err(failed(uid, "write", &paths.folder))
     }
 
     async fn attach(&self, machine: &Machine, volume: &str) -> Result<(), MachineError> {
@@ -92,12 +92,12 @@ fn run(machine: &Machine) -> Run {
 
 #[async_trait]
 impl Guests for MachineRunner {
-    async fn look(&self, uid: &str) -> Result<Sight, MachineError> {
+    async fn observe(&self, uid: &str) -> Result<ObservedMachine, MachineError> {
         Ok(match self.observe(uid).await? {
-            Found::Running(machine) => Sight::Running(run(&machine)),
-            Found::Orphaned(reason) => Sight::Orphaned(reason),
-            Found::Ended(exit) => Sight::Ended(exit),
-            Found::Absent => Sight::Absent,
+            FoundMachine::Running(machine) => ObservedMachine::Running(run(&machine)),
+            FoundMachine::Orphaned(reason) => ObservedMachine::Orphaned(reason),
+            FoundMachine::Ended(exit) => ObservedMachine::Ended(exit),
+            FoundMachine::Absent => ObservedMachine::Absent,
         })
     }
 
@@ -140,12 +140,12 @@ impl Guests for MachineRunner {
     }
 
     async fn mark_deleted(&self, uid: &str) -> Result<(), MachineError> {
-        let folder = self.places(uid).folder;
+        let folder = self.paths(uid).folder;
         records::mark_deleted(&folder).map_err(failed(uid, "mark as deleted", &folder))
     }
 
     async fn is_deleted(&self, uid: &str) -> Result<bool, MachineError> {
-        let folder = self.places(uid).folder;
+        let folder = self.paths(uid).folder;
         records::is_deleted(&folder).map_err(failed(uid, "look at", &folder))
     }
 

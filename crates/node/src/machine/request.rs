@@ -4,7 +4,7 @@ use crate::owner::Arrival;
 
 /// Where a machine is (see the diagram in the module above).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum MachineState {
     /// Nothing of it is on this host.
     Absent,
     /// Its hypervisor is being started.
@@ -44,7 +44,7 @@ pub enum Request {
 
 /// Whether to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Disposition {
     /// Do it.
     Accept,
     /// It is so already, or under way.
@@ -56,10 +56,10 @@ pub enum Verdict {
 }
 
 /// The table of what is legal in which state.
-pub fn judge(state: State, request: Request) -> Verdict {
+pub fn judge(state: MachineState, request: Request) -> Disposition {
+    use Disposition::{Accept, AlreadyDone, Later, Refuse};
+    use MachineState as S;
     use Request as R;
-    use State as S;
-    use Verdict::{Accept, AlreadyDone, Later, Refuse};
     match (request, state) {
         (R::Start, S::Absent | S::Ended) => Accept,
         (R::Start, S::Starting | S::Running) => AlreadyDone,
@@ -120,7 +120,14 @@ mod tests {
     #[test]
     fn the_whole_table() {
         use Request::*;
-        let states = [State::Absent, State::Starting, State::Running, State::Stopping, State::Orphaned, State::Ended];
+        let states = [
+            MachineState::Absent,
+            MachineState::Starting,
+            MachineState::Running,
+            MachineState::Stopping,
+            MachineState::Orphaned,
+            MachineState::Ended,
+        ];
         let expected = [
             (Start, "A==wwA"),
             (Stop, "=wA=A="),
@@ -136,10 +143,10 @@ mod tests {
             let found: String = states
                 .iter()
                 .map(|state| match judge(*state, request) {
-                    Verdict::Accept => 'A',
-                    Verdict::AlreadyDone => '=',
-                    Verdict::Later(_) => 'w',
-                    Verdict::Refuse(_) => '-',
+                    Disposition::Accept => 'A',
+                    Disposition::AlreadyDone => '=',
+                    Disposition::Later(_) => 'w',
+                    Disposition::Refuse(_) => '-',
                 })
                 .collect();
             assert_eq!(found, row, "{request:?}");

@@ -17,7 +17,7 @@ use super::config::RunnerConfig;
 use super::error::{MachineError, check_uid, failed};
 use super::exclusive::{Claims, refuse_shared_volumes};
 use super::guests::{StopManner, Stopped};
-use super::places::{PREFIX, Places, absent_is_fine, last_logs, machines, names};
+use super::paths::{MachinePaths, PREFIX, absent_is_fine, last_logs, machines, names};
 use super::record::{self, MachineRecord};
 use super::running::{Machine, MonitorSlot, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, last_log, limits};
@@ -34,7 +34,7 @@ const SERIAL_LOG: LogLimits = LogLimits { format: LogFormat::Raw, max_bytes: 2 <
 /// What is on this host of a machine.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a look is made now and then, and moved once")]
-pub enum Found {
+pub enum FoundMachine {
     /// It runs.
     Running(Machine),
     /// Its shim was killed; the reason is for people. Its hypervisor may live: see [`MachineRunner::end_orphan`].
@@ -85,32 +85,32 @@ impl MachineRunner {
 
     /// The folder of a machine's shim: its serial log is in there (see [`crate::shim::tail`]).
     pub fn shim_dir(&self, uid: &str) -> PathBuf {
-        self.places(uid).shim
+        self.paths(uid).shim
     }
 
     /// What became of a machine. Only looks: nothing is started or ended, and an error says nothing about the machine.
-    pub async fn observe(&self, uid: &str) -> Result<Found, MachineError> {
+    pub async fn observe(&self, uid: &str) -> Result<FoundMachine, MachineError> {
         check_uid(uid)?;
-        let places = self.places(uid);
-        match shim::adopt(&places.shim).await.map_err(failed(uid, "adopt", &places.shim))? {
+        let paths = self.paths(uid);
+        match shim::adopt(&paths.shim).await.map_err(failed(uid, "adopt", &paths.shim))? {
             Adopted::Running(shim) => {
-                let record = record(uid, &places)?.ok_or_else(|| MachineError::Invalid {
+                let record = record(uid, &paths)?.ok_or_else(|| MachineError::Invalid {
                     uid: uid.to_owned(),
                     expected: "machine.json beside a running hypervisor",
                     found: "none".into(),
                 })?;
-                Ok(Found::Running(self.machine(record, shim, places.monitor)))
+                Ok(FoundMachine::Running(self.machine(record, shim, paths.monitor)))
             }
-            Adopted::Exited(exit) => Ok(Found::Ended(exit)),
-            Adopted::ShimLost(lost) => Ok(Found::Orphaned(lost.reason.clone())),
-            Adopted::Never => Ok(Found::Absent),
+            Adopted::Exited(exit) => Ok(FoundMachine::Ended(exit)),
+            Adopted::ShimLost(lost) => Ok(FoundMachine::Orphaned(lost.reason.clone())),
+            Adopted::Never => Ok(FoundMachine::Absent),
         }
     }
 
     /// Ends a hypervisor whose shim was killed, in good order where it still listens to SIGTERM, and records its end.
     pub async fn end_orphan(&self, uid: &str) -> Result<Option<Exit>, MachineError> {
         check_uid(uid)?;
-        let shim = self.places(uid).shim;
+        let shim = self.paths(uid).shim;
         match shim::adopt(&shim).await.map_err(failed(uid, "adopt", &shim))? {
             Adopted::ShimLost(lost) => lost.end(ORPHAN_LIMIT).await.map(Some).map_err(failed(uid, "end", &shim)),
             Adopted::Exited(exit) => Ok(Some(exit)),
@@ -122,18 +122,20 @@ impl MachineRunner {
     /// error the machine's pieces are left for another try or for [`Self::remove`].
     pub async fn start(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Machine, MachineError> {
         match self.observe(&config.uid).await? {
-            Found::Running(machine) => return Ok(machine),
-            Found::Orphaned(found) => {
+            FoundMachine::Running(machine) => return Ok(machine),
+            FoundMachine::Orphaned(found) => {
                 let expected = "a machine whose hypervisor has ended";
                 return Err(MachineError::Invalid { uid: config.uid.clone(), expected, found });
             }
-            Found::Ended(_) | Found::Absent => {}
+            FoundMachine::Ended(_) | FoundMachine::Absent => {}
         }
         let volumes: Vec<_> = config.volumes.iter().map(|volume| volume.uid.clone()).collect();
         let _claim = self.claims.take(&config.uid, &volumes)?;
         refuse_shared_volumes(&self.config, self.volumes.as_ref(), &config.uid, &volumes).await?;
         let started = self.start_new(config, nic).await;
-        if started.is_err() && matches!(self.observe(&config.uid).await, Ok(Found::Ended(_) | Found::Absent)) {
+        if started.is_err()
+            && matches!(self.observe(&config.uid).await, Ok(FoundMachine::Ended(_) | FoundMachine::Absent))
+        {
             self.release(&config.uid).await?;
         }
         started
@@ -141,20 +143,20 @@ impl MachineRunner {
 
     async fn start_new(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Machine, MachineError> {
         let uid = &config.uid;
-        let places = self.places(uid);
+        let paths = self.paths(uid);
         let offers = self.offers(config.accelerator).await?;
         let machine_type = choose(config.machine_type.as_ref(), &offers.machine_types);
         let cpu_model = choose(config.cpu_model.as_ref(), &offers.cpu_models);
-        let record = self.write_record(config, &places, &machine_type, &cpu_model).await?;
+        let record = self.write_record(config, &paths, &machine_type, &cpu_model).await?;
         let user = self.user(&record);
-        self.write_seed(config, &places, user.as_ref())?;
+        self.write_seed(config, &paths, user.as_ref())?;
         let mut disks = Vec::new();
         for (index, volume) in config.volumes.iter().enumerate() {
             disks.push(self.disk(index, &volume.uid, volume.is_boot, user.as_ref()).await?);
         }
-        disks.insert(disks.len().min(1), seed_disk(&places));
+        disks.insert(disks.len().min(1), seed_disk(&paths));
 
-        let listener = listen(&places.monitor).map_err(failed(uid, "listen on", &places.monitor))?;
+        let listener = listen(&paths.monitor).map_err(failed(uid, "listen on", &paths.monitor))?;
         let kvm = match config.accelerator {
             AcceleratorKind::Kvm => {
                 Some(evroc_vmm::probe::open_kvm().map_err(failed(uid, "open", Path::new("/dev/kvm")))?)
@@ -177,17 +179,17 @@ impl MachineRunner {
         let command = self.config.hypervisor.command(&guest);
         let command = command.map_err(|source| MachineError::Config { uid: uid.clone(), source })?;
 
-        self.cgroups.create(&places.group)?;
+        self.cgroups.create(&paths.group)?;
         let memory_bytes = config.memory_bytes + qemu::OVERHEAD_BYTES;
-        let folders = self.cgroups.folders(&places.group);
+        let folders = self.cgroups.folders(&paths.group);
         let limits = limits::Limits { vcpus: config.vcpus, memory_bytes };
-        let cgroups = limits::apply(&folders, limits).map_err(failed(uid, "limit", Path::new(&places.group)))?;
+        let cgroups = limits::apply(&folders, limits).map_err(failed(uid, "limit", Path::new(&paths.group)))?;
 
-        let spec = self.spec(uid, &places, command, cgroups, user);
-        let shim = self.config.shim.spawn(&places.shim, &spec).await?;
+        let spec = self.spec(uid, &paths, command, cgroups, user);
+        let shim = self.config.shim.spawn(&paths.shim, &spec).await?;
         // Ours must be closed: else the monitor's socket would seem alive after the hypervisor's end.
         drop((listener, kvm, nic));
-        let machine = self.machine(record, shim, places.monitor);
+        let machine = self.machine(record, shim, paths.monitor);
         tokio::select! {
             monitor = machine.monitor() => match monitor {
                 Ok(_) => Ok(machine),
@@ -206,10 +208,10 @@ impl MachineRunner {
     pub async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError> {
         let ended = |exit| Stopped { manner: StopManner::AlreadyEnded, exit };
         let stopped = match self.observe(uid).await {
-            Ok(Found::Absent) => None,
-            Ok(Found::Ended(exit)) => Some(ended(exit)),
-            Ok(Found::Orphaned(_)) => self.end_orphan(uid).await?.map(ended),
-            Ok(Found::Running(machine)) => Some(machine.end(grace).await?),
+            Ok(FoundMachine::Absent) => None,
+            Ok(FoundMachine::Ended(exit)) => Some(ended(exit)),
+            Ok(FoundMachine::Orphaned(_)) => self.end_orphan(uid).await?.map(ended),
+            Ok(FoundMachine::Running(machine)) => Some(machine.end(grace).await?),
             // Its shim answers and its record is damaged: it can be ended all the same, but its volumes are not known.
             Err(error @ (MachineError::Record { .. } | MachineError::Invalid { .. })) => {
                 tracing::warn!(uid, %error, "stop a machine whose record is damaged");
@@ -224,7 +226,7 @@ impl MachineRunner {
 
     async fn kill_by_shim(&self, uid: &str) -> Result<(), MachineError> {
         check_uid(uid)?;
-        let shim = self.places(uid).shim;
+        let shim = self.paths(uid).shim;
         if let Adopted::Running(client) = shim::adopt(&shim).await.map_err(failed(uid, "adopt", &shim))? {
             client.signal(libc::SIGTERM).await?;
             if client.wait_at_most(ORPHAN_LIMIT).await.is_none() {
@@ -237,7 +239,7 @@ impl MachineRunner {
 
     /// Takes back the volumes of a machine that has ended. ([`Self::stop`] does it too.)
     pub async fn release(&self, uid: &str) -> Result<(), MachineError> {
-        let record = match record(uid, &self.places(uid)) {
+        let record = match record(uid, &self.paths(uid)) {
             Err(error) => {
                 tracing::warn!(uid, %error, "the volumes of a machine whose record is damaged stay with its user");
                 return Ok(());
@@ -256,29 +258,29 @@ impl MachineRunner {
     /// last run for a while. Can be repeated.
     pub async fn remove(&self, uid: &str) -> Result<(), MachineError> {
         self.stop(uid, Duration::ZERO).await?;
-        let places = self.places(uid);
-        let (cgroups, group) = (self.cgroups.clone(), places.group.clone());
+        let paths = self.paths(uid);
+        let (cgroups, group) = (self.cgroups.clone(), paths.group.clone());
         let removed = tokio::task::spawn_blocking(move || cgroups.remove(&group)).await;
-        removed.map_err(|error| failed(uid, "remove", Path::new(&places.group))(io::Error::other(error)))??;
-        for file in [&places.monitor, &places.monitor.with_extension("fifo"), &places.shim_socket] {
+        removed.map_err(|error| failed(uid, "remove", Path::new(&paths.group))(io::Error::other(error)))??;
+        for file in [&paths.monitor, &paths.monitor.with_extension("fifo"), &paths.shim_socket] {
             absent_is_fine(fs::remove_file(file)).map_err(failed(uid, "remove", file))?;
         }
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.keep_last_log(uid, &places);
+        self.keep_last_log(uid, &paths);
         // The record last: until then the machine is on the list.
-        for folder in [&places.shim, &places.folder] {
+        for folder in [&paths.shim, &paths.folder] {
             absent_is_fine(fs::remove_dir_all(folder)).map_err(failed(uid, "remove", folder))?;
         }
         Ok(())
     }
 
     /// A log that cannot be kept is no reason to keep the machine.
-    fn keep_last_log(&self, uid: &str, places: &Places) {
+    fn keep_last_log(&self, uid: &str, paths: &MachinePaths) {
         let kept = last_logs(&self.config.state_dir);
-        let virtual_machine = record(uid, places).ok().flatten().and_then(|record| record.virtual_machine);
+        let virtual_machine = record(uid, paths).ok().flatten().and_then(|record| record.virtual_machine);
         let outcome = virtual_machine
             .filter(|name| check_uid(name).is_ok())
-            .map_or(Ok(()), |name| last_log::keep(&places.shim, &kept, &name))
+            .map_or(Ok(()), |name| last_log::keep(&paths.shim, &kept, &name))
             .and_then(|()| last_log::prune(&kept, SystemTime::now()));
         if let Err(error) = outcome {
             tracing::warn!(uid, %error, "cannot keep the serial log of a machine's last run");
@@ -306,8 +308,8 @@ impl MachineRunner {
         Ok(offers)
     }
 
-    pub(super) fn places(&self, uid: &str) -> Places {
-        Places::new(&self.config, uid)
+    pub(super) fn paths(&self, uid: &str) -> MachinePaths {
+        MachinePaths::new(&self.config, uid)
     }
 
     fn machine(&self, record: MachineRecord, shim: ShimClient, socket: PathBuf) -> Machine {
@@ -324,15 +326,15 @@ impl MachineRunner {
     async fn write_record(
         &self,
         config: &MachineConfig,
-        places: &Places,
+        paths: &MachinePaths,
         machine_type: &str,
         cpu_model: &str,
     ) -> Result<MachineRecord, MachineError> {
-        let io = |operation| failed(&config.uid, operation, &places.folder);
+        let io = |operation| failed(&config.uid, operation, &paths.folder);
         let _turn = self.users.lock().await;
-        fs::create_dir_all(&places.folder).map_err(io("create"))?;
-        fs::set_permissions(&places.folder, fs::Permissions::from_mode(0o711)).map_err(io("open up"))?;
-        let user = match record(&config.uid, places)? {
+        fs::create_dir_all(&paths.folder).map_err(io("create"))?;
+        fs::set_permissions(&paths.folder, fs::Permissions::from_mode(0o711)).map_err(io("open up"))?;
+        let user = match record(&config.uid, paths)? {
             Some(record) => record.user,
             None => record::free_user(&machines(&self.config.state_dir), self.config.first_uid)
                 .map_err(io("find a user for"))?,
@@ -349,21 +351,26 @@ impl MachineRunner {
             cpu_model: Some(cpu_model.to_owned()),
             virtual_machine: Some(config.seed.instance_id.clone()),
         };
-        record::write(&places.folder, &record).map_err(io("write"))?;
+        record::write(&paths.folder, &record).map_err(io("write"))?;
         Ok(record)
     }
 
-    fn write_seed(&self, config: &MachineConfig, places: &Places, user: Option<&User>) -> Result<(), MachineError> {
-        let io = |operation| failed(&config.uid, operation, &places.seed);
+    fn write_seed(
+        &self,
+        config: &MachineConfig,
+        paths: &MachinePaths,
+        user: Option<&User>,
+    ) -> Result<(), MachineError> {
+        let io = |operation| failed(&config.uid, operation, &paths.seed);
         let seed = seed::build(&config.seed)?;
-        let _ = fs::remove_file(&places.seed);
+        let _ = fs::remove_file(&paths.seed);
         // Readable by its machine alone: user data may hold secrets.
         let mut options = fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o400);
-        let mut file = options.open(&places.seed).map_err(io("create"))?;
+        let mut file = options.open(&paths.seed).map_err(io("create"))?;
         io::Write::write_all(&mut file, &seed).map_err(io("write"))?;
         match user {
-            Some(user) => chown(&places.seed, Some(user.uid), Some(user.gid)).map_err(io("hand over")),
+            Some(user) => chown(&paths.seed, Some(user.uid), Some(user.gid)).map_err(io("hand over")),
             None => Ok(()),
         }
     }
@@ -388,7 +395,7 @@ impl MachineRunner {
     fn spec(
         &self,
         uid: &str,
-        places: &Places,
+        paths: &MachinePaths,
         command: GuestCommand,
         cgroups: Vec<PathBuf>,
         mut user: Option<User>,
@@ -408,13 +415,13 @@ impl MachineRunner {
             inherited_fds: command.fds,
             shim_user: self.config.shim_user.clone(),
             user,
-            ..Spec::new(format!("{PREFIX}{uid}"), argv, &places.shim_socket)
+            ..Spec::new(format!("{PREFIX}{uid}"), argv, &paths.shim_socket)
         }
     }
 }
 
-pub(super) fn record(uid: &str, places: &Places) -> Result<Option<MachineRecord>, MachineError> {
-    record::read(&places.folder).map_err(|source| MachineError::Record { uid: uid.to_owned(), source })
+pub(super) fn record(uid: &str, paths: &MachinePaths) -> Result<Option<MachineRecord>, MachineError> {
+    record::read(&paths.folder).map_err(|source| MachineError::Record { uid: uid.to_owned(), source })
 }
 
 /// What was asked for, or the first that is offered.
@@ -422,10 +429,10 @@ fn choose(asked: Option<&String>, offered: &[String]) -> String {
     asked.or(offered.first()).cloned().unwrap_or_default()
 }
 
-fn seed_disk(places: &Places) -> DiskConfig {
+fn seed_disk(paths: &MachinePaths) -> DiskConfig {
     DiskConfig {
         id: "seed".into(),
-        source: DiskSource::File { path: places.seed.clone(), format: DiskFormat::Raw },
+        source: DiskSource::File { path: paths.seed.clone(), format: DiskFormat::Raw },
         serial: "cidata".into(),
         boot_index: None,
         is_read_only: true,

@@ -24,15 +24,15 @@ pub enum Adopted {
     Running(ShimClient),
     /// The workload has ended.
     Exited(Exit),
-    /// The shim ended without a record: it was killed, or the host was restarted. Call [`Lost::end`].
-    ShimLost(Box<Lost>),
+    /// The shim ended without a record: it was killed, or the host was restarted. Call [`LostShim::end`].
+    ShimLost(Box<LostShim>),
     /// Nothing was ever started in this folder.
     Never,
 }
 
 /// What a shim left behind that did not end in order.
 #[derive(Debug)]
-pub struct Lost {
+pub struct LostShim {
     /// The workload, if it still runs: without anybody at its streams.
     pub child: Option<ProcessHandle>,
     /// One sentence for people.
@@ -86,7 +86,7 @@ fn adopt_dead(dir: &Path) -> io::Result<Adopted> {
     let (child, reason) =
         if is_after_reboot { (None, "the host was restarted") } else { (record.child.open()?, "its shim was killed") };
     let spec = files::read_json(dir, "spec.json")?;
-    Ok(Adopted::ShimLost(Box::new(Lost {
+    Ok(Adopted::ShimLost(Box::new(LostShim {
         child,
         reason: reason.to_owned(),
         is_after_reboot,
@@ -96,7 +96,7 @@ fn adopt_dead(dir: &Path) -> io::Result<Adopted> {
     })))
 }
 
-impl Lost {
+impl LostShim {
     /// Ends what still runs, first by SIGTERM, after `grace` by SIGKILL, and records the end in `exit.json`.
     pub async fn end(self, grace: Duration) -> io::Result<Exit> {
         if let Some(child) = &self.child {

@@ -20,7 +20,7 @@
 //! | `stderr`, `stderr.1` | shim | the same for standard error when it is kept apart |
 //! | `shim.err` | shim | what the shim itself has to complain about |
 //! | `.reserve` | shim | keeps room on the disk for `exit.json` |
-//! | `exit.json` | shim (or [`Lost::end`]) | [`Exit`]: how it ended; written last, synced, atomically |
+//! | `exit.json` | shim (or [`LostShim::end`]) | [`Exit`]: how it ended; written last, synced, atomically |
 //!
 //! Invariants:
 //! - The workload executes nothing before `pid.json` is on disk, so that there is never an unknown child.
@@ -39,7 +39,7 @@ mod protocol;
 mod server;
 mod spec;
 
-pub use adopt::{Adopted, Lost, adopt};
+pub use adopt::{Adopted, LostShim, adopt};
 pub use client::{Attached, ClientError, ShimClient, ShimLauncher, SpawnError};
 pub use files::is_locked as is_served;
 pub use logs::{CriLine, log_files, parse_cri_line, tail};

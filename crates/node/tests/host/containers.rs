@@ -8,7 +8,7 @@ use evroc_node::container::bundle::Workload;
 use evroc_node::container::image::Image;
 use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
 use evroc_node::container::runner::{
-    CREATE_DEADLINE, Container, ContainerError, ContainerRunner, ContainerSpec, Found, RunnerConfig,
+    CREATE_DEADLINE, Container, ContainerError, ContainerRunner, ContainerSpec, FoundContainer, RunnerConfig,
 };
 use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::Dialer;
@@ -248,7 +248,7 @@ async fn a_container_outlives_its_agent() {
     drop(container);
     let again = runner(host.root.path(), &host.instance);
     assert_eq!(again.known(), BTreeSet::from(["a".to_owned()]));
-    let Found::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
+    let FoundContainer::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
     assert_eq!(container.shim().record().child.pid, pid);
     assert_eq!(again.start(&host.spec("a", &["serve"])).await.unwrap().shim().record().child.pid, pid);
     assert_eq!(section(&ask(&container).await, "hostname"), "test-a");
@@ -266,8 +266,8 @@ async fn a_container_whose_agent_died_halfway_is_started_by_the_next() {
     eventually("the container is created", async || created.exists().then_some(()).ok_or("not yet".into())).await;
     starting.abort();
     let _ = starting.await;
-    assert!(matches!(host.runner.find("a").await.unwrap(), Found::Created(_)), "looking starts nothing");
-    assert!(matches!(host.runner.find("a").await.unwrap(), Found::Created(_)), "nor does looking again");
+    assert!(matches!(host.runner.find("a").await.unwrap(), FoundContainer::Created(_)), "looking starts nothing");
+    assert!(matches!(host.runner.find("a").await.unwrap(), FoundContainer::Created(_)), "nor does looking again");
     let container = host.runner.start(&host.spec("a", &["serve"])).await.unwrap();
     container.wait_ready(PORT).await.unwrap();
     host.finish().await;
@@ -287,7 +287,7 @@ async fn a_shim_that_does_not_answer_is_no_evidence_about_its_container() {
     assert!(host.runner.start(&host.spec("a", &["serve"])).await.is_err(), "nothing is started on a guess");
     assert_eq!(section(&ask(&container).await, "hostname"), "test-a", "it goes on answering");
     shim.signal(rustix::process::Signal::CONT).unwrap();
-    let Found::Running(found) = host.runner.find("a").await.unwrap() else { panic!("it runs") };
+    let FoundContainer::Running(found) = host.runner.find("a").await.unwrap() else { panic!("it runs") };
     assert_eq!(found.shim().record().child, record.child);
     host.finish().await;
 }
@@ -300,7 +300,7 @@ async fn the_images_stop_signal_is_sent() {
     host.runner.start(&spec).await.unwrap().wait_ready(PORT).await.unwrap();
     // The next agent knows it too.
     let again = runner(host.root.path(), &host.instance);
-    let Found::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
+    let FoundContainer::Running(container) = again.find("a").await.unwrap() else { panic!("it runs") };
     let exit = container.stop(Duration::from_secs(10)).await.unwrap();
     assert_eq!((exit.code, exit.signal), (Some(3), None), "{exit:?}");
     host.finish().await;
@@ -380,7 +380,7 @@ async fn a_container_that_lost_its_shim_is_ended_and_its_log_goes_on() {
     let record = container.shim().record().clone();
     record.shim.open().unwrap().unwrap().signal(rustix::process::Signal::KILL).unwrap();
     let orphan = eventually("the loss is seen", async || match host.runner.find("a").await.unwrap() {
-        Found::Orphaned(orphan) => Ok(orphan),
+        FoundContainer::Orphaned(orphan) => Ok(orphan),
         other => Err(format!("{other:?}")),
     })
     .await;
@@ -405,10 +405,10 @@ async fn exits_are_reported_exactly() {
         let container = host.runner.start(&host.spec(uid, &[mode])).await.unwrap();
         let exit = tokio::time::timeout(Duration::from_secs(60), container.wait()).await.unwrap().unwrap();
         assert_eq!((exit.code, exit.signal, exit.oom), want, "{mode}: {}", exit.reason);
-        assert!(matches!(host.runner.find(uid).await.unwrap(), Found::Ended(_)));
+        assert!(matches!(host.runner.find(uid).await.unwrap(), FoundContainer::Ended(_)));
     }
     assert!(host.log("code").contains(" stderr F leaving\n"));
-    let Found::Ended(exit) = host.runner.find("code").await.unwrap() else { panic!("it ended") };
+    let FoundContainer::Ended(exit) = host.runner.find("code").await.unwrap() else { panic!("it ended") };
     assert_eq!(exit.stderr_tail, "leaving", "the end of its standard error goes with its end");
     // Without a handler the first process of a container ignores SIGTERM.
     let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();

@@ -12,10 +12,10 @@ use evroc_node::machine::devices::Change;
 use evroc_node::machine::guests::{GuestChange, Log};
 use evroc_node::machine::owner::{Answer, Order, OwnedMachines};
 use evroc_node::machine::{
-    AcceleratorKind, Found, Guests, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig, StopManner,
-    VolumeUse, wait_for_serial, wait_for_serial_in,
+    AcceleratorKind, FoundMachine, Guests, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig,
+    StopManner, VolumeUse, wait_for_serial, wait_for_serial_in,
 };
-use evroc_node::owner::Draining;
+use evroc_node::owner::DrainFlag;
 use evroc_node::pool::{ImageRef, LocalPool, NewVolume, Pool};
 use evroc_node::seed::SeedInput;
 use evroc_node::shim::{ProcessIdentity, ShimLauncher, User, tail};
@@ -182,7 +182,7 @@ async fn a_simulated_machine_lives_and_leaves_nothing() {
     let mut host = Host::new(Simulated);
     host.volumes.create(&blank("v")).await.unwrap();
     let config = config("m", &["v"]);
-    assert!(matches!(host.runner.observe("m").await.unwrap(), Found::Absent));
+    assert!(matches!(host.runner.observe("m").await.unwrap(), FoundMachine::Absent));
     let machine = host.runner.start(&config, None).await.unwrap();
     let child = machine.shim().record().child;
     shows(&machine, "login:").await;
@@ -190,7 +190,7 @@ async fn a_simulated_machine_lives_and_leaves_nothing() {
     drop(machine);
 
     host.restart();
-    let Found::Running(machine) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    let FoundMachine::Running(machine) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(machine.record().epoch, 7);
     assert_eq!(machine.monitor().await.unwrap().state().await.unwrap(), GuestState::Running);
     let stopped = host.runner.stop("m", Duration::from_secs(20)).await.unwrap().unwrap();
@@ -232,7 +232,7 @@ async fn a_missing_volume_is_named_and_the_rest_can_be_removed() {
     let host = Host::new(Simulated);
     let error = host.runner.start(&config("m", &["nope"]), None).await.unwrap_err();
     assert_eq!(error.to_string(), "volume \"nope\" is not on this host");
-    assert!(matches!(host.runner.observe("m").await.unwrap(), Found::Absent));
+    assert!(matches!(host.runner.observe("m").await.unwrap(), FoundMachine::Absent));
     assert_eq!(host.runner.list().unwrap().len(), 1);
     host.runner.remove("m").await.unwrap();
     host.assert_clean().await;
@@ -274,7 +274,7 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     // A new agent finds it as it was, and its console with the past on it.
     drop(machine);
     host.restart();
-    let Found::Running(machine) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    let FoundMachine::Running(machine) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(machine.shim().record().child.pid, pid);
     shows(&machine, "login:").await;
     let monitor = machine.monitor().await.unwrap();
@@ -304,7 +304,7 @@ async fn a_guest_whose_shim_was_killed_is_ended_and_can_start_again() {
     shows(&machine, "ready hostname=m").await;
     let hypervisor = machine.shim().record().child;
     kill(machine.shim().record().shim);
-    let Found::Orphaned(reason) = host.runner.observe("m").await.unwrap() else { panic!("it lost its shim") };
+    let FoundMachine::Orphaned(reason) = host.runner.observe("m").await.unwrap() else { panic!("it lost its shim") };
     assert_eq!(reason, "its shim was killed");
     assert!(hypervisor.open().unwrap().is_some(), "looking ends nothing");
     let error = host.runner.start(&config, None).await.unwrap_err();
@@ -340,7 +340,7 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
     assert!(tokio::time::timeout(BOOT * 2, story).await.is_ok(), "{}", host.serial("m"));
     let reset = async { while changes.next().await.unwrap() != GuestChange::Reset {} };
     tokio::time::timeout(BOOT, reset).await.expect("the hypervisor reported the reboot");
-    let Found::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    let FoundMachine::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(after.shim().record().child, machine.shim().record().child);
     host.runner.remove("m").await.unwrap();
     host.assert_clean().await;
@@ -395,7 +395,7 @@ async fn a_damaged_record_stops_neither_its_machine_nor_others() {
         assert_eq!(std::fs::read(&path).unwrap(), damage, "left alone");
     }
     std::fs::write(&path, record).unwrap();
-    assert!(matches!(host.runner.observe("a").await.unwrap(), Found::Running(_)));
+    assert!(matches!(host.runner.observe("a").await.unwrap(), FoundMachine::Running(_)));
     host.runner.remove("a").await.unwrap();
     host.runner.remove("b").await.unwrap();
     host.assert_clean().await;
@@ -412,7 +412,7 @@ async fn a_shim_that_is_silent_is_no_end() {
     assert!(matches!(error, MachineError::Io { operation: "adopt", .. }), "{error}");
     assert!(machine.shim().record().child.open().unwrap().is_some(), "the guest lives on");
     shim.signal(Signal::CONT).unwrap();
-    let Found::Running(found) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
+    let FoundMachine::Running(found) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(found.run_id(), machine.run_id());
     host.runner.remove("m").await.unwrap();
     host.assert_clean().await;
@@ -471,7 +471,7 @@ async fn the_disks_of_a_running_guest_become_what_is_wanted() {
     for volume in ["boot", "data"] {
         host.volumes.create(&blank(volume)).await.unwrap();
     }
-    let owned = OwnedMachines::new(Arc::new(host.runner.clone()), Draining::default());
+    let owned = OwnedMachines::new(Arc::new(host.runner.clone()), DrainFlag::default());
     let mut config = config("m", &["boot"]);
     assert!(matches!(owned.ask("m", Order::Start(Box::new(config.clone()), None)).await.unwrap(), Answer::Runs(_)));
     let make_so =

@@ -26,9 +26,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const REPEAT_FOR: Duration = Duration::from_secs(10);
 /// The pause between rounds over all members.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The interval and the timeout of keep-alive pings while responses are outstanding. etcd closes connections that ping more often
-/// than every 5 s.
-const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// The interval of keep-alive pings while responses are outstanding. etcd closes connections that ping more often than every 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a member may take to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a call may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,10 +40,12 @@ pub(super) enum Effect {
     Write,
 }
 
-/// Bytes that a member may send ahead on a stream and on a connection. The HTTP/2 library also sizes by the latter how many
-/// small frames may wait (half of it, 256 bytes each): with its default of 64 KiB, the answers to some hundred writes at a
-/// time, each a few bytes, are taken for an attack and the connection is closed.
-const WINDOWS: (u32, u32) = (8 << 20, 64 << 20);
+/// Bytes that a member may send ahead on a stream.
+const STREAM_WINDOW: u32 = 8 << 20;
+/// Bytes that a member may send ahead on a connection. The HTTP/2 library also sizes by it how many small frames may wait (half of
+/// it, 256 bytes each): with its default of 64 KiB, the answers to some hundred writes at a time, each a few bytes, are taken for
+/// an attack and the connection is closed.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// The TLS material for connections to etcd, as PEM.
 #[derive(Clone)]
@@ -171,10 +174,10 @@ fn endpoint(member: &str, tls: Option<&Tls>) -> Result<Endpoint, tonic::transpor
     let endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .http2_keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
     let Some(tls) = tls else { return Ok(endpoint) };
     let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca));
     if let Some((certificate, key)) = &tls.identity {

@@ -104,22 +104,22 @@ pub(super) fn refusal(status: &Status) -> Refusal {
 pub(super) fn failed(operation: &'static str, status: Status) -> StoreError {
     match refusal(&status) {
         Refusal::NoSpace => StoreError::DiskFull { detail: format!("etcd: {}", status.message()) },
-        _ => StoreError::backend(operation, Said(status)),
+        _ => StoreError::backend(operation, ServerStatus(status)),
     }
 }
 
 /// Formats a status in one line; its `Display` dumps all of its fields.
 #[derive(Debug)]
-pub(super) struct Said(pub Status);
+pub(super) struct ServerStatus(pub Status);
 
-impl std::fmt::Display for Said {
+impl std::fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = if self.0.message().is_empty() { self.0.code().description() } else { self.0.message() };
-        write!(f, "etcd: {words}")
+        let message = if self.0.message().is_empty() { self.0.code().description() } else { self.0.message() };
+        write!(f, "etcd: {message}")
     }
 }
 
-impl std::error::Error for Said {
+impl std::error::Error for ServerStatus {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
     }

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::claim::{self, Decision, FolderLock, Locking, Owner, decide};
 use super::client::{Client, Effect, Tls};
-use super::error::{OpenError, Said};
+use super::error::{OpenError, ServerStatus};
 use super::keeper::{self, Held, Keeper};
 use super::keys::{self, Keys};
 use super::{Address, EtcdStore, Inner, LEASE_GRANT, LEASE_TIME_TO_LIVE, TXN, header, proto, seconds, txn};
@@ -181,7 +181,7 @@ struct Found {
 
 impl Unopened {
     fn unreachable(&self, status: Status) -> OpenError {
-        OpenError::Unreachable { address: self.address.clone(), source: Said(status).into() }
+        OpenError::Unreachable { address: self.address.clone(), source: ServerStatus(status).into() }
     }
 
     fn keys(&self, origin: &proto::KeyValue) -> Result<Keys, OpenError> {

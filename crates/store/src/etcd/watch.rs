@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tonic::{Status, Streaming};
 
-use super::error::{Refusal, Said, failed, refusal};
+use super::error::{Refusal, ServerStatus, failed, refusal};
 use super::{Inner, all_of_etcd, header, proto};
 use crate::contract::{Batch, Change, Event, KeyRange, Previous, Result, Revision, WatchRequest, WatchStream};
 use crate::error::StoreError;
@@ -111,7 +111,7 @@ fn cancelled(inner: &Inner, requested: Revision, response: &proto::WatchResponse
         return StoreError::Compacted { requested, compacted_at };
     }
     let reason = if response.cancel_reason.is_empty() { "no reason given" } else { &response.cancel_reason };
-    StoreError::backend("watch", Said(Status::aborted(format!("watch was cancelled: {reason}"))))
+    StoreError::backend("watch", ServerStatus(Status::aborted(format!("watch was cancelled: {reason}"))))
 }
 
 impl Watch {

@@ -17,6 +17,7 @@ use evroc_api::infra::{Machine, Replica};
 use evroc_controller::{Context, Result, api_error};
 use evroc_node::agent::host::{Accelerator, HostConditions};
 use evroc_node::agent::{host, image, volume};
+use evroc_node::machine::AcceleratorKind;
 use evroc_node::pool::{MemoryPool, Pool};
 use futures::{Stream, StreamExt};
 use kube::api::{Api, ListParams};
@@ -219,7 +220,7 @@ impl Agents {
     async fn work(&self) {
         let (base, pool, conditions) = (self.context.clone(), self.pool.clone(), HostConditions::default());
         let found = Accelerator {
-            name: "tcg".into(),
+            kind: Some(AcceleratorKind::Tcg),
             reason: "a simulated host has no guests".into(),
             offers: Default::default(),
         };

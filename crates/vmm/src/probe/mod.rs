@@ -70,7 +70,7 @@ pub enum Payload {
 /// The outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verdict {
+pub struct ProbeResult {
     /// What guests use.
     pub accelerator: Kind,
     /// One sentence for people: why.
@@ -138,10 +138,10 @@ impl Probe {
     }
 
     /// The verdict in `cache` if it still holds, else a new one, written there.
-    pub async fn run_cached(&self, cache: &Path) -> Result<Verdict, ProbeError> {
+    pub async fn run_cached(&self, cache: &Path) -> Result<ProbeResult, ProbeError> {
         self.sweep();
         let circumstances = self.circumstances().await?;
-        let known = std::fs::read(cache).ok().and_then(|text| serde_json::from_slice::<Verdict>(&text).ok());
+        let known = std::fs::read(cache).ok().and_then(|text| serde_json::from_slice::<ProbeResult>(&text).ok());
         if let Some(verdict) = known.filter(|verdict| verdict.holds_for == circumstances) {
             return Ok(verdict);
         }
@@ -184,8 +184,8 @@ impl Probe {
         }
     }
 
-    async fn run(&self, holds_for: Circumstances) -> Result<Verdict, ProbeError> {
-        let verdict = |accelerator, reason, cost_note| Verdict {
+    async fn run(&self, holds_for: Circumstances) -> Result<ProbeResult, ProbeError> {
+        let verdict = |accelerator, reason, cost_note| ProbeResult {
             accelerator,
             reason,
             cost_note,

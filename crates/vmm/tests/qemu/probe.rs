@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evroc_vmm::probe::{Kind, Payload, Probe, ProbeError, Verdict};
+use evroc_vmm::probe::{Kind, Payload, Probe, ProbeError, ProbeResult};
 
 fn probe(dir: &std::path::Path) -> Probe {
     let user = rustix::process::geteuid().is_root().then_some((1_899_999_010, 1_899_999_010));
@@ -25,7 +25,7 @@ async fn a_boot_sector_speaks_without_acceleration_and_the_verdict_is_remembered
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the cache is left");
 
     // Another kernel: probed anew.
-    let mut old: Verdict = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
+    let mut old: ProbeResult = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
     old.holds_for.kernel = "another".into();
     std::fs::write(&cache, serde_json::to_vec(&old).unwrap()).unwrap();
     let again = probe.run_cached(&cache).await.unwrap();

@@ -11,7 +11,7 @@ use evroc_apiserver::audit::{AuditLimits, FileAudit};
 use evroc_apiserver::authn::Identity;
 use evroc_apiserver::mount::Mount;
 use evroc_apiserver::serve::ServeOptions;
-use evroc_control::access::Tables;
+use evroc_control::access::RoleAuthorizer;
 use evroc_control::controllers::Controllers;
 use evroc_control::registry::access::Access;
 use evroc_control::registry::credentials;
@@ -30,8 +30,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{RoleConfig, RoleContext};
 
-/// How often the registry removes what nothing refers to, and how old that must be: older than the longest push.
-const COLLECT: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+/// How often the registry removes unreferenced blobs.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
+/// How old an unreferenced blob must be to be removed: older than the longest push.
+const COLLECT_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until SIGTERM.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
@@ -59,7 +61,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         .kind(credentials::kind(&access))
         .kind(tokens::kind(&access.issuer))
         .authenticator(tokens::authenticator(&access.issuer))
-        .authorizer(Arc::new(Tables))
+        .authorizer(Arc::new(RoleAuthorizer))
         .views(Arc::new(Endpoints))
         .audit(Arc::new(audit))
         .mount(Mount::new("", "/v2", router).with_own_challenge())
@@ -132,8 +134,8 @@ async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&
 
 async fn collect(registry: &Registry) {
     loop {
-        tokio::time::sleep(COLLECT.0).await;
-        if let Err(error) = registry.collect_garbage(COLLECT.1).await {
+        tokio::time::sleep(COLLECT_INTERVAL).await;
+        if let Err(error) = registry.collect_garbage(COLLECT_AGE).await {
             tracing::warn!(%error, "cannot remove what the registry no longer needs");
         }
     }

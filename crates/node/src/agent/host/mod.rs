@@ -12,6 +12,8 @@ use evroc_controller::{Context, Error, Result, api_error, chain, get, write_stat
 use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::watch;
 
+use crate::machine::AcceleratorKind;
+
 pub use self::conditions::{HostConditions, Topic};
 pub use self::measure::{Measure, MeasureError, Measured, ThisHost};
 
@@ -21,14 +23,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The condition that says whether guests run on the processor itself.
 const HARDWARE_ACCELERATION: &str = "HardwareAcceleration";
 
-/// The name of what a host has that cannot run guests at all.
+/// The accelerator that is reported for a host that cannot run guests at all.
 pub const NO_ACCELERATOR: &str = "none";
 
-/// What the accelerator's probe found.
+/// The result of the accelerator's probe.
 #[derive(Clone, Debug)]
 pub struct Accelerator {
-    /// `kvm`, `tcg` or [`NO_ACCELERATOR`].
-    pub name: String,
+    /// The accelerator that guests use; `None` if the host cannot run guests.
+    pub kind: Option<AcceleratorKind>,
     /// Why, for people.
     pub reason: String,
     /// The hardware that guests can have with it.
@@ -91,16 +93,18 @@ async fn report(
         }
         Err(error) => Verdict::no("CannotMeasure", chain(&error)),
     };
-    status.accelerator = accelerator.map(|a| a.name.clone());
+    status.accelerator = accelerator.map(|a| a.kind.map_or(NO_ACCELERATOR, AcceleratorKind::name).to_owned());
     let offers = accelerator.map(|a| a.offers.clone()).unwrap_or_default();
     (status.machine_types, status.cpu_models) = (offers.machine_types, offers.cpu_models);
     let now = context.now();
     set(&mut status.conditions, READY, &verdict, None, now);
     let accelerated = match accelerator {
         None => Verdict::unknown("Probing", "a guest is being booted to find out"),
-        Some(found) if found.name == "kvm" => Verdict::yes("Kvm", found.reason.clone()),
-        Some(found) if found.name == NO_ACCELERATOR => Verdict::no("CannotRunGuests", found.reason.clone()),
-        Some(found) => Verdict::no("Emulated", found.reason.clone()),
+        Some(found) => match found.kind {
+            Some(AcceleratorKind::Kvm) => Verdict::yes("Kvm", found.reason.clone()),
+            Some(AcceleratorKind::Tcg) => Verdict::no("Emulated", found.reason.clone()),
+            None => Verdict::no("CannotRunGuests", found.reason.clone()),
+        },
     };
     set(&mut status.conditions, HARDWARE_ACCELERATION, &accelerated, None, now);
     conditions.write(&mut status.conditions, now);

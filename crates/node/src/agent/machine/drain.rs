@@ -5,7 +5,7 @@ use std::time::Duration;
 use evroc_controller::chain;
 
 use super::Work;
-use crate::machine::guests::Sight;
+use crate::machine::guests::ObservedMachine;
 use crate::machine::owner::{Answer, Order};
 use crate::machine::request::Request;
 use crate::machine::{StopManner, Stopped};
@@ -33,7 +33,9 @@ impl Work {
     /// Whether the guest powered itself off; `None` if none ran.
     async fn stop_with_host(&self, uid: &str, grace: Duration) -> Option<bool> {
         let is_starting = self.owned.doing(uid) == Some(Request::Start);
-        if !is_starting && matches!(self.guests().look(uid).await, Ok(Sight::Absent | Sight::Ended(_))) {
+        if !is_starting
+            && matches!(self.guests().observe(uid).await, Ok(ObservedMachine::Absent | ObservedMachine::Ended(_)))
+        {
             return None;
         }
         // Written before the stop: a host that loses power in between starts the machine again.

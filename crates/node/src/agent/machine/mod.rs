@@ -49,7 +49,7 @@ use crate::machine::VolumeUse;
 use crate::machine::guests::Guests;
 use crate::machine::owner::OwnedMachines;
 use crate::net::network::Network;
-use crate::owner::Draining;
+use crate::owner::DrainFlag;
 use ready::Watched;
 use step::Next;
 
@@ -89,7 +89,7 @@ impl Machines {
         guests: Arc<dyn Guests>,
         network: Arc<dyn Network>,
         accelerator: watch::Receiver<Option<Accelerator>>,
-        draining: Draining,
+        draining: DrainFlag,
         conditions: HostConditions,
     ) -> std::io::Result<(Arc<Self>, Changes)> {
         let owned = OwnedMachines::new(guests, draining);

@@ -14,8 +14,8 @@ use kube::ResourceExt;
 
 use super::step::{Next, Outcome, TRY_AGAIN, status};
 use super::{Volumes, Work};
-use crate::agent::host::NO_ACCELERATOR;
-use crate::machine::guests::Sight;
+use crate::agent::host::Accelerator;
+use crate::machine::guests::ObservedMachine;
 use crate::machine::owner::{Answer, Order, OrderError};
 use crate::machine::{AcceleratorKind, MachineConfig, Nic, VolumeUse};
 use crate::net::network::{PortSpec, TapState, VpcSpec};
@@ -41,7 +41,7 @@ impl Work {
         };
         let probed = self.accelerator.borrow().clone();
         let accelerator = match probed {
-            Some(found) if found.name != NO_ACCELERATOR => found,
+            Some(Accelerator { kind: Some(kind), .. }) => kind,
             Some(found) => {
                 return waits("CannotRunGuests", format!("host {}: {}", self.host, found.reason), PROBE_PAUSE);
             }
@@ -54,8 +54,7 @@ impl Work {
             Ok(volumes) => volumes,
             Err(message) => return waits("WaitingForVolume", message, TRY_AGAIN),
         };
-        let kind = if accelerator.name == "kvm" { AcceleratorKind::Kvm } else { AcceleratorKind::Tcg };
-        let config = self.config(machine, uid, volumes, kind);
+        let config = self.config(machine, uid, volumes, accelerator);
         if let Err(error) = port(machine, uid) {
             return Ok(self.failed(machine, "CannotStart", &error, now));
         }
@@ -87,7 +86,7 @@ impl Work {
         };
         let mut status = status(machine, MachinePhase::Running, &Verdict::yes("Running", message), now);
         status.started_at = Some(Time(now));
-        status.accelerator = Some(accelerator.name);
+        status.accelerator = Some(accelerator.name().to_owned());
         status.restarts += i32::from(reason.is_some());
         let booting = Verdict::no("Booting", "the guest's ssh server does not answer yet");
         conditions::set(&mut status.conditions, GUEST_READY, &booting, None, now);
@@ -96,9 +95,11 @@ impl Work {
 
     /// A start that failed is the end of a machine only if nothing of it runs: a hypervisor that is slow to answer does.
     async fn not_started(&self, machine: &Machine, uid: &str, error: &OrderError, now: Timestamp) -> Outcome {
-        match self.guests().look(uid).await {
-            Ok(Sight::Absent | Sight::Ended(_)) => self.failed(machine, "CannotStart", &chain(error), now),
-            Ok(Sight::Running(_) | Sight::Orphaned(_)) => {
+        match self.guests().observe(uid).await {
+            Ok(ObservedMachine::Absent | ObservedMachine::Ended(_)) => {
+                self.failed(machine, "CannotStart", &chain(error), now)
+            }
+            Ok(ObservedMachine::Running(_) | ObservedMachine::Orphaned(_)) => {
                 tracing::warn!(machine = machine.name_any(), uid, error = chain(error), "a start failed half way");
                 Outcome::next(Next::Again(Duration::ZERO))
             }

@@ -18,7 +18,7 @@ use super::ready::{Watched, ssh_greets};
 use super::{Volumes, Work, phase};
 use crate::agent::host::Topic;
 use crate::machine::MachineError;
-use crate::machine::guests::{Run, Sight};
+use crate::machine::guests::{ObservedMachine, Run};
 use crate::machine::owner::Order;
 use crate::net::network::TapState;
 use crate::shim::Exit;
@@ -78,25 +78,27 @@ impl Work {
             return Ok(self.end(machine, &uid, now).await);
         }
         let was = phase_of(machine);
-        match self.guests().look(&uid).await {
+        match self.guests().observe(&uid).await {
             Err(error) => Ok(self.cannot_look(machine, &uid, &error, now)),
-            Ok(sight) => {
+            Ok(observed) => {
                 self.conditions.clear(Topic::RecordsReadable, &part(&uid));
-                if !matches!(sight, Sight::Running(_)) {
+                if !matches!(observed, ObservedMachine::Running(_)) {
                     self.failed_looks().remove(&uid);
                 }
-                match sight {
-                    Sight::Running(run) => self.running(machine, &uid, &run, volumes, now).await,
-                    Sight::Orphaned(reason) => Ok(self.end_orphan(machine, &uid, &reason).await),
-                    Sight::Ended(exit) => match self.again(&uid, &exit) {
+                match observed {
+                    ObservedMachine::Running(run) => self.running(machine, &uid, &run, volumes, now).await,
+                    ObservedMachine::Orphaned(reason) => Ok(self.end_orphan(machine, &uid, &reason).await),
+                    ObservedMachine::Ended(exit) => match self.again(&uid, &exit) {
                         Some(reason) => self.start(machine, &uid, Some(&reason), volumes, now).await,
                         None if matches!(was, Some(MachinePhase::Stopped | MachinePhase::Failed)) => {
                             Ok(Outcome::next(Next::AwaitChange))
                         }
                         None => Ok(self.ended(machine, &uid, &exit, now)),
                     },
-                    Sight::Absent if was == Some(MachinePhase::Failed) => Ok(Outcome::next(Next::AwaitChange)),
-                    Sight::Absent => self.start(machine, &uid, None, volumes, now).await,
+                    ObservedMachine::Absent if was == Some(MachinePhase::Failed) => {
+                        Ok(Outcome::next(Next::AwaitChange))
+                    }
+                    ObservedMachine::Absent => self.start(machine, &uid, None, volumes, now).await,
                 }
             }
         }

@@ -18,16 +18,16 @@ use tokio::sync::watch;
 use super::step::Next;
 use super::{Changes, Volumes, Work};
 use crate::agent::host::{Accelerator, HostConditions, Topic};
-use crate::machine::VolumeUse;
 use crate::machine::memory::MemoryGuests;
 use crate::machine::owner::OwnedMachines;
+use crate::machine::{AcceleratorKind, VolumeUse};
 use crate::net::memory::MemoryNetwork;
-use crate::owner::Draining;
+use crate::owner::DrainFlag;
 
 struct Host {
     _state: tempfile::TempDir,
     guests: MemoryGuests,
-    draining: Draining,
+    draining: DrainFlag,
     conditions: HostConditions,
     work: Arc<Work>,
     changes: Changes,
@@ -37,8 +37,8 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let state = tempfile::tempdir().unwrap();
-        let (guests, draining, conditions) = (MemoryGuests::default(), Draining::default(), HostConditions::default());
-        let found = Accelerator { name: "tcg".into(), reason: String::new(), offers: Offers::default() };
+        let (guests, draining, conditions) = (MemoryGuests::default(), DrainFlag::default(), HostConditions::default());
+        let found = Accelerator { kind: Some(AcceleratorKind::Tcg), reason: String::new(), offers: Offers::default() };
         let (sender, accelerator) = watch::channel(Some(found));
         let owned = OwnedMachines::new(Arc::new(guests.clone()), draining.clone());
         let network = Arc::new(MemoryNetwork::default());

@@ -39,16 +39,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::Draining;
+use super::DrainFlag;
 use super::service_log::ServiceLogs;
 use crate::container::containers::Containers;
 #[cfg(test)]
-use crate::container::containers::Look;
+use crate::container::containers::ObservedContainer;
 use crate::owner::Owners;
 
 #[cfg(test)]
 use plan::Kind;
-use plan::{Sight, Step, plan};
+use plan::{Observation, Step, plan};
 use turn::{Owned, Request};
 
 /// How long a container gets to end after its stop signal.
@@ -63,7 +63,7 @@ pub struct Replicas {
     host: String,
     containers: Arc<dyn Containers>,
     logs: ServiceLogs,
-    draining: Draining,
+    draining: DrainFlag,
     owners: Owners<Owned>,
     /// Containers whose end is waited for.
     watched: Mutex<HashSet<String>>,
@@ -82,7 +82,7 @@ impl Replicas {
         host: String,
         containers: Arc<dyn Containers>,
         logs: ServiceLogs,
-        draining: Draining,
+        draining: DrainFlag,
     ) -> (Arc<Self>, Changed) {
         let (changed, stream) = mpsc::unbounded_channel();
         let this = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
@@ -145,7 +145,7 @@ impl Replicas {
     }
 
     /// Stops every container of this host; the next start of the host runs them again. Returns how many there were. Set
-    /// [`Draining`] before.
+    /// [`DrainFlag`] before.
     pub async fn stop_all(&self) -> u32 {
         // A start that is under way has an owner before it has pieces.
         let uids: HashSet<String> = self.containers.known().into_iter().chain(self.owners.uids()).collect();
@@ -221,18 +221,18 @@ impl Replicas {
         });
     }
 
-    async fn sight(&self, uid: &str) -> Sight {
+    async fn observe(&self, uid: &str) -> Observation {
         if let Some(kind) = self.owners.doing(uid) {
-            return Sight::Busy(kind);
+            return Observation::Busy(kind);
         }
-        match self.containers.look(uid).await {
-            Ok(look) => {
+        match self.containers.observe(uid).await {
+            Ok(observed) => {
                 locked(&self.unseen).remove(uid);
-                Sight::Seen(look)
+                Observation::Seen(observed)
             }
             Err(error) => {
                 let since = *locked(&self.unseen).entry(uid.to_owned()).or_insert_with(Instant::now);
-                Sight::Unseen { since: since.elapsed(), error: chain(&error) }
+                Observation::Unseen { since: since.elapsed(), error: chain(&error) }
             }
         }
     }
@@ -264,8 +264,8 @@ async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action>
     if this.draining.is_set() {
         return Ok(Action::await_change());
     }
-    let sight = this.sight(&replica.uid().unwrap_or_default()).await;
-    match plan(&replica, &sight, this.base.now()) {
+    let observation = this.observe(&replica.uid().unwrap_or_default()).await;
+    match plan(&replica, &observation, this.base.now()) {
         Step::Wait => {}
         Step::Watch => {
             this.settle_observed(&api, &replica).await?;

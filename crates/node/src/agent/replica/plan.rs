@@ -8,7 +8,7 @@ use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::container::containers::Look;
+use crate::container::containers::ObservedContainer;
 use crate::shim::Exit;
 
 /// How long the gateway gets to drain a replica. Too low cuts long answers off; too high keeps a dead gateway's replicas.
@@ -26,11 +26,11 @@ pub(super) enum Kind {
 
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum Observation {
     /// Its owner is at work.
     Busy(Kind),
     /// It was observed.
-    Seen(Look),
+    Seen(ObservedContainer),
     /// It could not be observed.
     Unseen {
         /// For how long.
@@ -59,19 +59,19 @@ pub(super) enum Step {
     End,
 }
 
-pub(super) fn plan(replica: &Replica, sight: &Sight, now: Timestamp) -> Step {
+pub(super) fn plan(replica: &Replica, observation: &Observation, now: Timestamp) -> Step {
     if let Some(since) = &replica.metadata.deletion_timestamp {
-        return plan_end(replica, sight, now.duration_since(since.0).unsigned_abs());
+        return plan_end(replica, observation, now.duration_since(since.0).unsigned_abs());
     }
     let status = replica.status.as_ref();
     let phase = status.and_then(|status| status.phase);
-    match sight {
+    match observation {
         _ if phase == Some(ReplicaPhase::Failed) => Step::Wait,
-        Sight::Busy(_) => Step::Wait,
-        Sight::Unseen { since, error } => Step::LookAgain((*since >= REPORT_AFTER).then(|| {
+        Observation::Busy(_) => Step::Wait,
+        Observation::Unseen { since, error } => Step::LookAgain((*since >= REPORT_AFTER).then(|| {
             Verdict::unknown("CannotObserve", format!("the host cannot observe the container, which may run: {error}"))
         })),
-        Sight::Seen(Look::Running) => match phase {
+        Observation::Seen(ObservedContainer::Running) => match phase {
             Some(ReplicaPhase::Running) => Step::Watch,
             Some(ReplicaPhase::Unknown)
                 if status.is_some_and(|status| conditions::is_true(&status.conditions, READY)) =>
@@ -80,25 +80,27 @@ pub(super) fn plan(replica: &Replica, sight: &Sight, now: Timestamp) -> Step {
             }
             _ => Step::Start,
         },
-        Sight::Seen(Look::Ended(exit)) if exit.code.is_some() || exit.signal.is_some() => {
+        Observation::Seen(ObservedContainer::Ended(exit)) if exit.code.is_some() || exit.signal.is_some() => {
             Step::Fail(ended_verdict(exit))
         }
         // Its end was not recorded: it is the host's to start it again.
-        Sight::Seen(Look::Ended(_) | Look::Incomplete | Look::Absent) => Step::Start,
+        Observation::Seen(ObservedContainer::Ended(_) | ObservedContainer::Incomplete | ObservedContainer::Absent) => {
+            Step::Start
+        }
     }
 }
 
-fn plan_end(replica: &Replica, sight: &Sight, deleted_for: Duration) -> Step {
+fn plan_end(replica: &Replica, observation: &Observation, deleted_for: Duration) -> Step {
     if !replica.finalizers().iter().any(|f| f == NODE_FINALIZER) {
         return Step::Wait;
     }
-    let may_serve = match sight {
-        Sight::Busy(Kind::End | Kind::Drain) => return Step::Wait,
+    let may_serve = match observation {
+        Observation::Busy(Kind::End | Kind::Drain) => return Step::Wait,
         // It was never ready, so nobody uses it.
-        Sight::Busy(Kind::Start) => false,
-        Sight::Seen(look) => *look == Look::Running,
+        Observation::Busy(Kind::Start) => false,
+        Observation::Seen(observed) => *observed == ObservedContainer::Running,
         // It may run and answer requests.
-        Sight::Unseen { .. } => true,
+        Observation::Unseen { .. } => true,
     };
     let is_held = replica.finalizers().iter().any(|f| f == GATEWAY_FINALIZER);
     let left = DRAIN.saturating_sub(deleted_for);

@@ -87,7 +87,7 @@ impl World {
         let containers = MemoryContainers::default();
         let logs = ServiceLogs::new("/nonexistent".into());
         let shared = Arc::new(containers.clone());
-        let (replicas, changed) = Replicas::new(context, "h".into(), shared, logs, Draining::default());
+        let (replicas, changed) = Replicas::new(context, "h".into(), shared, logs, DrainFlag::default());
         Self { object, containers, replicas, _changed: changed }
     }
 
@@ -252,22 +252,22 @@ fn a_plan_follows_from_what_was_seen() {
         ..Exit::default()
     };
     let failed = Verdict::no("ContainerExited", "the container exited with code 7; its last line: last words");
-    let unseen = |seconds| Sight::Unseen { since: Duration::from_secs(seconds), error: "EIO".into() };
-    for (phase, ready, sight, want) in [
-        (None, false, Sight::Seen(Look::Absent), Step::Start),
-        (None, false, Sight::Busy(Kind::Start), Step::Wait),
-        (Some("Starting"), false, Sight::Seen(Look::Running), Step::Start),
-        (Some("Running"), true, Sight::Seen(Look::Running), Step::Watch),
-        (Some("Running"), true, Sight::Seen(Look::Incomplete), Step::Start),
-        (Some("Running"), true, Sight::Seen(Look::Ended(exit(Some(7)))), Step::Fail(failed)),
-        (Some("Running"), true, Sight::Seen(Look::Ended(exit(None))), Step::Start),
+    let unseen = |seconds| Observation::Unseen { since: Duration::from_secs(seconds), error: "EIO".into() };
+    for (phase, ready, observation, want) in [
+        (None, false, Observation::Seen(ObservedContainer::Absent), Step::Start),
+        (None, false, Observation::Busy(Kind::Start), Step::Wait),
+        (Some("Starting"), false, Observation::Seen(ObservedContainer::Running), Step::Start),
+        (Some("Running"), true, Observation::Seen(ObservedContainer::Running), Step::Watch),
+        (Some("Running"), true, Observation::Seen(ObservedContainer::Incomplete), Step::Start),
+        (Some("Running"), true, Observation::Seen(ObservedContainer::Ended(exit(Some(7)))), Step::Fail(failed)),
+        (Some("Running"), true, Observation::Seen(ObservedContainer::Ended(exit(None))), Step::Start),
         (Some("Running"), true, unseen(1), Step::LookAgain(None)),
-        (Some("Unknown"), true, Sight::Seen(Look::Running), Step::Watch),
-        (Some("Unknown"), false, Sight::Seen(Look::Running), Step::Start),
-        (Some("Failed"), false, Sight::Seen(Look::Absent), Step::Wait),
+        (Some("Unknown"), true, Observation::Seen(ObservedContainer::Running), Step::Watch),
+        (Some("Unknown"), false, Observation::Seen(ObservedContainer::Running), Step::Start),
+        (Some("Failed"), false, Observation::Seen(ObservedContainer::Absent), Step::Wait),
         (Some("Failed"), false, unseen(60), Step::Wait),
     ] {
-        assert_eq!(plan(&replica(phase, ready), &sight, now), want, "{phase:?} {sight:?}");
+        assert_eq!(plan(&replica(phase, ready), &observation, now), want, "{phase:?} {observation:?}");
     }
     let step = plan(&replica(Some("Running"), true), &unseen(60), now);
     assert!(matches!(&step, Step::LookAgain(Some(why)) if why.message.ends_with("EIO")), "{step:?}");

@@ -40,9 +40,9 @@ use super::runtime::{Runtime, RuntimeError};
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::dial::Dialer;
 use crate::net::netns::NetnsError;
-use crate::shim::{ClientError, Exit, Lost, ShimLauncher, SpawnError, User as ShimUser};
+use crate::shim::{ClientError, Exit, LostShim, ShimLauncher, SpawnError, User as ShimUser};
 
-pub use observe::Found;
+pub use observe::FoundContainer;
 pub use running::Container;
 
 const PREFIX: &str = "replica-";
@@ -86,7 +86,7 @@ pub enum ContainerError {
     #[error("container {id} does not run")]
     NotRunning { id: String },
     #[error("container {id} does not end: it is stuck in the kernel")]
-    Stuck { id: String },
+    CannotEnd { id: String },
 }
 
 impl ContainerError {
@@ -238,7 +238,7 @@ impl ContainerRunner {
     }
 
     /// Ends what a shim left that ended without recording the end of its container.
-    pub async fn end_orphan(&self, uid: &str, orphan: Lost, grace: Duration) -> Result<Exit, ContainerError> {
+    pub async fn end_orphan(&self, uid: &str, orphan: LostShim, grace: Duration) -> Result<Exit, ContainerError> {
         orphan.end(grace).await.map_err(file("end what the shim left in", &self.shim_dir(uid)))
     }
 }

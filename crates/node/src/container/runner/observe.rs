@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{Container, ContainerError, ContainerRunner, Names, STARTED, file};
 use crate::container::bundle::STOP_SIGNAL_ANNOTATION;
+use crate::container::runtime::RuntimeStatus;
 use crate::container::stop_signal::stop_signal;
 use crate::net::netns::Netns;
-use crate::shim::{Adopted, Exit, Lost, State, adopt};
+use crate::shim::{Adopted, Exit, LostShim, State, adopt};
 
 /// What was found of a container.
 #[derive(Debug)]
-pub enum Found {
+pub enum FoundContainer {
     /// It runs.
     Running(Container),
     /// Its processes are there, but the runtime has not let it execute its program: [`ContainerRunner::start`] goes on with it.
@@ -19,7 +20,7 @@ pub enum Found {
     /// It runs, but its network namespace does not exist any more: nothing can reach it.
     Unreachable,
     /// Its shim ended without recording an end; its processes may run, but their output goes nowhere.
-    Orphaned(Box<Lost>),
+    Orphaned(Box<LostShim>),
     /// It has ended; its pieces (and its log) still exist.
     Ended(Exit),
     /// It was never started, or not completely.
@@ -28,17 +29,17 @@ pub enum Found {
 
 impl ContainerRunner {
     /// Looks for a container, also for one that an earlier run of this agent started. An error says nothing about the container.
-    pub async fn find(&self, uid: &str) -> Result<Found, ContainerError> {
+    pub async fn find(&self, uid: &str) -> Result<FoundContainer, ContainerError> {
         let names = self.names(uid);
         let shim = match adopt(&names.shim_dir).await.map_err(file("adopt shim in", &names.shim_dir))? {
             Adopted::Running(shim) => shim,
-            Adopted::Exited(exit) => return Ok(Found::Ended(exit)),
-            Adopted::ShimLost(lost) => return Ok(Found::Orphaned(lost)),
-            Adopted::Never => return Ok(Found::Absent),
+            Adopted::Exited(exit) => return Ok(FoundContainer::Ended(exit)),
+            Adopted::ShimLost(lost) => return Ok(FoundContainer::Orphaned(lost)),
+            Adopted::Never => return Ok(FoundContainer::Absent),
         };
         let netns = match Netns::open(&names.netns) {
             Ok(netns) => Arc::new(netns),
-            Err(error) if error.is_not_found() => return Ok(Found::Unreachable),
+            Err(error) if error.is_not_found() => return Ok(FoundContainer::Unreachable),
             Err(error) => return Err(error.into()),
         };
         let stop_signal = recorded_stop_signal(&names);
@@ -46,8 +47,8 @@ impl ContainerRunner {
         // Containers of earlier releases have no such note.
         let is_created = !names.bundle.join(STARTED).exists()
             && (container.shim.status().await?.state == State::Starting
-                || self.runtime.status(&names.id).await?.as_deref() == Some("created"));
-        Ok(if is_created { Found::Created(container) } else { Found::Running(container) })
+                || self.runtime.status(&names.id).await? == Some(RuntimeStatus::Created));
+        Ok(if is_created { FoundContainer::Created(container) } else { FoundContainer::Running(container) })
     }
 }
 

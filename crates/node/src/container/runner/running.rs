@@ -84,6 +84,6 @@ pub(super) async fn kill(shim: &ShimClient, id: &str) -> Result<Exit, ContainerE
     }
     match tokio::time::timeout(KILL_DEADLINE, shim.wait()).await {
         Ok(exit) => Ok(exit?),
-        Err(_) => Err(ContainerError::Stuck { id: id.to_owned() }),
+        Err(_) => Err(ContainerError::CannotEnd { id: id.to_owned() }),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Container, ContainerError, ContainerRunner, ContainerSpec, Found, STARTED, blocking, file};
+use super::{Container, ContainerError, ContainerRunner, ContainerSpec, FoundContainer, STARTED, blocking, file};
 use crate::container::bundle::{BundleInput, config_json, process_args, process_env};
 use crate::container::program::find_program;
 use crate::container::rootfs::{has_folder, mount_rootfs};
@@ -39,14 +39,14 @@ impl ContainerRunner {
         removals: watch::Receiver<()>,
     ) -> Result<Container, ContainerError> {
         match self.find(&spec.uid).await? {
-            Found::Running(container) => return Ok(container),
+            FoundContainer::Running(container) => return Ok(container),
             // One that was not even created to its end cannot be started, and is made anew.
-            Found::Created(container) => match self.runtime.start(&self.names(&spec.uid).id).await {
+            FoundContainer::Created(container) => match self.runtime.start(&self.names(&spec.uid).id).await {
                 Ok(()) => return self.started(&spec.uid).map(|()| container),
                 Err(error) => tracing::info!(uid = spec.uid, %error, "go on with a container that was being created"),
             },
-            Found::Orphaned(orphan) => drop(self.end_orphan(&spec.uid, *orphan, ORPHAN_GRACE).await?),
-            Found::Unreachable | Found::Ended(_) | Found::Absent => {}
+            FoundContainer::Orphaned(orphan) => drop(self.end_orphan(&spec.uid, *orphan, ORPHAN_GRACE).await?),
+            FoundContainer::Unreachable | FoundContainer::Ended(_) | FoundContainer::Absent => {}
         }
         self.remove_all_but_log(&spec.uid).await?;
         let has_log = self.shim_dir(&spec.uid).exists();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::running::kill;
-use super::{ContainerError, ContainerRunner, Found, Slot, blocking, file};
+use super::{ContainerError, ContainerRunner, FoundContainer, Slot, blocking, file};
 use crate::cgroup::kill_members;
 use crate::container::rootfs::remove_rootfs;
 use crate::net::netns::Netns;
@@ -19,8 +19,13 @@ impl ContainerRunner {
     /// Asks a running container to end, and kills it after `grace`. One that does not run has been stopped.
     pub async fn stop(&self, uid: &str, grace: Duration) -> Result<(), ContainerError> {
         match self.find(uid).await? {
-            Found::Running(container) | Found::Created(container) => container.stop(grace).await.map(drop),
-            Found::Unreachable | Found::Orphaned(_) | Found::Ended(_) | Found::Absent => Ok(()),
+            FoundContainer::Running(container) | FoundContainer::Created(container) => {
+                container.stop(grace).await.map(drop)
+            }
+            FoundContainer::Unreachable
+            | FoundContainer::Orphaned(_)
+            | FoundContainer::Ended(_)
+            | FoundContainer::Absent => Ok(()),
         }
     }
 

@@ -30,9 +30,10 @@ use crate::net::uplink::Uplink;
 use crate::owner::{Arrival, Turn, Workload};
 use crate::uid::Uid;
 
-/// How long after a failure a VPC is set up again; doubled with each failure in a row, up to the second. Less costs processes for
-/// nothing, more leaves machines without network after the cause was removed.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long after its first failure a VPC is set up again; doubled with each failure in a row. Less costs processes for nothing.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause. More leaves machines without network after the cause was removed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often a namespace is made like its record although nothing changed. Less often leaves what somebody broke by hand broken;
 /// more often costs four processes a VPC each time.
 const CHECK: Duration = Duration::from_secs(300);
@@ -368,7 +369,7 @@ impl VpcTurn<'_> {
         let converged = self.try_converge(record).await;
         let pause = match &converged {
             Ok(()) => CHECK,
-            Err(_) => pause.map_or(RETRY.0, |pause| (pause * 2).min(RETRY.1)),
+            Err(_) => pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)),
         };
         self.state.looked = Some((Instant::now(), pause));
         let verdict = converged.as_ref().err().map(|error| Verdict::no("CannotConverge", chain(error)));

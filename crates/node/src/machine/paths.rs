@@ -11,7 +11,7 @@ use super::error::{MachineError, failed};
 /// What the names of a machine's shim, control group and socket begin with.
 pub(super) const PREFIX: &str = "vm-";
 
-pub(super) struct Places {
+pub(super) struct MachinePaths {
     pub(super) folder: PathBuf,
     pub(super) seed: PathBuf,
     pub(super) shim: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Places {
     pub(super) group: String,
 }
 
-impl Places {
+impl MachinePaths {
     pub(super) fn new(config: &RunnerConfig, uid: &str) -> Self {
         let RunnerConfig { instance, state_dir, run_dir, .. } = config;
         let folder = machines(state_dir).join(uid);
