@@ -3,11 +3,11 @@
 /// One thing that at most one object may hold at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
-    /// What is held, unique in the whole cloud, for example `disk/demo/hello`.
+    /// The key of the claim, unique in the whole cloud, for example `disk/demo/hello`.
     pub key: String,
-    /// The field that asks for it, for example `spec.diskRefs[0].name`.
+    /// The field that makes the claim, for example `spec.diskRefs[0].name`.
     pub field: String,
-    /// What it is, for the refusal: `disk "hello"`.
+    /// The claimed thing, for the refusal: `disk "hello"`.
     pub what: String,
     /// The party that chose it, and so has to choose again when another object holds it.
     pub chosen_by: ChosenBy,

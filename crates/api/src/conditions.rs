@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 /// The type of the condition that every client waits for.
 pub const READY: &str = "Ready";
 
-/// What a controller wants to say; `status` is `True`, `False` or `Unknown`.
+/// The value of a condition as a controller reports it; `status` is `True`, `False` or `Unknown`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// `True`, `False` or `Unknown`.

@@ -7,7 +7,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
 /// Describes who blocks the deletion of an object, beside the platform's finalizers in `own`: half a sentence. `owned` are the
-/// objects that it owns, as in `Revision "hello-00001"`. `None` if nobody does.
+/// objects that it owns, as in `Revision "hello-00001"`. `None` if nothing does.
 pub fn waits_for(metadata: &ObjectMeta, own: &[&str], owned: &[String]) -> Option<String> {
     metadata.deletion_timestamp.as_ref()?;
     let finalizers = metadata.finalizers.iter().flatten().filter(|it| !own.contains(&it.as_str()));

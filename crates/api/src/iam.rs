@@ -39,7 +39,7 @@ pub struct OrganizationSpec {
     pub display_name: Option<String>,
 }
 
-/// What is known of an organisation.
+/// The observed state of an organisation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OrganizationStatus {
     /// The state over time.
@@ -75,7 +75,7 @@ pub struct ResourceGroupSpec {
     pub display_name: Option<String>,
 }
 
-/// What is known of a resource group.
+/// The observed state of a resource group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceGroupStatus {
     /// The namespace of its objects: the group's name where that was free. Never parsed.

@@ -17,7 +17,7 @@ pub struct ImageRef {
     pub digest: Option<String>,
 }
 
-/// Why a text is not a reference to a container image.
+/// The reason why a text is not a reference to a container image.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ImageRefError {
     /// There is no host in front.
@@ -30,7 +30,7 @@ pub enum ImageRefError {
     Scheme {
         /// The whole text.
         text: String,
-        /// What is before `://`.
+        /// The text before `://`.
         scheme: String,
     },
     /// A part does not have the form of its kind.
@@ -38,9 +38,9 @@ pub enum ImageRefError {
     Part {
         /// The whole text.
         text: String,
-        /// Which part.
+        /// The name of the part.
         part: &'static str,
-        /// What stands there.
+        /// The text found.
         found: String,
     },
 }
@@ -80,7 +80,7 @@ impl ImageRef {
         Ok(Self { host: host.into(), port, repository: repository.into(), tag, digest })
     }
 
-    /// What the registry is asked for: the digest where there is one, else the tag.
+    /// The reference to request from the registry: the digest if present, else the tag.
     pub fn reference(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }

@@ -32,7 +32,7 @@ pub struct HostSpec {
     pub disk_overcommit_percent: Option<u32>,
 }
 
-/// What a host's agent reports.
+/// The report of a host's agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostStatus {
@@ -43,10 +43,10 @@ pub struct HostStatus {
     /// `kvm` or `tcg`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
-    /// What it has.
+    /// The resources of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// What guests, containers and volumes may use of it in all: what those that run use already is part of it.
+    /// The part of it that guests, containers and volumes may use in all, including what those that run use already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
     /// The versioned machine types that its hypervisor offers, for example `pc-i440fx-10.0`.
@@ -57,7 +57,7 @@ pub struct HostStatus {
     pub cpu_models: Vec<String>,
 }
 
-/// Amounts of what a host has.
+/// Amounts of a host's resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
@@ -102,7 +102,7 @@ pub struct VolumeSpec {
     pub size_bytes: u64,
 }
 
-/// What the host reports of a volume.
+/// The host's report on a volume.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeStatus {
@@ -116,7 +116,7 @@ pub struct VolumeStatus {
 }
 
 /// One incarnation of a virtual machine on a host, in its namespace, named by [`machine_name`]. All that the host needs to run it is in
-/// it, and it never changes: what is to run otherwise is another incarnation.
+/// it, and it never changes: a changed machine is another incarnation.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "infra.evroclabs.net",
@@ -186,7 +186,7 @@ pub fn machine_name(virtual_machine: &str, epoch: i64) -> String {
     format!("{virtual_machine}-{epoch}")
 }
 
-/// A volume of a machine. What is optional is missing from machines of earlier versions only.
+/// A volume of a machine. Optional fields are missing from machines of earlier versions only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineVolume {
@@ -247,14 +247,14 @@ pub struct MachineNetwork {
     pub mac: String,
 }
 
-/// What the host reports of a machine.
+/// The host's report on a machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineStatus {
-    /// The epoch that this status speaks of.
+    /// The epoch that this status describes.
     #[serde(default)]
     pub observed_epoch: i64,
-    /// Where it is in its life.
+    /// The phase of its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MachinePhase>,
     /// `kvm` or `tcg`.
@@ -272,7 +272,7 @@ pub struct MachineStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Where a machine is in its life.
+/// The phases of a machine's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MachinePhase {
     /// Bound to the host, nothing made yet.
@@ -283,7 +283,7 @@ pub enum MachinePhase {
     Running,
     /// The hypervisor has stopped the guest's processors, for example because the host's disk is full; the condition says why.
     Paused,
-    /// The guest was asked to stop.
+    /// The guest was requested to stop.
     Stopping,
     /// The guest powered itself off.
     Stopped,
@@ -347,11 +347,11 @@ pub struct ReplicaSpec {
     pub restarts: i32,
 }
 
-/// What the host reports of a replica.
+/// The host's report on a replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaStatus {
-    /// Where it is in its life.
+    /// The phase of its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ReplicaPhase>,
     /// The state over time: Ready when its port accepts connections.
@@ -360,7 +360,7 @@ pub struct ReplicaStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Where a replica is in its life.
+/// The phases of a replica's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReplicaPhase {
     /// Bound to the host, nothing made yet.
@@ -369,7 +369,7 @@ pub enum ReplicaPhase {
     Starting,
     /// Its port accepts connections.
     Running,
-    /// It was asked to stop.
+    /// It was requested to stop.
     Stopping,
     /// It ended, or cannot be started; the condition says why. Only the record of its exit shows this, never a failed observation.
     Failed,

@@ -1,4 +1,4 @@
-//! The rules of what runs on hosts: what it takes of them, what may exist once, and that it never changes.
+//! The rules of the kinds that run on hosts: what they take from a host, what is unique, and that their specs never change.
 
 use kube::ResourceExt;
 
@@ -48,7 +48,7 @@ impl KindRules for Replica {
     });
 }
 
-/// What the host's agent last reported. Nothing before that: what is not known is not given away.
+/// The last report of the host's agent. Nothing before it: unknown resources are not given away.
 fn room_of_host(host: &Host) -> Vec<Room> {
     let Some(allocatable) = host.status.as_ref().and_then(|status| status.allocatable.as_ref()) else { return vec![] };
     let percent = u128::from(host.spec.disk_overcommit_percent.unwrap_or(100));
@@ -79,7 +79,7 @@ fn claims_of_machine(machine: &Machine) -> Vec<Claim> {
 }
 
 fn never_smaller(new: &Volume, old: &Volume) -> Vec<Problem> {
-    // Every field is named, so that a new one does not compile until somebody has decided whether it may change.
+    // Every field is named, so that a new one does not compile until its mutability has been decided.
     let VolumeSpec { host_name: _, image: _, image_sha256: _, size_bytes } = &new.spec;
     if *size_bytes >= old.spec.size_bytes {
         return vec![];

@@ -1,4 +1,4 @@
-//! All kinds with their rules, in a form that does not name their types: what the API server registers.
+//! All kinds with their rules, in a form that does not name their types, for registration with the API server.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -25,21 +25,21 @@ pub type ReadGives = fn(&[u8]) -> Result<Vec<Room>, Unreadable>;
 pub struct Kind {
     /// Names, schema, columns; with the rules for fields that cannot be changed.
     pub definition: CustomResourceDefinition,
-    /// What objects may be called.
+    /// The rule for the names of objects.
     pub names: NameRule,
     /// The fields that cannot be changed.
     pub immutable: &'static [Immutable],
-    /// What is wrong with a new state of an object; given the stored state, where there is one.
+    /// Returns the problems of an object's new state; given the stored state, if any.
     pub problems: fn(&Value, Option<&Value>) -> Vec<Problem>,
     /// The claims of an object.
     pub claims: Option<ReadClaims>,
-    /// What an object takes from ledgers.
+    /// Returns the amounts that an object takes from ledgers.
     pub takes: Option<ReadTakes>,
-    /// What an object gives to ledgers.
+    /// Returns the amounts that an object gives to ledgers.
     pub gives: Option<ReadGives>,
 }
 
-/// Every kind: what the API server registers and the example `crds` prints.
+/// Every kind: registered by the API server and printed by the example `crds`.
 pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<compute::VirtualMachine>(),
@@ -93,7 +93,7 @@ fn problems<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<Problem> {
         problems.extend(K::NAMES.problem(name).map(|problem| Problem::new("metadata.name", problem)));
     }
     let is_same = stored.is_some_and(|stored| stored.get("spec") == new.get("spec"));
-    // What changes neither spec nor claims is a status or metadata: nothing to look at.
+    // A change of neither spec nor claims is one of status or metadata: no rule applies.
     if is_same && K::CLAIMS.is_none() {
         return problems;
     }

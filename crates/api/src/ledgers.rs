@@ -1,4 +1,4 @@
-//! Ledgers: quantities that objects take together, and that must not exceed what there is.
+//! Ledgers: quantities that objects take together, whose sum must not exceed the available amount.
 //!
 //! A ledger has a name (`host/<name>`) and one or more resources (`memory`, `disk`). What objects take from it is summed and compared
 //! with the room in the same store transaction that writes an object, so that no two of them take the same room.
@@ -8,7 +8,7 @@ pub const MEMORY: &str = "memory";
 /// Bytes of disk.
 pub const DISK: &str = "disk";
 
-/// What an object takes of one resource of a ledger.
+/// The amount of one resource of a ledger that an object takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Take {
     /// The ledger, for example `host/host-1`.
@@ -17,7 +17,7 @@ pub struct Take {
     pub resource: &'static str,
     /// How much, in the resource's unit.
     pub amount: u64,
-    /// The field that says so, for the refusal.
+    /// The field that states the amount, for the refusal.
     pub field: &'static str,
 }
 

@@ -1,7 +1,7 @@
 //! The kinds of the evroc cloud: types, schema, defaults, validation, printer columns.
 //!
 //! Pure: no I/O and no runtime, so that it builds on every operating system and serves the server, the controllers and the
-//! command line alike. The schema of each kind comes from its Rust type; what a schema cannot say is its [`rules::KindRules`] beside
+//! command line alike. The schema of each kind comes from its Rust type; rules beyond a schema are its [`rules::KindRules`] beside
 //! the type.
 
 pub mod claims;
@@ -33,13 +33,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 /// The version that every group of this generation has.
 pub const VERSION: &str = "v1alpha1";
 
-/// The finalizer that a host's agent holds on what it has made.
+/// The finalizer that a host's agent holds on the resources it has created.
 pub const NODE_FINALIZER: &str = "infra.evroclabs.net/node";
 /// The finalizer that a gateway holds on a replica until it has drained it.
 pub const GATEWAY_FINALIZER: &str = "run.evroclabs.net/gateway";
 /// The finalizer that the compute controllers hold on virtual machines and disks.
 pub const COMPUTE_FINALIZER: &str = "compute.evroclabs.net/controller";
-/// The finalizer that holds a resource group until its namespace is gone.
+/// The finalizer that holds a resource group until its namespace is deleted.
 pub const GROUP_FINALIZER: &str = "iam.evroclabs.net/controller";
 
 /// Every kind, as a CustomResourceDefinition.

@@ -41,14 +41,14 @@ pub enum NameForm {
     Subdomain,
 }
 
-/// What the objects of a kind may be called.
+/// The rule for the names of a kind's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameRule {
     /// Whether there may be dots.
     pub form: NameForm,
     /// The most characters.
     pub longest: usize,
-    /// Why, for the refusal: half a sentence.
+    /// The reason, for the refusal: half a sentence.
     pub why: &'static str,
 }
 
@@ -61,7 +61,7 @@ impl NameRule {
         NameRule { form: NameForm::Label, longest, why }
     }
 
-    /// What is wrong with `name`, and the rule.
+    /// Returns the problem of `name` with the rule, if any.
     pub fn problem(&self, name: &str) -> Option<String> {
         let is_label = |text: &str| {
             let is_end = |byte: Option<u8>| byte.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());

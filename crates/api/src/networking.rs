@@ -51,7 +51,7 @@ pub const DEFAULT_SUBNET_CIDR: &str = "10.0.0.0/24";
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 pub struct VirtualPrivateCloudSpec {}
 
-/// What is known of a VPC.
+/// The observed state of a VPC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VirtualPrivateCloudStatus {
     /// The state over time.
@@ -112,7 +112,7 @@ pub struct CidrBlock {
     pub block: String,
 }
 
-/// What is known of a subnet.
+/// The observed state of a subnet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubnetStatus {
     /// How many addresses are free.

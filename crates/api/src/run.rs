@@ -36,11 +36,11 @@ pub const DEFAULT_PORT: i32 = 8080;
 )]
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","priority":1}"#)]
 pub struct ServiceSpec {
-    /// What every new revision is made from.
+    /// The template of new revisions.
     pub template: RevisionTemplate,
 }
 
-/// What a revision is made from.
+/// The template of a revision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RevisionTemplate {
     /// The containers: exactly one.
@@ -109,7 +109,7 @@ impl Container {
     }
 }
 
-/// What is known of a service.
+/// The observed state of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
@@ -117,7 +117,7 @@ pub struct ServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The generation that this status speaks of.
+    /// The generation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The address: `https://svc-<iid>.<domain>`, stable for the service's life.
@@ -129,7 +129,7 @@ pub struct ServiceStatus {
     /// The newest revision that was ready: it has all traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_ready_revision_name: Option<String>,
-    /// Where requests go.
+    /// The target of requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficTarget>,
 }
@@ -181,7 +181,7 @@ pub struct RevisionSpec {
     pub container: Container,
 }
 
-/// What is known of a revision.
+/// The observed state of a revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
@@ -199,18 +199,18 @@ pub struct RevisionStatus {
     /// How many replicas there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// Why that many: the autoscaler's last decision.
+    /// The reason for that number: the autoscaler's last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_reason: Option<String>,
     /// How often a container was started again since one last accepted connections for a long time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
-    /// What the gateway last said of the requests.
+    /// The gateway's last report on the requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
 }
 
-/// What the gateway says of a revision's requests, at every change between idle and active.
+/// The gateway's report on a revision's requests, at every change between idle and active.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Load {

@@ -7,7 +7,7 @@ use crate::run::{Container, Revision, Service};
 
 /// The longest name of a service. A revision is called `<service>-00001` and a replica `<service>-00001-0`: the first is the value of a
 /// label, which has 63 characters at most, the second a host name, which has 64. Too low refuses names for nothing; too high and a
-/// service stops after so many revisions that their number has more digits. Cloud Run's limit is 49.
+/// service stops at the number of revisions that has more digits. Cloud Run's limit is 49.
 const LONGEST_SERVICE: usize = 50;
 
 /// The most bytes of one argument or of one variable with its name: Linux' MAX_ARG_STRLEN without the closing NUL.
@@ -39,7 +39,7 @@ impl KindRules for Revision {
 
 /// The image's reference has its form, and the kernel takes the texts that the program is started with.
 fn problems_of_container(container: &Container, at: &str) -> Vec<Problem> {
-    // Every field is named, so that a new one does not compile until somebody has decided how it is checked.
+    // Every field is named, so that a new one does not compile until its check has been decided.
     let Container { name: _, image, command, args, env, ports: _ } = container;
     let mut problems = Vec::new();
     if let Err(error) = ImageRef::parse(image) {

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 
-/// Why a line is not an SSH public key.
+/// The reason why a line is not an SSH public key.
 pub fn problem(line: &str) -> Option<String> {
     let line = line.trim_matches([' ', '\t', '\r', '\n']);
     if line.is_empty() {

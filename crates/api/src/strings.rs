@@ -1,11 +1,11 @@
-//! Every text that clients may write, and what it is: a text that refers to an object has the form of a name, so that nothing that is made
-//! from it (a path, a file's name, a command's argument) means something else.
+//! Every text that clients may write, by purpose: a text that refers to an object has the form of a name, so that nothing that is
+//! made from it (a path, a file's name, a command's argument) means something else.
 
 use serde_json::Value;
 
 use crate::names;
 
-/// What a text is.
+/// The purpose of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Is {
     /// The name of an object, a uid, a digest, an address: it has this pattern.

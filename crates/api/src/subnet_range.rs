@@ -17,7 +17,7 @@ const KEPT_AT_THE_START: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubnetRange(Ipv4Net);
 
-/// Why a text does not give the addresses of a subnet.
+/// The reason why a text does not give the addresses of a subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SubnetRangeError {
     /// Not of the form `10.0.0.0/24`.
@@ -31,7 +31,7 @@ pub enum SubnetRangeError {
     NotMasked {
         /// The block that it lies in.
         expected: Ipv4Net,
-        /// What was given.
+        /// The given text.
         found: Ipv4Net,
     },
     /// Addresses that no machine can have.

@@ -1,7 +1,7 @@
 //! Control groups of guests and containers, on v1, v2 and hybrid hosts: one path, in every hierarchy.
 //!
 //! The runtime makes and removes a container's group, but leaves the folder above it behind in up to ten hierarchies. So we make the
-//! groups before it and remove what is left after it, parents included. Making and removing exclude each other within this
+//! groups before it and remove leftovers after it, parents included. Making and removing exclude each other within this
 //! process: a parent must not vanish between the making of it and of its child.
 
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ impl Cgroups {
         self.hierarchies.iter().map(|root| root.join(group.trim_start_matches('/'))).collect()
     }
 
-    /// Those of them that count OOM kills.
+    /// Returns those of them that count OOM kills.
     pub fn memory_folders(&self, group: &str) -> Vec<PathBuf> {
         self.memory.iter().map(|root| root.join(group.trim_start_matches('/'))).collect()
     }
@@ -100,7 +100,7 @@ impl Cgroups {
             for part in group.split('/').filter(|part| !part.is_empty()) {
                 path.push(part);
                 match fs::create_dir(&path) {
-                    // Whatever our umask: an unprivileged shim reads the counters in there.
+                    // Independent of our umask: an unprivileged shim reads the counters in it.
                     Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
                         .map_err(|source| CgroupError::new("set mode of", &path, source))?,
                     Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
@@ -111,11 +111,11 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Kills whoever is in the group and removes it, and the groups above it that are empty then. Blocking. Removing what is not
-    /// there is fine.
+    /// Kills all members of the group and removes it, and the groups above it that are empty then. Blocking. Removing an absent group
+    /// is fine.
     #[expect(
         clippy::disallowed_methods,
-        reason = "on a blocking thread, for a condition that cgroup v1 tells nobody about"
+        reason = "on a blocking thread, for a condition that cgroup v1 does not report"
     )]
     pub fn remove(&self, group: &str) -> Result<(), CgroupError> {
         let deadline = Instant::now() + DEATH_DEADLINE;
@@ -126,7 +126,7 @@ impl Cgroups {
                 match fs::remove_dir(&folder) {
                     Ok(()) => break,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                    // A member that was killed has not left yet; v1 tells nobody when it has.
+                    // A member that was killed has not left yet; v1 does not report when it has.
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                         kill_members(&folder, None);
                         std::thread::sleep(pause);

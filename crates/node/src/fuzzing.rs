@@ -1,4 +1,5 @@
-//! What must hold for any bytes that reach this host from users, as functions of bytes: called by the fuzz targets of the folder
+//! Properties that hold for any bytes that reach this host from users, as functions of bytes: called by the fuzz targets of the
+//! folder
 //! `fuzz`, and in tests by every kept input in `fuzz/corpus`. A function returns where the input is refused as it should be, and panics
 //! where a property is broken.
 
@@ -27,7 +28,7 @@ pub fn layer(data: &[u8]) {
     let beside: Vec<_> =
         std::fs::read_dir(&outer).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     let measured = measure(&folder);
-    remove_tree(&outer).expect("remove what was unpacked");
+    remove_tree(&outer).expect("remove the unpacked tree");
     assert_eq!(beside, ["layer"], "written beside the folder");
     assert!(measured.depth <= MAX_DEPTH, "{} levels", measured.depth);
     assert!(measured.bytes <= LIMITS.bytes, "{} bytes", measured.bytes);
@@ -50,7 +51,7 @@ fn measure(folder: &Path) -> Measured {
     let mut ahead: Vec<(PathBuf, usize)> = vec![(folder.to_owned(), 0)];
     while let Some((path, depth)) = ahead.pop() {
         measured.depth = measured.depth.max(depth);
-        // Not root's, and closed by the layer: nothing more can be said.
+        // Not root's, and closed by the layer: nothing more can be checked.
         let Ok(entries) = std::fs::read_dir(&path) else { continue };
         for entry in entries.flatten() {
             let Ok(meta) = entry.metadata() else { continue };

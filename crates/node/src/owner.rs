@@ -1,4 +1,4 @@
-//! One task per workload, with a mailbox: whoever wants something of a machine or container asks its owner.
+//! One task per workload, with a mailbox: every request about a machine or container goes to its owner.
 //!
 //! ```text
 //!  ask(request) ──▶ arrive(ahead, kind) ─┬─ Join ────▶ shares the answer of a request of the same kind that is ahead
@@ -9,10 +9,11 @@
 //!
 //! Guarantees:
 //! - Turns of one workload never overlap; turns of two workloads never wait for each other.
-//! - A request that was accepted is carried out although nobody waits for its answer any more.
+//! - A request that was accepted is carried out although its caller may not wait for the answer any more.
 //! - The task ends, and its entry goes, after a turn that says that nothing of the workload is left.
 //!
-//! What only looks takes no turn and is not sent here: it may be asked at any time, and [`Owner::doing`] says what is under way.
+//! A pure observation takes no turn and is not sent here: it is possible at any time, and [`Owner::doing`] returns the request under
+//! way.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub struct DrainFlag(Arc<AtomicBool>);
 
 impl DrainFlag {
-    /// Nothing is started from now on.
+    /// Forbids starts from now on.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -40,21 +41,21 @@ impl DrainFlag {
     }
 }
 
-/// What an owner looks after, and how its requests are carried out.
+/// The logic of an owner, and how its requests are carried out.
 pub trait Workload: Send + Sync + 'static {
-    /// What may be asked.
+    /// The requests.
     type Request: Send + 'static;
-    /// Requests of one kind ask for the same, so that one answer serves all that wait.
+    /// Requests of one kind have the same effect, so that one answer serves all that wait.
     type Kind: Copy + Debug + PartialEq + Send + Sync + 'static;
     /// The answer to a request that was carried out.
     type Answer: Clone + Send + 'static;
-    /// Why it was not.
+    /// The reason why it was not.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// The kind of a request.
     fn kind(request: &Self::Request) -> Self::Kind;
 
-    /// What to do with a request, seeing what is ahead of it: the one under way first, then those that wait. Pure.
+    /// Decides about a request, given those ahead of it: the one under way first, then those that wait. Pure.
     fn arrive(ahead: &[Self::Kind], request: Self::Kind) -> Arrival;
 
     /// Looks, decides whether the request is legal now, and carries it out. The future is dropped if another request preempts it.
@@ -64,7 +65,7 @@ pub trait Workload: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Turn<Self::Answer>, Self::Error>> + Send;
 }
 
-/// What happens to a request that has come in.
+/// The treatment of a request that has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// Wait for its turn.
@@ -73,7 +74,7 @@ pub enum Arrival {
     Join,
     /// Take the turn of the request under way at once; those who wait for that one share this one's answer.
     Preempt,
-    /// It will never be legal, because of what is ahead; the text says why.
+    /// It will never be legal, because of a request ahead; the text names the reason.
     Refuse(&'static str),
 }
 
@@ -88,7 +89,7 @@ pub enum Turn<A> {
     Refused(&'static str),
 }
 
-/// Why an owner did not do what it was asked.
+/// The reason why an owner did not carry out a request.
 #[derive(Debug, Error)]
 pub enum AskError<E: std::error::Error + 'static> {
     /// The request is not legal now.
@@ -145,14 +146,14 @@ impl<W: Workload> Owners<W> {
         Self { make: Arc::new(make), entries: Arc::default() }
     }
 
-    /// Asks the owner of `uid` and waits for the answer.
+    /// Sends a request to the owner of `uid` and waits for the answer.
     pub async fn ask(&self, uid: &str, request: W::Request) -> Asked<W> {
         let (reply, answer) = oneshot::channel();
         self.send(uid, Letter { request, reply });
         answer.await.unwrap_or(Err(AskError::Lost))
     }
 
-    /// What the owner of `uid` is doing.
+    /// Returns the request that the owner of `uid` carries out.
     pub fn doing(&self, uid: &str) -> Option<W::Kind> {
         lock(&self.entries).get(uid).and_then(|entry| *entry.doing.borrow())
     }
@@ -241,7 +242,7 @@ impl<W: Workload> Task<W> {
             tokio::select! {
                 letter = self.letters.recv() => match letter {
                     Some(letter) => self.take_in(letter),
-                    // Nobody can ask any more; what was accepted is still carried out.
+                    // No new request can come; the accepted ones are still carried out.
                     None if self.current.is_none() => return,
                     None => {
                         let outcome = match &mut self.current {
@@ -302,13 +303,13 @@ impl<W: Workload> Task<W> {
             Err(error) => (Err(AskError::Failed(Arc::new(error))), false),
         };
         for reply in self.current.take().map(|current| current.replies).unwrap_or_default() {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = reply.send(answer.clone());
         }
         is_removed
     }
 
-    /// Removes the entry unless something was asked meanwhile.
+    /// Removes the entry unless a request came meanwhile.
     fn leave(&mut self) -> bool {
         let mut entries = lock(&self.entries);
         let is_idle = self.queue.is_empty() && self.letters.is_empty();

@@ -1,4 +1,4 @@
-//! What a guest is made of, in plain terms.
+//! The description of a guest, independent of the hypervisor.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct GuestConfig {
     pub vcpus: u32,
     /// Memory in bytes, a multiple of 1 MiB.
     pub memory_bytes: u64,
-    /// What executes the guest's instructions.
+    /// The accelerator of the guest.
     pub accelerator: Accelerator,
     /// The board and its devices: one of [`crate::Offers::machine_types`].
     pub machine_type: String,
@@ -34,7 +34,7 @@ pub struct GuestConfig {
     pub monitor_fd: RawFd,
 }
 
-/// What executes the guest's instructions.
+/// An accelerator, with the means to use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Accelerator {
@@ -72,9 +72,9 @@ impl Kind {
 pub struct DiskConfig {
     /// Name for the monitor, unique in the guest: letters, digits and `-`, beginning with a letter.
     pub id: String,
-    /// Where its bytes are.
+    /// The storage of its bytes.
     pub source: DiskSource,
-    /// What the guest sees as serial number, at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
+    /// The serial number that the guest sees, at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
     pub serial: String,
     /// Place in the firmware's boot order; lowest first, `None` is never tried.
     pub boot_index: Option<u32>,
@@ -82,7 +82,7 @@ pub struct DiskConfig {
     pub is_read_only: bool,
 }
 
-/// Where the bytes of a disk are, and in which form.
+/// The storage of a disk's bytes, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskSource {
     /// A file of the host.
@@ -134,9 +134,9 @@ pub struct NicConfig {
 pub struct ConfigError {
     /// Path of the field.
     pub field: String,
-    /// What is allowed.
+    /// The allowed values.
     pub expected: &'static str,
-    /// What was given.
+    /// The given value.
     pub found: String,
 }
 

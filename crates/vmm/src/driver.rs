@@ -1,4 +1,4 @@
-//! What every hypervisor driver offers; its quirks stay in it.
+//! The interface of every hypervisor driver; a hypervisor's quirks stay in its driver.
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::config::Kind;
 use crate::config::{ConfigError, GuestConfig, HotDisk};
 use crate::event::Events;
 
-/// Turns guests into processes and speaks to them.
+/// Turns guests into processes and controls them.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// For people and logs.
@@ -21,7 +21,7 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// powers itself off, and not when it reboots.
     fn command(&self, guest: &GuestConfig) -> Result<GuestCommand, ConfigError>;
 
-    /// The hardware that it can give to a guest: what is first is for new guests.
+    /// The hardware that it can give to a guest; the first of each list is for new guests.
     async fn offers(&self, accelerator: Kind) -> std::io::Result<Offers>;
 
     /// Connects to the monitor behind the socket whose listening descriptor the guest was given.
@@ -52,7 +52,7 @@ pub struct GuestCommand {
     pub groups: Vec<u32>,
 }
 
-/// What the hypervisor does with its guest. Only [`GuestState::Running`] executes instructions.
+/// The state of the guest in the hypervisor. Only [`GuestState::Running`] executes instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestState {
     /// Executes instructions.
@@ -97,17 +97,17 @@ pub struct ActualDisk {
 /// A conversation with one running guest.
 #[async_trait]
 pub trait Monitor: Send + Sync + std::fmt::Debug {
-    /// Returns what the hypervisor does with the guest.
+    /// Returns the state of the guest.
     async fn state(&self) -> Result<GuestState, MonitorError>;
     /// Presses the power button: the guest decides.
     async fn power_down(&self) -> Result<(), MonitorError>;
-    /// Ends the hypervisor at once, its disks closed in order. The guest is not asked.
+    /// Ends the hypervisor at once, its disks closed in order. The guest is not notified.
     async fn quit(&self) -> Result<(), MonitorError>;
     /// Stops executing instructions.
     async fn pause(&self) -> Result<(), MonitorError>;
     /// Goes on.
     async fn resume(&self) -> Result<(), MonitorError>;
-    /// Tells the guest that a disk has grown, and grows it. `id` as in the configuration.
+    /// Grows a disk and notifies the guest. `id` as in the configuration.
     async fn grow_disk(&self, id: &str, size_bytes: u64) -> Result<(), MonitorError>;
     /// Adds a disk on the SCSI bus.
     async fn attach_disk(&self, disk: &HotDisk) -> Result<(), MonitorError>;
@@ -121,7 +121,7 @@ pub trait Monitor: Send + Sync + std::fmt::Debug {
     async fn closed(&self);
 }
 
-/// Why a monitor did not do as it was asked.
+/// The reason why a monitor did not execute a command.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum MonitorError {

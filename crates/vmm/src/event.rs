@@ -1,4 +1,4 @@
-//! What happens to a running guest, as its monitor reports it.
+//! Events of a running guest, as its monitor reports them.
 
 use serde::Deserialize;
 use serde_json::Value;

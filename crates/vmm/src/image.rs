@@ -26,7 +26,7 @@ pub struct ImageTool {
     user: Option<(u32, u32)>,
 }
 
-/// What an image says of itself.
+/// The properties of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImageInfo {
@@ -40,7 +40,7 @@ pub struct ImageInfo {
     /// The file beneath it, as the header names it.
     #[serde(default)]
     pub backing_filename: Option<String>,
-    /// What only the format knows.
+    /// Properties of a single format.
     #[serde(default)]
     format_specific: Option<FormatSpecific>,
 }
@@ -59,7 +59,7 @@ struct FormatData {
     corrupt: bool,
 }
 
-/// What went wrong with a disk file.
+/// A failed operation on a disk file.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ImageError {
@@ -76,12 +76,12 @@ pub enum ImageError {
     Late { operation: &'static str, path: PathBuf, limit: Duration },
     #[error("{} is not safe to use: expected {expected}, found {found}", path.display())]
     Unsafe { path: PathBuf, expected: &'static str, found: String },
-    #[error("{} cannot shrink: it has {found} bytes, {asked} were asked for", path.display())]
+    #[error("{} cannot shrink: it has {found} bytes, {asked} were requested", path.display())]
     Shrink { path: PathBuf, found: u64, asked: u64 },
 }
 
 impl Default for ImageTool {
-    /// Where Debian puts it.
+    /// Returns the path of Debian's package.
     fn default() -> Self {
         Self { program: "/usr/bin/qemu-img".into(), user: None }
     }
@@ -99,7 +99,7 @@ impl ImageTool {
         self
     }
 
-    /// Makes an empty disk at `path`, which must not exist. Takes a few hundred kilobytes whatever its size.
+    /// Makes an empty disk at `path`, which must not exist. Takes a few hundred kilobytes at any size.
     pub async fn create_blank(&self, path: &Path, size_bytes: u64) -> Result<(), ImageError> {
         refuse_existing("create", path)?;
         let size = size_bytes.to_string();
@@ -116,7 +116,7 @@ impl ImageTool {
         self.run("clone", path, LIMIT, |command| command.args(arguments).arg(base).arg(path).arg(&size)).await.map(drop)
     }
 
-    /// What an image says of itself. Opens neither its backing nor its data file. Works while a guest uses it.
+    /// Returns the properties of an image. Opens neither its backing nor its data file. Works while a guest uses it.
     pub async fn info(&self, path: &Path, format: &DiskFormat) -> Result<ImageInfo, ImageError> {
         let format = name(format);
         let output = self
@@ -133,7 +133,7 @@ impl ImageTool {
 
     /// Grows a disk that no guest uses; growing to its present size does nothing. Refuses a qcow2 header that names any other file than
     /// the backing file of `format`: growing would open that file, for writing if it is a data file. The caller sees to it that
-    /// nobody writes to the disk meanwhile.
+    /// no process writes to the disk meanwhile.
     pub async fn grow(&self, path: &Path, format: &DiskFormat, size_bytes: u64) -> Result<(), ImageError> {
         let info = match format {
             DiskFormat::Raw => self.info(path, format).await?,
@@ -218,7 +218,7 @@ fn name(format: &DiskFormat) -> &'static str {
     }
 }
 
-/// `qemu-img create` overwrites whatever is there.
+/// `qemu-img create` overwrites any existing file.
 fn refuse_existing(operation: &'static str, path: &Path) -> Result<(), ImageError> {
     match path.try_exists() {
         Ok(false) => Ok(()),

@@ -1,7 +1,7 @@
 //! Hypervisor drivers: QEMU over QMP, and a simulated one.
 //!
-//! This crate knows how a guest is described, started and spoken to. It knows no API kind, no shim and no network: whoever uses
-//! it runs [`GuestCommand`] in a process of its own choosing and passes the descriptors that the command names.
+//! This crate describes, starts and controls guests. It knows no API kind, no shim and no network: its user
+//! runs [`GuestCommand`] in a process of its own choosing and passes the descriptors that the command names.
 //!
 //! ```text
 //! GuestConfig ──Hypervisor::command──► GuestCommand ──(shim of the node)──► process ◄──Hypervisor::connect── Monitor
@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - A guest boots by firmware from the bytes of its disks: there is no way to name a kernel.
-//! - No image header is trusted: format, backing file and their absence are always said explicitly.
+//! - No image header is trusted: format, backing file and their absence are always given explicitly.
 //! - The network is a tap that the caller opened; there is no user-mode network.
 
 pub mod config;

@@ -80,7 +80,7 @@ impl Qmp {
             let (events, pending) = (events.clone(), pending.clone());
             async move {
                 read_lines(reader, &events, &pending).await;
-                // Senders first: whoever waits for an answer must not wait for its limit.
+                // Senders first: a caller that waits for an answer must not wait for its limit.
                 lock(&pending).clear();
                 let _ = is_closed.send(true);
             }
@@ -102,7 +102,7 @@ impl Qmp {
         lock(&self.shared.pending).insert(id, sender);
         let exchange = async {
             let closed = || MonitorError::Closed { command: command.to_owned() };
-            // Inserted after the reader had cleared the table: nobody would answer.
+            // Inserted after the reader had cleared the table: no answer would come.
             if *self.shared.closed.borrow() {
                 return Err(closed());
             }

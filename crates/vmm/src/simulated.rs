@@ -17,7 +17,7 @@ use crate::config::{ConfigError, GuestConfig, HotDisk};
 use crate::driver::{ActualDisk, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, Offers};
 use crate::event::Events;
 
-/// What the guest prints when it is up.
+/// The text that the guest prints when it is up.
 pub const PROMPT: &str = "simulated login: ";
 
 /// The driver.

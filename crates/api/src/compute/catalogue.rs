@@ -1,4 +1,4 @@
-//! What virtual machines are made from: images, storage classes and sizes. Cluster-wide, read-only to tenants.
+//! The images, storage classes and sizes of virtual machines. Cluster-wide, read-only to tenants.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -55,7 +55,7 @@ pub struct DiskImageSpec {
     pub sha256: String,
 }
 
-/// What is known of an image.
+/// The observed state of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskImageStatus {
     /// The state over time.
@@ -69,7 +69,7 @@ pub struct DiskImageStatus {
 #[kube(group = "compute.evroclabs.net", version = "v1alpha1", kind = "DiskStorageClass", plural = "diskstorageclasses")]
 #[kube(printcolumn = r#"{"name":"Description","type":"string","jsonPath":".spec.description"}"#)]
 pub struct DiskStorageClassSpec {
-    /// What it is for.
+    /// The purpose of the class.
     pub description: String,
 }
 

@@ -48,7 +48,7 @@ pub struct DiskSpec {
     /// The disk storage class for this disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_storage_class: Option<DiskStorageClassInfo>,
-    /// Where the disk should be.
+    /// The placement of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 }
@@ -68,7 +68,7 @@ impl KindRules for Disk {
 
 /// A disk that is on a host stays in its zone.
 fn changes_refused(new: &Disk, old: &Disk) -> Vec<Problem> {
-    // Every field is named, so that a new one does not compile until somebody has decided whether it may change.
+    // Every field is named, so that a new one does not compile until its mutability has been decided.
     let DiskSpec { disk_size: _, disk_image: _, disk_storage_class: _, placement } = &new.spec;
     let zone = |placement: Option<&Placement>| placement.and_then(|it| it.zone.clone()).filter(|zone| !zone.is_empty());
     let is_placed = old.status.as_ref().is_some_and(|status| status.placement.is_some());
@@ -113,7 +113,7 @@ pub enum StorageClassName {
     Persistent,
 }
 
-/// What is known of a disk.
+/// The observed state of a disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DiskStatus {
@@ -124,10 +124,10 @@ pub struct DiskStatus {
     /// The allocated disk size, either user-defined or the image's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_size: Option<Size>,
-    /// Where the disk is.
+    /// The placement of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// Where the disk is being used.
+    /// The user of the disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disk_usage: Vec<DiskUse>,
 }

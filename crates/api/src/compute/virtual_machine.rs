@@ -1,4 +1,4 @@
-//! VirtualMachine: what should run, and what is known of it.
+//! VirtualMachine: its desired and its observed state.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -64,7 +64,7 @@ pub struct VirtualMachineSpec {
     /// Networking settings for the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networking: Option<VMNetworkingSettings>,
-    /// Where the VM should be.
+    /// The placement of the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 }
@@ -170,7 +170,7 @@ pub struct SecurityGroupMembershipRef {
     pub name: String,
 }
 
-/// What is known of a virtual machine.
+/// The observed state of a virtual machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineStatus {
@@ -187,7 +187,7 @@ pub struct VirtualMachineStatus {
     /// The mapping between permanent disks and devices on the VM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attached_disks: Vec<AttachedDiskStatus>,
-    /// Where the VM is.
+    /// The placement of the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
     /// The number of the VM's last incarnation on a host; it only ever grows.
@@ -196,7 +196,7 @@ pub struct VirtualMachineStatus {
     /// The virtual hardware of the VM, chosen at its first start and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
-    /// How many times the guest was started again after it ended by itself; counted anew after ten minutes of running.
+    /// How many times the guest was started again after it ended by itself; reset after ten minutes of running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
 }
@@ -257,7 +257,7 @@ pub enum VirtualMachineStatusType {
 }
 
 impl VirtualMachineStatusType {
-    /// Whether something of the VM may be on a host in this state: its Machine is there, or about to be.
+    /// Whether a host may hold resources of the VM in this state: its Machine exists or is about to.
     pub fn is_on_a_host(self) -> bool {
         use VirtualMachineStatusType as State;
         match self {

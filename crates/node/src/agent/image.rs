@@ -3,7 +3,7 @@
 //! A host publishes what is absent. An image whose published digest is another is never overwritten: other hosts' disks are clones
 //! of those bytes. The difference is a condition of the Host that names both digests ([`Topic::ImagesPublished`]).
 //!
-//! Every pass starts from the folder and from what is published; it runs when either changes (the folder is looked at again and
+//! Every pass starts from the folder and from the published objects; it runs when either changes (the folder is read again and
 //! again) and after a failure. Images do not wait for each other.
 
 use std::collections::BTreeSet;
@@ -36,9 +36,9 @@ pub struct DiskImages {
     pub base: Context,
     /// The images.
     pub images: Arc<dyn Images>,
-    /// What is cloned from them.
+    /// The volumes that are cloned from them.
     pub pool: Arc<dyn Pool>,
-    /// Where it is reported what is not published.
+    /// The host's conditions, which report images that are not published.
     pub conditions: HostConditions,
 }
 
@@ -71,7 +71,7 @@ pub async fn run(images: DiskImages) {
     }
 }
 
-/// What has to be done for an image.
+/// The step that an image needs.
 #[derive(Debug, PartialEq)]
 enum Step {
     Create(Box<DiskImageSpec>),
@@ -114,7 +114,7 @@ impl DiskImages {
             let verdict = match self.publish(facts, known.as_deref()).await {
                 Ok(None) => continue,
                 Ok(Some(verdict)) => verdict,
-                // Another host was faster; the watch brings what it wrote.
+                // Another host was faster; the watch delivers its object.
                 Err(Error::Changed(_)) => {
                     is_done = false;
                     continue;
@@ -135,7 +135,7 @@ impl DiskImages {
             Ok(removed) => {
                 removed.iter().for_each(|base| tracing::info!(base, "removed a disk image that nothing uses"));
             }
-            // What cannot be read is reported by the agent of the volumes.
+            // Unreadable volumes are reported by the agent of the volumes.
             Err(error) => tracing::debug!(error = chain(&error), "cannot remove unused disk images"),
         }
         is_done

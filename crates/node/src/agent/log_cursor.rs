@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::shim::log_files;
 
-/// A place in a shim's log: everything before it has been read. It holds the file open, so what was written last can still be
+/// A position in a shim's log: everything before it has been read. It holds the file open, so the last output can still be
 /// read when the folder has been removed.
 #[derive(Debug)]
 pub struct LogCursor {
@@ -141,7 +141,7 @@ mod tests {
     fn only_whole_entries_and_each_once() {
         let log = Log::new();
         let mut cursor = log.cursor(1000);
-        assert_eq!(read(&mut cursor), "", "nothing is there yet");
+        assert_eq!(read(&mut cursor), "", "the log is empty so far");
         assert!(!cursor.is_begun());
         log.write("a\nb");
         assert_eq!(read(&mut cursor), "a\n");

@@ -9,7 +9,7 @@ use crate::shim::parse_cri_line;
 /// The longest line that is kept together, in bytes; a longer one is cut. Higher costs memory for each container that writes no line ends.
 const MAX_LINE: usize = 1 << 20;
 
-/// Which lines are wanted, and how they are written.
+/// The selection of lines, and their format.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Form {
     /// Only lines that were begun at this time or later.
@@ -53,7 +53,7 @@ impl Lines {
         }
     }
 
-    /// Gives what was begun: nothing more is to come.
+    /// Returns an incomplete last line: no more input will come.
     pub(super) fn finish(&mut self, lines: &mut Vec<Line>) {
         lines.extend(std::mem::take(&mut self.begun).into_values());
     }

@@ -1,4 +1,4 @@
-//! The host's agent: watches what is bound to this host, makes it so, and reports.
+//! The host's agent: watches the objects that are bound to this host, brings the host to their specs, and reports.
 //!
 //! It is a client of the API like any other. What runs is found again by the runners after a restart of the agent; nothing
 //! that runs depends on the agent being alive.

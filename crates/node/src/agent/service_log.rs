@@ -20,7 +20,7 @@ pub use super::log_lines::Form;
 /// Kept of one replica.
 pub(super) const KEPT_BYTES: u64 = 1 << 20;
 /// Removed replicas that one reader remembers, so that it does not show their logs again. The API reports a removal within seconds, and no
-/// host removes so many replicas of a service in that time.
+/// host removes that many replicas of a service in that time.
 const MAX_FINISHED: usize = 1024;
 /// Kept replicas of one service.
 const KEPT_REPLICAS: usize = 10;
@@ -41,7 +41,7 @@ impl ServiceLogs {
         self.folder.join(namespace).join(service)
     }
 
-    /// Keeps what a replica wrote; `shim` is its shim's folder.
+    /// Keeps the log of a replica; `shim` is its shim's folder.
     pub fn keep(&self, replica: &Replica, shim: &Path) -> io::Result<()> {
         let text = match tail(shim, KEPT_BYTES) {
             Ok(text) if !text.is_empty() => text,
@@ -135,7 +135,7 @@ impl Recent {
 }
 
 impl Following {
-    /// Follows nothing yet; the first [`Self::read`] returns what is kept of removed replicas.
+    /// Follows nothing yet; the first [`Self::read`] returns the kept logs of removed replicas.
     pub fn new(logs: ServiceLogs, namespace: &str, service: &str, form: Form) -> Self {
         let (namespace, service) = (namespace.to_owned(), service.to_owned());
         Self { logs, namespace, service, replicas: BTreeMap::new(), finished: Recent::default(), is_begun: false, form }
@@ -168,7 +168,7 @@ impl Following {
         }
     }
 
-    /// What was written since the last time, as the containers wrote it, in the order of writing.
+    /// Returns the output since the last call, as the containers wrote it, in the order of writing.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut lines = vec![];
         let mut missed = HashSet::new();

@@ -48,7 +48,7 @@ impl Streams {
         Arc::new(Self { machines, replicas })
     }
 
-    /// Refuses what is not legal for the machine now.
+    /// Refuses a request that is not legal for the machine now.
     async fn check(&self, uid: &str, request: Request) -> Result<(), Refusal> {
         self.machines.owned().may(uid, request).await.map_err(|error| match error {
             AskError::Refused(why) => Refusal::new(StatusCode::CONFLICT, why),

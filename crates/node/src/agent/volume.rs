@@ -44,9 +44,9 @@ pub struct Volumes {
     pub base: Context,
     /// This host.
     pub host: String,
-    /// Where they are.
+    /// The pool that holds them.
     pub pool: Arc<dyn Pool>,
-    /// Where it is reported what cannot be read or belongs to nobody.
+    /// The host's conditions, which report unreadable volumes and volumes without an owner.
     pub conditions: HostConditions,
 }
 
@@ -63,7 +63,7 @@ pub async fn run(volumes: Arc<Volumes>) {
     tokio::join!(drive(stream.boxed()), volumes.survey(store));
 }
 
-/// What has to be done for a volume.
+/// The step that a volume needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create,
@@ -144,7 +144,7 @@ fn says_so(volume: &Volume, found: Option<&PoolVolume>) -> bool {
 
 fn lost(volume: &Volume) -> Verdict {
     let host = &volume.spec.host_name;
-    Verdict::no(LOST, format!("the volume was made and its data is absent from host {host}; it is not made anew"))
+    Verdict::no(LOST, format!("the volume was made and its data is absent from host {host}; it is not made again"))
 }
 
 /// A missing image may come yet; everything else is a failure that its user should see as one.

@@ -154,7 +154,7 @@ fn huge_size() -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// Name, bytes, and what the error says; `Ok` where the layer is harmless once entries have been left out.
+/// The name, the bytes, and the expected error; `Ok` where the layer is harmless once entries have been left out.
 pub(crate) type Attack = (&'static str, Vec<u8>, Result<(), &'static str>);
 
 /// All of them.

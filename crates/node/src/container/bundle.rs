@@ -6,7 +6,7 @@ use super::manifest::RunConfig;
 use super::seccomp;
 use super::user::User;
 
-/// What a process finds when its image sets no PATH (as Docker has it).
+/// The PATH of a process whose image sets none (as in Docker).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Processes and threads in one container. Too low breaks thread-per-request servers; too high lets one container use up the host's
 /// pids (32,768 on a small host).
@@ -16,10 +16,10 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// The kernel refuses less.
 const MIN_CPU_QUOTA_US: u64 = 1_000;
 
-/// Where the configuration keeps the image's stop signal, as OCI's conversion of images has it.
+/// The annotation that holds the image's stop signal, as in OCI's conversion of images.
 pub(super) const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
 
-/// What a revision specifies for its containers.
+/// The part of a revision that concerns its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     /// Replaces the image's ENTRYPOINT, and then its CMD too.
@@ -34,16 +34,16 @@ pub struct Workload {
     pub memory_bytes: u64,
     /// Limit in thousandths of a processor.
     pub cpu_millis: u32,
-    /// What it finds as its host's name.
+    /// The host name of the container.
     pub hostname: String,
 }
 
 /// Everything that `config.json` depends on.
 #[derive(Debug, Clone)]
 pub struct BundleInput<'a> {
-    /// What the revision specifies.
+    /// The part of the revision.
     pub workload: &'a Workload,
-    /// What the image specifies.
+    /// The part of the image.
     pub image: &'a RunConfig,
     /// The user that it runs as.
     pub user: &'a User,

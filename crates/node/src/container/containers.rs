@@ -1,4 +1,4 @@
-//! What the agent asks of whatever runs containers: one real set, [`HostContainers`], and one in memory for simulated hosts,
+//! The agent's interface to container runners: one real implementation, [`HostContainers`], and one in memory for simulated hosts,
 //! [`super::memory::MemoryContainers`].
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,20 +13,20 @@ use super::runner::{Container, ContainerError, ContainerRunner, ContainerSpec, F
 use crate::shim::Exit;
 
 /// How long an unused image or layer is kept. Lower makes services that were at zero for a while fetch their image again; higher keeps
-/// the disk full of what nobody runs any more.
+/// the disk full of unused images.
 const KEEP_UNUSED: Duration = Duration::from_secs(30 * 60);
 /// The same while the disk is nearly full. Never lower than the longest time between the fetch of an image and the start of a
 /// container from it.
 const KEEP_UNUSED_WHEN_FULL: Duration = Duration::from_secs(5 * 60);
-/// The disk is nearly full when less than one part in so many is free.
+/// The disk is nearly full when less than one part in this many is free.
 const NEARLY_FULL: u64 = 7;
 
-/// What a look at a container found.
+/// The observed state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObservedContainer {
     /// It runs.
     Running,
-    /// It exists, but something of it is missing, so that nobody can use it: `start` puts that right.
+    /// It exists, but a part of it is missing, so that it cannot be used: `start` repairs that.
     Incomplete,
     /// It has ended, and that was recorded.
     Ended(Exit),
@@ -56,7 +56,7 @@ pub trait Containers: Send + Sync + 'static {
     /// Waits until the container has ended.
     async fn wait(&self, uid: &str) -> Result<Exit, ContainerError>;
 
-    /// Asks a running container to end, by its image's stop signal, and kills it after `grace`.
+    /// Stops a running container by its image's stop signal, and kills it after `grace`.
     async fn stop(&self, uid: &str, grace: Duration) -> Result<(), ContainerError>;
 
     /// Ends a container at once if it runs, and removes every piece of it, its log included.
@@ -154,7 +154,7 @@ impl Containers for HostContainers {
         let this = self.clone();
         crate::io::blocking(move || {
             let Some(mounted) = this.runner.mounted_layers() else {
-                // Of a container of an earlier release; when it has ended, all are known.
+                // A container of an earlier release; when it has ended, all are known.
                 return Ok(Pruned::default());
             };
             this.images.prune(&keep, &mounted, grace(this.images.root()))

@@ -103,7 +103,7 @@ impl<R: Read> HashingReader<R> {
         Self { inner, hash: Sha256::new(), read: 0, limit, failed: None }
     }
 
-    /// Reads what is left, then gives the digest and number of all bytes.
+    /// Reads the rest, then returns the digest and number of all bytes.
     pub fn finish(mut self) -> io::Result<(Digest, u64)> {
         if let Some((kind, text)) = self.failed {
             return Err(io::Error::new(kind, text));

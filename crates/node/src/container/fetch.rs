@@ -1,4 +1,4 @@
-//! Where images come from: the distribution protocol's read side, small enough to fake in tests.
+//! The source of images: the distribution protocol's read side, small enough to fake in tests.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 
 use super::digest::Digest;
 
-/// What the registry may be silent for. Too low breaks pulls on a busy host; too high keeps a replica waiting on a
+/// How long the registry may be silent. Too low breaks pulls on a busy host; too high keeps a replica waiting on a
 /// dead connection.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -28,7 +28,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 /// The bytes of a manifest or blob, as they arrive.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// Reads manifests and blobs of a registry. What is returned is not trusted: the caller checks digest and size.
+/// Reads manifests and blobs of a registry. The returned bytes are not trusted: the caller checks digest and size.
 #[async_trait]
 pub trait ImageFetch: Send + Sync {
     /// `GET /v2/<repository>/manifests/<digest>`.
@@ -39,27 +39,27 @@ pub trait ImageFetch: Send + Sync {
     async fn check_blob(&self, repository: &str, digest: Digest) -> Result<(), FetchError>;
 }
 
-/// Why the registry did not give something.
+/// The reason why a request to the registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The registry does not have it.
     #[error("{url} does not exist")]
     NotFound {
-        /// What was asked for.
+        /// The requested reference.
         url: String,
     },
     /// It answered with something else than 200.
     #[error("{url} answered {status}")]
     Status {
-        /// What was asked for.
+        /// The requested reference.
         url: String,
         /// The answer.
         status: StatusCode,
     },
-    /// It could not be asked.
+    /// The request could not be sent.
     #[error("get {url}")]
     Transport {
-        /// What was asked for.
+        /// The requested reference.
         url: String,
         /// The cause.
         #[source]
@@ -68,7 +68,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Asking again later can help.
+    /// Whether a later request can succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotFound { .. } => false,

@@ -11,11 +11,11 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// What it runs on (entries of an index only).
+    /// The platform (entries of an index only).
     pub platform: Option<Platform>,
 }
 
-/// What an image runs on.
+/// The platform of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
     /// As Go names it: `amd64`.
@@ -33,7 +33,7 @@ impl Platform {
     }
 }
 
-/// What a manifest's digest may lead to.
+/// The kinds of documents that a manifest's digest may lead to.
 #[derive(Debug, Clone)]
 pub enum Document {
     /// One image per platform.
@@ -55,7 +55,7 @@ struct RawDocument {
 }
 
 impl Document {
-    /// Reads an index or a manifest; the message of an error says what is missing.
+    /// Reads an index or a manifest; the message of an error names the missing part.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match raw {
@@ -71,17 +71,17 @@ impl Document {
 /// An image's configuration, as far as running it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// What it runs on.
+    /// The platform.
     #[serde(flatten)]
     pub platform: Platform,
     /// How to run it.
     #[serde(default)]
     pub config: RunConfig,
-    /// What it is made of.
+    /// The layers.
     pub rootfs: RootFs,
 }
 
-/// The `config` part: what a Dockerfile's USER, ENV, ENTRYPOINT, CMD, WORKDIR and STOPSIGNAL say.
+/// The `config` part: a Dockerfile's USER, ENV, ENTRYPOINT, CMD, WORKDIR and STOPSIGNAL.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RunConfig {
@@ -105,7 +105,7 @@ pub struct RunConfig {
     pub stop_signal: String,
 }
 
-/// The layers by the digest of what they hold.
+/// Returns the layers by the digest of their content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
     /// Digests of the uncompressed archives, lowest first.

@@ -15,7 +15,7 @@ use super::manifest::{ImageConfig, Platform, RootFs, RunConfig};
 use super::runner::{ContainerError, ContainerSpec};
 use crate::shim::Exit;
 
-/// What goes wrong from now on.
+/// The failures from now on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Looking fails with this text.
@@ -97,7 +97,7 @@ impl MemoryContainers {
         self.lock().starts
     }
 
-    /// How many were asked to end politely.
+    /// Returns how many were requested to end.
     pub fn stops(&self) -> usize {
         self.lock().stops
     }

@@ -1,7 +1,7 @@
 //! Containers: images from the registry, and replicas run from them by an OCI runtime.
 //!
 //! [`image::ImageStore`] turns a digest into an [`image::Image`] (verified, unpacked, shared); [`runner::ContainerRunner`] turns
-//! that and a [`bundle::Workload`] into a running [`runner::Container`]. What a container may do is written in [`bundle`].
+//! that and a [`bundle::Workload`] into a running [`runner::Container`]. The permissions of a container are in [`bundle`].
 
 #[cfg(test)]
 pub(crate) mod attacks;

@@ -1,21 +1,21 @@
-//! Finds the program of a container in its root folder, before a runtime is asked to execute it.
+//! Finds the program of a container in its root folder, before a runtime executes it.
 
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
-/// What the container's command does not lead to.
+/// The reason why the container's command leads to no program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// There is no such file, or not in any folder of PATH.
     #[error("cannot be started: it has no program {0:?}")]
     Missing(String),
-    /// There is a file of that name, but nobody may execute it.
+    /// A file of that name exists, but no user may execute it.
     #[error("cannot be started: {0:?} is not an executable file: add `RUN chmod +x`")]
     NotExecutable(String),
 }
 
-/// Checks that `program` names a file that somebody may execute, as `execvp` would find it in the container.
+/// Checks that `program` names an executable file, as `execvp` would find it in the container.
 pub fn find_program(rootfs: &Path, cwd: &str, program: &str, env: &[String]) -> Result<(), ProgramError> {
     let missing = || ProgramError::Missing(program.to_owned());
     if program.contains('/') {

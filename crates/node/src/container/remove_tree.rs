@@ -1,4 +1,4 @@
-//! Removes folder trees that somebody else shaped.
+//! Removes folder trees of untrusted shape.
 //!
 //! `std::fs::remove_dir_all` recurses and holds a descriptor for each level, so a tree that is deep enough ends the process. Here a
 //! folder inside a folder is first moved up to the root of the tree, so neither stack nor descriptors grow with the depth, and no path

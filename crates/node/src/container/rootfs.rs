@@ -92,7 +92,7 @@ pub fn remove_rootfs(folder: &Path) -> Result<(), RootfsError> {
 }
 
 fn make_folder(path: &Path) -> Result<(), RootfsError> {
-    // Whatever our umask, the container's user must get through.
+    // Independent of our umask, the container's user must get through.
     fs::create_dir_all(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .map_err(|source| RootfsError::new("create", path, source))

@@ -18,9 +18,9 @@ pub enum RuntimeError {
     Refused {
         /// The runtime.
         program: String,
-        /// Which command.
+        /// The command.
         command: &'static str,
-        /// Of which container.
+        /// The container.
         id: String,
         /// The runtime's message.
         message: String,
@@ -30,9 +30,9 @@ pub enum RuntimeError {
     Execute {
         /// The runtime.
         program: PathBuf,
-        /// Which command.
+        /// The command.
         command: &'static str,
-        /// Of which container.
+        /// The container.
         id: String,
         /// The cause.
         #[source]
@@ -75,7 +75,7 @@ impl Runtime {
         Self { program: program.to_owned(), root: root.to_owned() }
     }
 
-    /// Where it keeps its state, a folder per container.
+    /// Returns the folder of its state, which has a folder per container.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -22,7 +22,7 @@ pub struct User {
     pub home: Option<String>,
 }
 
-/// Why an image may not run. Display completes "image "x" …" for the reader; nothing but a new image helps.
+/// The reason why an image may not run. Display completes "image "x" …" for the reader; only a new image helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
     /// No USER, or one that means root.
@@ -38,14 +38,14 @@ pub enum UserError {
     Unknown {
         /// The whole of USER.
         user: String,
-        /// Where it was looked for.
+        /// The file that was searched.
         file: &'static str,
         /// The name that is missing.
         name: String,
     },
 }
 
-/// Refuses what is root without a look at the image's files, so that it is known before any layer is fetched.
+/// Refuses root without looking at the image's files, so that the refusal comes before any layer is fetched.
 pub fn refuse_obvious_root(user: &str) -> Result<(), UserError> {
     let name = user.split(':').next().unwrap_or_default();
     if name.is_empty() {

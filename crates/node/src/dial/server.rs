@@ -1,6 +1,6 @@
-//! `dial.sock`: the gateway asks for a connection to a replica and gets its file descriptor.
+//! `dial.sock`: the gateway requests a connection to a replica and receives its file descriptor.
 //!
-//! One JSON line asks, one answers, any number of times per connection, one after the other; a good answer carries the connected
+//! One JSON line requests, one answers, any number of times per connection, one after the other; a good answer carries the connected
 //! socket (`SCM_RIGHTS`). The client is `evroc-gateway`'s module `dial`.
 //! ```text
 //! -> {"replica":"6f1c…","port":8080}
@@ -46,7 +46,7 @@ struct Answer {
     message: Option<String>,
 }
 
-/// Why there is no connection, for programs.
+/// The reason why there is no connection, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Reason {
@@ -72,7 +72,7 @@ pub struct DialServer {
 
 impl DialServer {
     /// Listens at `socket` (replacing one that is left over). Replicas' namespaces are `replica-<uid>` in the folder `netns`; only
-    /// `edge_uid` and root may ask.
+    /// Accepts requests of `edge_uid` and root only.
     pub fn bind(socket: &Path, netns: &Path, edge_uid: u32, dialer: Dialer) -> io::Result<Self> {
         match std::fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

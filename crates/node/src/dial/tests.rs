@@ -59,7 +59,7 @@ async fn namespaces_are_made_once_and_removed_fully() {
     let test = TestNetns::new("a");
     let again = Netns::ensure(test.netns.path()).unwrap();
     assert!(again.is_same(&test.netns));
-    // What a reboot leaves: a plain file.
+    // The leftover of a reboot: a plain file.
     let stale = test.folder.path().join("stale");
     std::fs::write(&stale, "").unwrap();
     assert!(Netns::open(&stale).unwrap_err().is_not_found());
@@ -106,7 +106,7 @@ async fn the_gateways_client_gets_a_connected_socket() {
         client.dial("1a2b", address.port()).await
     };
     let refused =
-        tokio::time::timeout(std::time::Duration::from_secs(30), refused).await.expect("nobody listens any more");
+        tokio::time::timeout(std::time::Duration::from_secs(30), refused).await.expect("the listener is closed");
     assert!(matches!(refused, Err(DialError::Refused { .. })));
     server.abort();
     let _ = server.await;

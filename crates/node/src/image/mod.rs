@@ -32,7 +32,7 @@ const VERIFIED: &str = ".verified.json";
 /// The name of a file among the bases while it is being verified.
 const CHECKING: &str = ".checking";
 
-/// What `image.json` says.
+/// The content of `image.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFacts {
@@ -50,7 +50,7 @@ pub struct ImageFacts {
     /// For example `amd64`.
     #[serde(default)]
     pub os_arch: String,
-    /// Size of a disk made from it, unless another is asked for.
+    /// Size of a disk made from it, unless its spec has another.
     #[serde(default)]
     pub default_size: Option<evroc_api::units::Size>,
     /// Digest of `disk.qcow2`, 64 hexadecimal digits.
@@ -64,11 +64,11 @@ pub struct ImageFacts {
 pub struct Scan {
     /// Ordered by name.
     pub images: Vec<ImageFacts>,
-    /// Those whose `image.json` cannot be read, and why.
+    /// Those whose `image.json` cannot be read, with the reason.
     pub unreadable: BTreeMap<String, ImageError>,
 }
 
-/// Where a host's images are listed: its folder, or a list in memory for a simulated host.
+/// The source of a host's list of images: its folder, or a list in memory for a simulated host.
 pub trait Images: Send + Sync {
     /// Returns the facts of all images.
     fn scan(&self) -> Result<Scan, ImageError>;
@@ -83,13 +83,13 @@ impl Images for ImageStore {
 /// An image that may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// What is known of it.
+    /// The facts about it.
     pub facts: ImageFacts,
     /// The file that volumes stand on; never changes.
     pub base: PathBuf,
 }
 
-/// What is wrong with an image.
+/// The fault of an image.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ImageError {
@@ -130,7 +130,7 @@ pub struct ImageStore {
     verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Which file was found to have which digest.
+/// The digests that were found, by file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Verified(BTreeMap<String, String>);
 
@@ -196,7 +196,7 @@ impl ImageStore {
             self.verify(&facts, &base).await?;
             return Ok(Image { facts, base });
         }
-        // A base gets its name when it was verified: what is refused never has one.
+        // A base gets its name when it was verified: a refused one never has a name.
         let (disk, checked) = (self.folder.join(name).join("disk.qcow2"), bases.join(CHECKING));
         remove_file(&checked).map_err(failed("remove", &checked))?;
         std::fs::hard_link(&disk, &checked).map_err(failed("link", &disk))?;
@@ -277,7 +277,7 @@ impl ImageStore {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Keeps of what was verified only the files that are still among the bases.
+    /// Keeps only those verified digests whose files are still among the bases.
     fn forget_absent(&self, bases: &Path) -> io::Result<()> {
         let present: BTreeSet<String> =
             std::fs::read_dir(bases)?.map(|entry| identity(&entry?.path())).collect::<io::Result<_>>()?;
@@ -369,7 +369,7 @@ fn copy_image(from: &Path, to: &Path, folder: &Path, facts: &[u8]) -> io::Result
     File::open(folder)?.sync_all()
 }
 
-/// Names the content of a file for as long as nobody writes to it.
+/// Identifies the content of a file as long as it is not written to.
 fn identity(path: &Path) -> io::Result<String> {
     let metadata = std::fs::metadata(path)?;
     Ok(format!(

@@ -50,7 +50,7 @@ async fn a_newer_build_leaves_the_old_base_alone() {
     assert!(host.images.remove_unused_bases(&used).await.unwrap().is_empty());
     assert_eq!(host.images.verified().0.len(), 2);
     assert_eq!(host.images.remove_unused_bases(&BTreeSet::new()).await.unwrap(), [old.base]);
-    assert_eq!(host.images.verified().0.len(), 1, "what was verified of it is forgotten");
+    assert_eq!(host.images.verified().0.len(), 1, "its digest is forgotten");
     host.images.get("a", None).await.unwrap();
 }
 
@@ -102,7 +102,7 @@ async fn a_wrong_size_or_a_backing_file_is_refused() {
     let error = host.images.get("b", None).await.unwrap_err();
     assert!(matches!(error, ImageError::Tool { source: evroc_vmm::ImageError::Unsafe { .. }, .. }), "{error}");
     let bases = host.images.folder.join(BY_DIGEST);
-    assert_eq!(std::fs::read_dir(bases).unwrap().count(), 0, "what is refused does not stay");
+    assert_eq!(std::fs::read_dir(bases).unwrap().count(), 0, "a refused base does not stay");
 }
 
 #[tokio::test]

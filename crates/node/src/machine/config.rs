@@ -1,4 +1,4 @@
-//! Where and with what a host runs machines.
+//! The settings with which a host runs machines.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use evroc_vmm::Hypervisor;
 
 use crate::shim::{ShimLauncher, User};
 
-/// Where and with what machines are run.
+/// The settings with which machines are run.
 #[derive(Clone, Debug)]
 pub struct RunnerConfig {
     /// Names control groups.

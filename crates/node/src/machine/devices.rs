@@ -27,7 +27,7 @@ pub struct GuestDisk {
 /// One thing to do at a running guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Grow a disk and tell the guest.
+    /// Grow a disk and notify the guest.
     Grow {
         /// The monitor's name of it.
         id: String,
@@ -50,7 +50,7 @@ pub enum Change {
     },
 }
 
-/// What has to be done so that the guest has what is wanted. A disk never shrinks.
+/// Returns the changes that bring the guest to its wanted disks. A disk never shrinks.
 pub fn diff(wanted: &[WantedDisk], actual: &[GuestDisk]) -> Vec<Change> {
     let has = |volume: &str| actual.iter().find(|disk| disk.volume == volume);
     let grow = wanted.iter().filter_map(|want| {

@@ -1,4 +1,4 @@
-//! What can go wrong with a machine.
+//! Errors of machines.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::pool::PoolError;
 use crate::seed::SeedError;
 use crate::shim::{ClientError, Exit, SpawnError};
 
-/// What went wrong with a machine.
+/// An operation on a machine that failed.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum MachineError {

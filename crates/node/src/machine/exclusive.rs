@@ -54,7 +54,7 @@ fn shared(machine: &str, volume: &str, other: &str) -> MachineError {
 }
 
 /// Refuses a machine one of whose volumes another machine on this host has that runs. While the record of one that runs is damaged,
-/// every volume that was handed to somebody may be its own.
+/// every volume that was handed to a machine may be its own.
 pub(super) async fn refuse_shared_volumes(
     host: &RunnerConfig,
     pool: &dyn Pool,

@@ -20,17 +20,17 @@ use crate::shim::Exit;
 /// overlap for one machine.
 #[async_trait]
 pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
-    /// What is on this host of a machine. An error means that it could not be found out, and nothing else.
+    /// Observes a machine on this host. An error means that the observation failed, and nothing else.
     async fn observe(&self, uid: &str) -> Result<ObservedMachine, MachineError>;
 
-    /// What the hypervisor of a running machine does with its guest.
+    /// Returns the state of the guest in a running machine's hypervisor.
     async fn state(&self, uid: &str) -> Result<GuestState, MachineError>;
 
-    /// Starts a machine, or finds that it runs. After an error nothing of it runs, unless [`Self::observe`] says so.
+    /// Starts a machine, or finds that it runs. After an error nothing of it runs, unless [`Self::observe`] finds it.
     async fn start(&self, config: &MachineConfig, nic: Option<Nic>) -> Result<Run, MachineError>;
 
-    /// Asks the guest to power off and waits for `grace` (zero: does not ask), then ends it. `None` if it never ran. The future may be
-    /// dropped and the stop asked for again.
+    /// Requests the guest to power off and waits for `grace` (zero: no request), then ends it. `None` if it never ran. The future may
+    /// be dropped and the stop requested again.
     async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError>;
 
     /// Ends a hypervisor that lost its shim, in good order where it still listens.
@@ -45,7 +45,7 @@ pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
     /// Uids of all machines of which any piece is on this host.
     async fn list(&self) -> Result<BTreeSet<String>, MachineError>;
 
-    /// Notes that the API has deleted a machine, across restarts of the agent: what is left of it may be removed.
+    /// Records that the API has deleted a machine, across restarts of the agent: its leftovers may be removed.
     async fn mark_deleted(&self, uid: &str) -> Result<(), MachineError>;
 
     /// Whether that was noted.
@@ -57,7 +57,7 @@ pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
     /// Carries out one change at a running guest.
     async fn change_disk(&self, uid: &str, change: &Change) -> Result<(), MachineError>;
 
-    /// What happens to the present run from now on; the last event is [`GuestChange::Ended`].
+    /// Streams the events of the present run from now on; the last event is [`GuestChange::Ended`].
     async fn changes(&self, uid: &str) -> Result<BoxStream<'static, GuestChange>, MachineError>;
 
     /// Attaches to the serial console.
@@ -70,16 +70,16 @@ pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
     async fn offers(&self, accelerator: AcceleratorKind) -> Result<Offers, MachineError>;
 }
 
-/// Which serial log.
+/// A serial log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log<'a> {
-    /// That of a machine, by its uid.
+    /// The log of a machine, by its uid.
     Machine(&'a str),
-    /// That of the run before the present one, by the uid of the virtual machine.
+    /// The log of the run before the present one, by the uid of the virtual machine.
     Previous(&'a str),
 }
 
-/// What is on this host of a machine.
+/// The observed state of a machine on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObservedMachine {
     /// Nothing, or it was never started completely.
@@ -101,7 +101,7 @@ pub struct Run {
     pub started_at: Timestamp,
 }
 
-/// Names one run: what was learned of another says nothing about it.
+/// Identifies one run: an observation of another run is no evidence about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RunId(pub u64);
 
@@ -110,11 +110,11 @@ pub struct RunId(pub u64);
 pub enum StopManner {
     /// It had ended before.
     AlreadyEnded,
-    /// The guest powered itself off when asked.
+    /// The guest powered itself off on request.
     PoweredOff,
-    /// The guest did not, and the hypervisor was told to end.
+    /// The guest did not, and the hypervisor was ordered to end.
     Quit,
-    /// The guest could not be asked: the hypervisor did not execute it, and resuming it did not help.
+    /// The guest could not react: the hypervisor did not execute it, and resuming it did not help.
     Paused,
     /// The hypervisor did not end either, and was killed.
     Killed,
@@ -125,7 +125,7 @@ pub enum StopManner {
 pub struct Stopped {
     /// How.
     pub manner: StopManner,
-    /// What its shim left.
+    /// The exit record of its shim.
     pub exit: Exit,
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::paths::absent_is_fine;
 use crate::shim::log_files;
 
-/// How long a log is kept after its run. Too short and nobody has read it; too long and the output of deleted guests stays.
+/// How long a log is kept after its run. Too short deletes it before it is read; too long keeps the output of deleted guests.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Moves the log of a shim to `kept/<virtual_machine>`, in place of the one from before.

@@ -9,7 +9,7 @@ const PERIOD_US: u64 = 100_000;
 /// Threads of the hypervisor beside the virtual processors: main loop, up to 64 for disk requests, RCU.
 const OTHER_THREADS: u64 = 80;
 
-/// What one machine may use.
+/// The limits of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) vcpus: u32,
@@ -60,7 +60,7 @@ fn settings(limits: Limits) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// On v2 a group has a controller only if all groups above it pass it on. What a host does not have is refused alone.
+/// On v2 a group has a controller only if all groups above it pass it on. Only controllers that the host lacks are refused.
 fn enable_controllers(folder: &Path) {
     let above: Vec<_> =
         folder.ancestors().skip(1).take_while(|path| path.join("cgroup.controllers").exists()).collect();

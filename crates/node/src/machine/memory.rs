@@ -1,4 +1,4 @@
-//! Guests that are only imagined: the driver of simulated hosts and of tests. What the real driver can fail at can be planted here.
+//! Guests in memory: the driver of simulated hosts and of tests. Failures of the real driver can be planted here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,12 +23,12 @@ use crate::shim::Exit;
 /// Changes that a listener may be behind.
 const WAITING: usize = 64;
 
-/// What goes wrong; by default nothing. A text is the message of the error.
+/// The planted failures; none by default. A text is the message of the error.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Looking fails.
     pub look: Option<String>,
-    /// The hypervisor does not say what it does.
+    /// The hypervisor does not report its state.
     pub state: Option<String>,
     /// Starting fails, and nothing runs.
     pub start: Option<String>,
@@ -83,17 +83,17 @@ impl MemoryGuests {
         self.0.faults.send_modify(change);
     }
 
-    /// Has a guest power itself off.
+    /// Makes a guest power itself off.
     pub fn power_off(&self, uid: &str) {
         self.end(uid, "ended with code 0", Some(0));
     }
 
-    /// Has a hypervisor end with an error.
+    /// Makes a hypervisor end with an error.
     pub fn crash(&self, uid: &str) {
         self.end(uid, "ended with code 1", Some(1));
     }
 
-    /// Kills a shim: nobody can reach the hypervisor any more.
+    /// Kills a shim: nothing can reach the hypervisor any more.
     pub fn kill_shim(&self, uid: &str) {
         if let Some(machine) = self.book().machines.get_mut(uid) {
             machine.observed = ObservedMachine::Orphaned("its shim was killed".into());
@@ -101,12 +101,12 @@ impl MemoryGuests {
         self.tell(uid, GuestChange::Ended);
     }
 
-    /// Has a guest reboot.
+    /// Makes a guest reboot.
     pub fn reboot(&self, uid: &str) {
         self.tell(uid, GuestChange::Reset);
     }
 
-    /// Has the hypervisor do something else with its guest.
+    /// Changes the state of the guest in the hypervisor.
     pub fn set_state(&self, uid: &str, state: GuestState) {
         if let Some(machine) = self.book().machines.get_mut(uid) {
             machine.state = state;
@@ -134,12 +134,12 @@ impl MemoryGuests {
         self.book().starts.clone()
     }
 
-    /// Uids of the machines that were ever ended by somebody, in order.
+    /// Uids of the machines that were ever ended on request, in order.
     pub fn ends(&self) -> Vec<String> {
         self.book().ends.clone()
     }
 
-    /// What should never have been asked.
+    /// Requests that should never have been made.
     pub fn violations(&self) -> Vec<String> {
         self.book().violations.clone()
     }
@@ -149,7 +149,7 @@ impl MemoryGuests {
     }
 
     fn tell(&self, uid: &str, change: GuestChange) {
-        // Nobody may listen.
+        // The receiver may be dropped.
         let _ = self.0.changes.send((uid.to_owned(), change));
     }
 
@@ -339,7 +339,7 @@ impl Guests for MemoryGuests {
         let (ours, mut guest) = tokio::io::duplex(4096);
         tokio::spawn(async move {
             let (mut input, mut output) = tokio::io::split(&mut guest);
-            // Echoes what is typed, as the simulated hypervisor does.
+            // Echoes the input, as the simulated hypervisor does.
             if output.write_all(log.as_bytes()).await.is_ok() {
                 let _ = tokio::io::copy(&mut input, &mut output).await;
             }

@@ -13,11 +13,11 @@
 //!                                  └─────────► Starting
 //! ```
 //!
-//! While it is Running, the hypervisor says what it does with the guest ([`evroc_vmm::GuestState`]): a process that lives need not
-//! execute the guest. Whatever changes a machine is asked of its owner ([`owner`]), one thing at a time; which request is legal where
-//! is [`request::judge`], which is pure. Looking changes nothing, and a look that failed says nothing about the machine.
+//! While it is Running, the hypervisor reports the state of the guest ([`evroc_vmm::GuestState`]): a process that lives need not
+//! execute the guest. Every change of a machine is a request to its owner ([`owner`]), one at a time; which request is legal when
+//! is [`request::judge`], which is pure. An observation changes nothing, and one that failed is no evidence about the machine.
 //!
-//! What a machine consists of, all of it named after its uid and found again by [`MachineRunner::list`]:
+//! The parts of a machine, all named after its uid and found again by [`MachineRunner::list`]:
 //!
 //! | piece | place |
 //! |---|---|
@@ -75,11 +75,11 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// Volumes of this host in the order of their devices: `/dev/vda`, then after the seed `/dev/vdc`, …
     pub volumes: Vec<VolumeUse>,
-    /// What the guest learns about itself. Its `instance_id`, a UUID, is also the guest's SMBIOS system id.
+    /// The facts that the guest learns about itself. Its `instance_id`, a UUID, is also the guest's SMBIOS system id.
     pub seed: SeedInput,
-    /// What executes the guest's instructions.
+    /// The accelerator of the guest.
     pub accelerator: AcceleratorKind,
-    /// The board and its devices; `None` takes what the hypervisor offers first.
+    /// The board and its devices; `None` takes the hypervisor's first.
     pub machine_type: Option<String>,
     /// The processor, likewise.
     pub cpu_model: Option<String>,

@@ -1,4 +1,4 @@
-//! The owner of a machine: whatever changes a machine goes through its mailbox (see [`crate::owner`]).
+//! The owner of a machine: every change of a machine goes through its mailbox (see [`crate::owner`]).
 //!
 //! ```text
 //!  agent, drain, streams ──ask──▶ mailbox ──▶ turn: look ─▶ judge(state, request) ─┬─ Accept ─────▶ the driver does it
@@ -23,7 +23,7 @@ pub struct Owned {
     draining: DrainFlag,
 }
 
-/// What a machine's owner may be asked, with all that it takes.
+/// A request to a machine's owner, with all that it takes.
 #[derive(Debug)]
 pub enum Order {
     /// See [`Request::Start`].
@@ -40,7 +40,7 @@ pub enum Order {
     Resume,
 }
 
-/// What the owner did.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The machine runs.
@@ -53,7 +53,7 @@ pub enum Answer {
     Done,
 }
 
-/// Why a machine's owner did not do something.
+/// The reason why a machine's owner did not carry out a request.
 pub type OrderError = AskError<MachineError>;
 
 impl Workload for Owned {
@@ -85,7 +85,7 @@ impl Workload for Owned {
             return Ok(Turn::Refused("the host is being stopped"));
         }
         let observed = self.guests.observe(&self.uid).await;
-        // What is to be removed is removed although its record cannot be read.
+        // A removal is carried out although the record cannot be read.
         let observed = match observed {
             Err(error) if !matches!(request, Request::Remove | Request::ForceStop) => return Err(error),
             observed => observed.ok(),
@@ -169,17 +169,17 @@ impl OwnedMachines {
         &self.guests
     }
 
-    /// Asks the owner of a machine.
+    /// Sends a request to the owner of a machine.
     pub async fn ask(&self, uid: &str, order: Order) -> Result<Answer, OrderError> {
         self.owners.ask(uid, order).await
     }
 
-    /// What is under way with a machine.
+    /// Returns the request under way with a machine.
     pub fn doing(&self, uid: &str) -> Option<Request> {
         self.owners.doing(uid)
     }
 
-    /// Where a machine is, what is under way taken into account.
+    /// Returns the state of a machine, taking into account the request under way.
     pub async fn state(&self, uid: &str) -> Result<MachineState, MachineError> {
         match self.doing(uid) {
             Some(Request::Start) => Ok(MachineState::Starting),

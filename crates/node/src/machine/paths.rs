@@ -1,4 +1,4 @@
-//! Where the pieces of a machine are.
+//! The paths of a machine's parts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::config::RunnerConfig;
 use super::error::{MachineError, failed};
 
-/// What the names of a machine's shim, control group and socket begin with.
+/// The prefix of the names of a machine's shim, control group and socket.
 pub(super) const PREFIX: &str = "vm-";
 
 pub(super) struct MachinePaths {

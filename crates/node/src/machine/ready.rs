@@ -10,7 +10,7 @@ use crate::shim::{ClientError, ShimClient};
 /// More than any shim replays.
 const PAST_BYTES: usize = 1 << 20;
 
-/// Waits until one of `markers` has come on the console, past output included, and tells which; `None` when the time is over or
+/// Waits until one of `markers` has come on the console, past output included, and returns which; `None` when the time is over or
 /// the console has ended.
 pub async fn wait_for_serial(
     shim: &ShimClient,

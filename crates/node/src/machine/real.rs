@@ -58,7 +58,7 @@ impl MachineRunner {
         let volumes = [volume.to_owned()];
         let _claim = self.claims.take(uid, &volumes)?;
         exclusive::refuse_shared_volumes(&self.config, self.volumes.as_ref(), uid, &volumes).await?;
-        // Recorded first: what QEMU has open must be on the record, whatever happens in between.
+        // Recorded first: every disk that QEMU has open must be in the record, whatever happens in between.
         self.record_volume(uid, volume, true)?;
         let owner = self.user(machine.record()).map(|user| Owner { uid: user.uid, gid: user.gid });
         let source = self.volumes.source(volume, owner).await?;
@@ -181,7 +181,7 @@ impl Guests for MachineRunner {
             tokio::select! {
                 () = sender.closed() => {}
                 () = until_ended(&machine) => {
-                    // Nobody may listen any more.
+                    // The receiver may be dropped.
                     let _ = sender.send(GuestChange::Ended).await;
                 }
                 () = pass_on_events(&machine, &sender) => {}
@@ -214,7 +214,7 @@ impl Guests for MachineRunner {
     }
 }
 
-/// Returns when the hypervisor has ended or has lost its shim. A shim that cannot be asked is asked again.
+/// Returns when the hypervisor has ended or has lost its shim. A shim that does not answer is asked again.
 async fn until_ended(machine: &Machine) {
     loop {
         match machine.shim().wait().await {
@@ -230,7 +230,7 @@ async fn pass_on_events(machine: &Machine, sender: &mpsc::Sender<GuestChange>) {
         if let Ok(monitor) = machine.monitor().await {
             let mut events = monitor.events();
             pass_on(&mut events, sender).await;
-            // What happened while nobody listened is not known.
+            // Events without a listener are not known.
             if sender.send(GuestChange::StateChanged).await.is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-//! What is kept of a machine across restarts of the agent, and which user it runs as.
+//! The record of a machine that survives restarts of the agent, and the choice of the user that it runs as.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// Version of the record that this program writes. A record of a newer version is left alone.
 const VERSION: u32 = 2;
 const NAME: &str = "machine.json";
-/// Present once the API has deleted the machine: only then may what is left of it be removed without its object.
+/// Present once the API has deleted the machine: only then may its leftovers be removed without its object.
 const DELETED: &str = "deleted";
 
 /// `machine.json`.
@@ -55,7 +55,7 @@ impl MachineRecord {
     }
 }
 
-/// Why a record cannot be used. The machine itself may run.
+/// The reason why a record cannot be used. The machine itself may run.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum RecordError {
@@ -167,7 +167,7 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join(NAME), "{").unwrap();
         std::fs::write(folder.join("seed.img"), "").unwrap();
-        // The seed belongs to whoever runs the test, which stands for the second machine's user.
+        // The seed belongs to the user who runs the test, who stands for the second machine's user.
         let own = folder.join("seed.img").metadata().unwrap().uid();
         let first = own.saturating_sub(1);
         let kept = own - first;

@@ -1,8 +1,8 @@
-//! Which request is legal in which state, and with which others ahead of it: no locks, no input or output.
+//! Decides which request is legal in which state, and with which others ahead of it: no locks, no input or output.
 
 use crate::owner::Arrival;
 
-/// Where a machine is (see the diagram in the module above).
+/// The state of a machine (see the diagram in the module above).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineState {
     /// Nothing of it is on this host.
@@ -11,22 +11,22 @@ pub enum MachineState {
     Starting,
     /// Its hypervisor lives.
     Running,
-    /// The guest was asked to power off, or is being ended.
+    /// The guest was requested to power off, or is being ended.
     Stopping,
-    /// Its shim was killed: the hypervisor may live, but nobody can reach it.
+    /// Its shim was killed: the hypervisor may live, but nothing can reach it.
     Orphaned,
     /// The hypervisor has ended; record, logs and limits are still here.
     Ended,
 }
 
-/// What may be asked of a machine.
+/// A request about a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Run the guest.
     Start,
-    /// Ask the guest to power off; end it if it does not.
+    /// Request the guest to power off; end it if it does not.
     Stop,
-    /// End the guest without asking it.
+    /// End the guest without a request to it.
     ForceStop,
     /// End the hypervisor that lost its shim.
     EndOrphan,
@@ -47,15 +47,15 @@ pub enum Request {
 pub enum Disposition {
     /// Do it.
     Accept,
-    /// It is so already, or under way.
+    /// The state is reached already, or will be.
     AlreadyDone,
-    /// Ask again when the state has changed; the text says what is waited for.
+    /// Ask again when the state has changed; the text names the reason.
     Later(&'static str),
-    /// It makes no sense in this state; the text says why.
+    /// It is illegal in this state; the text names the reason.
     Refuse(&'static str),
 }
 
-/// The table of what is legal in which state.
+/// Decides whether a request is legal in a state.
 pub fn judge(state: MachineState, request: Request) -> Disposition {
     use Disposition::{Accept, AlreadyDone, Later, Refuse};
     use MachineState as S;
@@ -66,7 +66,7 @@ pub fn judge(state: MachineState, request: Request) -> Disposition {
         (R::Start, S::Stopping) => Later("the machine is stopping"),
         (R::Start, S::Orphaned) => Later("the hypervisor of the former run has to be ended first"),
 
-        // A guest that is not up yet does not hear its power button.
+        // A guest that is not up yet does not react to its power button.
         (R::Stop, S::Starting) => Later("the machine is starting"),
         (R::Stop, S::Running | S::Orphaned) => Accept,
         (R::Stop, S::Stopping | S::Ended | S::Absent) => AlreadyDone,
@@ -96,13 +96,13 @@ pub fn judge(state: MachineState, request: Request) -> Disposition {
     }
 }
 
-/// What happens to a request that finds others ahead of it: the first is under way, the others wait.
+/// Decides about a request with others ahead of it: the first is under way, the others wait.
 pub fn arrive(ahead: &[Request], request: Request) -> Arrival {
     use Request as R;
     let under_way = ahead.first();
     match request {
         request if ahead.last() == Some(&request) => Arrival::Join,
-        // A guest that is being asked to power off is not asked any longer.
+        // A guest that is being requested to power off is ended at once.
         R::ForceStop | R::Remove if under_way == Some(&R::Stop) => Arrival::Preempt,
         R::ForceStop if ahead.contains(&R::ForceStop) => Arrival::Join,
         R::ChangeDevices | R::Resume if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) => {

@@ -31,7 +31,7 @@ const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
 /// The serial console: at most 8 MiB on disk, of which the last 64 KiB are shown to who attaches.
 const SERIAL_LOG: LogLimits = LogLimits { format: LogFormat::Raw, max_bytes: 2 << 20, max_files: 4 };
 
-/// What is on this host of a machine.
+/// The state of a machine on this host, with access to a running one.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a look is made now and then, and moved once")]
 pub enum FoundMachine {
@@ -83,12 +83,12 @@ impl MachineRunner {
         })
     }
 
-    /// The folder of a machine's shim: its serial log is in there (see [`crate::shim::tail`]).
+    /// Returns the folder of a machine's shim, which holds its serial log (see [`crate::shim::tail`]).
     pub fn shim_dir(&self, uid: &str) -> PathBuf {
         self.paths(uid).shim
     }
 
-    /// What became of a machine. Only looks: nothing is started or ended, and an error says nothing about the machine.
+    /// Observes a machine. Nothing is started or ended, and an error is no evidence about the machine.
     pub async fn observe(&self, uid: &str) -> Result<FoundMachine, MachineError> {
         check_uid(uid)?;
         let paths = self.paths(uid);
@@ -193,7 +193,7 @@ impl MachineRunner {
         tokio::select! {
             monitor = machine.monitor() => match monitor {
                 Ok(_) => Ok(machine),
-                // It may have ended just before it was asked.
+                // It may have ended just before the request.
                 Err(error) => match machine.shim.wait_at_most(Duration::from_secs(1)).await {
                     Some(exit) => Err(MachineError::Ended { uid: uid.clone(), exit: Box::new(exit) }),
                     None => Err(error),
@@ -203,7 +203,8 @@ impl MachineRunner {
         }
     }
 
-    /// Stops a machine: asks the guest and waits for `grace` (zero: does not ask), then tells the hypervisor, then kills it.
+    /// Stops a machine: requests its guest to power off and waits for `grace` (zero: no request), then ends the hypervisor, then
+    /// kills it.
     /// Its volumes are taken back; record and logs stay.
     pub async fn stop(&self, uid: &str, grace: Duration) -> Result<Option<Stopped>, MachineError> {
         let ended = |exit| Stopped { manner: StopManner::AlreadyEnded, exit };
@@ -254,8 +255,8 @@ impl MachineRunner {
         Ok(())
     }
 
-    /// Removes every trace of a machine, ended without asking its guest if it still runs. Volumes stay, and so does the log of its
-    /// last run for a while. Can be repeated.
+    /// Removes every trace of a machine, ended without a request to its guest if it still runs. Volumes stay, and so does the log of
+    /// its last run for a while. Can be repeated.
     pub async fn remove(&self, uid: &str) -> Result<(), MachineError> {
         self.stop(uid, Duration::ZERO).await?;
         let paths = self.paths(uid);
@@ -287,7 +288,7 @@ impl MachineRunner {
         }
     }
 
-    /// Uids of all machines of which any piece is on this host; what is not wanted among them is for [`Self::remove`].
+    /// Lists the uids of all machines of which this host has any part; unwanted ones are for [`Self::remove`].
     pub fn list(&self) -> Result<BTreeSet<String>, MachineError> {
         let mut found = names(&machines(&self.config.state_dir))?;
         let shims = names(&self.config.state_dir.join("shims"))?;
@@ -296,7 +297,7 @@ impl MachineRunner {
         Ok(found)
     }
 
-    /// The hardware that new guests can have. The hypervisor is asked once.
+    /// Returns the hardware that new guests can have. The hypervisor is queried once.
     pub async fn offers(&self, accelerator: AcceleratorKind) -> Result<Offers, MachineError> {
         let mut known = self.offers.lock().await;
         if let Some(offers) = known.get(&(accelerator == AcceleratorKind::Kvm)) {
@@ -424,7 +425,7 @@ pub(super) fn record(uid: &str, paths: &MachinePaths) -> Result<Option<MachineRe
     record::read(&paths.folder).map_err(|source| MachineError::Record { uid: uid.to_owned(), source })
 }
 
-/// What was asked for, or the first that is offered.
+/// Returns the requested one, or the first on offer.
 fn choose(asked: Option<&String>, offered: &[String]) -> String {
     asked.or(offered.first()).cloned().unwrap_or_default()
 }

@@ -14,15 +14,15 @@ use crate::shim::{Attached, ClientError, Exit, ShimClient};
 
 /// For the monitor's greeting: the hypervisor has to load its firmware and open its disks first.
 const MONITOR_LIMIT: Duration = Duration::from_secs(60);
-/// Between asking the hypervisor to end and killing it. It closes its disks in this time: shorter risks work, not data that a
-/// guest was promised to be safe.
+/// The time between the order to end and the kill of the hypervisor. It closes its disks in this time: shorter risks unwritten work,
+/// not data that a guest was promised to be safe.
 const QUIT_LIMIT: Duration = Duration::from_secs(10);
 /// For an answer of the monitor while a machine is being stopped or looked at.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Between two presses of the power button.
 const PRESS_AGAIN: Duration = Duration::from_secs(5);
 
-/// Where the conversation is kept.
+/// The connection to the monitor, shared by all handles.
 pub(super) type MonitorSlot = Arc<Mutex<Option<Arc<dyn Monitor>>>>;
 
 /// A running machine. Cheap to clone; dropping it changes nothing.
@@ -36,7 +36,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What is kept of it.
+    /// The record of the machine.
     pub fn record(&self) -> &MachineRecord {
         &self.record
     }
@@ -73,7 +73,7 @@ impl Machine {
         Ok(monitor)
     }
 
-    /// What the hypervisor does with the guest, found out within [`ANSWER_LIMIT`].
+    /// Returns the state of the guest, found out within [`ANSWER_LIMIT`].
     pub async fn state(&self) -> Result<GuestState, MachineError> {
         let late = || MonitorError::Late { command: "query-status".into(), limit: ANSWER_LIMIT };
         let answer = limited(async { Ok(self.monitor().await?.state().await?) }).await;
@@ -86,7 +86,7 @@ impl Machine {
     }
 
     /// Presses the power button until the guest has powered itself off or the time is over. A guest that is still booting does not
-    /// hear the first press.
+    /// react to the first press.
     async fn power_down(&self, monitor: &dyn Monitor, grace: Duration) -> Option<Exit> {
         let end = tokio::time::Instant::now() + grace;
         loop {

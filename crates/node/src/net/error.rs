@@ -1,4 +1,4 @@
-//! What can go wrong with the host's network.
+//! The errors of the host's network.
 
 use std::io;
 use std::path::{Path, PathBuf};

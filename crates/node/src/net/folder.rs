@@ -26,7 +26,7 @@ pub fn prepare(path: &Path) -> Result<(), NetnsError> {
     }
 }
 
-/// Paths of what is in the folder; none if the folder is absent.
+/// Lists the paths in the folder; none if the folder is absent.
 pub fn list(path: &Path) -> Vec<PathBuf> {
     fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }

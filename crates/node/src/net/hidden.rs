@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Removes the file `path`, whatever is mounted on it or on its folder.
+/// Removes the file `path`, even if something is mounted on it or on its folder.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     std::thread::scope(|scope| {
         let work = || {

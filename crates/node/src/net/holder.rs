@@ -43,7 +43,7 @@ fn tap_name(info: &str) -> Option<&str> {
 fn namespace_of(pid: i32, fd: i32, tap: &str) -> io::Result<Netns> {
     let process = pidfd_open(Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
     let copy = pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?;
-    // SAFETY: the ioctl takes no argument; it gives a new descriptor, which nobody else owns, or a negative number.
+    // SAFETY: the ioctl takes no argument; it returns a new descriptor without another owner, or a negative number.
     let namespace = unsafe {
         let number = libc::ioctl(copy.as_raw_fd(), libc::TUNGETDEVNETNS);
         if number < 0 {

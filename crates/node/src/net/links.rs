@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 
-/// Links by name, with the index by which the kernel tells two links apart that had one name after each other.
+/// Links by name, with the index by which the kernel distinguishes two links that had one name after each other.
 pub type Links = BTreeMap<String, u32>;
 
 /// Lists the links of the calling thread's namespace.

@@ -1,4 +1,4 @@
-//! A network in memory, for tests and simulated hosts: it keeps ports, refuses what the real one must never be asked for, and fails
+//! A network in memory, for tests and simulated hosts: it keeps ports, refuses requests that the real one must never get, and fails
 //! where a test plants a failure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! The host's network: one namespace per VPC, what is in it, and its way out.
+//! The host's network: one namespace per VPC, its content, and its way out.
 //!
 //! [`network::Network`] is what the agent uses, with [`vpc::HostNetwork`] behind it, or [`memory::MemoryNetwork`] in tests; the other
 //! modules are parts of the real one, pure where they can be ([`rules`], [`dhcp`], [`names`], [`resolvers`]).

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 /// Gives the names of one instance's links and tables. Links have at most 15 characters and all begin with a prefix of the instance's
-/// own, so that leftovers can be counted by instance; the rest is a part of a hash, so two owners can have one name: whoever makes a
+/// own, so that leftovers can be counted by instance; the rest is a part of a hash, so two owners can have one name: the maker of a
 /// link compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -17,7 +17,7 @@ impl Names {
         Self { instance: instance.to_owned(), link_prefix: format!("i{}", hex(instance, 4)) }
     }
 
-    /// What the names of all links begin with.
+    /// The prefix of all links' names.
     pub fn link_prefix(&self) -> &str {
         &self.link_prefix
     }
@@ -28,7 +28,7 @@ impl Names {
         rest.is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
-    /// The name of the nftables tables, in whatever namespace.
+    /// The name of the nftables tables, in every namespace.
     pub fn table(&self) -> &str {
         &self.instance
     }
@@ -63,7 +63,7 @@ impl Names {
         format!("{}p{}", self.link_prefix, hex(vpc_uid, 8))
     }
 
-    /// Where the search for a VPC's pair of transit addresses begins: spread over the range, so that instances rarely meet.
+    /// The start of the search for a VPC's pair of transit addresses: spread over the range, so that instances rarely meet.
     pub fn first_slot(&self, vpc_uid: &str) -> u32 {
         let hash = Sha256::digest(format!("{}/{vpc_uid}", self.instance));
         u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])

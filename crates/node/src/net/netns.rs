@@ -73,7 +73,7 @@ impl Netns {
         Self::open(Path::new("/proc/self/ns/net"))
     }
 
-    /// Opens the namespace at `path`, making it first if it is not there. A new one has `lo` up and nothing else.
+    /// Opens the namespace at `path`, making it first if it is absent. A new one has `lo` up and nothing else.
     /// The folder must exist.
     pub fn ensure(path: &Path) -> Result<Self, NetnsError> {
         match Self::open(path) {
@@ -120,7 +120,7 @@ impl Netns {
         removed.map_err(|source| NetnsError::new("remove", path, source))
     }
 
-    /// Where the namespace was opened.
+    /// Returns the path at which the namespace was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! What the rest of the agent needs of the host's network, as a trait: the real one is [`super::vpc::HostNetwork`], the one in memory
+//! The agent's interface to the host's network, as a trait: the real one is [`super::vpc::HostNetwork`], the one in memory
 //! is [`super::memory::MemoryNetwork`].
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub struct PortSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a machine that runs without its tap has no network, and its status has to say so"]
 pub enum TapState {
-    /// The tap is there and set up.
+    /// The tap exists and is set up.
     Present,
     /// There is none: right before the machine starts, a fault of a machine that runs.
     Absent,

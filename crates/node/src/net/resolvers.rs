@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-/// At most this many: what a resolver library looks at.
+/// At most this many: as many as a resolver library uses.
 const MAX: usize = 3;
 
 /// The host's resolvers that a guest can use, too: those of `resolv.conf`, and where that only names a stub on the host itself
-/// (systemd-resolved listens on 127.0.0.53), those that the stub asks. IPv4 only, as VPCs are.
+/// (systemd-resolved listens on 127.0.0.53), the upstream servers of the stub. IPv4 only, as VPCs are.
 pub fn for_guests(resolv_conf: &str, behind_the_stub: &str) -> Vec<Ipv4Addr> {
     let found = usable(resolv_conf);
     if found.is_empty() { usable(behind_the_stub) } else { found }

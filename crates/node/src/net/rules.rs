@@ -1,4 +1,4 @@
-//! The nftables rule sets, as text for `nft -f -`: pure functions of what is wanted.
+//! The nftables rule sets, as text for `nft -f -`: pure functions of the desired state.
 //!
 //! Each text is one transaction that replaces the whole table, so packets see the old rules or the new ones; connections that are
 //! established stay so (they live in conntrack, not in the table).
@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::mac::MacAddress;
 
-/// What the rules of a VPC depend on.
+/// The inputs of a VPC's rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VpcRules<'a> {
     /// Name of the table.

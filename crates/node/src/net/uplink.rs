@@ -22,7 +22,7 @@ const FORWARDING: &str = "/run/evroc-forwarding";
 const BEFORE: &str = "before.json";
 const USER: &str = "user";
 
-/// Where packets go whose destination is outside of their VPC.
+/// The way of packets whose destination is outside of their VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Uplink {
     /// Nowhere: VPCs have no way out.
@@ -130,7 +130,7 @@ fn folder() -> io::Result<PathBuf> {
     Ok(Path::new(FORWARDING).join(namespace.to_string()))
 }
 
-/// That folder, and the lock that keeps other instances out of it.
+/// The folder, and the lock that keeps other instances out of it.
 fn locked_folder() -> io::Result<(PathBuf, fs::File)> {
     loop {
         let lock = fs::File::create(lock_path())?;

@@ -1,4 +1,4 @@
-//! What every pool guarantees, as tests that run on each of them.
+//! The guarantees of every pool, as tests that run on each of them.
 
 use super::memory::MemoryPool;
 use super::*;
@@ -88,7 +88,7 @@ async fn a_volume_grows_and_never_shrinks(bench: &dyn Bench) {
     let pool = bench.pool();
     pool.create(&clone("v")).await.unwrap();
     for _ in 0..2 {
-        let Growth::Done(grown) = pool.grow("v", 32 * MIB).await.unwrap() else { panic!("nobody has it") };
+        let Growth::Done(grown) = pool.grow("v", 32 * MIB).await.unwrap() else { panic!("it is not open") };
         assert_eq!(grown.size_bytes, 32 * MIB);
     }
     assert_eq!(pool.look("v").await.unwrap().unwrap().size_bytes, 32 * MIB);

@@ -39,7 +39,7 @@ use crate::uid::Uid;
 /// How a pool keeps a host that cannot be reached from writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// It cannot: a volume's data is on one host, and only that host can prove that nobody writes.
+    /// It cannot: a volume's data is on one host, and only that host can prove that there is no writer.
     None,
     /// The image lock of the hypervisor, which outlives a stopped process and not a dead one.
     Lock,
@@ -47,7 +47,7 @@ pub enum Fence {
     Range,
 }
 
-/// What a pool can do. Whoever plans asks this, never the pool's type.
+/// The abilities of a pool. Planners read these, never the pool's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// Whether the volumes are on one host and lost with it.
@@ -120,7 +120,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What became of a wish to grow.
+/// The outcome of a request to grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Growth {
     /// The volume has this size now.
@@ -134,9 +134,9 @@ pub enum Growth {
 pub struct Usage {
     /// All that it can hold.
     pub capacity_bytes: u64,
-    /// What can still be written.
+    /// The bytes that can still be written.
     pub free_bytes: u64,
-    /// What its volumes occupy.
+    /// The bytes that its volumes occupy.
     pub occupied_bytes: u64,
     /// The sum of its volumes' sizes: what their guests may write in the end.
     pub provisioned_bytes: u64,
@@ -147,11 +147,11 @@ pub struct Usage {
 pub struct Listing {
     /// By uid.
     pub volumes: BTreeMap<String, PoolVolume>,
-    /// Those that cannot be read, and why.
+    /// Those that cannot be read, with the reason.
     pub unreadable: BTreeMap<String, PoolError>,
 }
 
-/// What went wrong with a volume.
+/// The reason why an operation on a volume failed.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum PoolError {
@@ -160,7 +160,7 @@ pub enum PoolError {
     TooSmall { image: String, needed: u64, size: u64 },
     #[error("volume {uid:?}: expected {expected}, found {found}")]
     Invalid { uid: String, expected: &'static str, found: String },
-    #[error("volume {uid:?} cannot shrink: it has {size} bytes, {asked} were asked for")]
+    #[error("volume {uid:?} cannot shrink: it has {size} bytes, {asked} were requested")]
     Shrink { uid: String, size: u64, asked: u64 },
     #[error("volume {uid:?} is not on this host")]
     Unknown { uid: String },
@@ -198,7 +198,7 @@ pub enum PoolError {
 /// A place for volumes. The module says what each pool guarantees.
 #[async_trait]
 pub trait Pool: Debug + Send + Sync {
-    /// What it can do.
+    /// Returns its abilities.
     fn abilities(&self) -> Abilities;
 
     /// Makes an image ready for cloning.
@@ -216,14 +216,14 @@ pub trait Pool: Debug + Send + Sync {
     /// Records that the holder has made a volume this big.
     async fn grown(&self, uid: &str, size_bytes: u64) -> Result<PoolVolume, PoolError>;
 
-    /// Removes a volume; an absent one is no error. Refused while somebody has it open.
+    /// Removes a volume; an absent one is no error. Refused while it is open.
     async fn delete(&self, uid: &str) -> Result<(), PoolError>;
 
     /// Hands a volume to the hypervisor of this host that runs as `user` (`None`: as the caller), and returns how to open it. Refused
-    /// while somebody has it open.
+    /// while it is open.
     async fn source(&self, uid: &str, user: Option<Owner>) -> Result<DiskSource, PoolError>;
 
-    /// Takes a volume back from whoever [`Self::source`] handed it to. An absent one is no error.
+    /// Takes a volume back from the user that [`Self::source`] handed it to. An absent one is no error.
     async fn release(&self, uid: &str) -> Result<(), PoolError>;
 
     /// Returns the process that has a volume open or may open it.
@@ -235,8 +235,8 @@ pub trait Pool: Debug + Send + Sync {
     /// All its volumes: what no object wants is an orphan, which is reported and never deleted.
     async fn list(&self) -> Result<Listing, PoolError>;
 
-    /// Removes bases that neither an image nor a volume uses, and returns what was removed, for people. Removes nothing while it cannot
-    /// read every volume.
+    /// Removes bases that neither an image nor a volume uses, and returns the removed names, for people. Removes nothing while it
+    /// cannot read every volume.
     async fn remove_unused_bases(&self) -> Result<Vec<String>, PoolError>;
 
     /// Keeps a host from writing to any volume of the pool, until [`Self::unfence`]. Only pools with [`Fence::Range`] can.

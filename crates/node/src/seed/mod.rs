@@ -16,10 +16,10 @@ pub const GUEST_USER: &str = "evroc-user";
 const LABEL: &[u8; 11] = b"CIDATA     ";
 /// The size of an ordinary seed.
 const LEAST_BYTES: usize = 1 << 20;
-/// What the file system itself needs beside the files.
+/// The space that the file system itself needs beside the files.
 const OVERHEAD_BYTES: usize = 128 << 10;
 
-/// What a guest learns about itself from its seed disk.
+/// The facts that a guest learns about itself from its seed disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeedInput {
     /// Changes when the guest shall take itself for a new one: the virtual machine's uid.

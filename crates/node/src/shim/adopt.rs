@@ -13,7 +13,7 @@ use super::process::{ProcessHandle, boot_id};
 use super::spec::{Exit, PidRecord, SPEC_VERSION, Spec};
 use crate::cgroup::kill_members;
 
-/// How long a shim that holds its lock may be silent: it is starting (or its process is stopped, which nobody should do).
+/// How long a shim that holds its lock may be silent: it is starting (or its process is stopped, which should never happen).
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -30,10 +30,10 @@ pub enum Adopted {
     Never,
 }
 
-/// What a shim left behind that did not end in order.
+/// The remains of a shim that did not end in order.
 #[derive(Debug)]
 pub struct LostShim {
-    /// The workload, if it still runs: without anybody at its streams.
+    /// The workload, if it still runs: its streams have no reader.
     pub child: Option<ProcessHandle>,
     /// One sentence for people.
     pub reason: String,

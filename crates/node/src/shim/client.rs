@@ -21,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long an answer may take. A shim only ever waits for the disk it logs to.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a shim could not be started.
+/// The reason why a shim could not be started.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum SpawnError {
@@ -40,7 +40,7 @@ pub enum SpawnError {
     Silent { id: String, stderr: String },
 }
 
-/// Why a shim could not be asked.
+/// The reason why a request to a shim failed.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ClientError {
@@ -131,7 +131,7 @@ impl ShimLauncher {
         });
         let line = match answer.await {
             Err(_) => return Err(SpawnError::Late { id }),
-            Ok(result) => result.map_err(file("hear from", &self.program))?,
+            Ok(result) => result.map_err(file("wait for", &self.program))?,
         };
         match serde_json::from_str::<Ready>(&line) {
             Ok(Ready { ok: true, .. }) => {}
@@ -173,7 +173,7 @@ impl ShimClient {
         &self.record
     }
 
-    /// Checks that the shim answers and speaks our protocol.
+    /// Checks that the shim answers with our protocol.
     pub async fn connect(&self) -> Result<(), ClientError> {
         let (response, _) = self.ask("greet", &Request::Hello).await?;
         match (response.version, response.id) {
@@ -188,7 +188,7 @@ impl ShimClient {
         }
     }
 
-    /// What the shim says about itself and its workload.
+    /// Returns the status of the shim and its workload.
     pub async fn status(&self) -> Result<Status, ClientError> {
         let (response, _) = self.ask("ask status of", &Request::Status).await?;
         response.status.ok_or_else(|| self.refused("ask status of", "the answer has no status"))
@@ -209,7 +209,7 @@ impl ShimClient {
         self.ask("attach to", &Request::Attach { replay_bytes }).await.map(|(_, stream)| stream)
     }
 
-    /// Waits until the workload has ended. [`ClientError::Lost`] if the shim ends without telling how.
+    /// Waits until the workload has ended. [`ClientError::Lost`] if the shim ends without a record.
     pub async fn wait(&self) -> Result<Exit, ClientError> {
         let answer = async {
             let mut stream = self.send(&Request::Wait).await?;
@@ -220,7 +220,7 @@ impl ShimClient {
         if let Ok(Some(exit)) = answer.await {
             return Ok(exit);
         }
-        // It may have ended before we asked.
+        // It may have ended before the request.
         let handle = self.record.shim.open().map_err(|source| self.io("wait for", source))?;
         if let Some(handle) = handle {
             handle.wait().await.map_err(|source| self.io("wait for", source))?;
@@ -229,7 +229,7 @@ impl ShimClient {
         exit.ok_or_else(|| ClientError::Lost { id: self.record.id.clone() })
     }
 
-    /// The same, but not longer than `limit`; `None` if the workload still runs or nobody can tell how it ended.
+    /// The same, but not longer than `limit`; `None` if the workload still runs or its end was not recorded.
     pub async fn wait_at_most(&self, limit: Duration) -> Option<Exit> {
         tokio::time::timeout(limit, self.wait()).await.ok()?.ok()
     }

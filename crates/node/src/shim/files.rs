@@ -1,4 +1,4 @@
-//! Small JSON files that are either the old or the new version, whatever happens in between.
+//! Small JSON files that are either the old or the new version, even after a crash.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

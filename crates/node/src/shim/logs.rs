@@ -1,4 +1,4 @@
-//! Reading what a shim has logged.
+//! Reads the log of a shim.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -18,7 +18,7 @@
 //! | `pid.json` | shim | [`PidRecord`]: workload and shim, each as pid and start time, and the boot they belong to |
 //! | `log`, `log.1`, … | shim | the workload's output, rotated by size |
 //! | `stderr`, `stderr.1` | shim | the same for standard error when it is kept apart |
-//! | `shim.err` | shim | what the shim itself has to complain about |
+//! | `shim.err` | shim | errors of the shim itself |
 //! | `.reserve` | shim | keeps room on the disk for `exit.json` |
 //! | `exit.json` | shim (or [`LostShim::end`]) | [`Exit`]: how it ended; written last, synced, atomically |
 //!

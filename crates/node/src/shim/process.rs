@@ -62,7 +62,7 @@ fn start_time(stat: &[u8]) -> Option<u64> {
     std::str::from_utf8(after_name).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// A process that is held by pidfd: signals reach it or nobody.
+/// A process that is held by pidfd: signals reach this process or none.
 #[derive(Debug)]
 pub struct ProcessHandle {
     identity: ProcessIdentity,
@@ -70,7 +70,7 @@ pub struct ProcessHandle {
 }
 
 impl ProcessHandle {
-    /// What was opened.
+    /// The opened file.
     pub fn identity(&self) -> ProcessIdentity {
         self.identity
     }
@@ -89,7 +89,7 @@ impl ProcessHandle {
         self.wait_blocking(Duration::ZERO)
     }
 
-    /// Blocks until the process has ended or the time is over; tells whether it has ended.
+    /// Blocks until the process has ended or the time is over; returns whether it has ended.
     pub fn wait_blocking(&self, limit: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: i64::from(limit.subsec_nanos()) };
@@ -99,7 +99,7 @@ impl ProcessHandle {
     /// Waits until the process has ended.
     #[allow(unsafe_code)]
     pub async fn wait(&self) -> io::Result<()> {
-        // SAFETY: the descriptor is borrowed from `self`, which outlives the registration, and nobody closes it meanwhile.
+        // SAFETY: the descriptor is borrowed from `self`, which outlives the registration, and is not closed meanwhile.
         let fd = unsafe {
             tokio::io::unix::AsyncFd::register_with_interest(self.fd.as_fd(), tokio::io::Interest::READABLE)?
         };

@@ -1,24 +1,24 @@
-//! What is said on the shim's socket: one JSON object a line, answered in order; after a successful `attach` the connection
+//! The protocol on the shim's socket: one JSON object a line, answered in order; after a successful `attach` the connection
 //! carries raw bytes in both directions until either side closes it.
 //!
 //! The shim of an older release may be spoken to by a newer agent: requests and fields are only added, a request that a shim
-//! does not know is answered with `ok: false`, and `hello` tells the shim's version.
+//! does not know is answered with `ok: false`, and `hello` returns the shim's version.
 
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessIdentity;
 use super::spec::Exit;
 
-/// Version that this code speaks.
+/// The version that this code implements.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// A line from client to shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "op")]
 pub(crate) enum Request {
-    /// Asks for version and id.
+    /// Requests version and id.
     Hello,
-    /// Asks for [`Status`].
+    /// Requests [`Status`].
     Status,
     /// Switches the connection to raw bytes, beginning with the last `replay_bytes` of output.
     Attach {
@@ -47,7 +47,7 @@ pub(crate) enum Request {
 pub(crate) struct Response {
     /// Whether the request was carried out.
     pub ok: bool,
-    /// Why not.
+    /// The reason if not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Answer to `hello`.
@@ -81,7 +81,7 @@ impl Response {
     }
 }
 
-/// Where the workload is in its life.
+/// The phase of the workload's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum State {
@@ -95,11 +95,11 @@ pub enum State {
     Exited,
 }
 
-/// What a shim says about itself.
+/// The status of a shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Where the workload is in its life.
+    /// The phase of the workload's life.
     pub state: State,
     /// The workload.
     pub child: ProcessIdentity,

@@ -10,7 +10,7 @@ use super::process::ProcessIdentity;
 /// Version of the three files. A shim may be older than the agent that adopts it: fields are only ever added.
 pub const SPEC_VERSION: u32 = 1;
 
-/// What to run and how to hold it.
+/// The program to run, and the settings of its shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
@@ -38,16 +38,16 @@ pub struct Spec {
     /// Cgroup folders the shim itself joins, so that it does not share the fate of the service that started it.
     #[serde(default)]
     pub shim_cgroups: Vec<PathBuf>,
-    /// Cgroup folders whose OOM-kill counter tells whether the workload ran out of memory; empty means `cgroups`.
+    /// Cgroup folders whose OOM-kill counter shows whether the workload ran out of memory; empty means `cgroups`.
     #[serde(default)]
     pub oom_cgroups: Vec<PathBuf>,
     /// `oom_score_adj` of the workload; only raising it works without CAP_SYS_RESOURCE.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
-    /// What the workload gets as standard streams.
+    /// The workload's standard streams.
     #[serde(default)]
     pub stdio: Stdio,
-    /// Where standard error goes when `stdio` is [`Stdio::Pipe`].
+    /// The target of standard error when `stdio` is [`Stdio::Pipe`].
     #[serde(default)]
     pub stderr: Stderr,
     /// How output is written to `log`.
@@ -59,7 +59,7 @@ pub struct Spec {
     /// File descriptors, open in the launching process under these numbers, that the workload gets under the same numbers.
     #[serde(default)]
     pub inherited_fds: Vec<i32>,
-    /// Where the shim listens; at most 107 bytes (`sun_path`).
+    /// The path of the shim's socket; at most 107 bytes (`sun_path`).
     pub socket: PathBuf,
     /// Set when `argv` only creates the workload and leaves its pid in this file (`runc create --pid-file`): once `argv` has
     /// ended with code 0, the process named there, by then the shim's child, is the workload.
@@ -127,7 +127,7 @@ pub struct User {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Stdio {
-    /// Three pipes; input stays open and silent until somebody attaches.
+    /// Three pipes; input stays open and silent until a client attaches.
     #[default]
     Pipe,
     /// A pseudo-terminal of this size.
@@ -139,7 +139,7 @@ pub enum Stdio {
     },
 }
 
-/// What happens with standard error of a piped workload.
+/// The treatment of a piped workload's standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stderr {
@@ -174,7 +174,7 @@ pub struct LogLimits {
 }
 
 impl Default for LogLimits {
-    /// 10 MiB in 5 files: what the kubelet keeps of a container (`containerLogMaxSize`, `containerLogMaxFiles`).
+    /// 10 MiB in 5 files: as the kubelet keeps of a container (`containerLogMaxSize`, `containerLogMaxFiles`).
     fn default() -> Self {
         Self { format: LogFormat::Cri, max_bytes: 10 << 20, max_files: 5 }
     }

@@ -175,7 +175,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, Stri
     }
 }
 
-/// What the test program says that it sees.
+/// Returns the report of the test program about its surroundings.
 async fn ask(container: &Container) -> String {
     let mut stream = container.connect(PORT).await.unwrap();
     stream.write_all(b"go").await.unwrap();
@@ -258,7 +258,7 @@ async fn a_container_outlives_its_agent() {
 #[tokio::test]
 async fn a_container_whose_agent_died_halfway_is_started_by_the_next() {
     let host = Host::new();
-    // The agent dies between the runtime's `create` and `start`: that `start` hangs, and nobody waits for it any more.
+    // The agent dies between the runtime's `create` and `start`: that `start` hangs, and has no caller any more.
     let half = half_runner(&host);
     let spec = host.spec("a", &["serve"]);
     let starting = tokio::spawn(async move { half.start(&spec).await.map(drop) });
@@ -412,7 +412,7 @@ async fn exits_are_reported_exactly() {
     assert_eq!(exit.stderr_tail, "leaving", "the end of its standard error goes with its end");
     // Without a handler the first process of a container ignores SIGTERM.
     let container = host.runner.start(&host.spec("stubborn", &["sleep"])).await.unwrap();
-    // The runtime's own process, which stands there until then, ends by SIGTERM.
+    // The runtime's own process, which exists until then, ends by SIGTERM.
     let sleeping = || Some(host.log("stubborn")).filter(|log| log.contains("sleeping")).ok_or("no output".to_owned());
     eventually("the program runs", async || sleeping()).await;
     let exit = container.stop(Duration::from_millis(200)).await.unwrap();

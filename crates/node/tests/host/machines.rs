@@ -51,7 +51,7 @@ impl Host {
         Self { root, instance, hypervisor, runner, volumes, images }
     }
 
-    /// Another agent takes over: it knows nothing but what is on disk.
+    /// Another agent takes over: it knows only the records on disk.
     fn restart(&mut self) {
         self.runner = runner(self.root.path(), &self.instance, &self.hypervisor, &self.volumes);
     }
@@ -286,7 +286,7 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     assert_eq!((stopped.manner, stopped.exit.code), (StopManner::PoweredOff, Some(0)), "{}", host.serial("m"));
     host.runner.remove("m").await.unwrap();
 
-    // Another machine boots from the same disk and reads what the first wrote.
+    // Another machine boots from the same disk and reads the data of the first.
     let mut config = self::config("other", &["disk"]);
     config.seed.user_data = Some("#!/bin/sh\necho \"found $(cat /marker)\"\n".into());
     let machine = host.runner.start(&config, None).await.unwrap();
@@ -315,7 +315,7 @@ async fn a_guest_whose_shim_was_killed_is_ended_and_can_start_again() {
     let machine = host.runner.start(&config, None).await.unwrap();
     shows(&machine, "ready hostname=m").await;
 
-    // A guest that is frozen cannot be asked and is ended.
+    // A guest that is frozen cannot react and is ended.
     let monitor = machine.monitor().await.unwrap();
     monitor.pause().await.unwrap();
     let stopped = host.runner.stop("m", Duration::from_millis(200)).await.unwrap().unwrap();

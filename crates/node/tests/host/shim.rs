@@ -110,7 +110,7 @@ async fn output_and_exit_code_are_kept() {
     let Adopted::Exited(again) = adopt(&shims.dir("a")).await.unwrap() else { panic!("it has ended") };
     assert_eq!(again, exit);
     eventually("no process is left", async || (processes_in(&shims) == 0).then_some(())).await;
-    // Asking a shim that has ended still gives the answer.
+    // A request to a shim that has ended still gets the answer.
     assert_eq!(client.wait().await.unwrap(), exit);
 }
 
@@ -272,7 +272,7 @@ async fn logs_rotate_within_their_limits() {
     let log = shims.log("a");
     let lines: Vec<_> = log.lines().collect();
     assert!(lines.last().unwrap().ends_with("line 2999"), "{:?}", lines.last());
-    // Nothing is missing in between.
+    // No line is missing in between.
     let first: usize = lines[0].rsplit(' ').next().unwrap().parse().unwrap();
     assert_eq!(lines.len(), 3000 - first);
 }

@@ -186,7 +186,7 @@ async fn the_process_has_nothing_but_its_folder() {
         assert!(!limits.lines().find(|line| line.starts_with(limit)).unwrap().contains("unlimited"), "{limits}");
     }
 
-    // Whoever wanted the image does not want it any more: process and folder go.
+    // The user of the image gives up: process and folder are removed.
     pulling.abort();
     eventually("the process has ended", || unpacker_of(folder.path()).is_none().then_some(())).await;
     eventually("nothing is left", || names(&folder.path().join("tmp")).is_empty().then_some(())).await;

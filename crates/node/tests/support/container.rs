@@ -1,4 +1,4 @@
-//! What the tests run inside containers: the first argument says what to do.
+//! The test program inside containers: the first argument selects its action.
 use std::io::{Read, Write};
 
 fn main() {
@@ -27,7 +27,7 @@ fn main() {
     }
 }
 
-/// Answers every connection with what the container sees, until a signal ends it with the code.
+/// Answers every connection with the container's environment, until a signal ends it with the code.
 fn serve(signal: libc::c_int, code: libc::c_int) {
     // As the first process of a namespace it would not die of a signal without a handler.
     CODE.store(code, std::sync::atomic::Ordering::Relaxed);

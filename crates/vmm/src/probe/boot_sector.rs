@@ -1,6 +1,6 @@
 //! A bootable disk of one sector, for hosts without any image: says [`MARKER`] on the first serial port and halts.
 
-/// What it prints.
+/// The text that it prints.
 pub const MARKER: &str = "evroc-probe-ok";
 
 /// A disk of 1 MiB. Real mode, no BIOS calls: it waits for the transmitter of COM1 and writes byte by byte.

@@ -1,4 +1,4 @@
-//! Which accelerator guests really run with on this host, found out by booting one.
+//! Finds the accelerator that really works on this host, by booting a guest.
 //!
 //! The presence of `/dev/kvm` proves nothing: there are hosts (nested, or with a software KVM made for special kernels) where it
 //! opens, accepts a guest, and the guest hangs. So a small guest is booted as the user that will run the real ones, and has to
@@ -26,7 +26,7 @@ use crate::driver::Hypervisor;
 use crate::image::{ImageError, ImageTool};
 use crate::qemu::Qemu;
 
-/// Time for a guest with KVM to speak. A healthy host needs one to three seconds; a host busy with a build, five.
+/// The time limit for the marker of a guest with KVM. A healthy host needs one to three seconds; a host busy with a build, five.
 pub const KVM_LIMIT: Duration = Duration::from_secs(20);
 /// Time for a guest without: the tiny image needs three to five seconds on an idle host.
 pub const TCG_LIMIT: Duration = Duration::from_secs(90);
@@ -38,11 +38,11 @@ pub struct Probe {
     pub qemu: Qemu,
     /// `qemu-img`.
     pub image_tool: ImageTool,
-    /// What to boot.
+    /// The system to boot.
     pub payload: Payload,
     /// User and group that run guests; `None` is the caller.
     pub user: Option<(u32, u32)>,
-    /// Where a temporary folder is made; the user above must be able to reach it.
+    /// The folder for a temporary folder; the user above must be able to reach it.
     pub folder: PathBuf,
     /// Normally `/dev/kvm`.
     pub kvm_device: PathBuf,
@@ -52,7 +52,7 @@ pub struct Probe {
     pub tcg_limit: Duration,
 }
 
-/// What is booted.
+/// The system that is booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// A qcow2 image with a real kernel, which prints `marker` when it is up. What to trust.
@@ -71,16 +71,16 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeResult {
-    /// What guests use.
+    /// The accelerator for guests.
     pub accelerator: Kind,
     /// One sentence for people: why.
     pub reason: String,
-    /// What it costs, if it costs anything.
+    /// The cost of it, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_note: Option<String>,
     /// When it was found.
     pub probed_at: jiff::Timestamp,
-    /// What it holds for.
+    /// The circumstances that it holds for.
     pub holds_for: Circumstances,
 }
 
@@ -153,7 +153,7 @@ impl Probe {
         Ok(verdict)
     }
 
-    /// What a verdict of now would hold for.
+    /// Returns the circumstances of this moment.
     pub async fn circumstances(&self) -> Result<Circumstances, ProbeError> {
         let failed = |source| ProbeError::Io { operation: "execute", path: self.qemu.program().to_owned(), source };
         let version = self.qemu.version().await.map_err(failed)?;
@@ -172,7 +172,7 @@ impl Probe {
         })
     }
 
-    /// Folders of probes that were killed: named after processes that are gone.
+    /// Folders of probes that were killed: named after processes that do not exist any more.
     fn sweep(&self) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();

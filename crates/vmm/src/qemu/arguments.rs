@@ -41,7 +41,7 @@ pub fn arguments(guest: &GuestConfig, takes_open_kvm: bool) -> Vec<String> {
         }
     }
     line.option("-cpu", hardware::cpu_argument(&guest.cpu_model));
-    // A guest that sleeps answers nobody, and nobody would wake it.
+    // A guest that sleeps answers no request, and no component would wake it.
     line.option("-global", "PIIX4_PM.disable_s3=1".into());
     line.option("-global", "PIIX4_PM.disable_s4=1".into());
     line.option("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", guest.vcpus));

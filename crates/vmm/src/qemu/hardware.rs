@@ -25,7 +25,7 @@ pub(super) fn cpu_models(accelerator: Kind) -> Vec<String> {
     host.into_iter().chain(MODELS.map(|(name, _)| name)).map(str::to_owned).collect()
 }
 
-/// QEMU's words for a model; a name that is not ours is QEMU's own.
+/// The QEMU name of a model; a name that is not ours is QEMU's own.
 pub(super) fn cpu_argument(model: &str) -> String {
     let known = MODELS.into_iter().find(|(name, _)| *name == model);
     known.map_or(model, |(_, features)| features).to_owned()

@@ -47,7 +47,7 @@ impl Qemu {
         Ok(self)
     }
 
-    /// The first line of what the program says of its version.
+    /// Returns the first line of the program's version output.
     pub async fn version(&self) -> std::io::Result<String> {
         let output = tokio::process::Command::new(&self.program).arg("--version").output().await?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
@@ -59,7 +59,7 @@ impl Qemu {
         (device.mode() & 0o060 == 0o060 && device.gid() != 0).then(|| device.gid())
     }
 
-    /// What to do where guests may not use KVM.
+    /// The advice where guests may not use KVM.
     pub fn kvm_advice(&self) -> &'static str {
         if self.takes_open_kvm || self.kvm_group().is_some() {
             return "";
@@ -80,7 +80,7 @@ fn major_version(line: &str) -> Option<u32> {
 }
 
 impl Default for Qemu {
-    /// Where Debian puts it.
+    /// Returns the path of Debian's package.
     fn default() -> Self {
         Self::new("/usr/bin/qemu-system-x86_64")
     }

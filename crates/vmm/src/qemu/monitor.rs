@@ -16,7 +16,7 @@ pub struct QemuMonitor {
 }
 
 impl QemuMonitor {
-    /// Speaks through `qmp`.
+    /// Sends commands through `qmp`.
     pub fn new(qmp: Qmp) -> Self {
         Self { qmp }
     }
@@ -61,7 +61,7 @@ impl Monitor for QemuMonitor {
 
     async fn quit(&self) -> Result<(), MonitorError> {
         match self.run("quit", Value::Null).await {
-            // It may be gone before the answer is.
+            // The process may end before its answer arrives.
             Err(MonitorError::Closed { .. }) => Ok(()),
             outcome => outcome,
         }

@@ -73,7 +73,7 @@ async fn a_guest_is_paused_grown_swapped_and_ended() {
     monitor.detach_disk("hot1").await.unwrap();
     tool.grow(&extra, &QCOW2, 6 * MIB).await.unwrap();
 
-    // Nothing listens to the power button yet, so this changes nothing.
+    // The guest does not handle the power button yet, so this changes nothing.
     monitor.power_down().await.unwrap();
     assert_eq!(monitor.state().await.unwrap(), GuestState::Running);
     monitor.quit().await.unwrap();

@@ -1,4 +1,4 @@
-//! Which accelerator works, found out with the real QEMU.
+//! Finds the working accelerator with the real QEMU.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn a_boot_sector_speaks_without_acceleration_and_the_verdict_is_remembered
     let dir = tempfile::tempdir().unwrap();
     let probe = probe(dir.path());
     let cache = dir.path().join("accel.json");
-    // What a killed agent may have left: no process has this number.
+    // A leftover of a killed agent: no process has this number.
     std::fs::create_dir(dir.path().join("probe-99999999-0")).unwrap();
     let verdict = probe.run_cached(&cache).await.unwrap();
     assert_eq!(verdict.accelerator, Kind::Tcg);
@@ -24,7 +24,7 @@ async fn a_boot_sector_speaks_without_acceleration_and_the_verdict_is_remembered
     assert_eq!(probe.run_cached(&cache).await.unwrap(), verdict);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the cache is left");
 
-    // Another kernel: probed anew.
+    // Another kernel: probed again.
     let mut old: ProbeResult = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
     old.holds_for.kernel = "another".into();
     std::fs::write(&cache, serde_json::to_vec(&old).unwrap()).unwrap();
@@ -57,13 +57,13 @@ async fn no_guest_at_all_is_an_error_with_a_message() {
     assert!(error.to_string().contains("no sign of life"), "{error}");
 }
 
-/// In another process, because it is killed: this same test binary, told by the environment.
+/// In another process, because it is killed: this same test binary, instructed by the environment.
 #[test]
 fn a_probe_does_not_outlive_its_agent() {
     let marker = "EVROC_TEST_PROBE_FOLDER";
     if let Some(folder) = std::env::var_os(marker) {
         let folder = std::path::PathBuf::from(folder);
-        // Never speaks: it waits until we are killed.
+        // Prints no marker: it waits until we are killed.
         let mut hanging = probe(&folder);
         hanging.payload = Payload::Image { disk: folder.join("blank"), marker: "never".into() };
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -29,7 +29,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// All of them: a condition of one of these types that nobody in this process reports on is removed.
+    /// All of them: a condition of one of these types without a reporter in this process is removed.
     pub const ALL: [Self; 4] = [Self::RecordsReadable, Self::ImagesPublished, Self::NetworksConverged, Self::NoOrphans];
 
     /// The condition's type.
@@ -69,7 +69,7 @@ impl HostConditions {
         self.0.send_if_modified(|parts| parts.remove(&key).is_some());
     }
 
-    /// What is reported now, one verdict a topic.
+    /// Returns the current verdicts, one per topic.
     pub fn verdicts(&self) -> BTreeMap<Topic, Verdict> {
         let parts = self.0.borrow();
         Topic::ALL.into_iter().filter_map(|topic| Some((topic, join(topic, &parts)?))).collect()

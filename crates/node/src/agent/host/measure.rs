@@ -14,19 +14,19 @@ use crate::pool::{Pool, PoolError, Usage};
 const RESERVED_MEMORY: u64 = 1 << 30;
 /// Disk that volumes do not get, in bytes: logs, container images, the platform's own.
 const RESERVED_DISK: u64 = 2 << 30;
-/// Memory and disk are rounded down to this, in bytes. Less writes the Host for each file that grows; more hides what is free.
+/// Memory and disk are rounded down to this, in bytes. Less writes the Host for each file that grows; more hides free resources.
 const ROUNDING: u64 = 64 << 20;
 
-/// What a host has.
+/// The resources of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// All of it.
     pub capacity: Capacity,
-    /// What guests, containers and volumes may use in all, including what they use already.
+    /// The part that guests, containers and volumes may use in all, including what they use already.
     pub allocatable: Capacity,
 }
 
-/// Why a host cannot be measured.
+/// The reason why a host cannot be measured.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum MeasureError {
@@ -36,7 +36,7 @@ pub enum MeasureError {
     Pool(#[source] PoolError),
 }
 
-/// Finds out what a host has: the machine itself, or a number for a simulated host.
+/// Measures the resources of a host: the machine itself, or numbers for a simulated host.
 #[async_trait]
 pub trait Measure: Send + Sync {
     /// Measures the host now.
@@ -66,7 +66,7 @@ impl Measure for ThisHost {
     }
 }
 
-/// The disk that may be promised does not shrink while volumes fill up: what they occupy is part of it.
+/// The allocatable disk does not shrink while volumes fill up: the space they occupy is part of it.
 fn measured(cpus: u32, memory_bytes: u64, usage: Usage) -> Measured {
     let disk_bytes = usage.free_bytes + usage.occupied_bytes;
     Measured {

@@ -1,4 +1,4 @@
-//! Host: reports to the API what this machine has and what is wrong with it.
+//! Host: reports to the API the resources of this machine and its faults.
 
 mod conditions;
 mod measure;
@@ -17,7 +17,7 @@ use crate::machine::AcceleratorKind;
 pub use self::conditions::{HostConditions, Topic};
 pub use self::measure::{Measure, MeasureError, Measured, ThisHost};
 
-/// How often the host looks at itself. Disk and memory change all the time, so what is reported is rounded.
+/// How often the host measures itself. Disk and memory change all the time, so the reported numbers are rounded.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The condition that says whether guests run on the processor itself.
@@ -31,7 +31,7 @@ pub const NO_ACCELERATOR: &str = "none";
 pub struct Accelerator {
     /// The accelerator that guests use; `None` if the host cannot run guests.
     pub kind: Option<AcceleratorKind>,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
     /// The hardware that guests can have with it.
     pub offers: evroc_vmm::Offers,

@@ -11,7 +11,8 @@ use crate::machine::request::Request;
 use crate::machine::{StopManner, Stopped};
 
 impl Work {
-    /// Stops every guest; the next start of the host runs them again. How many ended when asked, and how many otherwise.
+    /// Stops every guest; the next start of the host runs them again. Returns how many powered off on request, and how many were
+    /// ended.
     ///
     /// To be called with the flag of a drain set: a start that has not begun its turn by then is refused, and one that has is waited
     /// for here, because its machine has an owner.

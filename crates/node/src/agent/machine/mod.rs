@@ -10,10 +10,10 @@
 //! - Only the record of an end (`exit.json`) makes a machine Stopped or Failed. A look that fails is repeated, and reported as Unknown.
 //! - A guest whose exit was not recorded (its shim was killed, the host restarted or was stopped in good order) is started again by its host,
 //!   with that reason; one that ended by itself is control's to start again.
-//! - What the API does not list is left running and reported ([`sweep`]).
+//! - A machine that the API does not list is left running and reported ([`sweep`]).
 //!
-//! Who writes what: this module writes Machine.status and the host's finalizer. Whatever changes a guest is asked of the machine's
-//! owner ([`crate::machine::owner`]).
+//! Ownership of writes: this module writes Machine.status and the host's finalizer. Every change of a guest is a request to the
+//! machine's owner ([`crate::machine::owner`]).
 
 mod drain;
 mod phase;
@@ -60,7 +60,7 @@ pub struct Machines {
     work: Work,
 }
 
-/// What runs machines, without the API.
+/// The runner of machines, without the API.
 pub(crate) struct Work {
     host: String,
     owned: OwnedMachines,
@@ -80,7 +80,7 @@ pub(crate) struct Work {
 pub struct Changes(mpsc::UnboundedReceiver<ObjectRef<Machine>>);
 
 impl Machines {
-    /// What runs machines. `state` is the node's folder.
+    /// Builds the runner of machines. `state` is the node's folder.
     #[allow(clippy::too_many_arguments, reason = "each is a part of the host; called once")]
     pub fn new(
         base: Context,
@@ -119,8 +119,8 @@ impl Machines {
         Ok(Api::<Machine>::all(self.base.client.clone()).list(&own).await?.items)
     }
 
-    /// Stops every guest of this host; the next start of the host runs them again. Says how many ended when asked, and how many had
-    /// to be ended otherwise.
+    /// Stops every guest of this host; the next start of the host runs them again. Returns how many powered off on request, and how
+    /// many had to be ended otherwise.
     pub async fn stop_all(&self, grace: Duration) -> (u32, u32) {
         self.work.stop_all(grace).await
     }
@@ -200,7 +200,7 @@ async fn reconcile(machine: Arc<Machine>, this: Arc<Machines>) -> Result<Action>
 /// Finds a machine's volumes.
 #[async_trait]
 pub(crate) trait Volumes: Send + Sync {
-    /// The volumes in the order of their devices, or what they wait for.
+    /// The volumes in the order of their devices, or the reason to wait.
     async fn uses(&self) -> Result<std::result::Result<Vec<VolumeUse>, String>>;
 }
 

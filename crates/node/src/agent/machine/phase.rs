@@ -1,10 +1,10 @@
-//! What is reported of a machine whose hypervisor lives: pure.
+//! The report on a machine whose hypervisor runs: pure.
 
 use evroc_api::conditions::Verdict;
 use evroc_api::infra::MachinePhase;
 use evroc_vmm::GuestState;
 
-/// The phase and the Ready condition for what the hypervisor says.
+/// Returns the phase and the Ready condition for the state of the guest in the hypervisor.
 pub fn of_state(state: GuestState) -> (MachinePhase, Verdict) {
     use MachinePhase::{Paused, Running, Stopping};
     let paused = |reason, message| (Paused, Verdict::no(reason, message));

@@ -6,7 +6,7 @@
 //!     ▲                  │  ▲                                    │
 //!     └──── reboots ─────┘  └───────────── greets ───────────────┘
 //! ```
-//! One [`Watched`] belongs to one run: what a task of a former run learns never reaches a later one.
+//! One [`Watched`] belongs to one run: the task of a former run never affects a later one.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,11 +25,11 @@ const SSH: u16 = 22;
 /// How long a greeting may take. A guest under emulation that is busy booting takes seconds to accept and to greet; longer delays
 /// the news of a server that died.
 const GREETING: Duration = Duration::from_secs(10);
-/// What a server may write before its greeting (RFC 4253, section 4.2), in bytes.
+/// The most that a server may write before its greeting (RFC 4253, section 4.2), in bytes.
 const PREAMBLE_BYTES: usize = 8 << 10;
-/// Between two tries while the guest boots: what a user waits for.
+/// The pause between two tries while the guest boots: users wait for it.
 const SOON: Duration = Duration::from_millis(300);
-/// The same after [`SOON_TRIES`]: a guest that has no ssh server is not asked three times a second for ever.
+/// The same after [`SOON_TRIES`]: a guest without an ssh server is not probed three times a second for ever.
 const LATER: Duration = Duration::from_secs(5);
 /// Five minutes of [`SOON`], which every boot under emulation fits into.
 const SOON_TRIES: u32 = 1000;
@@ -40,7 +40,7 @@ const CHECK: Duration = Duration::from_secs(1);
 /// Failures in a row that make a server silent. One happens when the server is restarted or its queue is full.
 const FAILURES: u32 = 2;
 
-/// What is known of the guest's ssh server.
+/// The knowledge about the guest's ssh server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Greeting {
     Booting,
@@ -48,7 +48,7 @@ enum Greeting {
     Silent,
 }
 
-/// What is known of a guest's system. Pure.
+/// The knowledge about a guest's system. Pure.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
     greeting: Greeting,
@@ -69,7 +69,7 @@ impl Readiness {
         *self = Self { has_rebooted: true, ..Self::default() };
     }
 
-    /// Takes in whether the server greeted; whether this changes what is reported.
+    /// Records whether the server greeted; returns whether this changes the report.
     pub fn tried(&mut self, greeted: bool) -> bool {
         self.tries = self.tries.saturating_add(1);
         let before = self.greeting;
@@ -120,7 +120,7 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// Watches a run: takes in what happens to it and asks its ssh server; rings when something has to be reported.
+    /// Watches a run: records its events and probes its ssh server; wakes the reconciler when the report changes.
     pub fn start<P: Future<Output = bool> + Send + 'static>(
         run: RunId,
         changes: BoxStream<'static, GuestChange>,
@@ -143,7 +143,7 @@ impl Watched {
         Self { run, readiness, task }
     }
 
-    /// What is known now.
+    /// Returns the present knowledge.
     pub fn readiness(&self) -> Readiness {
         *self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
     }

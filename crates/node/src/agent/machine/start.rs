@@ -1,4 +1,4 @@
-//! Starting a machine: what it waits for, and what is said when it cannot be started.
+//! Starts a machine: what it waits for, and the report when it cannot be started.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -140,7 +140,7 @@ impl Work {
     }
 }
 
-/// The machine's place in its VPC, or the field that makes no sense.
+/// Returns the machine's place in its VPC, or names the invalid field.
 fn port(machine: &Machine, uid: &str) -> std::result::Result<(VpcSpec, PortSpec), String> {
     let wanted = &machine.spec.network;
     let parse = |field: &str, text: &str| {

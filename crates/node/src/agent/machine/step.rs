@@ -1,4 +1,4 @@
-//! One reconciliation of a machine: look, report, and ask its owner for what is missing.
+//! One reconciliation of a machine: observe, report, and request missing changes from its owner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::shim::Exit;
 
 /// How long a guest gets to power itself off. Too low loses its unwritten data; too high keeps a hung guest from ending.
 const GRACE: Duration = Duration::from_secs(60);
-/// A running machine is looked at this often although nothing is heard of it. Longer shows later what no event tells.
+/// How often a running machine is observed although no event came. Longer shows changes without events later.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A guest that waits for room on the host's disk is resumed within this time.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
@@ -33,20 +33,20 @@ const RESUME_AGAIN: Duration = Duration::from_secs(5);
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the first look that failed, doubled with each up to [`LOOK_AGAIN`].
 const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(250);
-/// How many looks in a row must fail before the status says so. Fewer reports a host that is out of descriptors for a moment; more hides
-/// a lasting fault.
+/// How many observations in a row must fail before the status reports it. Fewer reports a host that is out of descriptors for a
+/// moment; more hides a lasting fault.
 const FAILURES_TO_REPORT: u32 = 3;
 
-/// What a reconciliation amounts to.
+/// The result of a reconciliation.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// To be written, if anything is known.
     pub(crate) status: Option<MachineStatus>,
-    /// What then.
+    /// The next step.
     pub(crate) next: Next,
 }
 
-/// What follows a reconciliation.
+/// The next step after a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Nothing until something changes.
@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 impl Work {
-    /// Looks at a machine and does what its object asks for.
+    /// Observes a machine and makes it match its object.
     pub(crate) async fn step(&self, machine: &Machine, volumes: &dyn Volumes, now: Timestamp) -> Result<Outcome> {
         if self.owned.is_draining() {
             return Ok(Outcome::next(Next::AwaitChange));
@@ -104,7 +104,7 @@ impl Work {
         }
     }
 
-    /// Why a machine that has ended is this host's to start again, if it is.
+    /// Returns the reason why this host starts an ended machine again, if it does.
     fn again(&self, uid: &str, exit: &Exit) -> Option<String> {
         if self.stopped_with_host.join(uid).exists() {
             return Some("the host was stopped and started again".into());
@@ -128,7 +128,7 @@ impl Work {
         Outcome::report(status(machine, MachinePhase::Failed, &verdict, now), Next::AwaitChange)
     }
 
-    /// Nothing is known, and nothing is done: the guest may well be running.
+    /// Nothing is known, and nothing is done: the guest may still be running.
     pub(super) fn cannot_look(&self, machine: &Machine, uid: &str, error: &MachineError, now: Timestamp) -> Outcome {
         let text = chain(error);
         if matches!(error, MachineError::Record { .. }) {
@@ -176,10 +176,10 @@ impl Work {
         volumes: &dyn Volumes,
         now: Timestamp,
     ) -> Result<Outcome> {
-        // The network is made right with what the machine should have: an agent that was killed may have left it half done.
+        // The network is brought to the machine's spec: an agent that was killed may have left it half done.
         let fault = match self.ensure_port(machine, uid).await {
             Ok(TapState::Present) => None,
-            Ok(TapState::Absent) => Some("the guest runs, but its network device is gone from its VPC".to_owned()),
+            Ok(TapState::Absent) => Some("the guest runs, but its network device is absent from its VPC".to_owned()),
             Err(error) => Some(format!("the guest's network cannot be kept: {error}")),
         };
         if let Some(fault) = &fault {
@@ -221,7 +221,7 @@ impl Work {
         Ok(Outcome::report(status, Next::Again(next)))
     }
 
-    /// Lets a guest go on that a full disk had stopped; what it does then.
+    /// Resumes a guest that a full disk had paused; returns its state afterwards.
     async fn resume(&self, machine: &Machine, uid: &str, found: GuestState) -> GuestState {
         if let Err(error) = self.owned.ask(uid, Order::Resume).await {
             tracing::warn!(machine = machine.name_any(), uid, error = chain(&error), "cannot resume a guest");
@@ -240,7 +240,7 @@ impl Work {
         Ok(())
     }
 
-    /// Watches this run, if nobody does.
+    /// Watches this run, unless it is watched already.
     pub(super) async fn watch(&self, machine: &Machine, uid: &str, run: &Run) {
         if self.watched().get(uid).is_some_and(|watched| watched.run == run.id) {
             return;
@@ -264,7 +264,7 @@ impl Work {
                 }
             }
         };
-        // Nobody listens any more when the agent ends.
+        // The receiver is dropped when the agent ends.
         let ring = move || drop(changed.send(object.clone()));
         self.watched().insert(uid.to_owned(), Watched::start(run.id, changes, greets, ring));
     }
@@ -283,7 +283,7 @@ impl Work {
             );
         }
         let ended = async {
-            // From here on what is left of it may be removed, also after a restart that finds no object.
+            // From here on its leftovers may be removed, also after a restart that finds no object.
             self.guests().mark_deleted(uid).await.map_err(|error| chain(&error))?;
             self.owned.ask(uid, Order::Stop(GRACE)).await.map_err(|error| chain(&error))?;
             self.owned.ask(uid, Order::Remove).await.map_err(|error| chain(&error))?;

@@ -1,6 +1,6 @@
 //! Machines on this host that the API does not list.
 //!
-//! They are not ended for that: a store that was restored from a copy does not know what was created since. Such a machine runs on in
+//! They are not ended for that: a store that was restored from a backup lacks everything created since. Such a machine runs on in
 //! quarantine, named in the host's condition `NoOrphans`, until it is listed again or may go: its deletion was seen by this host (and it
 //! was interrupted while it removed the rest), or an operator names it in [`END_MACHINES`].
 
@@ -23,14 +23,14 @@ pub const END_MACHINES: &str = "infra.evroclabs.net/end-machines";
 /// Between two sweeps. Longer shows a machine without an object later; each lists the machines of this host once.
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
-/// What happens to a machine on this host.
+/// The treatment of a machine on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It has an object.
     Listed,
     /// It runs on and is reported.
     Quarantine,
-    /// What is left of it is removed.
+    /// Its leftovers are removed.
     Remove,
 }
 
@@ -44,9 +44,9 @@ fn fate(is_listed: bool, deletion_was_seen: bool, operator_ends_it: bool) -> Fat
 }
 
 impl Machines {
-    /// Reports what is on this host of machines without an object, and removes what may be removed.
+    /// Reports machines on this host without an object, and removes those that may be removed.
     pub async fn sweep(&self) -> Result<()> {
-        // First what is here: a machine that is made meanwhile is then listed, not the other way round.
+        // The host first: a machine that is created meanwhile is then listed, not the other way round.
         let known = match self.work.guests().list().await {
             Ok(known) => known,
             Err(error) => {

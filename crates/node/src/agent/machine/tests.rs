@@ -1,4 +1,4 @@
-//! Stories of machines on a host that is only imagined: what is reported, and what is never done.
+//! Stories of machines on a host in memory: what is reported, and what is never done.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Host {
         Self { _state: state, guests, draining, conditions, work: Arc::new(work), changes, _accelerator: sender }
     }
 
-    /// One reconciliation; what is to be written is written.
+    /// Reconciles once and writes the resulting status.
     async fn step(&self, machine: &mut Machine) -> Next {
         let outcome = self.work.step(machine, &OneVolume, Timestamp::UNIX_EPOCH).await.unwrap();
         if let Some(status) = outcome.status {
@@ -235,7 +235,7 @@ async fn an_unlisted_workload_runs_on_until_it_was_deleted_or_an_operator_orders
 async fn a_drain_leaves_nothing_running_and_nothing_starts_after_it() {
     let host = Host::new();
     host.started("m").await;
-    // A reconciliation that looked before the drain began asks for its start after it.
+    // A reconciliation that looked before the drain began requests its start after it.
     let work = host.work.clone();
     host.draining.set();
     assert_eq!(work.stop_all(Duration::from_secs(1)).await, (1, 0));

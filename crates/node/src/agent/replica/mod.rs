@@ -76,7 +76,7 @@ pub struct Replicas {
 pub struct Changed(mpsc::UnboundedReceiver<()>);
 
 impl Replicas {
-    /// What runs replicas, and what reports that a container changed.
+    /// Builds the runner of replicas, and the notification that a container changed.
     pub fn new(
         base: Context,
         host: String,
@@ -131,7 +131,7 @@ impl Replicas {
         Ok(all.map_err(evroc_controller::api_error("list replicas"))?.items)
     }
 
-    /// Removes what is on this host of replicas that no longer exist.
+    /// Removes from this host everything of replicas that no longer exist.
     pub async fn sweep(&self) -> Result<()> {
         let known = self.containers.known();
         let wanted: HashSet<String> = self.wanted().await?.iter().filter_map(ResourceExt::uid).collect();
@@ -186,7 +186,7 @@ impl Replicas {
         write_status(api, replica, &status).await.map(|_| ())
     }
 
-    /// Has replicas looked at again when this one's container ends.
+    /// Reconciles the replicas again when this one's container ends.
     fn watch(self: &Arc<Self>, replica: &Replica) {
         let uid = replica.uid().unwrap_or_default();
         if !locked(&self.watched).insert(uid.clone()) {
@@ -196,7 +196,7 @@ impl Replicas {
         tokio::spawn(async move {
             if let Err(error) = this.containers.wait(&uid).await {
                 tracing::debug!(uid, error = chain(&error), "wait for the end of a container");
-                // Whatever the cause, it must not be met in a tight loop.
+                // Whatever the cause, it must not lead to a tight loop.
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             locked(&this.watched).remove(&uid);
@@ -205,7 +205,7 @@ impl Replicas {
     }
 
     fn wake(&self) {
-        // Nobody listens any more when the agent ends.
+        // The receiver is dropped when the agent ends.
         let _ = self.changed.send(());
     }
 

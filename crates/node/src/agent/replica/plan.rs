@@ -1,4 +1,4 @@
-//! Decides what to do for a replica: a pure function of the object, what was seen of its container, and the time.
+//! Decides the next step of a replica: a pure function of the object, the observation of its container, and the time.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Drain,
 }
 
-/// What is known of a container.
+/// The observation of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Observation {
     /// Its owner is at work.
@@ -35,12 +35,12 @@ pub(super) enum Observation {
     Unseen {
         /// For how long.
         since: Duration,
-        /// Why.
+        /// The error.
         error: String,
     },
 }
 
-/// What to do.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing until something changes.
@@ -96,7 +96,7 @@ fn plan_end(replica: &Replica, observation: &Observation, deleted_for: Duration)
     }
     let may_serve = match observation {
         Observation::Busy(Kind::End | Kind::Drain) => return Step::Wait,
-        // It was never ready, so nobody uses it.
+        // It was never ready, so it has no requests.
         Observation::Busy(Kind::Start) => false,
         Observation::Seen(observed) => *observed == ObservedContainer::Running,
         // It may run and answer requests.
@@ -107,7 +107,7 @@ fn plan_end(replica: &Replica, observation: &Observation, deleted_for: Duration)
     if is_held && may_serve && !left.is_zero() { Step::Drain(left) } else { Step::End }
 }
 
-/// Says how a container ended, with the last line that it wrote to its standard error.
+/// Describes how a container ended, with the last line that it wrote to its standard error.
 pub(super) fn ended_verdict(exit: &Exit) -> Verdict {
     let last = exit.stderr_tail.trim().lines().next_back().map(|line| format!("; its last line: {line}"));
     let reason = if exit.oom { "ContainerOutOfMemory" } else { "ContainerExited" };

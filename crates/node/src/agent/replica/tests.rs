@@ -248,10 +248,10 @@ fn a_plan_follows_from_what_was_seen() {
     let exit = |code| Exit {
         code,
         reason: "exited with code 7".into(),
-        stderr_tail: "a\nlast words\n".into(),
+        stderr_tail: "a\nlast line\n".into(),
         ..Exit::default()
     };
-    let failed = Verdict::no("ContainerExited", "the container exited with code 7; its last line: last words");
+    let failed = Verdict::no("ContainerExited", "the container exited with code 7; its last line: last line");
     let unseen = |seconds| Observation::Unseen { since: Duration::from_secs(seconds), error: "EIO".into() };
     for (phase, ready, observation, want) in [
         (None, false, Observation::Seen(ObservedContainer::Absent), Step::Start),

@@ -1,4 +1,4 @@
-//! What the owner of a container does: start it, end it, stop it with its host.
+//! The turns of a container's owner: start it, end it, stop it with its host.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const READINESS: Duration = Duration::from_secs(60);
 /// A start that takes longer is reported; reporting every fast one would cost a durable write each.
 const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// What the owner of a container is asked.
+/// A request to the owner of a container.
 #[derive(Debug)]
 pub(super) enum Request {
     /// Start it and report how that went.
@@ -34,7 +34,7 @@ pub(super) enum Request {
     Drain,
 }
 
-/// Why a turn did not do what it should.
+/// The reason why a turn failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TurnError {
     #[error(transparent)]
@@ -77,7 +77,7 @@ impl Workload for Owned {
         match request {
             _ if ahead.contains(&request) => Arrival::Join,
             Kind::Start if !ahead.is_empty() => Arrival::Refuse("the container is being ended"),
-            // What is under way is of no use any more; the containers wait for the pieces of it that cannot be dropped.
+            // The step under way is of no use any more; the containers wait for those parts of it that cannot be dropped.
             Kind::End | Kind::Drain if ahead == [Kind::Start] => Arrival::Preempt,
             _ => Arrival::Queue,
         }

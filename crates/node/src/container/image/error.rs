@@ -1,4 +1,4 @@
-//! Why an image cannot be used.
+//! The errors of images.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use crate::container::fetch::FetchError;
 use crate::container::unpack::UnpackError;
 use crate::container::user::UserError;
 
-/// Why an image cannot be used.
+/// The reason why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The registry does not have it, or could not be asked.
+    /// The registry does not have it, or could not be reached.
     #[error("fetch {what} of image {image:?}")]
     Fetch {
         /// As the user wrote it.
         image: String,
-        /// Which part.
+        /// The part.
         what: String,
         /// The cause.
         #[source]
@@ -27,22 +27,22 @@ pub enum ImageError {
     Receive {
         /// As the user wrote it.
         image: String,
-        /// Which part.
+        /// The part.
         what: String,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What came is not what was asked for.
+    /// The received bytes differ from the requested ones.
     #[error("{what} of image {image:?} is damaged: expected {expected}, found {found}")]
     Mismatch {
         /// As the user wrote it.
         image: String,
-        /// Which part.
+        /// The part.
         what: String,
         /// Digest or size that the image promises.
         expected: String,
-        /// What came.
+        /// The received digest.
         found: String,
     },
     /// A part that does not mean anything.
@@ -50,9 +50,9 @@ pub enum ImageError {
     Invalid {
         /// As the user wrote it.
         image: String,
-        /// Which part.
+        /// The part.
         what: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
     /// It is for another kind of machine.
@@ -85,9 +85,9 @@ pub enum ImageError {
     /// The host's disk.
     #[error("{operation} {}", path.display())]
     Disk {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -96,7 +96,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// Nothing but another image helps: trying again is useless.
+    /// Whether only another image helps: trying again is useless.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Fetch { source, .. } => !source.is_transient(),

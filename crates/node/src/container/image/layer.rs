@@ -23,7 +23,7 @@ const RESERVED_BYTES: u64 = 1 << 30;
 /// Inodes that layers leave for others.
 const RESERVED_INODES: u64 = 10_000;
 
-/// What is known of an unpacked layer: `layer.json`, which exists only once the layer is complete.
+/// The facts about an unpacked layer: `layer.json`, which exists only once the layer is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LayerRecord {
@@ -89,7 +89,7 @@ impl ImageStore {
         self.root.join("layers").join(blob.hex())
     }
 
-    /// What is known of a layer, if all of it is on disk.
+    /// Returns the facts about a layer, if all of it is on disk.
     pub(super) fn layer(&self, blob: Digest) -> Option<LayerRecord> {
         let bytes = fs::read(self.layer_path(blob).join("layer.json")).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -100,7 +100,7 @@ impl ImageStore {
         super::touch(&self.layer_path(blob).join("layer.json"));
     }
 
-    /// The layer, fetched and unpacked if it is not here yet. `left` is what the image may still take.
+    /// Returns the layer, fetched and unpacked if it is not here yet. `left` is the budget that the image has left.
     pub(super) async fn ensure_layer(
         &self,
         reference: &ImageReference,
@@ -135,7 +135,7 @@ impl ImageStore {
         Ok(record)
     }
 
-    /// Makes sure that the repository has the blob: a layer that is here because of somebody else's image is not for everybody.
+    /// Verifies that the repository has the blob: a layer that another tenant's image brought is not for everyone.
     async fn check_shown(&self, reference: &ImageReference, layer: &Descriptor) -> Result<(), ImageError> {
         self.fetch.check_blob(&reference.repository, layer.digest).await.map_err(|source| ImageError::Fetch {
             image: reference.written.clone(),
@@ -204,7 +204,7 @@ impl ImageStore {
             return Err(mismatch(layer.digest.to_string(), digest.to_string()));
         }
         outcome.map_err(|error| match error {
-            // What came is what was promised, so trying again gives the same.
+            // The received bytes match their descriptor, so trying again gives the same.
             UnpackError::Unreadable(text) => unpack_error(reference, layer, UnpackError::Refused(text)),
             error => unpack_error(reference, layer, error),
         })

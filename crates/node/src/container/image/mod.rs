@@ -46,7 +46,7 @@ const MAX_LAYERS: usize = 127;
 const IMAGE_LIMITS: Limits = Limits { bytes: 32 << 30, entries: 2_000_000, room: u64::MAX };
 /// Layers that are unpacked at the same time. Higher makes each slower and takes more memory.
 const UNPACKING_AT_ONCE: usize = 4;
-/// Repositories that are remembered to have shown an image; others are asked again.
+/// Repositories that are remembered to have shown an image; others are queried again.
 const MAX_REPOSITORIES: usize = 32;
 
 /// Names an image for [`ImageStore::ensure`].
@@ -56,7 +56,7 @@ pub struct ImageReference {
     pub written: String,
     /// Repository on the registry: `demo/hello`.
     pub repository: String,
-    /// Of the manifest or index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
 }
 
@@ -71,7 +71,7 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
 }
 
-/// What is kept of a complete image.
+/// The facts about a complete image.
 #[derive(Serialize, Deserialize)]
 struct Record {
     config: ImageConfig,

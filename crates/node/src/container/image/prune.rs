@@ -61,7 +61,7 @@ impl ImageStore {
     fn discard_unless_busy(&self, path: &Path, grace: Duration) -> Result<bool, ImageError> {
         let doomed = self.temporary_path();
         {
-            // Whoever takes a layer is in this map and marks the layer before it leaves.
+            // Every user of a layer is in this map and marks the layer before it leaves.
             let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             if busy.keys().any(|blob| self.layer_path(*blob) == path) || is_fresh(&path.join("layer.json"), grace) {
                 return Ok(false);

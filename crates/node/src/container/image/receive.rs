@@ -1,4 +1,4 @@
-//! Manifests and configurations as they come over the wire, verified before anybody sees them.
+//! Manifests and configurations as they come over the wire, verified before use.
 
 use futures::StreamExt;
 

@@ -46,13 +46,13 @@ pub use observe::FoundContainer;
 pub use running::Container;
 
 const PREFIX: &str = "replica-";
-/// The file in a bundle whose program the runtime has been told to execute.
+/// The file in a bundle whose program the runtime has been ordered to execute.
 const STARTED: &str = "started";
 /// How long the runtime may take to create a container. It reads little; only a cold or overloaded disk makes it take seconds. Higher
 /// keeps a deleted replica whose runtime hangs.
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why a container does not run.
+/// The reason why a container does not run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ContainerError {
@@ -96,7 +96,7 @@ impl ContainerError {
     }
 }
 
-/// Where and with what containers are run.
+/// The settings with which containers are run.
 #[derive(Debug, Clone)]
 pub struct RunnerConfig {
     /// Prefix of control groups.
@@ -117,14 +117,14 @@ pub struct RunnerConfig {
     pub create_deadline: Duration,
 }
 
-/// What to run.
+/// The specification of a container.
 #[derive(Debug, Clone)]
 pub struct ContainerSpec {
     /// The replica's uid.
     pub uid: String,
     /// The image.
     pub image: Image,
-    /// What the revision specifies.
+    /// The part of the revision.
     pub workload: Workload,
 }
 
@@ -139,7 +139,7 @@ pub struct ContainerRunner {
     slots: Arc<Mutex<HashMap<String, Weak<Slot>>>>,
 }
 
-/// Where the starts and removals of one container meet.
+/// The synchronisation of the starts and removals of one container.
 struct Slot {
     /// Held by the one that works.
     work: Arc<tokio::sync::Mutex<()>>,
@@ -168,7 +168,7 @@ impl ContainerRunner {
         ] {
             fs::create_dir_all(&path).map_err(file("create folder", &path))?;
         }
-        // What tenants put into their images is not for the host's other users.
+        // The content of tenants' images is not for the host's other users.
         let bundles = config.run_dir.join("bundles");
         fs::set_permissions(&bundles, fs::Permissions::from_mode(0o700)).map_err(file("close folder", &bundles))?;
         let runtime = Runtime::new(&config.runtime, &config.run_dir.join("runc"));
@@ -198,7 +198,7 @@ impl ContainerRunner {
         }
     }
 
-    /// Uids of which any piece is on this host. What is not wanted among them is for [`ContainerRunner::remove`].
+    /// Lists the uids of which any part exists on this host. Unwanted ones are for [`ContainerRunner::remove`].
     pub fn known(&self) -> BTreeSet<String> {
         let run = &self.config.run_dir;
         let folders = [self.config.state_dir.join("shims"), run.join("netns"), run.join("bundles"), run.join("runc")];
@@ -237,7 +237,7 @@ impl ContainerRunner {
         slot
     }
 
-    /// Ends what a shim left that ended without recording the end of its container.
+    /// Ends the processes of a shim that ended without recording the end of its container.
     pub async fn end_orphan(&self, uid: &str, orphan: LostShim, grace: Duration) -> Result<Exit, ContainerError> {
         orphan.end(grace).await.map_err(file("end what the shim left in", &self.shim_dir(uid)))
     }

@@ -10,12 +10,12 @@ use crate::container::stop_signal::stop_signal;
 use crate::net::netns::Netns;
 use crate::shim::{Adopted, Exit, LostShim, State, adopt};
 
-/// What was found of a container.
+/// The state of a container on this host, with access to a running one.
 #[derive(Debug)]
 pub enum FoundContainer {
     /// It runs.
     Running(Container),
-    /// Its processes are there, but the runtime has not let it execute its program: [`ContainerRunner::start`] goes on with it.
+    /// Its processes exist, but the runtime has not let it execute its program: [`ContainerRunner::start`] goes on with it.
     Created(Container),
     /// It runs, but its network namespace does not exist any more: nothing can reach it.
     Unreachable,

@@ -64,10 +64,10 @@ impl Container {
         }
     }
 
-    /// Asks it to end by its image's STOPSIGNAL, and kills it after `grace`.
+    /// Sends its image's STOPSIGNAL, and kills it after `grace`.
     pub async fn stop(&self, grace: Duration) -> Result<Exit, ContainerError> {
         if let Err(error) = self.shim.signal(self.stop_signal).await {
-            // It may be ending by itself; waiting tells.
+            // It may be ending by itself; the wait finds out.
             tracing::debug!(%error, "signal a container");
         }
         match tokio::time::timeout(grace, self.wait()).await {

@@ -16,7 +16,7 @@ use crate::container::user;
 use crate::net::netns::Netns;
 use crate::shim::{CONTAINER_OOM_SCORE, SpawnError, Spec};
 
-/// What a container that lost its shim gets to end by itself: its output goes nowhere any more.
+/// How long a container that lost its shim gets to end by itself: its output goes nowhere any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
 
 impl ContainerRunner {
@@ -40,7 +40,7 @@ impl ContainerRunner {
     ) -> Result<Container, ContainerError> {
         match self.find(&spec.uid).await? {
             FoundContainer::Running(container) => return Ok(container),
-            // One that was not even created to its end cannot be started, and is made anew.
+            // One that was not completely created cannot be started, and is made again.
             FoundContainer::Created(container) => match self.runtime.start(&self.names(&spec.uid).id).await {
                 Ok(()) => return self.started(&spec.uid).map(|()| container),
                 Err(error) => tracing::info!(uid = spec.uid, %error, "go on with a container that was being created"),
@@ -104,7 +104,7 @@ impl ContainerRunner {
         Ok(Container { shim, netns: Arc::new(netns), dialer: self.dialer.clone(), stop_signal })
     }
 
-    /// Notes that the runtime has let the container execute its program, so that a look need not ask the runtime.
+    /// Records that the runtime has let the container execute its program, so that an observation need not query the runtime.
     fn started(&self, uid: &str) -> Result<(), ContainerError> {
         let path = self.names(uid).bundle.join(STARTED);
         fs::write(&path, "").map_err(file("write", &path))

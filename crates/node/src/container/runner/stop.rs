@@ -16,7 +16,7 @@ use crate::shim::{Adopted, adopt, log_files};
 const GIVE_UP: Duration = Duration::from_secs(1);
 
 impl ContainerRunner {
-    /// Asks a running container to end, and kills it after `grace`. One that does not run has been stopped.
+    /// Stops a running container, and kills it after `grace`. One that does not run counts as stopped.
     pub async fn stop(&self, uid: &str, grace: Duration) -> Result<(), ContainerError> {
         match self.find(uid).await? {
             FoundContainer::Running(container) | FoundContainer::Created(container) => {
@@ -53,7 +53,7 @@ impl ContainerRunner {
         .await
     }
 
-    /// Has a start that is under way end early, also where the runtime hangs.
+    /// Makes a start under way end early, also where the runtime hangs.
     async fn give_up_start(&self, uid: &str, slot: &Slot) {
         slot.removals.send_replace(());
         self.kill_processes(uid).await;
@@ -65,7 +65,7 @@ impl ContainerRunner {
         }
     }
 
-    /// Kills the container's processes by its control groups: that works whatever the shim does.
+    /// Kills the container's processes by its control groups: that works in any state of the shim.
     async fn kill_processes(&self, uid: &str) {
         let folders = self.cgroups.folders(&self.names(uid).group);
         crate::io::blocking(move || folders.iter().for_each(|folder| kill_members(folder, None))).await;

@@ -1,4 +1,4 @@
-//! Reads the entries of a tar archive that nobody vouches for.
+//! Reads the entries of an untrusted tar archive.
 //!
 //! The `tar` crate reads long names and extended headers into memory before its caller sees the entry, however long they are, so
 //! only its headers are used here. Memory per entry is bounded by [`MAX_NAME`], [`MAX_PAX`] and [`MAX_SEGMENTS`].
@@ -15,7 +15,7 @@ pub(super) const MAX_PAX: u64 = 1 << 20;
 const MAX_SEGMENTS: usize = 1 << 16;
 const BLOCK: u64 = 512;
 
-/// Why an archive cannot be read further.
+/// The reason why an archive cannot be read further.
 #[derive(Debug)]
 pub(super) enum ArchiveError {
     /// Reading it failed: the transfer broke, or decompression did.
@@ -56,11 +56,11 @@ pub(super) struct Archive<R> {
     reader: R,
     /// Data of the current entry that was not read yet.
     data: u64,
-    /// What fills its last block.
+    /// The padding of its last block.
     padding: u64,
 }
 
-/// What extension headers said about the entry that follows them.
+/// The values of extension headers for the entry that follows them.
 #[derive(Default)]
 struct Extensions {
     path: Option<Vec<u8>>,

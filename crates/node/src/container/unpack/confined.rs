@@ -18,10 +18,10 @@ use super::{Limits, Outcome, UnpackError, unpack_layer};
 const MEMORY: u64 = 512 << 20;
 /// Processor time in seconds. A layer of 16 GiB takes some minutes of it; a build without optimisation is ten times slower.
 pub(super) const CPU_SECONDS: u64 = 1800;
-/// Descriptors: standard streams, the root, and what a walk holds.
+/// Descriptors: standard streams, the root, and those of a walk.
 const DESCRIPTORS: u64 = 64;
 
-/// What the process is called with, as JSON.
+/// The argument of the process, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Job {
@@ -29,7 +29,7 @@ pub(super) struct Job {
     pub(super) folder: PathBuf,
     /// The user and group to become.
     pub(super) user: u32,
-    /// What the layer may take.
+    /// The limits of the layer.
     pub(super) limits: Limits,
 }
 

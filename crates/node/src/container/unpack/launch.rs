@@ -44,7 +44,7 @@ impl UnpackLauncher {
     }
 }
 
-/// What unpacks layers.
+/// The unpacker of layers.
 #[derive(Debug, Clone)]
 pub enum Unpacker {
     /// A confined process for each layer.
@@ -54,14 +54,14 @@ pub enum Unpacker {
     InProcess,
 }
 
-/// What passed through the agent's hands.
+/// The digests and sizes of the bytes that passed through the agent.
 #[derive(Debug)]
 pub(in crate::container) struct Transferred {
     /// The digest of the bytes as they came.
     pub(in crate::container) digest: Digest,
     /// Their number.
     pub(in crate::container) bytes: u64,
-    /// What became of them.
+    /// The outcome.
     pub(in crate::container) outcome: Outcome,
 }
 
@@ -153,13 +153,13 @@ async fn pass_on(
     Ok((hasher.finish(), bytes))
 }
 
-/// What it means that the process ended without an outcome.
+/// Explains the end of a process without an outcome.
 fn died(status: ExitStatus) -> UnpackError {
     match status.signal() {
         Some(libc::SIGXCPU) => {
             UnpackError::TooLarge(format!("unpacking the layer takes more than {CPU_SECONDS} s of processor time"))
         }
-        // What the allocator does when there is no memory.
+        // The allocator aborts when memory runs out.
         Some(libc::SIGABRT | libc::SIGSEGV) => {
             UnpackError::TooLarge("unpacking the layer takes more memory than it may".into())
         }

@@ -16,9 +16,9 @@ use super::{Limits, UnpackError, Unpacked};
 use crate::container::digest::HashingReader;
 use crate::text::clip_name;
 
-/// What zstd may keep of the past, as a power of two: what the format wants every decoder to be able to (128 MiB).
+/// The window of zstd, as a power of two: the largest that the format requires of every decoder (128 MiB).
 const ZSTD_WINDOW_LOG: u32 = 27;
-/// An archive may be so much larger than the files in it: headers and padding.
+/// The factor by which an archive may be larger than its files: headers and padding.
 const BYTES_PER_ENTRY: u64 = 4096;
 
 /// Unpacks the layer `wire` (plain, gzip or zstd) into the existing, empty folder `into`.

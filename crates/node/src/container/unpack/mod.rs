@@ -34,7 +34,7 @@ pub use layer::unpack_layer;
 /// The attribute that makes overlayfs hide a folder's lower layers.
 pub const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
-/// What a layer may take.
+/// The limits of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
@@ -42,11 +42,11 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of the archive.
     pub entries: u64,
-    /// What the disk has room for, in bytes.
+    /// The free space of the disk, in bytes.
     pub room: u64,
 }
 
-/// What came out of a layer.
+/// The result of unpacking a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unpacked {
@@ -60,7 +60,7 @@ pub struct Unpacked {
     pub opaque: Vec<String>,
 }
 
-/// Why a layer was not unpacked.
+/// The reason why a layer was not unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", content = "message")]
 pub enum UnpackError {
@@ -87,7 +87,7 @@ impl UnpackError {
         matches!(self, Self::Refused(_) | Self::TooLarge(_))
     }
 
-    /// An error of the host's, by what it means for a second try.
+    /// Classifies an error of the host by its meaning for a second try.
     fn host(operation: &str, error: &io::Error) -> Self {
         let text = format!("{operation}: {error}");
         match error.kind() {

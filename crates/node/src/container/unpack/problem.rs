@@ -1,10 +1,10 @@
-//! Why an entry of a layer cannot be written.
+//! The reasons why an entry of a layer cannot be written.
 
 use std::io;
 
 use rustix::io::Errno;
 
-/// What is wrong with an entry.
+/// The fault of an entry.
 #[derive(Debug)]
 pub(super) enum Problem {
     /// The host failed.
@@ -13,9 +13,9 @@ pub(super) enum Problem {
     Unreadable(io::Error),
     /// It is not allowed.
     Refused(&'static str),
-    /// It is larger than what is left of the limit.
+    /// It is larger than the rest of the limit.
     TooLarge,
-    /// It is larger than what is left of the disk.
+    /// It is larger than the free space of the disk.
     NoRoom,
 }
 

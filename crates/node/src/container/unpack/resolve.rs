@@ -29,11 +29,11 @@ pub(super) struct Folder {
     pub(super) fd: OwnedFd,
     /// Its path below the root: real names only, no links.
     pub(super) path: PathBuf,
-    /// Folders on the way that replaced a whiteout of this layer: they hide what is below them.
+    /// Folders on the way that replaced a whiteout of this layer: they hide the content of lower layers.
     pub(super) replaced_whiteouts: Vec<PathBuf>,
 }
 
-/// What to do about a folder that is missing.
+/// The treatment of a missing folder.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Make,

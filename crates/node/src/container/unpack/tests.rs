@@ -169,7 +169,7 @@ fn links_are_followed_inside_the_layer() {
     }
 }
 
-/// What each attack of [`attacks`] runs into.
+/// The error that each attack of [`attacks`] meets.
 #[test]
 #[ignore = "needs root"]
 fn attacks_are_stopped_early() {

@@ -210,7 +210,7 @@ impl Tree {
         }
     }
 
-    /// Opens the folder of an entry, making what is missing, and keeps it for the next entry.
+    /// Opens the folder of an entry, making missing ones, and keeps it for the next entry.
     fn open_parent(&mut self, path: &Path) -> Result<&Folder, Problem> {
         if self.parent.as_ref().is_none_or(|(cached, _)| cached != path) {
             let folder = open_folder(&self.root, path, Missing::Make)?;

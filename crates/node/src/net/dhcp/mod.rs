@@ -17,7 +17,7 @@ use super::mac::MacAddress;
 /// loses its network.
 const LEASE_S: u32 = 7 * 24 * 3600;
 
-/// What a machine gets.
+/// The lease of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Its link address: requests from another one are ignored.

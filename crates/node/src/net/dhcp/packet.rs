@@ -1,6 +1,6 @@
 //! DHCP messages (RFC 2131, options of RFC 2132), as much as a server of fixed addresses needs.
 //!
-//! Written by hand because guests send what they like to a process that runs as root: the codec crate that was tried panics on
+//! Written by hand because guests send arbitrary bytes to a process that runs as root: the codec crate that was tried panics on
 //! options of an odd length. Nothing here indexes by a number from the wire without a check.
 
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// Fixed fields before the cookie.
 const HEADER: usize = 236;
-/// Relays and some clients drop what is shorter than a BOOTP message.
+/// Relays and some clients drop packets that are shorter than a BOOTP message.
 const MIN_LENGTH: usize = 300;
 
 const PAD: u8 = 0;
@@ -32,7 +32,7 @@ pub mod code {
     pub const REBINDING_TIME: u8 = 59;
 }
 
-/// What a message is about (option 53).
+/// The type of a message (option 53).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -47,7 +47,7 @@ pub enum Kind {
 /// A client's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What it is about; `None` for kinds that are never answered.
+    /// The type; `None` for kinds that are never answered.
     pub kind: Option<Kind>,
     /// The client's number for the exchange.
     pub id: [u8; 4],
@@ -116,7 +116,7 @@ fn field<const N: usize>(bytes: &[u8], start: usize) -> Option<[u8; N]> {
 /// A server's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// What it is about.
+    /// The type.
     pub kind: Kind,
     /// The address that the client gets, or unspecified.
     pub your_address: Ipv4Addr,

@@ -171,7 +171,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: SocketAddrV4, link: libc::c_in
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The name of a link in the socket's own namespace, whatever namespace this thread is in.
+/// Returns the name of a link in the socket's own namespace, independent of this thread's namespace.
 fn link_name(socket: RawFd, index: libc::c_int) -> io::Result<String> {
     // SAFETY: `request` is a valid ifreq; the ioctl writes a NUL-terminated name into it.
     unsafe {

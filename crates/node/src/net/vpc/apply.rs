@@ -24,19 +24,19 @@ use crate::net::{folder, holder, tap};
 use crate::uid::Uid;
 
 /// The gateway's link address, the same on every tap: a guest that keeps it in its ARP cache finds it again after its tap was
-/// made anew.
+/// made again.
 const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0xe7, 0x0c, 0, 0, 0x01]);
-/// Where earlier versions kept namespaces; it belongs to `ip netns`.
+/// The folder of namespaces in earlier versions; it belongs to `ip netns`.
 const LEGACY_FOLDER: &str = "/run/netns";
 
-/// What guests of a VPC held before this process began, by which its namespace can be found.
+/// The addresses that guests of a VPC had before this process began, by which its namespace can be found.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held {
     pub(super) taps: Vec<String>,
     pub(super) slot: Option<u32>,
 }
 
-/// What works on the kernel.
+/// The worker on the kernel.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
     pub(super) config: Arc<NetworkConfig>,
@@ -79,7 +79,7 @@ impl Kernel {
             return Ok(Some(netns));
         }
         let legacy = if legacy_is_others { None } else { open_if_present(&self.legacy_netns_path(uid))? };
-        // What a later mount hides, a guest still has.
+        // A guest still has a namespace that a later mount hides.
         let found = legacy.or_else(|| self.namespace_of_guests(held));
         let Some(netns) = found else { return Ok(None) };
         tracing::info!(vpc = uid.as_str(), from = %netns.path().display(), "takes over a VPC's network namespace");
@@ -211,7 +211,7 @@ impl Kernel {
         })
     }
 
-    /// What DHCP answers on each tap.
+    /// Returns the DHCP lease of each tap.
     pub(super) fn leases(&self, record: &Record) -> crate::net::dhcp::server::Leases {
         let lease = |port: &PortSpec| Lease {
             mac: port.mac,
@@ -303,14 +303,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Finds a pair of transit addresses that nobody on this host uses and that `claim` can have.
+    /// Finds a pair of transit addresses that is unused on this host and that `claim` can have.
     pub(super) fn free_slot(&self, uid: &Uid, claim: impl Fn(u32) -> bool + Send + Sync) -> Result<u32, NetworkError> {
         let transit = self.config.transit;
         let slots = slots(transit);
         let start = self.names.first_slot(uid);
         let Some(uplink) = self.config.uplink.netns()? else { return Err(NetworkError::TransitFull(transit)) };
         let found = uplink.run(|| {
-            // Other instances draw from the same range. An address that can be bound to is somebody's.
+            // Other instances draw from the same range. An address that can be bound to is in use.
             let is_free = |slot| {
                 let (outer, inner) = transit_pair(transit, slot);
                 [outer, inner].into_iter().all(|address| UdpSocket::bind((address, 0)).is_err())

@@ -1,4 +1,5 @@
-//! What VPCs of a host must not share in the uplink's namespace: the pair of transit addresses, and the short name of the outer link.
+//! Names and addresses that VPCs of a host must not share in the uplink's namespace: the pair of transit addresses, and the short
+//! name of the outer link.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,7 +38,7 @@ impl Claims {
         !is_taken
     }
 
-    /// Gives up what a VPC has.
+    /// Releases the claims of a VPC.
     pub(super) fn release(&self, uid: &str) {
         self.all().remove(uid);
     }

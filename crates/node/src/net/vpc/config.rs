@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use crate::agent::host::HostConditions;
 use crate::net::uplink::Uplink;
 
-/// What all VPCs of an instance have in common.
+/// The settings that all VPCs of an instance share.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
     /// The instance.
@@ -20,17 +20,17 @@ pub struct NetworkConfig {
     pub state_dir: PathBuf,
     /// The way out.
     pub uplink: Uplink,
-    /// Addresses for the links between VPCs and uplink: a range that nobody else uses (`198.18.0.0/15` is set aside for tests of
+    /// Addresses for the links between VPCs and uplink: a range without other users (`198.18.0.0/15` is set aside for tests of
     /// network devices by RFC 2544, so no real network has it).
     pub transit: Ipv4Net,
     /// Resolvers that guests get (see [`crate::net::resolvers`]); without a way out they get none.
     pub dns: Vec<Ipv4Addr>,
     /// Largest packet that guests send.
     pub mtu: u16,
-    /// How long a VPC stays after its last machine. Shorter makes everything anew for a machine that is replaced; longer keeps
+    /// How long a VPC stays after its last machine. Shorter makes everything again for a machine that is replaced; longer keeps
     /// namespaces that nothing needs.
     pub linger: Duration,
-    /// Where faults are reported.
+    /// The host's conditions, which report faults.
     pub conditions: HostConditions,
 }
 

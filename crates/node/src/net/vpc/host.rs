@@ -1,4 +1,4 @@
-//! What all VPCs of a host have in common: settings of the host itself, and what is on it.
+//! The parts that all VPCs of a host share: settings of the host itself, and the list of VPCs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::net::uplink::{Uplink, allow_forwarding, restore_forwarding, uses_forw
 use crate::shim::boot_id;
 use crate::uid::Uid;
 
-/// What owners of VPCs share.
+/// The state that owners of VPCs share.
 pub(super) struct Host {
     pub(super) kernel: Kernel,
     pub(super) records: Records,
@@ -60,12 +60,12 @@ impl Host {
         self.vpcs().remove(uid.as_str());
     }
 
-    /// What is visible of a VPC that is on this host.
+    /// Returns the visible state of a VPC on this host.
     pub(super) fn view(&self, uid: &str) -> Option<View> {
         self.vpcs().get(uid).map(|vpc| vpc.view().clone())
     }
 
-    /// What is visible of all of them.
+    /// Returns the visible state of all of them.
     pub(super) fn views(&self) -> BTreeMap<String, View> {
         self.vpcs().iter().map(|(uid, vpc)| (uid.clone(), vpc.view().clone())).collect()
     }
@@ -76,7 +76,7 @@ impl Host {
         due.map(|(uid, _)| uid).collect()
     }
 
-    /// Prepares the host: the folder of the namespaces, and what a way out through the host needs.
+    /// Prepares the host: the folder of the namespaces, and the settings for a way out through the host.
     pub(super) fn prepare(&self) -> Result<(), NetworkError> {
         folder::prepare(&self.kernel.folder())?;
         if self.kernel.config.uplink != Uplink::Host {
@@ -126,7 +126,7 @@ impl Host {
         self.conditions().set(
             Topic::NetworksConverged,
             "VPCs",
-            Verdict::yes("Converged", "every VPC on this host is as its record says"),
+            Verdict::yes("Converged", "every VPC on this host matches its record"),
         );
         Ok(known)
     }
@@ -146,7 +146,7 @@ impl Host {
         Ok(())
     }
 
-    /// Removes what is left after the VPCs: namespaces, records, settings of the host.
+    /// Removes leftovers of the VPCs: namespaces, records, settings of the host.
     pub(super) fn remove_leftovers(&self) -> Result<(), NetworkError> {
         for path in folder::list(&self.kernel.folder()).into_iter().chain(self.kernel.legacy_namespaces()) {
             Netns::remove(&path)?;
@@ -156,7 +156,7 @@ impl Host {
         self.records.remove_all()
     }
 
-    /// Takes back what a way out through the host needed.
+    /// Reverts the settings for a way out through the host.
     fn restore_settings(&self) -> Result<(), NetworkError> {
         let failed = file("restore", Path::new("ip_forward"));
         let instance = &self.kernel.config.instance;

@@ -5,11 +5,11 @@
 //!  machine ─ tap ┼─ routed, inet table ─ pair of links ─► uplink (or no way out)
 //!  machine ─ tap ┘  DHCP server
 //! ```
-//! What is wanted of a VPC is kept as a record in `/run/<instance>/vpcs/<uid>.json`, written before the kernel is touched. So every
-//! call does the same: change the record, then make the namespace (`/run/<instance>/vpc-netns/<uid>`) like it; and an agent that starts
-//! again ([`HostNetwork::resume`]) knows all ports at once and never renders rules with half of the machines.
+//! The desired state of a VPC is kept as a record in `/run/<instance>/vpcs/<uid>.json`, written before the kernel is touched. So
+//! every call does the same: change the record, then make the namespace (`/run/<instance>/vpc-netns/<uid>`) like it; and an agent
+//! that starts again ([`HostNetwork::resume`]) knows all ports at once and never renders rules with half of the machines.
 //!
-//! A tap lives by its descriptor, which the hypervisor has: it exists as long as the machine runs, whatever happens to this process.
+//! A tap lives by its descriptor, which the hypervisor has: it exists as long as the machine runs, independent of this process.
 //! Rules are in place before a tap is up.
 
 mod apply;
@@ -53,7 +53,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// How many VPCs are set up at a time when the agent starts. More make the start of many VPCs faster and take the processor from the
 /// guests meanwhile.
 const RESUMED_AT_ONCE: usize = 8;
-/// How often VPCs are looked at for what is due: failures to try again, namespaces to check or to remove.
+/// How often VPCs are checked for due work: failures to try again, namespaces to check or to remove.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The VPCs of this host. Cheap to clone.
@@ -64,8 +64,8 @@ pub struct HostNetwork {
 }
 
 impl HostNetwork {
-    /// Takes up what a previous process left: namespaces that have a record are made right and served; what nothing lives in and no
-    /// record explains is removed; what cannot be read or set up is left alone and reported as conditions of the host.
+    /// Takes over from a previous process: namespaces that have a record are repaired and served; those that nothing lives in and no
+    /// record explains are removed; those that cannot be read or set up are left alone and reported as conditions of the host.
     pub async fn resume(config: NetworkConfig, dialer: Dialer) -> Result<Self, NetworkError> {
         let names = Names::new(&config.instance);
         let records = Records::open(config.run_dir.join("vpcs"), names.clone())?;
@@ -95,7 +95,7 @@ impl HostNetwork {
         blocking(move || host.remove_unused_legacy_namespaces()).await
     }
 
-    /// Wakes owners for what is due, until the network is dropped.
+    /// Wakes owners for due work, until the network is dropped.
     fn keep_up(&self) {
         let (host, owners) = (Arc::downgrade(&self.host), self.owners.clone());
         tokio::spawn(async move {
@@ -110,7 +110,7 @@ impl HostNetwork {
         });
     }
 
-    /// Asks the owner of a VPC.
+    /// Sends a request to the owner of a VPC.
     async fn ask<T>(
         &self,
         uid: &str,

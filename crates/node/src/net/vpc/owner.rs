@@ -4,7 +4,7 @@
 //!            load ──▶ Nothing ──ensure──▶ Record ──last port removed──▶ Record without ports ──some time──▶ Nothing
 //!             │                             ▲ │ converge: at start, after each change, and from time to time
 //!             ▼ the record is unreadable    │ └──▶ failed: reported, tried again
-//!            Left: machines keep what they have; once every tap is a known machine's, the record is written anew
+//!            Left: machines keep their network; once every tap is a known machine's, the record is written again
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ use crate::uid::Uid;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause. More leaves machines without network after the cause was removed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How often a namespace is made like its record although nothing changed. Less often leaves what somebody broke by hand broken;
+/// How often a namespace is made like its record although nothing changed. Less often leaves manual damage unrepaired;
 /// more often costs four processes a VPC each time.
 const CHECK: Duration = Duration::from_secs(300);
 
@@ -49,7 +49,7 @@ pub(super) enum Ask {
     RemovePort(String, Reply<()>),
     /// Remove it with everything in it.
     Remove(Reply<()>),
-    /// Do what is due.
+    /// Do the due work.
     Upkeep,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct Vpc {
     view: Mutex<View>,
 }
 
-/// What others see of a VPC.
+/// The visible state of a VPC.
 #[derive(Default, Clone)]
 pub(super) struct View {
     pub(super) ports: Vec<String>,
@@ -89,7 +89,7 @@ struct State {
     netns: Option<Arc<Netns>>,
     dhcp: Option<DhcpServer>,
     standing: Option<Standing>,
-    /// What guests had when the record was read, until the namespace is known.
+    /// The guests' addresses when the record was read, until the namespace is known.
     held: Held,
     /// When the last port was removed.
     empty_since: Option<Instant>,
@@ -97,7 +97,7 @@ struct State {
     looked: Option<(Instant, Duration)>,
 }
 
-/// What is known of what is wanted.
+/// The knowledge about the desired state.
 #[derive(Default)]
 enum Known {
     #[default]
@@ -110,7 +110,7 @@ enum Known {
 /// A VPC whose record cannot be read.
 struct Left {
     why: Arc<NetworkError>,
-    /// Of a newer version: never written anew.
+    /// The record has a newer version: never overwritten.
     is_newer: bool,
     /// Ports that were requested since.
     ports: BTreeMap<String, PortSpec>,
@@ -210,7 +210,7 @@ impl VpcTurn<'_> {
         matches!(self.state.known, Known::NotLoaded | Known::Nothing)
     }
 
-    /// Finds out what is wanted, once.
+    /// Reads the desired state, once.
     async fn load(&mut self) -> Result<(), NetworkError> {
         if !matches!(self.state.known, Known::NotLoaded) {
             return Ok(());
@@ -261,7 +261,7 @@ impl VpcTurn<'_> {
         Ok(found)
     }
 
-    /// Makes the VPC like its record, whatever stands.
+    /// Makes the VPC like its record, from any state.
     async fn converge_as_is(&mut self, loaded: Result<(), NetworkError>) -> Result<(), NetworkError> {
         loaded?;
         self.state.standing = None;
@@ -297,7 +297,7 @@ impl VpcTurn<'_> {
         Ok(if is_present { TapState::Present } else { TapState::Absent })
     }
 
-    /// Writes the record of a VPC anew, as soon as no tap in its namespace is an unknown machine's. True if it was written; false if
+    /// Writes the record of a VPC again, as soon as no tap in its namespace is an unknown machine's. True if it was written; false if
     /// the machine has its tap and keeps it.
     async fn recover(&mut self, vpc: &VpcSpec, port: &PortSpec, tap: &str) -> Result<bool, NetworkError> {
         let found = self.taps_found(Held { taps: vec![tap.to_owned()], slot: None }).await?;
@@ -317,7 +317,7 @@ impl VpcTurn<'_> {
             let slot = blocking(move || kernel.slot_of(&netns)).await?;
             record.transit_slot = slot.filter(|slot| self.host.claims.claim_slot(self.uid, *slot));
         }
-        tracing::warn!(vpc = self.uid.as_str(), machines = record.ports.len(), "writes a VPC's record anew");
+        tracing::warn!(vpc = self.uid.as_str(), machines = record.ports.len(), "a VPC's record is written again");
         self.state.known = Known::Record(record);
         self.report(Topic::RecordsReadable, None);
         let legacy = format!("VPC record {}", self.host.kernel.names.legacy_netns(self.uid));
@@ -429,7 +429,7 @@ impl VpcTurn<'_> {
         Ok(())
     }
 
-    /// Does what is due; true if nothing of the VPC is left.
+    /// Does the due work; returns true if nothing of the VPC is left.
     async fn upkeep(&mut self, loaded: Result<(), NetworkError>) -> bool {
         let is_over = self.state.empty_since.is_some_and(|since| since.elapsed() >= self.host.linger);
         if is_over {

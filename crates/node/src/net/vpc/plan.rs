@@ -1,4 +1,4 @@
-//! Decides what has to be done to a VPC's namespace: a pure function of what is wanted, what was done, and which links exist.
+//! Decides the work on a VPC's namespace: a pure function of the desired state, the applied state, and the existing links.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::record::Record;
 use crate::net::links::Links;
 use crate::net::names::Names;
 
-/// What was done in the kernel for a record.
+/// The state that was applied to the kernel for a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) record: Record,
@@ -16,7 +16,7 @@ pub(super) struct Standing {
     pub(super) taps: BTreeMap<String, u32>,
 }
 
-/// What is to be done. With none of it, no program has to be run.
+/// The work to do. If there is none, no program has to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Steps {
     /// Settings of the namespace, the pair of links to the uplink, and the routes that are not a tap's.
@@ -105,14 +105,14 @@ mod tests {
         slot.transit_slot = Some(1);
         let wide = record("10.0.0.0/16", &[3, 4]);
         let before = standing(&both, &names, &[(3, 10), (4, 11)]);
-        /// Name, record, and what was found; then what is planned.
+        /// The name, the record, and the observed state; then the expected plan.
         type Case<'a> = (&'a str, &'a Record, &'a str, Option<&'a Standing>, Links, (bool, bool, &'a [&'a str]));
         let table: &[Case<'_>] = &[
             ("nothing changed", &both, "rules", Some(&before), links(&[(3, 10), (4, 11)]), (false, false, &[])),
             ("a check", &both, "rules", None, links(&[(3, 10), (4, 11)]), (true, true, &["3", "4"])),
             ("other rules", &both, "others", Some(&before), links(&[(3, 10), (4, 11)]), (false, true, &[])),
             ("a tap went", &both, "rules", Some(&before), links(&[(4, 11)]), (false, false, &[])),
-            ("a tap was made anew", &both, "rules", Some(&before), links(&[(3, 12), (4, 11)]), (false, false, &["3"])),
+            ("a tap was made again", &both, "rules", Some(&before), links(&[(3, 12), (4, 11)]), (false, false, &["3"])),
             ("an address changed", &moved, "rules", Some(&before), links(&[(3, 10), (4, 11)]), (false, false, &["4"])),
             ("a way out", &slot, "rules", Some(&before), links(&[(3, 10), (4, 11)]), (true, false, &[])),
             ("another subnet", &wide, "others", Some(&before), links(&[(3, 10), (4, 11)]), (true, true, &["3", "4"])),

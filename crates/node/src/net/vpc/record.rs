@@ -1,4 +1,4 @@
-//! What is wanted of a VPC, as a file: `/run/<instance>/vpcs/<uid>.json`.
+//! The desired state of a VPC, as a file: `/run/<instance>/vpcs/<uid>.json`.
 //!
 //! A record that this program cannot read is never removed and never overwritten while machines run in its VPC.
 
@@ -16,7 +16,7 @@ use crate::uid::Uid;
 /// Version of the format. To be raised when an older program would misread a record; a field that may be absent needs no new one.
 const VERSION: u32 = 2;
 
-/// What is wanted of a VPC.
+/// The desired state of a VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     #[serde(default = "first_version")]
@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) vpc: VpcSpec,
     /// By the machine's uid.
     pub(super) ports: BTreeMap<String, PortSpec>,
-    /// Which pair of the transit range it has.
+    /// The number of its pair in the transit range.
     pub(super) transit_slot: Option<u32>,
     /// Specifications before a change, until the kernel has nothing of them any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -48,7 +48,7 @@ impl Record {
         Self { version: VERSION, vpc: masked(vpc), ports: BTreeMap::new(), transit_slot: None, previous: Vec::new() }
     }
 
-    /// Changes what is wanted of the VPC.
+    /// Changes the desired state of the VPC.
     pub(super) fn set_vpc(&mut self, vpc: &VpcSpec) {
         let vpc = masked(vpc);
         if self.vpc != vpc {
@@ -227,6 +227,6 @@ mod tests {
         record.set_vpc(&vpc("10.0.0.0/16"));
         record.set_vpc(&vpc("10.0.0.0/24"));
         let previous: Vec<_> = record.previous.iter().map(|vpc| vpc.subnet.to_string()).collect();
-        assert_eq!(previous, ["10.0.0.0/16"], "what is wanted again is not cleaned up");
+        assert_eq!(previous, ["10.0.0.0/16"], "a range that is wanted again is not cleaned up");
     }
 }

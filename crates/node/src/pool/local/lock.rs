@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// QEMU locks single bytes of an image that it has open: from 100 on for what it does, from 200 on for what it does not let others
-/// do (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE` in its `block/file-posix.c`). The lock lasts while the process is stopped, and
-/// ends with it.
+/// QEMU locks single bytes of an image that it has open: from 100 on for its own operations, from 200 on for those it denies to
+/// others (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE` in its `block/file-posix.c`). The lock lasts while the process is
+/// stopped, and ends with it.
 const FIRST_BYTE: i64 = 100;
 /// Both ranges.
 const BYTES: i64 = 200;

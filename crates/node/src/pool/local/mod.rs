@@ -6,7 +6,7 @@
 //!
 //! A volume's header was written by a guest's hypervisor, so it is not trusted: what reads or changes it runs as
 //! [`LocalPool`]'s tool user and not as root, refuses a header that names any file but the volume's base, and does so only while
-//! nobody else can write to the file.
+//! no other process can write to the file.
 
 mod lock;
 mod record;
@@ -257,7 +257,7 @@ impl Pool for LocalPool {
             Err(PoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             outcome => outcome?,
         }
-        // What an interrupted deletion left has the name that this one needs.
+        // The leftover of an interrupted deletion has the name that this one needs.
         remove_tree(&doomed).map_err(self.failed(uid, "remove", &doomed))?;
         // The name goes first: half a volume must not be found.
         match std::fs::rename(&folder, &doomed) {

@@ -1,4 +1,4 @@
-//! `volume.json`: what is remembered of a volume beside its file.
+//! `volume.json`: the facts about a volume beside its file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const NAME: &str = "volume.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
-    /// Which version wrote it; the first did not say.
+    /// The version that wrote it; the first wrote none.
     #[serde(default = "first_version")]
     pub version: u32,
     pub uid: String,
@@ -34,7 +34,7 @@ fn first_version() -> u32 {
     1
 }
 
-/// What every version of a record has.
+/// The fields of every version of a record.
 #[derive(Deserialize)]
 struct AnyVersion {
     #[serde(default = "first_version")]

@@ -139,7 +139,7 @@ async fn a_record_that_cannot_be_read_is_reported_and_its_volume_and_base_stay()
     host.pool.remove_unused_bases().await.unwrap_err();
     for uid in ["torn", "newer"] {
         assert!(host.pool.look(uid).await.is_err(), "not absent");
-        assert!(host.pool.create(&blank(uid)).await.is_err(), "not made anew");
+        assert!(host.pool.create(&blank(uid)).await.is_err(), "not made again");
         assert!(host.pool.path(uid).exists());
     }
 }

@@ -9,7 +9,7 @@ use crate::shim::protocol::{Request, Response};
 
 /// A request is tiny; a longer line is no client of ours.
 const MAX_LINE_BYTES: usize = 64 * 1024;
-/// What an attached client may be behind before it is cut off. Higher costs memory in the shim for every stuck client; lower cuts
+/// How far an attached client may be behind before it is cut off. Higher costs memory in the shim for every stuck client; lower cuts
 /// off clients over a slow tunnel in the middle of a boot's output.
 const MAX_BACKLOG_BYTES: usize = 1 << 20;
 
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Reads once. Whatever came is for [`Self::next_request`] or [`Self::take_input`].
+    /// Reads once. The bytes are for [`Self::next_request`] or [`Self::take_input`].
     pub(super) fn read(&mut self) {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
@@ -113,7 +113,7 @@ impl Connection {
         None
     }
 
-    /// What an attached client typed.
+    /// The input of an attached client.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         match self.mode {
             Mode::Attached => std::mem::take(&mut self.unread),

@@ -13,7 +13,7 @@ use crate::shim::spec::{LogFormat, LogLimits};
 /// A longer line is split into entries marked `P`; the figure of containerd and CRI-O.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// Which standard stream bytes came from.
+/// The standard stream that bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,

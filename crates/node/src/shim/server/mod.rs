@@ -20,7 +20,7 @@ use super::process::{ProcessIdentity, boot_id};
 use super::spec::{Exit, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec, Stderr};
 use log::LogWriter;
 
-/// Why a shim did not come up.
+/// The reason why a shim did not start.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ShimError {
@@ -144,7 +144,7 @@ fn take_lock(dir: &Path) -> Result<std::fs::File, ShimError> {
     let path = dir.join("lock");
     let error = |source| ShimError::File { operation: "lock", path: path.clone(), source };
     let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(error)?;
-    // Whoever only looks whether it is held, holds it for a moment (`files::is_locked`).
+    // A process that only checks whether it is held, holds it for a moment (`files::is_locked`).
     for _ in 0..50 {
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(lock),

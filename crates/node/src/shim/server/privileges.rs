@@ -1,4 +1,4 @@
-//! What is left of root once the workload runs: CAP_KILL, to pass signals on to a workload of another user.
+//! The rest of root's rights once the workload runs: CAP_KILL, to pass signals on to a workload of another user.
 
 use std::io;
 use std::os::unix::fs::chown;

@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Between attempts to write `exit.json` to a full disk.
 const RETRY: Duration = Duration::from_secs(1);
-/// A client that never sends anything costs a descriptor; nobody needs more than these.
+/// A client that never sends anything costs a descriptor; more than these are never needed.
 const MAX_CONNECTIONS: usize = 128;
 const STDERR_TAIL_BYTES: usize = 2048;
 
@@ -57,7 +57,7 @@ pub(super) struct Pump<'a> {
     oom_kills_before: u64,
 }
 
-/// What is known of the workload's end, until it is on disk.
+/// The facts about the workload's end, until they are on disk.
 struct End {
     status: Option<WaitStatus>,
     reason: Option<String>,
@@ -137,7 +137,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// The workload is what it shall be: tell it, and stop being root.
+    /// The workload is up: report it, and drop root's rights.
     fn workload_runs(&mut self) -> io::Result<()> {
         if let Some(user) = &self.spec.shim_user {
             // Files of a hand-over are newer than the first time.
@@ -369,7 +369,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// `argv` has ended; the workload is whatever it left behind.
+    /// `argv` has ended; the workload is the process it left behind.
     fn hand_over(&mut self) -> io::Result<()> {
         let Some(status) = self.early.remove(&self.main) else { return Ok(()) };
         let Some(pid_file) = self.spec.pid_file.as_deref() else { return Ok(()) };
@@ -401,7 +401,7 @@ impl<'a> Pump<'a> {
         self.end_leftovers();
     }
 
-    /// Nothing of the workload survives it: members of its cgroups and orphans that came to us.
+    /// Kills everything that survives the workload: members of its cgroups and orphans that came to us.
     fn end_leftovers(&self) {
         for cgroup in &self.spec.cgroups {
             kill_members(cgroup, Some(rustix::process::getpid()));
@@ -456,7 +456,7 @@ impl<'a> Pump<'a> {
                 }
                 Some(exit)
             }
-            // Whoever removed the folder wants no record; those who wait still get their answer.
+            // If the folder was removed, no record is wanted; waiting clients still get their answer.
             Err(_) if !self.dir.exists() => Some(exit),
             Err(error) => {
                 eprintln!("write exit.json: {error}; removing rotated logs and trying again");
@@ -470,7 +470,7 @@ impl<'a> Pump<'a> {
 
     fn say_goodbye(mut self, exit: Exit) -> io::Result<()> {
         self.state = State::Exited;
-        // Whoever connected but was not accepted yet is served too.
+        // Clients that connected but were not accepted yet are served too.
         self.turn(Some(Duration::ZERO))?;
         let line = Response { exit: Some(exit), ..Response::ok() }.line();
         for connection in self.connections.iter_mut().filter(|connection| connection.waits_for_exit) {
@@ -481,7 +481,7 @@ impl<'a> Pump<'a> {
         while self.connections.iter().any(Connection::wants_write) && begun.elapsed() < FAREWELL {
             self.turn(Some(FAREWELL.saturating_sub(begun.elapsed())))?;
         }
-        // Not permitted after privileges were dropped; a socket that nobody listens on is removed by the agent.
+        // Not permitted after privileges were dropped; the agent removes a socket without a listener.
         let _ = std::fs::remove_file(&self.spec.socket);
         Ok(())
     }

@@ -128,7 +128,7 @@ fn open_streams(spec: &Spec) -> io::Result<(Streams, Ends)> {
     }
     let streams =
         Streams { input: Some(our_input), output: Some(our_output), error: Some(our_error), is_terminal: false };
-    // Merged standard error still has a pipe of its own: the CRI format tells the streams apart.
+    // Merged standard error still has a pipe of its own: the CRI format separates the streams.
     let (Stderr::Merge | Stderr::Separate) = spec.stderr;
     Ok((streams, Ends { input, output, error, is_terminal: false }))
 }
@@ -153,7 +153,7 @@ fn become_workload(spec: &Spec, program: &Program, ends: &Ends, permission: Owne
     }
     let mut byte = [0];
     if !matches!(std::fs::File::from(permission).read(&mut byte), Ok(1)) {
-        // Nobody is left to read this.
+        // There is no reader left.
         return "the shim ended before it gave permission to start".into();
     }
     if let Err(text) = drop_privileges(spec) {
@@ -267,7 +267,7 @@ pub(super) fn ignore_signals() -> io::Result<OwnedFd> {
         // SAFETY: SIG_IGN is a valid disposition.
         unsafe { libc::signal(number, libc::SIG_IGN) };
     }
-    // SAFETY: the set is initialised before use, the descriptor is new and owned by nobody else.
+    // SAFETY: the set is initialised before use, the descriptor is new and has no other owner.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -301,7 +301,7 @@ pub(super) fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
-/// Goes on in a child process and ends this one, so that whoever started the shim can wait for that at once and is not its parent.
+/// Goes on in a child process and ends this one, so that the starter of the shim can wait for that at once and is not its parent.
 pub(super) fn leave_parent() -> io::Result<()> {
     // SAFETY: single-threaded, see `prepare`.
     match unsafe { libc::fork() } {

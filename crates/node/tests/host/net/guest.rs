@@ -65,14 +65,14 @@ impl Host {
         self.root.path().join("run/vpcs").join(format!("{vpc}.json"))
     }
 
-    /// Ends the agent as a kill does: what it made in the kernel goes on.
+    /// Ends the agent as a kill does: its namespaces and taps stay.
     pub async fn kill_agent(&mut self) {
         let elsewhere = tempfile::tempdir().unwrap();
         self.network = resume(elsewhere.path(), "elsewhere", &HostConditions::default()).await.unwrap();
         self.network.remove_all().await.unwrap();
     }
 
-    /// Starts another agent on what the last one left.
+    /// Starts another agent on the state of the last one.
     pub async fn start_agent(&mut self) {
         self.conditions = HostConditions::default();
         self.network = resume(self.root.path(), &self.instance, &self.conditions).await.unwrap();
@@ -174,7 +174,7 @@ impl Guest {
         Self { netns: Arc::new(netns), port, _stop: stopped, joint: Some(joint) }
     }
 
-    /// Asks for an address, and takes it.
+    /// Requests an address, and takes it.
     pub fn boot(&self) -> Message {
         let offer = self.exchange(MessageType::Discover, &[]).expect("an offer");
         assert_eq!(offer.opts().msg_type(), Some(MessageType::Offer));
@@ -255,7 +255,7 @@ fn join(a: &OwnedFd, b: &OwnedFd, stop: &OwnedFd) {
     }
 }
 
-/// Accepts one connection inside the namespace and answers with what it reads.
+/// Accepts one connection inside the namespace and echoes its input.
 pub fn echo_once(netns: &Netns, address: &str) -> (SocketAddr, tokio::task::JoinHandle<SocketAddr>) {
     let listener = netns.run(|| std::net::TcpListener::bind(address).unwrap()).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -290,7 +290,7 @@ pub async fn talks(dialer: &Dialer, from: &Arc<Netns>, to: SocketAddr) -> io::Re
     Ok(())
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !is_so() {

@@ -1,4 +1,4 @@
-//! What guests in VPCs can do, and what they cannot.
+//! The abilities of guests in VPCs, and their limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn guests_get_their_addresses_and_reach_each_other_and_the_world() {
     assert!(one.pings(&["10.0.0.1"]), "the gateway");
     assert!(one.pings(&["10.0.0.4"]), "a neighbour");
     assert!(one.pings(&[INTERNET]), "the world");
-    assert!(!one.pings(&["10.0.0.99"]), "nobody");
+    assert!(!one.pings(&["10.0.0.99"]), "an address without a guest");
     let dialer = Dialer::start().unwrap();
     let (address, echo) = echo_once(&two.netns, "10.0.0.4:0");
     talks(&dialer, &one.netns, address).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_guest_cannot_use_the_address_of_another() {
     assert!(!one.pings(&["-I", "10.0.0.77", "10.0.0.4"]) && !one.pings(&["-I", "10.0.0.77", INTERNET]));
     one.ip("address del 10.0.0.77/32 dev eth0\n");
     assert!(one.pings(&["10.0.0.4"]));
-    // The neighbour's address, announced by ARP (asking for the gateway in its name): what is for the neighbour still reaches it.
+    // The neighbour's address, announced by ARP (in a request for the gateway): packets for the neighbour still reach it.
     one.ip("address add 10.0.0.4/32 dev eth0\nneigh flush dev eth0\n");
     assert!(!one.pings(&["-I", "10.0.0.4", "10.0.0.1"]));
     let (address, echo) = echo_once(&two.netns, "10.0.0.4:0");

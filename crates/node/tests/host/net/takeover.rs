@@ -1,4 +1,4 @@
-//! An agent that starts on what another one left: it takes over, repairs, and leaves alone what it cannot read.
+//! An agent that starts after another one: it takes over, repairs, and leaves alone the records it cannot read.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,10 +18,10 @@ async fn a_new_agent_takes_over_and_repairs() {
     let mut host = Host::new(true).await;
     let one = host.guest(&vpc("a"), 3).await;
     one.boot();
-    // The agent ends; what it made goes on.
+    // The agent ends; its namespaces stay.
     host.kill_agent().await;
     assert!(one.pings(&[INTERNET]));
-    // Somebody breaks things meanwhile, and a namespace that nothing lives in is left.
+    // Things break meanwhile, and a namespace that nothing lives in is left.
     let namespaces = host.namespaces();
     let vpc_netns = Netns::open(&namespaces.join("a")).unwrap();
     ip_batch(&vpc_netns, "route del 10.0.0.3/32\nroute del default\n").unwrap();
@@ -38,7 +38,7 @@ async fn a_new_agent_takes_over_and_repairs() {
     let busy = again.open_tap("a", "machine-3").await;
     assert!(busy.as_ref().is_err_and(NetworkError::is_busy), "{busy:?}");
 
-    // The machine is started anew: its tap went with its hypervisor.
+    // The machine is started again: its tap went with its hypervisor.
     drop(one);
     // A child of another test that is between fork and exec may have a copy of the tap for a moment.
     while again.ensure_port(&vpc("a"), &port(3)).await.unwrap() == TapState::Present {
@@ -108,7 +108,7 @@ async fn a_damaged_record_cuts_no_guest_off_and_is_written_again() {
     assert!(one.pings(&[INTERNET]) && two.pings(&["10.0.0.3"]), "guests go on");
     let (status, message) = host.condition(Topic::RecordsReadable);
     assert!(status == "False" && message.contains("VPC a"), "{message}");
-    // Their machines keep what they have; a new one has to wait, because the rules for all of them are not known.
+    // Their machines keep their network; a new one has to wait, because the rules for all of them are not known.
     assert_eq!(host.network.ensure_port(&vpc("a"), &port(3)).await.unwrap(), TapState::Present);
     let waits = host.network.ensure_port(&vpc("a"), &port(5)).await.unwrap_err();
     assert!(matches!(waits, NetworkError::Unreadable { .. }), "{waits}");
@@ -198,7 +198,7 @@ async fn a_changed_subnet_reaches_a_namespace_that_stands() {
     host.finish().await;
 }
 
-/// Where mounts are changed, mounts of our own are needed: so the test runs itself again with a copy of them.
+/// Tests that change mounts need mounts of their own: so the test runs itself again with a copy of them.
 #[test]
 fn a_namespace_that_others_hide() {
     let output = Command::new("unshare")
@@ -218,7 +218,7 @@ async fn inside_own_mounts() {
     if std::env::var_os("EVROC_TEST_MOUNTS").is_none() {
         return;
     }
-    // A /run of our own, in which nobody has used `ip netns` yet.
+    // A /run of our own, in which `ip netns` was not used yet.
     rustix::mount::mount("tmpfs", "/run", "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
     std::fs::create_dir("/run/netns").unwrap();
     let mut host = Host::new(true).await;
@@ -257,7 +257,7 @@ async fn inside_own_mounts() {
         assert!(!legacy(uid).exists() && !host.record(&names.legacy_netns(uid)).exists());
         assert!(host.namespaces().join(uid).exists() && host.record(uid).exists());
     }
-    // Nobody else's namespace was touched.
+    // No other user's namespace was touched.
     assert!(Netns::open(Path::new("/run/netns/somebody")).is_ok());
 
     // The folder of our own loses its mounts, too: the guest still has the namespace.
