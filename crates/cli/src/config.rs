@@ -1,4 +1,4 @@
-//! Which cloud, which resource group, and with which credential: a kubeconfig, shared with kubectl.
+//! The cloud, the resource group and the credential to use: a kubeconfig, shared with kubectl.
 
 use std::path::{Path, PathBuf};
 

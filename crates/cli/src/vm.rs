@@ -17,7 +17,7 @@ use crate::config::Cloud;
 /// The API group of virtual machines and disks.
 pub const GROUP: &str = "compute.evroclabs.net";
 
-/// Which virtual machine, and how long to wait for its guest.
+/// The virtual machine, and how long to wait for its guest.
 #[derive(Args)]
 pub struct Wait {
     /// The virtual machine
@@ -27,8 +27,8 @@ pub struct Wait {
     pub wait_seconds: u64,
 }
 
-/// Waits until a condition of the virtual machine is true, and prints what it waits for. At the deadline the error shows the last
-/// lines of the serial console.
+/// Waits until a condition of the virtual machine is true, and prints the condition's message meanwhile. At the deadline the error
+/// shows the last lines of the serial console.
 pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Result<VirtualMachine> {
     let vms = Api::<VirtualMachine>::namespaced(cloud.client.clone(), &cloud.namespace);
     let Some(vm) =

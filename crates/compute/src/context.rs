@@ -86,7 +86,7 @@ impl Compute {
         }
     }
 
-    /// Waits until everything that exists has been read once: what is not known yet must not look as if it did not exist.
+    /// Waits until all existing objects have been read once: an unknown object must not look as if it did not exist.
     pub async fn ready(&self) {
         self.book.ready().await;
         self.vms.ready().await;

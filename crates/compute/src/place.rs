@@ -2,7 +2,7 @@
 
 use evroc_placement::Unplaceable;
 
-/// Why there is no host in the wanted zone, or none at all; `None` for reasons that depend on what is to be placed.
+/// The reason why there is no host in the wanted zone, or none at all; `None` for reasons that depend on the object.
 pub(crate) fn no_host(why: &Unplaceable, zone: Option<&str>) -> Option<String> {
     match why {
         Unplaceable::NoHost(found) => {

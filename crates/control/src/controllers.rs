@@ -18,7 +18,7 @@ pub struct Controllers {
     pub settings: Settings,
     /// The registry that images are resolved in.
     pub images: Arc<dyn Images>,
-    /// Removes what a resource group leaves outside the API.
+    /// Removes a resource group's data outside the API.
     pub forget: Arc<dyn ForgetGroup>,
 }
 

@@ -6,7 +6,7 @@ use evroc_apiserver::schema::FieldError;
 use evroc_apiserver::{ClaimKey, ClaimRefusal};
 use serde_json::Value;
 
-/// The platform can choose again what it chose; anything else the user has to change.
+/// The platform can choose again; everything else the user has to change.
 pub(crate) fn claim(claim: Claim) -> ClaimKey {
     let refusal = match claim.chosen_by {
         ChosenBy::User => ClaimRefusal::Invalid,

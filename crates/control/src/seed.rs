@@ -13,7 +13,7 @@ const ORGANIZATION: &str = "local";
 /// Its resource group.
 const RESOURCE_GROUP: &str = "demo";
 
-/// Creates what is missing.
+/// Creates missing objects.
 pub async fn ensure(client: Client) -> Result<()> {
     let class = DiskStorageClassSpec {
         description: "Survives node failure and can be detached and reused. Recommended for most use cases.".into(),

@@ -1,6 +1,7 @@
-//! Bearer tokens for the API: who is asking, by a token of the platform's issuer, and AccessToken, the question whose answer is one.
+//! Bearer tokens for the API: identifies the caller by a token of the platform's issuer, and AccessToken, the kind whose create
+//! returns one.
 //!
-//! Whoever came with a token gets no other by it: a token that was lost is worth nothing after its end.
+//! A caller with a token gets no other by it: a lost token is worth nothing after its end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::access::{caller_of, identity_of, read_certificate};
 
-/// Seconds that a token lives if nothing else is asked for: clients renew it, and what is stolen is soon worthless.
+/// The life of a token in seconds by default: clients renew it, and a stolen one is soon worthless.
 const LIFE: u64 = 300;
 /// The shortest life: clients renew a token 30 seconds before its end.
 const SHORTEST: u64 = 60;
@@ -46,7 +47,7 @@ impl Issuer {
         Self { verifier: TokenVerifier::new(&name, [&key]), name, key }
     }
 
-    /// A token that speaks for `identity` at `audience`, and the second since 1970 in which it ends.
+    /// Returns a token for `identity` at `audience`, and the second since 1970 in which it ends.
     ///
     /// # Errors
     /// If the system has no random numbers.
@@ -84,7 +85,7 @@ impl Authenticate for Bearer {
     }
 }
 
-/// AccessToken: a create answers with a token that speaks for who asks.
+/// AccessToken: a create answers with a token for its caller.
 pub fn kind(issuer: &Arc<Issuer>) -> ResourceKind {
     let life = json!({
         "type": "integer", "format": "int64", "minimum": SHORTEST, "maximum": LONGEST, "default": LIFE,
@@ -101,7 +102,7 @@ pub fn kind(issuer: &Arc<Issuer>) -> ResourceKind {
     kind
 }
 
-/// Why a caller gets no token, if so.
+/// Returns the reason why a caller gets no token, if any.
 fn refusal(identity: &Identity) -> Option<&'static str> {
     if identity.came_by_token() {
         return Some("a token cannot ask for another one: use your client certificate (`evroc iam get-access-token`)");
@@ -146,6 +147,6 @@ mod tests {
         assert!(refusal(&Identity::edge()).is_some());
         let claims =
             Claims::for_identity(&Identity::operator(), "it", API_AUDIENCE, SystemTime::now(), Duration::from_secs(60));
-        assert!(refusal(&claims.unwrap().identity()).is_some(), "whoever came with a token gets no other by it");
+        assert!(refusal(&claims.unwrap().identity()).is_some(), "a caller with a token gets no other by it");
     }
 }

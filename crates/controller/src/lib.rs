@@ -1,4 +1,4 @@
-//! What every controller shares: observing by informers, writing status, finalizers, retries.
+//! The shared parts of all controllers: observing by informers, writing status, finalizers, retries.
 //!
 //! A controller reconciles from state, never from the event: its input is a key, it reads everything for that key, a pure
 //! function plans, and what is left to do is carried out. Every step may be repeated: a crash between two is harmless.
@@ -30,13 +30,13 @@ use kube::{Client, Resource};
 use thiserror::Error;
 
 /// How long a controller waits before it tries a key again that failed. Too low floods the log while a cause lasts; too
-/// high keeps a user waiting after the cause is gone.
+/// high keeps a user waiting after the cause is removed.
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(2);
 
-/// Where the time comes from: an argument, so that tests set it.
+/// The source of the time: an argument, so that tests set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What every controller is given.
+/// The inputs of every controller.
 #[derive(Clone)]
 pub struct Context {
     /// The API, with the controller's own identity.
@@ -58,25 +58,25 @@ impl Context {
     }
 }
 
-/// Why a reconciliation could not finish; it is tried again.
+/// The reason why a reconciliation could not finish; it is tried again.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The API refused or did not answer.
     #[error("{operation}")]
     Api {
-        /// What was being done.
+        /// The operation.
         operation: String,
         /// The API's answer.
         #[source]
         source: Box<kube::Error>,
     },
-    /// Somebody else changed the object meanwhile: look again.
+    /// The object was changed meanwhile: look again.
     #[error("{0}: the object was changed meanwhile")]
     Changed(String),
     /// An object can never be created as it is: the refusal belongs into a condition.
     #[error("{operation}: {message}")]
     Refused {
-        /// What was being done.
+        /// The operation.
         operation: String,
         /// The API's answer.
         message: String,
@@ -84,9 +84,9 @@ pub enum Error {
     /// A ledger has no room for an object: it may be placed elsewhere.
     #[error("{operation}: {message}")]
     Full {
-        /// What was being done.
+        /// The operation.
         operation: String,
-        /// Which ledger, and the amounts.
+        /// The ledger, and the amounts.
         message: String,
     },
     /// The watch of this kind is too far behind to decide anything.
@@ -95,7 +95,7 @@ pub enum Error {
     /// An object could not be read or written as JSON.
     #[error("{operation}")]
     Json {
-        /// What was being done.
+        /// The operation.
         operation: String,
         /// The cause.
         #[source]
@@ -115,7 +115,7 @@ pub fn api_error(operation: impl Into<String>) -> impl FnOnce(kube::Error) -> Er
     }
 }
 
-/// What to do after a failed reconciliation: after a lost race it is tried again at once, otherwise after a pause.
+/// Decides the retry of a failed reconciliation: after a lost race it is tried again at once, otherwise after a pause.
 pub fn retry<K: Resource, C>(object: Arc<K>, error: &Error, _context: Arc<C>) -> Action
 where
     K::DynamicType: Default,

@@ -1,4 +1,4 @@
-//! What wakes a controller's keys, and the loop that reconciles them.
+//! The sources that wake a controller's keys, and the loop that reconciles them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl<K: Kind> Queue<K> {
         keys: impl Fn(&Change<C>) -> Vec<ObjectRef<K>> + Send + Sync + 'static,
     ) -> Self {
         let wake = self.wake.clone();
-        // A queue that ended has nobody who wants to know.
+        // A queue that ended has no receiver.
         informer.listen(move |change| keys(change).into_iter().for_each(|key| drop(wake.send(key))));
         self
     }

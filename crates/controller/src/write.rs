@@ -91,7 +91,7 @@ where
     create(api, object).await.map(drop)
 }
 
-/// As [`create_or_adopt`]; returns what was created.
+/// As [`create_or_adopt`]; returns the created object.
 pub(crate) async fn create<K>(api: &Api<K>, object: &K) -> Result<Option<K>>
 where
     K: Resource + Clone + Serialize + DeserializeOwned + Debug,
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// What a ledger that has no room answers.
+/// Whether the answer is that a ledger has no room.
 fn full(status: &Status) -> Option<String> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().find(|cause| cause.reason == INSUFFICIENT_CAPACITY).map(|cause| cause.message.clone())

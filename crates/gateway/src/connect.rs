@@ -1,4 +1,4 @@
-//! Connections to replicas: made by whoever can enter their network, kept while they are good.
+//! Connections to replicas: made by a process that can enter their network, kept while they are good.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -23,7 +23,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Connects to a port of a replica, wherever it runs.
 #[async_trait]
 pub trait Dial: Send + Sync + 'static {
-    /// Connects; the error names what was tried.
+    /// Connects; the error names the attempts.
     async fn dial(&self, replica_uid: &str, port: u16) -> io::Result<Box<dyn Stream>>;
 }
 
@@ -38,12 +38,12 @@ pub enum Connection {
     Two(http2::SendRequest<RequestBody>),
 }
 
-/// Idle connections by replica. At most so many are kept for each, else a burst would leave its sockets for ever.
+/// Idle connections by replica. At most this many are kept for each, else a burst would leave its sockets for ever.
 const KEPT_PER_REPLICA: usize = 64;
 /// How long an idle connection is kept. Too low dials for every request; too high meets servers that close it at that very
 /// moment (common ones do after 5 s), and occupies those that serve one connection at a time.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(2);
-/// The longest that connecting may take, whatever the other side is doing.
+/// The longest that connecting may take in all.
 const DIAL: Duration = Duration::from_secs(10);
 
 #[derive(Default)]

@@ -1,7 +1,7 @@
-//! Asks this host's node for connections to replicas: the client half of `dial.sock`.
+//! Requests connections to replicas from this host's node: the client half of `dial.sock`.
 //!
 //! A replica's network namespace has nothing but `lo`, so the node opens the connection inside it and hands over the file
-//! descriptor. One JSON line asks, one answers, the descriptor rides on a good answer (`SCM_RIGHTS`):
+//! descriptor. One JSON line requests, one answers, the descriptor rides on a good answer (`SCM_RIGHTS`):
 //! ```text
 //! -> {"replica":"6f1c…","port":8080}
 //! <- {"ok":true}                      with one descriptor
@@ -42,7 +42,7 @@ struct Answer {
     message: String,
 }
 
-/// Why a connection failed.
+/// The reason why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The replica is not on this host, or not any more.
@@ -53,7 +53,7 @@ pub enum DialError {
         /// The node's message.
         message: String,
     },
-    /// Nobody listens on the port: not ready yet, or just ending.
+    /// The port has no listener: not ready yet, or just ending.
     #[error("connect to replica {replica}: {message}")]
     Refused {
         /// Its uid.
@@ -78,9 +78,9 @@ pub enum DialError {
         message: String,
     },
     /// The node does not answer: it is restarting.
-    #[error("ask the node on {}", socket.display())]
+    #[error("request a connection from the node on {}", socket.display())]
     Node {
-        /// Where it should listen.
+        /// The path of its socket.
         socket: PathBuf,
         /// The cause.
         #[source]

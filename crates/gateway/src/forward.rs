@@ -171,7 +171,7 @@ impl Drop for Held {
     }
 }
 
-/// The request as the replica should see it: its own form of URI, no hop-by-hop headers, and who asked.
+/// The request as the replica should see it: its own form of URI, no hop-by-hop headers, and the client's address.
 fn rewrite(request: &mut Request<RequestBody>, http2: bool, peer: SocketAddr) -> Result<(), String> {
     let upgrade = request.headers().get(header::UPGRADE).filter(|_| asks_for_upgrade(request.headers())).cloned();
     // The host that the request was routed by, and no other that it may name too.

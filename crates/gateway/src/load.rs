@@ -138,7 +138,7 @@ async fn write(client: &Client, revision: &Key, requests: Requests) -> bool {
     }
 }
 
-/// Reads what a previous process of the gateway reported, as if it had been reported just now: its requests ended with it.
+/// Reads the report of a previous process of the gateway, as if it had been made just now: its requests ended with it.
 async fn previous_reports(client: &Client) -> kube::Result<HashMap<Key, Reported>> {
     let everything = ListParams::default();
     let api = Api::<Revision>::all(client.clone());
@@ -178,13 +178,13 @@ mod tests {
             ("no change", said(one), one, now + SETTLE, Due::Never),
             ("another that ended before it was seen", said(none), later, now, Due::At(now + SETTLE)),
             (
-                "not heard, just now",
+                "not written, just now",
                 Some(Reported { requests: none, at: now, heard: false }),
                 none,
                 now,
                 Due::At(now + RETRY),
             ),
-            ("not heard", Some(Reported { requests: none, at: now, heard: false }), none, now + RETRY, Due::Now),
+            ("not written", Some(Reported { requests: none, at: now, heard: false }), none, now + RETRY, Due::Now),
         ];
         for (name, before, requests, when, want) in cases {
             assert_eq!(due(before, requests, when), want, "{name}");

@@ -30,7 +30,7 @@ pub(crate) const GREETING: Duration = Duration::from_secs(15);
 /// The same for connections that came just before the gateway stops.
 const LAST_GREETING: Duration = Duration::from_millis(500);
 /// The longest that a client may take for the headers of a request, or be idle between two. Too low closes connections that
-/// clients are about to use again; too high keeps sockets that nobody uses.
+/// clients are about to use again; too high keeps unused sockets.
 pub(crate) const HEADERS: Duration = Duration::from_secs(60);
 /// The longest that requests under way may take when the gateway stops: less than its supervisor waits. Connections wait
 /// meanwhile.

@@ -1,4 +1,4 @@
-//! Which name a TLS client asks for, without ending its TLS: the greeting is read and can be read again.
+//! Reads the name in a TLS client's greeting, without ending its TLS: the greeting can be read again.
 
 use std::io;
 use std::pin::Pin;

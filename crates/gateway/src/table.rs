@@ -38,7 +38,7 @@ pub enum Route {
 /// A replica that a gateway knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Its uid: names it to whoever connects.
+    /// Its uid: identifies it to the dialer.
     pub uid: String,
     /// Its object.
     pub key: Key,
@@ -87,7 +87,7 @@ struct State {
     requests: HashMap<Key, Requests>,
 }
 
-/// Where a request may go now.
+/// The target of a request now.
 pub enum Choice {
     /// To this replica.
     Now(Lease),
@@ -143,7 +143,7 @@ impl Table {
         self.state().routes.get(host).cloned()
     }
 
-    /// Sets the state of a replica. One that has become ready is tried at once, whatever happened before.
+    /// Sets the state of a replica. One that has become ready is tried at once, also after failures.
     pub fn set_replica(&self, replica: Replica) {
         let mut state = self.state();
         let before = state.replicas.remove(&replica.key).filter(|known| known.replica.uid == replica.uid);

@@ -1,6 +1,6 @@
 //! The installation's own certificate authority: one ECDSA P-256 key and one self-signed certificate of ten years.
 //!
-//! First start writes `ca.key`, then `ca.crt`, then the public copy. What an interruption leaves, and what is done about it:
+//! First start writes `ca.key`, then `ca.crt`, then the public copy. The states after an interruption, and their repair:
 //!
 //! | ca.key | ca.crt | public copy | at the next start |
 //! |---|---|---|---|
@@ -30,13 +30,13 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How far back a certificate's life starts: bridges clocks that are a little apart.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 
-/// Why the authority could not be opened.
+/// The reason why the authority could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The certificate is there, its key is not.
+    /// The certificate exists, its key does not.
     #[error(
         "the certificate authority is incomplete: {} is missing, but {} is there; put the key back from a backup, or remove {} as well to get a new authority (kubeconfig files made so far stop working)",
         missing.display(), present.display(), present.display()
@@ -44,10 +44,10 @@ pub enum AuthorityError {
     KeyMissing {
         /// The private key's place.
         missing: PathBuf,
-        /// The certificate that is there.
+        /// The existing certificate.
         present: PathBuf,
     },
-    /// A file is there but cannot be understood.
+    /// A file exists but cannot be parsed.
     #[error(
         "{} is damaged ({reason}); put it back from a backup, or remove the folder's ca.key and ca.crt and the public copy to get a new authority (kubeconfig files made so far stop working)",
         path.display()
@@ -55,7 +55,7 @@ pub enum AuthorityError {
     Damaged {
         /// The damaged file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Key and certificate do not belong together.
@@ -74,7 +74,7 @@ pub enum AuthorityError {
     Make(#[source] rcgen::Error),
 }
 
-/// Where the authority's files are.
+/// The paths of the authority's files.
 #[derive(Debug, Clone)]
 pub struct AuthorityPaths {
     /// Private key, readable by `control` only.

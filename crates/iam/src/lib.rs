@@ -5,7 +5,7 @@
 //!
 //! - [`authority`]: the installation's own certificate authority, made at first start and repaired when it was left half made.
 //! - [`leaf`]: certificates of servers and clients, with renewal.
-//! - [`identity`]: who a verified client certificate or token speaks for.
+//! - [`identity`]: the identity that a verified client certificate or token gives.
 //! - [`token`]: signed bearer tokens (ES256).
 //! - [`authz`]: who may do what. Deny by default.
 //! - [`kubeconfig`] and [`ssh`]: the files that a user gets.

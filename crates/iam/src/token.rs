@@ -29,7 +29,7 @@ pub const API_AUDIENCE: &str = "api";
 /// How far apart clocks may be, in seconds.
 const LEEWAY_SECONDS: i64 = 30;
 
-/// Why a token was refused, or could not be made.
+/// The reason why a token was refused, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// Not three base64url parts of JSON, or a header that is not allowed.
@@ -42,12 +42,12 @@ pub enum TokenError {
     #[error("the token's signature is wrong")]
     Signature,
     /// Its time is over.
-    #[error("the token has expired; ask for a new one")]
+    #[error("the token has expired; request a new one")]
     Expired,
     /// Its time has not come.
     #[error("the token is not valid yet; check the clocks")]
     NotYetValid,
-    /// It is for somebody else.
+    /// Its audience is another.
     #[error("the token is for {found:?}, expected {expected:?}")]
     Audience {
         /// The audience of the token.
@@ -99,7 +99,7 @@ pub struct Claims {
 
 impl Claims {
     /// Claims for `identity` at `audience`, living for `life` from `now`, and never longer than the credential that the identity came
-    /// with: what is lost or taken away is worth nothing after its end, whatever was made with it before.
+    /// with: a lost or revoked credential is worth nothing after its end, whatever was made with it before.
     pub fn for_identity(
         identity: &Identity,
         issuer: &str,
@@ -124,7 +124,7 @@ impl Claims {
         })
     }
 
-    /// The identity that a verified token speaks for.
+    /// Returns the identity of a verified token.
     pub fn identity(&self) -> Identity {
         let mut groups = self.groups.clone();
         groups.retain(|group| group != GROUP_AUTHENTICATED);

@@ -18,7 +18,7 @@ use crate::forget::ForgetGroup;
 pub(crate) struct Network {
     /// API and clock.
     pub base: Context,
-    /// Removes what a group leaves outside the API.
+    /// Removes a group's data outside the API.
     pub forget: Arc<dyn ForgetGroup>,
     pub groups: Informer<ResourceGroup>,
     pub namespaces: Informer<Namespace>,
@@ -61,10 +61,10 @@ pub(crate) fn address(vm: &VirtualMachine) -> Option<&str> {
 }
 
 /// Whether virtual machines can use a network. Until it is removed, a deleted network is used by those that are in it; then it is
-/// made anew.
+/// made again.
 pub(crate) fn usable(metadata: &ObjectMeta) -> Verdict {
     match deletion::waits_for(metadata, &[], &[]) {
-        Some(blocker) => Verdict::no("Deleting", format!("it is being deleted and then made anew: {blocker}")),
+        Some(blocker) => Verdict::no("Deleting", format!("it is being deleted and then made again: {blocker}")),
         None => Verdict::yes("Ready", "virtual machines can use it"),
     }
 }

@@ -1,4 +1,4 @@
-//! Removes what a resource group leaves outside the API together with the group.
+//! Removes a resource group's data outside the API together with the group.
 
 use async_trait::async_trait;
 use thiserror::Error;

@@ -16,7 +16,7 @@ use evroc_controller::{Context, Informers};
 
 use context::Network;
 
-/// Runs every controller of this crate until the process ends. `forget` removes what a group leaves outside the API.
+/// Runs every controller of this crate until the process ends. `forget` removes a group's data outside the API.
 pub async fn run(base: Context, informers: &Informers, forget: Arc<dyn ForgetGroup>) {
     let network = Arc::new(Network::new(base, informers, forget));
     network.ready().await;

@@ -1,4 +1,4 @@
-//! The book: what is promised of each host, kept up to date by watches, so that no decision adds up all objects of the cloud.
+//! The book: the promised amounts of each host, kept up to date by watches, so that no decision adds up all objects of the cloud.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::facts::{HostFacts, Promised, Takes, is_ready};
 /// takes the room; too high keeps an object waiting that fits again.
 const AVOIDED: Duration = Duration::from_secs(10);
 
-/// The hosts and what is promised of them. Cheap to clone.
+/// The hosts and their promised amounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Book {
     hosts: Informer<Host>,
@@ -27,7 +27,7 @@ pub struct Book {
 #[derive(Default)]
 struct Pages {
     promised: HashMap<String, Promised>,
-    /// By the uid of what is to be placed.
+    /// By the uid of the object to be placed.
     refused: HashMap<String, Vec<Refused>>,
 }
 

@@ -11,7 +11,7 @@ const DESCRIBED: usize = 3;
 pub struct Need<'a> {
     /// The zone that it has to be in.
     pub zone: Option<&'a str>,
-    /// The host that it has to be on, because something of it is there already.
+    /// The host that it has to be on, because a part of it is on that host already.
     pub host: Option<&'a str>,
     /// Virtual processors; shared, so no limit but that one machine cannot have more than the host.
     pub vcpus: u32,
@@ -21,16 +21,16 @@ pub struct Need<'a> {
     pub disk_bytes: u64,
 }
 
-/// Why nothing can be placed.
+/// The reason why nothing can be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unplaceable {
-    /// No host is ready and open for new things: what was found instead.
+    /// No host is ready and open for new objects, with the number of hosts by state.
     NoHost(String),
     /// There is no open host in the wanted zone; these zones have one.
     NoZone(Vec<String>),
     /// The host that it is bound to is not open or not in the wanted zone.
     NotThere(String),
-    /// No host has reported what it has.
+    /// No host has reported its resources.
     NoReport,
     /// No host has room for it: for each, or for some and a count, why.
     NoRoom(String),
@@ -87,7 +87,7 @@ pub fn choose<'a>(hosts: &'a [HostFacts], need: &Need<'_>) -> Result<&'a HostFac
     }
 }
 
-/// Why this host has no room.
+/// Returns the reason why this host has no room.
 fn refusal(host: &HostFacts, room: Room, need: &Need<'_>) -> Option<String> {
     let name = &host.name;
     if need.vcpus > room.cpus {

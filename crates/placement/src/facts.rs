@@ -4,7 +4,7 @@ use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, Replica, Volume};
 use kube::ResourceExt;
 
-/// A host, and what is promised of it.
+/// A host, and its promised amounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Its name.
@@ -13,7 +13,7 @@ pub struct HostFacts {
     pub zone: Option<String>,
     /// Whether its agent reports that it is at work.
     pub is_ready: bool,
-    /// Whether it is ready and nobody has closed it for new things.
+    /// Whether it is ready and not closed for new objects.
     pub is_open: bool,
     /// Its total resources; `None` until it has reported.
     pub room: Option<Room>,
@@ -23,7 +23,7 @@ pub struct HostFacts {
     pub machine_type: Option<String>,
     /// The processor model that new guests get there.
     pub cpu_model: Option<String>,
-    /// Why the store refused the object that is to be placed on this host a moment ago.
+    /// The reason why the store refused the object to be placed on this host a moment ago.
     pub refused: Option<String>,
 }
 
@@ -86,9 +86,9 @@ pub(crate) fn is_ready(host: &Host) -> bool {
     host.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, READY))
 }
 
-/// An object that takes something of a host for as long as it exists, whatever its state.
+/// An object that takes resources of a host for as long as it exists, in any state.
 pub(crate) trait Takes {
-    /// The host and what it takes.
+    /// The host and the amounts.
     fn takes(&self) -> (&str, Promised);
 }
 

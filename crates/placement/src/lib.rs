@@ -1,9 +1,10 @@
-//! Which host something goes to: one decision over the same facts for virtual machines, volumes and replicas.
+//! Chooses a host: one decision over the same facts for virtual machines, volumes and replicas.
 //!
 //! ```text
 //!   Host, Machine, Replica, Volume ──watch──▶ Book (promises per host) ──facts──▶ choose (pure) ──▶ host, or why there is none
 //! ```
-//! [`choose`] is a pure function and only a proposal: what a host has is taken in the store, in the transaction that creates the object.
+//! [`choose`] is a pure function and only a proposal: a host's resources are taken in the store, in the transaction that creates the
+//! object.
 //! A refusal there is entered into the book ([`Book::refused`]), and the next choice is another host.
 
 mod book;

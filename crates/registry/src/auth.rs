@@ -14,14 +14,14 @@ pub enum Action {
     Push,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// The caller is not authenticated: answered with 401 and a challenge.
     Unauthenticated {
         /// The `WWW-Authenticate` header, such as `Basic realm="evroc registry"`.
         challenge: String,
-        /// Explains what is missing or wrong, and what to do.
+        /// Explains the fault, and what to do.
         message: String,
     },
     /// The caller may not do this: answered with 403.

@@ -54,7 +54,7 @@ impl Registry {
         http::router(http::Server { storage: self.storage.clone(), authorizer })
     }
 
-    /// Which manifest a tag or digest means now.
+    /// Returns the manifest that a tag or digest refers to now.
     ///
     /// # Errors
     /// [`Code::NameUnknown`], [`Code::ManifestUnknown`].

@@ -140,7 +140,7 @@ impl Digest {
         Digest { algorithm, hex }
     }
 
-    /// Which hash function it is of.
+    /// The hash function.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -20,7 +20,7 @@ pub struct Settings {
     /// The port of the HTTPS gateway; 443 does not show in addresses.
     pub https_port: u16,
     /// How long a revision without requests keeps its last replica. Too low starts containers for every visitor; too
-    /// high keeps memory for nobody.
+    /// high keeps memory without use.
     pub scale_to_zero_after: Duration,
 }
 

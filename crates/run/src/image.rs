@@ -1,4 +1,4 @@
-//! Which image a container reference means, and whether it may run.
+//! Resolves the image of a container reference, and checks whether it may run.
 
 use async_trait::async_trait;
 use evroc_api::conditions::Verdict;
@@ -16,7 +16,7 @@ pub struct ImageFacts {
     pub platform: String,
 }
 
-/// Why the registry could not answer.
+/// The reason why the registry could not answer.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// There is no such repository, tag or digest.
@@ -27,14 +27,14 @@ pub enum ImageError {
         /// The tag or digest.
         reference: String,
     },
-    /// The manifest or the configuration is not what it should be.
+    /// The manifest or the configuration is invalid.
     #[error("image {repository}:{reference} cannot be read: {problem}")]
     Invalid {
         /// The repository.
         repository: String,
         /// The tag or digest.
         reference: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
     /// The registry did not answer: tried again.

@@ -15,7 +15,7 @@ pub trait ApiOf: Resource<DynamicType = ()> + Clone + Debug + Serialize + Deseri
     fn api(client: Client) -> Api<Self>;
 }
 
-/// Where objects of a scope are: chosen by the kind's scope.
+/// The namespace of objects, chosen by the kind's scope.
 pub trait Place<K> {
     /// The client for the kind.
     fn place(client: Client) -> Api<K>;

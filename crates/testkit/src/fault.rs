@@ -1,6 +1,6 @@
 //! One write of the controllers that goes wrong.
 //!
-//! Writes are counted in the order in which they arrive, over all controllers. The fault strikes once: whoever repeats the
+//! Writes are counted in the order in which they arrive, over all controllers. The fault strikes once: a controller that repeats the
 //! write, or starts again, gets on. A story that is run with every write failing once shows that no step needs to be the first
 //! try or the only one.
 
@@ -22,7 +22,7 @@ use tower::{BoxError, Service};
 pub enum Manner {
     /// It is refused and has no effect.
     Refused,
-    /// Somebody else was faster: a conflict, no effect.
+    /// Another writer was faster: a conflict, no effect.
     Conflict,
     /// It has its effect, and the answer is an error.
     AnswerLost,
@@ -37,7 +37,7 @@ impl Manner {
     pub const ALL: [Self; 5] = [Self::Refused, Self::Conflict, Self::AnswerLost, Self::KilledBefore, Self::KilledAfter];
 }
 
-/// Which write goes wrong, and how.
+/// The write that goes wrong, and the manner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The number of the write, from 0.
@@ -73,7 +73,7 @@ impl Faults {
     }
 
     fn strikes(&self, request: &Request<Body>) -> Option<Manner> {
-        // Events are told once and may be lost.
+        // Events are written once and may be lost.
         if matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path().ends_with("/events") {
             return None;
         }

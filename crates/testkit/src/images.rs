@@ -1,4 +1,4 @@
-//! The registry, as far as controllers ask it.
+//! The registry, as far as controllers query it.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use evroc_network::{ForgetError, ForgetGroup};
 use evroc_run::image::{ImageError, ImageFacts, Images};
 
-/// What was pushed. Cheap to clone.
+/// The pushed images. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct SimImages(Arc<Mutex<Pushed>>);
 
@@ -32,12 +32,12 @@ impl SimImages {
         self.pushed().images.insert(image.into(), facts);
     }
 
-    /// What was pushed, in order.
+    /// Returns the pushed images, in order.
     pub fn list(&self) -> Vec<String> {
         self.pushed().images.keys().cloned().collect()
     }
 
-    /// Has the registry not answer, or answer again.
+    /// Lets the registry not answer, or answer again.
     pub fn set_down(&self, is_down: bool) {
         self.pushed().is_down = is_down;
     }

@@ -8,7 +8,7 @@
 //! ```
 //! Everything is the product's own but what touches a machine: [`SimHost`] plays the host's agent and [`SimGateway`] the HTTPS
 //! gateway, both through the API with the identities and rights that the real ones have; [`SimImages`] stands for the registry.
-//! Each can be told to misbehave. [`Fault`] lets one write of the controllers fail, lose its answer, or be the last thing that
+//! Each can be made to misbehave. [`Fault`] lets one write of the controllers fail, lose its answer, or be the last thing that
 //! they do before they are killed. Time is the machine's, and can be moved forward ([`Platform::advance`]).
 
 mod client;

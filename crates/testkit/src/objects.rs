@@ -1,4 +1,4 @@
-//! Objects as users write them, and questions that tests ask of them.
+//! Objects as users write them, and accessors for tests.
 
 use evroc_api::compute::{Disk, GUEST_READY, VirtualMachine, VirtualMachineStatusType};
 use evroc_api::conditions::{self, READY};
@@ -48,7 +48,7 @@ pub fn service(name: &str, image: &str) -> Service {
         "spec": {"template": {"spec": {"containers": [{"image": format!("registry.{DOMAIN}/{image}")}]}}}}))
 }
 
-/// What has conditions.
+/// Objects with conditions.
 pub trait HasConditions {
     /// Its conditions.
     fn conditions(&self) -> &[Condition];
@@ -66,7 +66,7 @@ pub trait HasConditions {
         self.ready().0 == "True"
     }
 
-    /// Why it is not Ready.
+    /// The reason why it is not Ready.
     fn reason(&self) -> &str {
         self.ready().1
     }

@@ -39,7 +39,7 @@ pub const GROUP: &str = "demo";
 /// The domain of services and registry.
 pub const DOMAIN: &str = "evroc.localhost";
 
-/// What a platform is to be like.
+/// The settings of a platform.
 pub struct Builder {
     hosts: Vec<(String, String, HostSize)>,
     fault: Option<Fault>,
@@ -192,7 +192,7 @@ impl Platform {
         Endpoint::open(self.server.clone()).await
     }
 
-    /// A client of somebody else, in the test's resource group.
+    /// Returns a client of another user, in the test's resource group.
     pub fn client_as(&self, identity: IamIdentity) -> Client {
         self.server.client_as(caller_of(identity), GROUP)
     }
@@ -275,7 +275,7 @@ impl Platform {
         self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
     }
 
-    /// Deletes an object; it may be some time until it is gone.
+    /// Deletes an object; its removal may take some time.
     ///
     /// # Panics
     /// With the refusal.
@@ -292,10 +292,10 @@ impl Platform {
         self.api::<K>().get(name).await.unwrap_or_else(|error| panic!("get {name}: {error}"))
     }
 
-    /// Waits until an object is so, and gives it.
+    /// Waits until an object satisfies a condition, and returns it.
     ///
     /// # Panics
-    /// With the object as it last was, if it is not so before the deadline.
+    /// With the object's last state, if it does not before the deadline.
     pub async fn until<K: ApiOf>(&self, name: &str, what: &str, is_so: impl Fn(&K) -> bool) -> K {
         let (api, is_so) = (self.api::<K>(), &is_so);
         eventually(&format!("{} \"{name}\" {what}", K::kind(&())), || {
@@ -311,10 +311,10 @@ impl Platform {
         .await
     }
 
-    /// Waits until an object is gone.
+    /// Waits until an object is removed.
     ///
     /// # Panics
-    /// With the object as it last was, if it is not gone before the deadline.
+    /// With the object's last state, if it is not removed before the deadline.
     pub async fn gone<K: ApiOf>(&self, name: &str) {
         let api = self.api::<K>();
         eventually(&format!("{} \"{name}\" gone", K::kind(&())), || {
@@ -343,7 +343,7 @@ impl Platform {
         .await;
     }
 
-    /// All that there is, by kind and name, without what is new in every run.
+    /// Returns all objects, by kind and name, without the fields that are new in every run.
     pub async fn snapshot(&self) -> BTreeMap<String, Value> {
         snapshot::take(&self.admin).await
     }

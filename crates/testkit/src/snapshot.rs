@@ -1,4 +1,4 @@
-//! What there is, without what differs from run to run: two runs of one story must end alike.
+//! Snapshots of all objects, without the fields that differ from run to run: two runs of one story must end alike.
 
 use std::collections::BTreeMap;
 

@@ -10,10 +10,10 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Looks until it is so, and gives what was found.
+/// Polls until a value is found, and returns it.
 ///
 /// # Panics
-/// With what was last seen, if it is not so before the deadline.
+/// With the last observation, if there is none before the deadline.
 pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,

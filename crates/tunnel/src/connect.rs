@@ -33,7 +33,7 @@ pub struct TunnelConfig {
     pub tls: Arc<rustls::ClientConfig>,
 }
 
-/// Why a tunnel could not be opened.
+/// The reason why a tunnel could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ConnectError {
@@ -45,7 +45,7 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
-    #[error("ask {authority} for a tunnel")]
+    #[error("request a tunnel from {authority}")]
     Ask {
         authority: String,
         #[source]

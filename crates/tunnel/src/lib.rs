@@ -3,7 +3,7 @@
 //! ```text
 //! node ── TCP, mTLS ── GET …/hosts/<host>/tunnel, Upgrade: evroc-tunnel ──► control
 //! node ◄─ 101 ──────────────────────────────────────────────────────────── control
-//! node ◄═ HTTP/2 with the roles turned round: control asks, node answers ═► control
+//! node ◄═ HTTP/2 with the roles turned round: control calls, node answers ═► control
 //! ```
 //! The node opens the only connection, so hosts need no open port. That also authenticates requests: only control is at the other end,
 //! and it has authorised the user.
@@ -43,13 +43,13 @@ pub use tunnels::{TunnelError, TunnelStream, Tunnels};
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Bytes in both directions, of whatever kind.
+/// Bytes in both directions, of any kind.
 pub type BoxDuplex = Box<dyn Duplex>;
 
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
-/// Why a stream is refused, for the user.
+/// The reason why a stream is refused, for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -66,7 +66,7 @@ impl Refusal {
     }
 }
 
-/// What a host can open streams to.
+/// The streams that a host can open.
 #[async_trait]
 pub trait TunnelHandler: Send + Sync + 'static {
     /// A TCP connection to a port of a machine.
@@ -75,6 +75,6 @@ pub trait TunnelHandler: Send + Sync + 'static {
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
     /// The output of the replicas of a service on this host, including those that have ended.
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
-    /// The end of what a machine wrote to its serial console.
+    /// Returns the end of a machine's output on its serial console.
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
 }

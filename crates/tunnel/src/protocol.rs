@@ -1,8 +1,8 @@
-//! What both ends of a tunnel have to agree on: names, paths, windows, signs of life. No I/O.
+//! The agreement between both ends of a tunnel: names, paths, windows, keep-alive. No I/O.
 
 use std::time::Duration;
 
-/// What the tunnel is upgraded to.
+/// The protocol that the tunnel is upgraded to.
 pub const PROTOCOL: &str = "evroc-tunnel";
 /// Names the target of a request to [`DIAL_PATH`]: `machine/<uid>:<port>`.
 pub const TARGET_HEADER: &str = "x-evroc-target";
@@ -14,9 +14,9 @@ pub const DIAL_PATH: &str = "/v1/dial";
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Without an answer within this time the connection is dead.
 pub const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
-/// What may be in flight in one stream, in bytes: the bandwidth-delay product of 1 Gbit/s at 8 ms.
+/// The bytes in flight in one stream: the bandwidth-delay product of 1 Gbit/s at 8 ms.
 pub const STREAM_WINDOW: u32 = 1 << 20;
-/// What may be in flight in all streams of a tunnel, in bytes.
+/// The bytes in flight in all streams of a tunnel.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// The path in the API at which the node of `host` opens its tunnel.
@@ -40,17 +40,17 @@ pub fn console_path(uid: &str) -> String {
     format!("/v1/machines/{uid}/console")
 }
 
-/// The path of the end of what a machine wrote to its serial console.
+/// The path of the end of a machine's output on its serial console.
 pub fn serial_log_path(uid: &str, tail_bytes: u64) -> String {
     format!("/v1/machines/{uid}/serial-log?tailBytes={tail_bytes}")
 }
 
-/// The path of what the replicas of a service wrote.
+/// The path of the output of a service's replicas.
 pub fn service_log_path(namespace: &str, service: &str, options: LogOptions) -> String {
     format!("/v1/services/{namespace}/{service}/log?{}", options.query())
 }
 
-/// Which part of a service's log is wanted.
+/// The selection of a service's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogOptions {
     /// Go on with what comes.

@@ -1,4 +1,4 @@
-//! Answering what control asks on an open tunnel.
+//! Answers the requests of control on an open tunnel.
 
 use std::convert::Infallible;
 use std::io;

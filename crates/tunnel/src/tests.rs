@@ -92,7 +92,7 @@ async fn bytes_go_both_ways_and_ends_are_passed_on() {
 #[tokio::test]
 async fn a_large_transfer_is_complete_while_another_stream_is_stuck() {
     let (tunnels, _tasks) = tunnel();
-    // Somebody who never reads must not hold up others.
+    // A client that never reads must not hold up others.
     let mut stuck = tunnels.console("h1", "m1").await.unwrap();
     let flood = tokio::spawn(async move {
         let _ = stuck.write_all(&vec![0; 8 << 20]).await;

@@ -1,7 +1,8 @@
-//! Control's end of the tunnels that nodes open: the only way in which control calls a host, and only for streams that a user asked
-//! for (console, port forward, logs).
+//! Control's end of the tunnels that nodes open: the only way in which control calls a host, and only for streams that a user
+//! requested (console, port forward, logs).
 //!
-//! A node asks for `Upgrade: evroc-tunnel` ([`Tunnels::accept`]); from then on the connection speaks HTTP/2 with control as the client.
+//! A node requests `Upgrade: evroc-tunnel` ([`Tunnels::accept`]); from then on the connection speaks HTTP/2 with control as the
+//! client.
 //! The requests are described at the top of this crate. A host has one tunnel; a newer one replaces it, for the older
 //! is dead and does not know it yet.
 
@@ -42,7 +43,7 @@ const MAX_REFUSAL: usize = 64 << 10;
 type Body = BoxBody<Bytes, io::Error>;
 type Sender = SendRequest<Body>;
 
-/// Why a stream failed, as a message for the user.
+/// The reason why a stream failed, as a message for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// The host has no tunnel.
@@ -60,7 +61,7 @@ pub enum TunnelError {
         message: String,
     },
     /// The tunnel broke.
-    #[error("ask host {host}")]
+    #[error("request a stream from host {host}")]
     Broken {
         /// Its name.
         host: String,
@@ -99,7 +100,7 @@ struct Shared {
     generation: AtomicU64,
     /// Changes with every tunnel that comes.
     arrivals: watch::Sender<u64>,
-    /// How long a tunnel that is not there is waited for.
+    /// How long an absent tunnel is waited for.
     patience: Duration,
 }
 
@@ -117,7 +118,7 @@ impl Tunnels {
     }
 
     /// Answers a node's request for a tunnel: 101, and the connection is served in the background until it ends. The caller has made
-    /// sure that it is the node of `host` who asks.
+    /// sure that the caller is the node of `host`.
     pub fn accept<B>(&self, host: &str, request: Request<B>) -> Response<Empty<Bytes>> {
         let wants = request.headers().get(header::UPGRADE).is_some_and(|value| value == PROTOCOL);
         let mut response = Response::new(Empty::new());
@@ -198,7 +199,7 @@ impl Tunnels {
         self.get(host, service_log_path(namespace, service, options)).await
     }
 
-    /// The end of what a machine wrote to its serial console.
+    /// Returns the end of a machine's output on its serial console.
     pub async fn serial_log(&self, host: &str, machine_uid: &str, tail_bytes: u64) -> Result<Incoming, TunnelError> {
         self.get(host, serial_log_path(machine_uid, tail_bytes)).await
     }

@@ -30,7 +30,7 @@ async fn a_volume_that_is_lost_is_reported_and_never_made_anew() {
     platform.host().lose_volume(volume.metadata.uid.as_deref().unwrap());
     platform.host().restart_agents();
     let disk = platform.until::<Disk>("hello", "lost", |d| d.reason() == "Lost").await;
-    assert!(disk.message().contains("host-1") && disk.message().contains("not made anew"), "{}", disk.message());
+    assert!(disk.message().contains("host-1") && disk.message().contains("not made again"), "{}", disk.message());
     platform.host().restart_agents();
     all_is_well(&platform).await;
     assert_eq!(platform.host().volumes().await, Vec::<String>::new());

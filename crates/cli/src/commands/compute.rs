@@ -49,7 +49,7 @@ pub enum Vm {
     Delete { name: String },
     /// Attach to the serial console; Ctrl-] leaves
     Console(Wait),
-    /// Print what the guest wrote to its serial console
+    /// Print the output on the guest's serial console
     Log {
         name: String,
         /// How many bytes from the end

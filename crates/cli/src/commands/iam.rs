@@ -13,7 +13,7 @@ use crate::config::Cloud;
 /// The commands of `evroc iam`.
 #[derive(Subcommand)]
 pub enum Iam {
-    /// Print a token that speaks for you: for `Authorization: Bearer` and `kubectl --token`
+    /// Print a token with your identity: for `Authorization: Bearer` and `kubectl --token`
     GetAccessToken {
         /// Seconds until it ends, from 60 to 86400
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(60..=86_400))]

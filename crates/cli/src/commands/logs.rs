@@ -1,4 +1,4 @@
-//! `evroc run logs`: what the containers of a service wrote, each line once, also across restarts of the cloud.
+//! `evroc run logs`: the output of a service's containers, each line once, also across restarts of the cloud.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -17,15 +17,15 @@ pub(super) const GROUP: &str = "run.evroclabs.net";
 /// Between two tries to go on with a log that broke off.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Which part of which log.
+/// The selection of a log.
 pub struct Request {
     /// The service.
     pub service: String,
     /// Follow the log until the service is deleted.
     pub follow: bool,
-    /// Only so many lines from the end.
+    /// Only this many lines from the end.
     pub tail: Option<u64>,
-    /// Only what was written since then.
+    /// Only lines since this time.
     pub since: Option<String>,
     /// Whether lines begin with their time.
     pub timestamps: bool,
@@ -78,7 +78,7 @@ fn path(cloud: &Cloud, request: &Request, place: &Place, is_resumed: bool) -> St
         (None, Some(since)) => query += &format!("&sinceTime={}", since.replace('+', "%2B")),
         (None, None) => {}
     }
-    // What came before the break was already printed; without a position nothing was.
+    // The lines before the break were already printed; without a position none were.
     if let (Some(lines), false) = (request.tail, is_resumed && place.time.is_some()) {
         query += &format!("&tailLines={lines}");
     }

@@ -50,7 +50,7 @@ pub async fn run(cloud: &Cloud, Registry::Login: Registry) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Where the tools read credentials: what REGISTRY_AUTH_FILE names, else docker's file, which all of them read.
+/// Returns where the tools read credentials: REGISTRY_AUTH_FILE, else docker's file, which all of them read.
 fn auth_file() -> anyhow::Result<PathBuf> {
     if let Some(named) = std::env::var_os("REGISTRY_AUTH_FILE") {
         return Ok(named.into());
@@ -59,7 +59,7 @@ fn auth_file() -> anyhow::Result<PathBuf> {
     Ok(docker.map_or_else(|| home().map(|home| home.join(".docker")), Ok)?.join("config.json"))
 }
 
-/// Where the tools look for a registry's CA: skopeo and podman in the first, rootless docker in the second.
+/// Returns where the tools look for a registry's CA: skopeo and podman in the first, rootless docker in the second.
 fn certificate_folders(registry: &str) -> anyhow::Result<Vec<PathBuf>> {
     let config = home()?.join(".config");
     Ok(vec![config.join("containers/certs.d").join(registry), config.join("docker/certs.d").join(registry)])

@@ -18,17 +18,17 @@ pub enum Run {
         #[arg(long)]
         wide: bool,
     },
-    /// Print what a service's containers wrote
+    /// Print the output of a service's containers
     Logs {
         /// The service
         name: String,
         /// Go on as more is written
         #[arg(long, short)]
         follow: bool,
-        /// Only so many lines from the end
+        /// Only this many lines from the end
         #[arg(long)]
         tail: Option<u64>,
-        /// Only what was written since then, as in 2026-01-02T03:04:05Z
+        /// Only lines since this time, as in 2026-01-02T03:04:05Z
         #[arg(long, value_name = "TIME")]
         since_time: Option<String>,
         /// Begin each line with the time when it was written

@@ -32,7 +32,7 @@ pub struct Observed {
     pub memory_bytes: u64,
     /// All hosts; read only if there is no volume.
     pub hosts: Vec<HostFacts>,
-    /// Why the API refused its volume for good.
+    /// The reason why the API refused its volume for good.
     pub refused: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The effects: watch, and carry out what was planned.
+//! The effects: watch, and carry out the plan.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tables: given what is observed, these steps and this status.
+//! Tables: given these observations, these steps and this status.
 
 use evroc_api::compute::{Disk, DiskImage};
 use evroc_api::conditions::{self, READY};

@@ -36,7 +36,7 @@ pub struct Size {
     pub memory_bytes: u64,
 }
 
-/// The first thing that is missing for the virtual machine to run, or the host to run it on and what it takes there.
+/// The first missing condition for the virtual machine to run, or the host to run it on and the amounts it takes there.
 pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
     unsupported(observed)?;
     if let Some(refused) = &observed.refused {

@@ -6,7 +6,7 @@
 //!                │ DataVolumeError             │ ProvisioningFailed      ▼
 //!                                                                CrashLoopBackOff ─▶ Starting
 //! ```
-//! A machine exists exactly while the VM should run. Whoever wants to know whether a VM runs asks its Machine.
+//! A machine exists exactly while the VM should run. The Machine is the only source for whether a VM runs.
 //! A Machine is one incarnation, `<vm>-<epoch>`: the epoch is a counter in VirtualMachine.status that is raised by compare-and-set
 //! before each incarnation is created, and the store accepts a new one only after the one before has been removed.
 //! Who writes what: this controller writes VirtualMachine.status, its finalizer, and Machine.spec; the host writes

@@ -45,19 +45,19 @@ pub struct Observed {
     pub subnet: Option<Subnet>,
     /// The addresses that other virtual machines of the group have; read only if it has none itself.
     pub taken_addresses: HashSet<Ipv4Addr>,
-    /// Why the API refused its machine for good.
+    /// The reason why the API refused its machine for good.
     pub refused: Option<String>,
 }
 
 impl Observed {
-    /// What runs it.
+    /// The machine that runs it.
     pub fn machine(&self) -> Option<&Machine> {
         self.machines.first()
     }
 }
 
 /// Reads everything for one virtual machine; `None` if it does not exist. The virtual machine is read afresh, because its status is
-/// written by compare-and-set; what is decided from the informers is checked again by the store when it is carried out.
+/// written by compare-and-set; decisions from the informers are checked again by the store when they are carried out.
 pub async fn observe(context: &Compute, namespace: &str, name: &str) -> Result<Option<Observed>> {
     let vms = Api::<VirtualMachine>::namespaced(context.base.client.clone(), namespace);
     let Some(vm) = get(&vms, name).await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The effects: watch, and carry out what was planned.
+//! The effects: watch, and carry out the plan.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::plan::{Step, epoch, plan};
 use super::status::{is_failure, status};
 use crate::context::{Compute, WAITING, key};
 
-/// One at a time: what is left of a host's memory is read and then taken, and two that do so at once both take the last.
+/// One at a time: a host's free memory is read and then taken, and two that do so at once both take the last.
 const CONCURRENCY: u16 = 1;
 
 /// Runs the controller until the process ends.

@@ -1,4 +1,4 @@
-//! Tables: given what is observed, these steps and this status.
+//! Tables: given these observations, these steps and this status.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -248,7 +248,7 @@ fn a_guest_that_ran_for_long_is_started_again_soon() {
     long.machines[0].spec.restarts = 7;
     let ended = Timestamp::from_second(3600).unwrap();
     assert_eq!(plan(&long, ended), vec![Step::LookAgain(Duration::from_secs(1))], "it may be rebooting");
-    assert_eq!(status(&long, ended).restarts, Some(1), "counted anew");
+    assert_eq!(status(&long, ended).restarts, Some(1), "counted again");
 }
 
 #[test]

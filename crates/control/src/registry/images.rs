@@ -1,4 +1,4 @@
-//! The registry as controllers need it: what is known of an image, and removing a resource group's repositories.
+//! The registry as controllers need it: facts about an image, and removing a resource group's repositories.
 
 use async_trait::async_trait;
 use evroc_network::{ForgetError, ForgetGroup};

@@ -1,4 +1,4 @@
-//! The registry inside the cloud: who may push and pull, credentials for it, and what controllers ask it.
+//! The registry inside the cloud: authorisation of push and pull, credentials for it, and queries of controllers.
 
 pub mod access;
 pub mod credentials;

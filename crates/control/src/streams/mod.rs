@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `virtualmachines/console` | WebSocket | the serial console; its last output first |
 //! | `virtualmachines/portforward?port=N` | WebSocket | a TCP connection to a port of the guest |
-//! | `virtualmachines/log?tailBytes=N` | GET | the end of what the guest wrote to its serial console |
-//! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | what the containers wrote; when followed, until the service is gone |
+//! | `virtualmachines/log?tailBytes=N` | GET | the end of the guest's output on its serial console |
+//! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | the containers' output; when followed, until the service is deleted |
 //! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`evroc_tunnel`]) |
 //!
 //! Everything but the last goes on through the tunnel of the host that the object's Machine or replicas are on.
@@ -50,7 +50,7 @@ impl Streams {
         Self(Arc::new(Shared { tunnels: Tunnels::default(), client: OnceLock::new(), stop }))
     }
 
-    /// Has the API server serve the subresources.
+    /// Registers the subresources with the API server.
     pub fn register(&self, builder: Builder) -> Builder {
         let of_machine = |what| Arc::new(MachineStream { streams: self.clone(), what });
         builder
@@ -81,7 +81,7 @@ impl Streams {
     }
 }
 
-/// Why a virtual machine has no console and no ports.
+/// The reason why a virtual machine has no console and no ports.
 fn not_running(vm: &VirtualMachine) -> ApiError {
     let name = vm.name_any();
     if !vm.spec.running {
@@ -111,7 +111,7 @@ fn failed(what: &str, error: &TunnelError) -> ApiError {
     refusal(error.status(), format!("{what}: {}", evroc_controller::chain(error)))
 }
 
-/// Where tunnels of hosts come in.
+/// The entrance for tunnels of hosts.
 struct Entrance(Streams);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! The kinds of the cloud in a real API server in this process: what they refuse.
+//! The kinds of the cloud in a real API server in this process: refused objects and changes.
 
 mod immutable;
 mod names;

@@ -52,7 +52,7 @@ async fn a_name_that_leaves_no_room_is_refused_with_the_rule() {
             "{answer}"
         );
     }
-    // What is generated for a service is longer than what it is generated from.
+    // Names that are generated for a service are longer than its own.
     let (path, mut service) = kind("services");
     service["spec"] = spec_of("services");
     for (length, code) in [(45, 201), (46, 422)] {

@@ -1,4 +1,4 @@
-//! What changed of one object.
+//! The changes of one object.
 
 use std::collections::HashMap;
 use std::sync::Arc;

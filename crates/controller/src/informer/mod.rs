@@ -8,7 +8,7 @@
 //! Guarantees: reads of one kind never go back in time; after [`Informer::settle`] a reader sees all writes that were made through
 //! [`Informer::create_or_adopt`] and [`Informer::delete`]; a listener runs after store and indexes have the change.
 //! Caveats: two kinds are not of one moment, and other processes write too. What must be unique is therefore claimed in the store, and what
-//! ends something reads afresh or names the uid of what it saw.
+//! ends something reads again or names the uid of the object it saw.
 
 mod change;
 mod index;
@@ -201,7 +201,7 @@ impl<K: Kind> Informer<K> {
         Ok(())
     }
 
-    /// Waits until the store has what was written through this informer so far.
+    /// Waits until the store has everything that was written through this informer so far.
     ///
     /// # Errors
     /// If the watch is too far behind: the reconciliation is tried again later.

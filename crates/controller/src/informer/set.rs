@@ -1,4 +1,4 @@
-//! The informers of a process: one for each kind that somebody asked for.
+//! The informers of a process: one for each kind that is in use.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Informer, Kind};
 
-/// Gives each kind's informer to all that ask for it. The watches end when the last clone is dropped.
+/// Returns each kind's shared informer. The watches end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,

@@ -1,4 +1,4 @@
-//! Reading one's own writes: waiting until a watch has come as far as what was written.
+//! Reading one's own writes: waits until a watch has come as far as a write.
 //!
 //! Assumes that resource versions are numbers that grow over all kinds, as those of this API server do.
 

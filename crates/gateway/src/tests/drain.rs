@@ -30,7 +30,7 @@ async fn release(api: &mut Api) -> Value {
     read.answer(200, object("uid-of-r"));
     let write = api.next().await;
     assert_eq!(write.what, format!("PATCH {PATH}"));
-    assert_eq!(write.body["metadata"]["resourceVersion"], "5", "only what was read is written back");
+    assert_eq!(write.body["metadata"]["resourceVersion"], "5", "exactly the version that was read is written back");
     let left = write.body["metadata"]["finalizers"].clone();
     write.answer(200, object("uid-of-r"));
     left

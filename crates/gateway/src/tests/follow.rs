@@ -50,7 +50,7 @@ fn services_lead_to_their_revision_until_they_are_deleted() {
             "message": "too old", "reason": "Expired", "code": 410});
         watch.answer(200, json!({"type": "ERROR", "object": gone}));
         let again = api.next().await;
-        assert!(table.route(HOST).is_some(), "until it is known to be gone");
+        assert!(table.route(HOST).is_some(), "until its deletion is known");
         again.answer(200, list(vec![]));
         api.next().await;
         assert_eq!(table.route(HOST), None);

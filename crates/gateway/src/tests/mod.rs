@@ -75,7 +75,7 @@ async fn settled() {
 /// Takes connections as a replica does.
 type Container = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 
-/// Connects to containers by the replica's uid; one that is not there refuses.
+/// Connects to containers by the replica's uid; an absent one refuses.
 #[derive(Default)]
 struct FakeDial {
     containers: Mutex<HashMap<String, Container>>,
@@ -87,7 +87,7 @@ impl Dial for FakeDial {
     async fn dial(&self, uid: &str, _port: u16) -> io::Result<Box<dyn Stream>> {
         self.dialled.lock().unwrap().push(uid.to_owned());
         let container = self.containers.lock().unwrap().get(uid).cloned();
-        // Those who ask at the same moment all ask before anyone is answered.
+        // Concurrent dials are all counted before any is answered.
         tokio::task::yield_now().await;
         let container = container.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -205,7 +205,7 @@ impl World {
         (waiting, in_flight)
     }
 
-    /// Has the gateway serve the other end of a new connection.
+    /// Lets the gateway serve the other end of a new connection.
     fn accept(&self) -> (DuplexStream, JoinHandle<io::Result<()>>) {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let (gateway, watch, stop) = (self.gateway.clone(), self.graceful.watcher(), self.stop.clone());

@@ -71,7 +71,7 @@ impl Api {
         (asked, waiting, in_flight)
     }
 
-    /// The next report, heard, is this.
+    /// Accepts the next report, which must be this one.
     async fn hears(&mut self, waiting: i64, in_flight: i64) {
         let (asked, w, f) = self.report().await;
         assert_eq!((w, f), (waiting, in_flight));

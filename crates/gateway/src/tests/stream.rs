@@ -20,7 +20,7 @@ fn by_hand() -> (mpsc::Sender<&'static str>, Body) {
     (sender, BodyExt::boxed(StreamBody::new(frames)))
 }
 
-/// A body of so many mebibytes, and how many of them were asked for.
+/// A body of this many mebibytes, and how many of them were requested.
 fn large(mebibytes: usize) -> (Arc<AtomicUsize>, Body) {
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
@@ -99,7 +99,10 @@ fn a_large_upload_waits_for_a_slow_container() {
             let answer = tokio::spawn(answer);
             settled().await;
             let early = made.load(Ordering::Relaxed);
-            assert!((1..ON_ITS_WAY).contains(&early), "{protocol}: {early} bytes were taken though nobody read them");
+            assert!(
+                (1..ON_ITS_WAY).contains(&early),
+                "{protocol}: {early} bytes were taken though no client read them"
+            );
             go.send(()).unwrap();
             assert_eq!(whole(answer.await.unwrap().unwrap()).await.1, (24 << 20).to_string());
         }
@@ -117,12 +120,12 @@ fn a_large_download_waits_for_a_slow_client() {
         let answer = client.send_request(get("/")).await.unwrap();
         settled().await;
         let early = made.load(Ordering::Relaxed);
-        assert!((1..ON_ITS_WAY).contains(&early), "{early} bytes were made though nobody read them");
+        assert!((1..ON_ITS_WAY).contains(&early), "{early} bytes were made though no client read them");
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 24 << 20);
     });
 }
 
-/// Upgrades when asked to, echoes, and sends a farewell at the end.
+/// Upgrades on request, echoes, and sends a farewell at the end.
 fn upgrading() -> Container {
     http(|mut request: Request<Incoming>| async move {
         assert_eq!(request.headers()[header::CONNECTION], "upgrade");

@@ -1,4 +1,4 @@
-//! Virtual time: it stands still while any task can go on, and then jumps to what is waited for next. An hour costs nothing,
+//! Virtual time: it stands still while any task can go on, and then jumps to the next timer. An hour costs nothing,
 //! and nothing depends on how fast the machine is. Needs everything to be in memory: outside of [`run`] it is the real time.
 
 use std::cell::RefCell;
@@ -169,7 +169,7 @@ pub fn timer() -> Timer {
 pub struct Timer;
 
 impl hyper::rt::Timer for Timer {
-    // Hyper's word for what it polls.
+    // Hyper's name for the polled future.
     fn sleep(&self, time: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
         Box::pin(pass(time))
     }

@@ -7,7 +7,7 @@ use hyper::body::Frame;
 use super::*;
 use crate::connect::KEPT_FOR;
 
-/// Answers with what the container saw: version, URI, then the headers in order.
+/// Answers with the request that the container saw: version, URI, then the headers in order.
 fn mirror() -> Container {
     http(|request: Request<Incoming>| async move {
         let mut seen = format!("{:?} {} {}\n", request.version(), request.method(), request.uri());

@@ -127,7 +127,7 @@ fn a_replica_that_refuses_is_passed_over_for_another() {
         for _ in 0..20 {
             let before = time::now();
             assert_eq!(world.ask(post("/", "x")).await.0, 200);
-            assert_eq!((time::now() - before).as_millis(), 0, "nobody waits while another can answer");
+            assert_eq!((time::now() - before).as_millis(), 0, "no request waits while another replica can answer");
         }
     });
 }

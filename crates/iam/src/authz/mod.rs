@@ -1,7 +1,8 @@
 //! May they? Pure decisions over tables of rules, in the shape of Kubernetes' RBAC. What no rule allows is denied.
 //!
 //! A request is described as the API server understood it after mapping and normalising (group, resource, verb, name), never by its raw
-//! path. Tables stand in [`roles`], one per kind of caller; [`decide`] finds the tables that belong to an identity and asks each rule.
+//! path. Tables are in [`roles`], one per kind of caller; [`decide`] finds the tables that belong to an identity and evaluates each
+//! rule.
 
 pub mod registry;
 pub mod roles;
@@ -35,17 +36,18 @@ pub enum Request<'a> {
     },
 }
 
-/// The answer, with the words for a refusal.
+/// The decision, with the message of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Allowed, by the named table.
     Allowed {
-        /// Which table said yes (for the audit log).
+        /// The table that allowed it (for the audit log).
         by: &'static str,
     },
     /// Denied.
     Denied {
-        /// Why, as a half sentence that can follow `User "x" cannot get resource …: `. Names no object that the caller may not see.
+        /// The reason, as a half sentence that can follow `User "x" cannot get resource …: `. Names no object that the caller may not
+        /// see.
         reason: String,
     },
 }
@@ -57,7 +59,7 @@ impl Decision {
     }
 }
 
-/// Which object names a rule covers.
+/// The object names that a rule covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     /// Every name, and collections.
@@ -75,7 +77,7 @@ pub struct Rule {
     pub groups: &'static [&'static str],
     /// Plurals, or `plural/subresource`; `*` is everything, subresources included.
     pub resources: &'static [&'static str],
-    /// Which names.
+    /// The names.
     pub names: Names,
 }
 
@@ -106,7 +108,7 @@ fn roles_of(identity: &Identity) -> Vec<&'static Role> {
     if identity.is_in(GROUP_OPERATORS) {
         found.push(&roles::OPERATOR);
     }
-    // A node or controller is known by group *and* name: a certificate with only the group speaks for nobody.
+    // A node or controller is known by group *and* name: a certificate with only the group identifies none.
     if identity.host().is_some() {
         found.push(&roles::NODE);
     }

@@ -52,7 +52,7 @@ pub static NODE: Role = Role {
         },
         // Kept logs go with their service.
         Rule { verbs: READ, groups: &[RUN], resources: &["services"], names: Names::Any },
-        // A host tells which images it has.
+        // A host publishes its images.
         Rule {
             verbs: &["get", "list", "watch", "create", "update", "patch"],
             groups: &[COMPUTE],
@@ -70,7 +70,7 @@ pub static NODE: Role = Role {
     readable_paths: &[],
 };
 
-/// The HTTPS gateway: reads what it routes to, reports load, lets drained replicas go.
+/// The HTTPS gateway: reads its routes, reports load, releases drained replicas.
 pub static EDGE: Role = Role {
     name: "edge",
     rules: &[

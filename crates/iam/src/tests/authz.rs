@@ -144,7 +144,7 @@ fn requests_that_no_table_names_are_denied() {
             ("delete /apis", false),
         ],
     );
-    // The group without the name, and the name without the group, are nobody.
+    // The group without the name, and the name without the group, identify none.
     table(&Identity::new("h1", "system:nodes"), &[("list INFRA machines", false)]);
     table(&Identity::new("system:node:h1", "users"), &[("list INFRA machines", false)]);
     table(&Identity::new("run", "system:controllers"), &[("list RUN services", false)]);

@@ -5,8 +5,8 @@
 //!     │ the namespace of a former group of this name exists: NamespaceTerminating
 //!     │ a namespace of this name belongs to no group: NamespaceTaken
 //! ```
-//! The namespace has the group's name. What is missing is made again, what exists is left alone. A group that is deleted takes
-//! its namespace along and waits for it: the namespace empties itself, what the group has outside the API is removed, then the group is.
+//! The namespace has the group's name. A missing one is made again, an existing one is left alone. A group that is deleted takes
+//! its namespace along and waits for it: the namespace empties itself, the group's data outside the API is removed, then the group is.
 //! A namespace that belongs to something else is never taken over.
 //! Who writes what: this controller writes ResourceGroup.status, its finalizer, the namespace, the default VPC and subnet.
 

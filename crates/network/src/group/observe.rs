@@ -10,6 +10,6 @@ pub(super) struct Observed {
     pub namespace: Option<Namespace>,
     /// Whether its VPC and its subnet exist.
     pub has_network: bool,
-    /// Whether both have a status: what a client reads of them is true.
+    /// Whether both have a status: the state that clients read is current.
     pub is_network_reported: bool,
 }

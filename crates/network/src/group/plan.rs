@@ -18,7 +18,7 @@ pub(super) enum Step {
     EnsureNetwork,
     /// Delete the namespace with all that is in it.
     DeleteNamespace,
-    /// Remove what the group has outside the API, then let the object be removed.
+    /// Remove the group's data outside the API, then let the object be removed.
     ForgetAndRemoveFinalizer,
 }
 

@@ -1,4 +1,4 @@
-//! The effects: watch, and carry out what was planned.
+//! The effects: watch, and carry out the plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::context::Network;
 const GROUP_LABEL: &str = "iam.evroclabs.net/resource-group";
 /// Groups that are reconciled at the same time.
 const CONCURRENCY: u16 = 4;
-/// The pause before what a group has outside the API is removed again, after that failed.
+/// The pause before the group's data outside the API is removed again, after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(context: Arc<Network>) {

@@ -53,7 +53,7 @@ fn verdict(observed: &Observed) -> Option<Verdict> {
     }
 }
 
-/// Returns the namespace's own report, which names what it waits for.
+/// Returns the namespace's own report, which names the blocking objects.
 fn terminating(namespace: &Namespace) -> Verdict {
     let mut message = format!("waits until namespace \"{}\" has emptied itself", namespace.name_any());
     let conditions = namespace.status.iter().flat_map(|s| s.conditions.iter().flatten());

@@ -1,6 +1,6 @@
 //! Subnet: how many of its addresses are in use.
 //!
-//! The count may lag behind: what is unique is the address itself, which each virtual machine claims in the store.
+//! The count may lag behind: the address itself is unique, because each virtual machine claims it in the store.
 //! Who writes what: this controller writes Subnet.status.
 
 mod status;

@@ -10,7 +10,7 @@ use crate::context::usable;
 /// How many addresses of a subnet are the platform's: the network's own, the gateway's, the system's and the broadcast address.
 const RESERVED: i64 = 4;
 
-/// The status of a subnet of which so many addresses are in use.
+/// The status of a subnet with this number of addresses in use.
 pub(super) fn status(subnet: &Subnet, in_use: usize, now: Timestamp) -> SubnetStatus {
     let mut status = subnet.status.clone().unwrap_or_default();
     let in_use = i64::try_from(in_use).unwrap_or(i64::MAX);

@@ -93,7 +93,7 @@ async fn a_volume_grows_and_never_shrinks(bench: &dyn Bench) {
     }
     assert_eq!(pool.look("v").await.unwrap().unwrap().size_bytes, 32 * MIB);
     let error = pool.grow("v", MIB).await.unwrap_err();
-    assert_eq!(error.to_string(), "volume \"v\" cannot shrink: it has 33554432 bytes, 1048576 were asked for");
+    assert_eq!(error.to_string(), "volume \"v\" cannot shrink: it has 33554432 bytes, 1048576 were requested");
     assert!(matches!(pool.grown("v", MIB).await, Err(PoolError::Shrink { .. })));
     assert_eq!(pool.usage().await.unwrap().provisioned_bytes, 32 * MIB);
 }

@@ -76,7 +76,7 @@ enum Range {
     Unsatisfiable,
 }
 
-/// Reads a `Range` header. What is not one range of bytes is ignored, as HTTP allows.
+/// Reads a `Range` header. Anything but one range of bytes is ignored, as HTTP allows.
 fn parse_range(header: &str, size: u64) -> Range {
     let parse = || {
         let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;

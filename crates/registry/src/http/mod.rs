@@ -130,7 +130,7 @@ impl Server {
             Some(Ok(repository)) => Some(repository),
             Some(Err(_)) | None => None,
         };
-        // Without a repository the question is only who asks.
+        // Without a repository only the caller's identity matters.
         let asked = if known.is_some() { action } else { Action::Pull };
         self.authorize(parts, known, asked).await?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -188,7 +188,7 @@ impl Server {
     }
 }
 
-/// A reference in a request to read: what is not a valid name cannot exist.
+/// A reference in a request to read: an invalid name cannot exist.
 fn known_reference(repository: &Repository, reference: &str) -> Result<Reference, RegistryError> {
     reference.parse().map_err(|error: RegistryError| match error.code() {
         Code::DigestInvalid => error,

@@ -50,12 +50,12 @@ pub(super) fn replace(temporary: &Path, target: &Path, content: &[u8]) -> Result
     place(temporary, target)
 }
 
-/// Reads a file; `None` if it is not there.
+/// Reads a file; `None` if it is absent.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
     absent(fs::read(path)).map_err(|error| RegistryError::io(format!("read {}", path.display()), error))
 }
 
-/// Removes a file durably; returns whether it was there.
+/// Removes a file durably; returns whether it existed.
 pub(super) fn remove(path: &Path) -> Result<bool, RegistryError> {
     let removed = absent(fs::remove_file(path))
         .map_err(|error| RegistryError::io(format!("remove {}", path.display()), error))?;
@@ -67,7 +67,7 @@ pub(super) fn remove(path: &Path) -> Result<bool, RegistryError> {
     Ok(removed.is_some())
 }
 
-/// The names in a folder in order; none if it is not there.
+/// The names in a folder in order; none if it is absent.
 pub(super) fn names(folder: &Path) -> Result<Vec<String>, RegistryError> {
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();

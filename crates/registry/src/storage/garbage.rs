@@ -76,7 +76,7 @@ impl Storage {
                 continue;
             }
             let folder = self.repository(&repository);
-            // Tags first, blobs last: what is still there is complete.
+            // Tags first, blobs last: everything that remains is complete.
             for name in files::names(&folder)?.iter().rev().filter(|name| name.starts_with('_')) {
                 let path = folder.join(name);
                 fs::remove_dir_all(&path)

@@ -89,7 +89,7 @@ impl Storage {
             .fold(error, |error, digest| error.with_detail(serde_json::json!({ "digest": digest.to_string() }))))
     }
 
-    /// Which manifest a reference means.
+    /// Returns the manifest that a reference refers to.
     pub fn resolve(&self, repository: &Repository, reference: &Reference) -> Result<Digest, RegistryError> {
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),

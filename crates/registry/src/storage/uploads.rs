@@ -29,7 +29,7 @@ use crate::names::{Algorithm, Digest, Repository};
 const EXPIRY: Duration = Duration::from_secs(3600);
 
 /// The most uploads of one tenant (the first part of the repository's name) at a time. Too low refuses machines that push many layers at
-/// once; too high lets one tenant fill the disk with what it never finishes.
+/// once; too high lets one tenant fill the disk with unfinished uploads.
 const MOST_PER_TENANT: usize = 64;
 /// The most uploads in all. Too low lets a few tenants keep others from pushing; too high costs memory (about 300 bytes each).
 const MOST: usize = 2048;

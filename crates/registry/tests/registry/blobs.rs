@@ -61,7 +61,7 @@ async fn a_blob_is_mounted_from_another_repository() {
     assert_eq!(mounted.header("location"), format!("/v2/b/two/blobs/{digest}"));
     assert_eq!(registry.get(&format!("/v2/b/two/blobs/{digest}")).await.expect(200).body, b"shared");
 
-    // What cannot be mounted becomes an upload.
+    // A blob that cannot be mounted becomes an upload.
     let absent = self::digest(b"absent");
     for path in [
         format!("/v2/b/two/blobs/uploads/?mount={absent}&from=a/one"),

@@ -20,7 +20,8 @@ async fn serve_until_killed() {
     let registry = Registry::open(folder).await.expect("registry opens");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     // Not println: the test harness keeps that to itself.
-    writeln!(std::io::stderr(), "listening on {}", listener.local_addr().expect("address")).expect("told");
+    writeln!(std::io::stderr(), "listening on {}", listener.local_addr().expect("address"))
+        .expect("report the address");
     axum::serve(listener, registry.router(Arc::new(AllowAll))).await.expect("serves");
 }
 

@@ -75,7 +75,7 @@ async fn uploads_are_cancelled_and_belong_to_their_repository() {
     assert_eq!(registry.unfinished(), 0);
 }
 
-/// What came before the connection broke can be continued.
+/// The part that came before the connection broke can be continued.
 #[tokio::test]
 async fn an_interrupted_chunk_is_continued() {
     let registry = TestRegistry::new().await;

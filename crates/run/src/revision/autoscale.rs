@@ -1,4 +1,4 @@
-//! How many replicas a revision should have: a pure function of what is known and of the time.
+//! Decides how many replicas a revision should have: a pure function of the facts and of the time.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ pub const TARGET_CONCURRENCY: i32 = 20;
 /// The most replicas of a revision.
 pub const MAXIMUM: i32 = 10;
 
-/// What is known of a revision.
+/// The facts about a revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Whether one of its replicas was ever ready.
     pub proven: bool,
     /// Whether it has a reason to prove itself: it is the service's newest.
     pub newest: bool,
-    /// What the gateway last said.
+    /// The gateway's last report.
     pub load: Option<&'a Load>,
     /// Since when it has been proven: the start of the idle time of a revision that never had a request.
     pub proven_since: Option<Timestamp>,
@@ -31,7 +31,7 @@ pub struct Facts<'a> {
 pub struct Decision {
     /// How many replicas there should be.
     pub replicas: i32,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
     /// When to decide again.
     pub again_in: Option<Duration>,

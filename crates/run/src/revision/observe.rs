@@ -25,12 +25,12 @@ pub struct Observed {
     pub replicas: Vec<Replica>,
     /// All hosts.
     pub hosts: Vec<HostFacts>,
-    /// Why the API refused its replicas for good.
+    /// The reason why the API refused its replicas for good.
     pub refused: Option<String>,
 }
 
 impl Observed {
-    /// Whether a replica's host is at work: what is on another may run or not, and nobody can reach it.
+    /// Whether a replica's host is ready: a replica on another may run or not, but cannot be reached.
     pub fn is_on_a_ready_host(&self, replica: &Replica) -> bool {
         self.hosts.iter().any(|host| host.is_ready && host.name == replica.spec.host_name)
     }
@@ -57,7 +57,7 @@ pub async fn observe(context: &Run, namespace: &str, name: &str) -> Result<Optio
     }))
 }
 
-/// A tag is resolved once: what was found then is what the revision runs for ever.
+/// A tag is resolved once: the revision runs that digest for ever.
 async fn image(context: &Run, revision: &Revision, group: &str) -> std::result::Result<(String, String), Verdict> {
     let image = &revision.spec.container.image;
     let reference = own_repository(image, &context.settings.domain, group)?;

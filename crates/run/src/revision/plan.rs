@@ -17,10 +17,10 @@ use crate::proven::proof;
 const MEMORY_BYTES: u64 = 512 << 20;
 /// A container's limit of processor time, in thousandths of a processor.
 const CPU_MILLIS: u32 = 1000;
-/// How long to wait before an image that is missing is looked for again. Too low asks the registry all the time; too high keeps
-/// whoever has just pushed it waiting.
+/// How long to wait before a missing image is looked for again. Too low queries the registry all the time; too high keeps
+/// users waiting who have just pushed it.
 const LOOK_FOR_IMAGE: Duration = Duration::from_secs(2);
-/// The same for an image that is there and may not run: it has to be built again.
+/// The same for an image that exists and may not run: it has to be built again.
 const LOOK_FOR_BETTER_IMAGE: Duration = Duration::from_secs(10);
 /// How long to wait for a host that the store refused a moment ago, or for a rule that refused the replica.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ fn look_for_image(observed: &Observed, why: &Verdict) -> Vec<Step> {
     vec![Step::LookAgain(pause)]
 }
 
-/// The replicas that count, those that answer first and the oldest of them before the others. What is on a host that does not
+/// The replicas that count, those that answer first and the oldest of them before the others. A replica on a host that does not
 /// answer does not count, so that others take its place; it goes when nothing is wanted any more.
 fn alive(observed: &Observed, wanted: usize) -> Vec<&Replica> {
     let present = observed.replicas.iter().filter(|replica| replica.metadata.deletion_timestamp.is_none());
@@ -126,7 +126,7 @@ fn alive(observed: &Observed, wanted: usize) -> Vec<&Replica> {
     alive
 }
 
-/// Why another replica is wanted and has no host.
+/// The reason why another replica is wanted and has no host.
 pub fn no_room(observed: &Observed, decision: &Decision) -> Option<String> {
     let wanted = usize::try_from(decision.replicas).unwrap_or(0);
     let missing = wanted.saturating_sub(alive(observed, wanted).len());
@@ -146,7 +146,7 @@ pub fn no_room(observed: &Observed, decision: &Decision) -> Option<String> {
     })
 }
 
-/// Names that follow from what is observed: a create that was repeated after a crash meets the first one.
+/// Names that follow from the observation: a create that was repeated after a crash meets the first one.
 fn free_names(observed: &Observed) -> impl Iterator<Item = String> + '_ {
     let revision = observed.revision.name_any();
     let taken: Vec<String> = observed.replicas.iter().map(ResourceExt::name_any).collect();

@@ -25,7 +25,7 @@ pub(super) fn has_failed(replica: &Replica) -> bool {
 }
 
 /// How many times a container of the revision ended by itself. While there is none, the last count stands until one that answered
-/// was removed because nobody needed it.
+/// was removed because it was not needed.
 pub(super) fn restarts(observed: &Observed) -> Option<i32> {
     let counts = observed.replicas.iter().map(|replica| match has_failed(replica) {
         true if has_lived_long(replica) => 1,

@@ -1,4 +1,4 @@
-//! The effects: watch, and carry out what was planned.
+//! The effects: watch, and carry out the plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,12 +31,12 @@ pub async fn run(context: Arc<Run>) {
     let queue = Queue::new(&context.revisions)
         .owns(&context.replicas)
         .on(&context.services, move |change: &Change<Service>| {
-            // Which revision is the newest follows from the generation.
+            // The newest revision follows from the generation.
             let of = |service: &Service| (service.uid(), service.metadata.generation);
             let uid = change.both().last().and_then(ResourceExt::uid).filter(|_| change.differs(of));
             uid.map(|uid| of_service.references(&uid)).unwrap_or_default()
         })
-        // Room for those that wait for it, and what is on a host that no longer answers, or does so again.
+        // A host has more room, or the replicas on a host have lost or regained their connection.
         .on(&context.hosts, move |change: &Change<Host>| {
             let Some(host) = change.both().last().filter(|_| may_make_room(change) || change.new.is_none()) else {
                 return vec![];
@@ -68,7 +68,7 @@ async fn reconcile(revision: Arc<Revision>, context: Arc<Run>) -> Result<Action>
     let Some(observed) = observe(&context, &namespace, &revision.name_any()).await? else {
         return Ok(Action::await_change());
     };
-    // Idle time is counted in fractions of seconds; what is written is in whole ones.
+    // Idle time is measured in fractions of seconds; the written value is in whole ones.
     let now = (context.base.clock)();
     let decision = decision(&observed, context.settings.scale_to_zero_after, now);
     let api = Api::<Revision>::namespaced(context.base.client.clone(), &namespace);

@@ -48,7 +48,7 @@ pub fn status(observed: &Observed, decision: &Decision, now: Timestamp) -> Revis
     status
 }
 
-/// Ready is what the last start came to: zero replicas are no fault after one that answered, and a request starts another.
+/// Ready is the result of the last start: zero replicas are no fault after one that answered, and a request starts another.
 fn ready(observed: &Observed, status: &RevisionStatus, no_room: Option<&str>) -> Verdict {
     let owned: Vec<String> = observed.replicas.iter().map(|it| format!("Replica \"{}\"", it.name_any())).collect();
     if let Some(blocker) = deletion::waits_for(&observed.revision.metadata, &[], &owned) {

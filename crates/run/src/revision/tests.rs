@@ -1,4 +1,4 @@
-//! Tables: given what is observed, these steps and this status.
+//! Tables: given these observations, these steps and this status.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -98,7 +98,7 @@ fn zero_when_idle_and_back_when_a_request_waits() {
     let mut leaving = observed(proven(1, 15), idle.replicas.clone());
     leaving.replicas[0].metadata.deletion_timestamp = Some(of(json!("1970-01-01T00:00:00Z")));
     let [Step::Create(name, _)] = &steps(&leaving, at(16))[..] else { panic!("other steps") };
-    assert_eq!(name, "hello-00001-1", "the one that leaves keeps its name until it is gone");
+    assert_eq!(name, "hello-00001-1", "the one that leaves keeps its name until it is deleted");
 }
 
 fn shown(observed: &Observed, now: Timestamp) -> (String, String, String) {
@@ -279,10 +279,10 @@ proptest! {
         let deleted = |r: &&&Replica| steps.contains(&Step::Delete(r.name_any()));
         let created: Vec<&String> = steps.iter().filter_map(|s| if let Step::Create(name, _) = s { Some(name) } else { None }).collect();
 
-        assert_eq!(created.len(), wanted.saturating_sub(alive.len()), "exactly what is missing");
+        assert_eq!(created.len(), wanted.saturating_sub(alive.len()), "exactly the missing ones");
         let names: HashSet<&String> = created.iter().copied().collect();
         assert_eq!(names.len(), created.len());
-        assert!(observed.replicas.iter().all(|r| !names.contains(&r.name_any())), "a name is free when its object is gone");
+        assert!(observed.replicas.iter().all(|r| !names.contains(&r.name_any())), "a name is free when its object is deleted");
 
         let surplus = alive.len().saturating_sub(wanted);
         let of_phase = |r: &Replica, phase| r.status.as_ref().unwrap().phase == Some(phase);

@@ -1,4 +1,4 @@
-//! Which revisions of a service are kept. Pure.
+//! Decides which revisions of a service are kept. Pure.
 
 use evroc_api::run::{Revision, ServiceStatus};
 use kube::ResourceExt;

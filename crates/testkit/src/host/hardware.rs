@@ -1,4 +1,4 @@
-//! What a simulated host says of itself: its size, its images.
+//! The report of a simulated host: its size, its images.
 
 use std::io;
 

@@ -98,7 +98,7 @@ fn virtual_machine(machine: &Machine) -> String {
 }
 
 impl Book {
-    /// Notes a start, and what it must not share with what runs already.
+    /// Records a start, and checks that it shares nothing exclusive with running machines.
     fn begin(&mut self, machine: &Machine, uid: &str, memory_bytes: u64) {
         let namespace = machine.namespace().unwrap_or_default();
         let new = RunningMachine {

@@ -1,8 +1,8 @@
 //! A host without hardware: the product's own agents for the host, its images and its volumes, over drivers in memory; and an agent
 //! of its own for guests and containers.
 //!
-//! All speak to the API as `system:node:<name>`, one status write a step, so that everybody sees the states in between. The host keeps
-//! a book of what it runs: two machines on one volume, two with one address, or more memory than it has are
+//! All speak to the API as `system:node:<name>`, one status write a step, so that clients see the states in between. The host keeps
+//! a book of its workloads: two machines on one volume, two with one address, or more memory than it has are
 //! [`SimHost::violations`], which every story expects to be empty.
 
 mod hardware;
@@ -29,7 +29,7 @@ pub use self::hardware::IMAGE;
 use self::hardware::{Hardware, OneImage};
 use self::pool::SimPool;
 
-/// What a host has.
+/// The resources of a host.
 #[derive(Clone, Copy, Debug)]
 pub struct HostSize {
     /// Processors.
@@ -49,9 +49,9 @@ impl Default for HostSize {
 /// How a host misbehaves; by default not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// Neither reads nor writes: the agent was killed, what runs goes on. It starts anew when this ends.
+    /// Neither reads nor writes: the agent was killed, its workloads run on. It starts again when this ends.
     pub is_silent: bool,
-    /// Says of itself that it is not ready.
+    /// Reports itself as not ready.
     pub is_unready: bool,
     /// Images that are not on the host: volumes of them fail.
     pub missing_images: BTreeSet<String>,
@@ -67,7 +67,7 @@ pub struct Behaviour {
     pub machines_never_run: bool,
     /// Guests never come up.
     pub guests_never_ready: bool,
-    /// Guests do not power off when asked.
+    /// Guests do not power off on request.
     pub machines_never_end: bool,
     /// Containers fail: reason and message.
     pub replica_failure: Option<(String, String)>,
@@ -85,14 +85,14 @@ pub struct SimHost {
     task: JoinHandle<()>,
 }
 
-/// What a host runs, and what went wrong.
+/// The workloads of a host, and its violations.
 #[derive(Debug, Default)]
 struct Book {
     /// Machines that run, by uid: namespace and name, volumes, address.
     machines: BTreeMap<String, RunningMachine>,
     /// Containers that run, by uid.
     replicas: BTreeMap<String, String>,
-    /// Machines whose guest was told to power itself off.
+    /// Machines whose guest was ordered to power itself off.
     powered_off: BTreeSet<String>,
     /// Every start, in order: `Machine/name` or `Replica/name`.
     starts: Vec<String>,
@@ -139,12 +139,12 @@ impl SimHost {
         &self.name
     }
 
-    /// Has it behave otherwise from now on.
+    /// Changes its behaviour from now on.
     pub fn set(&self, change: impl FnOnce(&mut Behaviour)) {
         self.behaviour.send_modify(change);
     }
 
-    /// Has the guest of a virtual machine power itself off.
+    /// Makes the guest of a virtual machine power itself off.
     pub fn power_off(&self, machine: &str) {
         self.book().powered_off.insert(machine.into());
         self.behaviour.send_modify(|_| ());
@@ -165,7 +165,7 @@ impl SimHost {
         self.book().starts.clone()
     }
 
-    /// Kills the agents; they start anew at once, knowing nothing.
+    /// Kills the agents; they start again at once, without memory.
     pub fn restart_agents(&self) {
         self.restart.notify_one();
     }
@@ -180,7 +180,7 @@ impl SimHost {
         self.pool.lose(uid);
     }
 
-    /// What should never have been asked of it.
+    /// Returns the requests that should never have been made.
     pub fn violations(&self) -> Vec<String> {
         self.book().violations.clone()
     }
@@ -203,7 +203,7 @@ struct Agents {
 }
 
 impl Agents {
-    /// Runs the agents whenever the host is not silent: silence kills them, and they start anew, knowing nothing.
+    /// Runs the agents whenever the host is not silent: silence kills them, and they start again, without memory.
     async fn run(self) {
         let mut behaviour = self.behaviour.clone();
         // Ends with the host.
@@ -216,7 +216,7 @@ impl Agents {
         }
     }
 
-    /// What one life of the agents does.
+    /// The work of the agents until they are killed.
     async fn work(&self) {
         let (base, pool, conditions) = (self.context.clone(), self.pool.clone(), HostConditions::default());
         let found = Accelerator {

@@ -1,4 +1,4 @@
-//! The storage pool of a simulated host: one in memory that can be told to misbehave.
+//! The storage pool of a simulated host: one in memory that can be made to misbehave.
 
 use async_trait::async_trait;
 use evroc_node::image::ImageError;
@@ -20,7 +20,7 @@ pub(super) struct SimPool {
 impl SimPool {
     /// Waits while the host does not do this.
     async fn wait_while(&self, does_not: impl Fn(&Behaviour) -> bool) {
-        // The sender is gone when the host is: then nobody waits for the outcome.
+        // The sender is dropped with the host: then the outcome has no receiver.
         let _ = self.behaviour.clone().wait_for(|behaviour| !does_not(behaviour)).await;
     }
 

@@ -39,7 +39,7 @@ impl Agent {
         write_status(&self.api(replica), replica, &status).await.map(|_| ())
     }
 
-    /// A container that runs is drained by the gateway first; one that does not is nobody's any more.
+    /// A container that runs is drained by the gateway first; one that does not has no requests.
     async fn end_replica(&self, replica: &Replica, uid: &str) -> Result<()> {
         let is_held = replica.finalizers().iter().any(|f| f == GATEWAY_FINALIZER);
         if is_held && self.book().replicas.contains_key(uid) {
