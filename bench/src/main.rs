@@ -1,4 +1,5 @@
-//! `make bench-api`: our API beside Kubernetes' own server for custom resources and beside etcd alone, interleaved in one call.
+//! `make bench-api`: our API beside Kubernetes' own server for custom resources and beside etcd alone, interleaved in one call; or, with
+//! `--against`, beside another build of ours.
 //!
 //! Run it as root on an idle machine with two cores: `taskset -c 1 bench-api …`; the servers are put on core 0.
 
@@ -8,10 +9,10 @@ mod measures;
 mod report;
 mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use report::Row;
@@ -28,8 +29,11 @@ const WATCHES_PER_CONNECTION: usize = 900;
 #[derive(Parser)]
 struct Arguments {
     /// Folder with the original and etcd, as tests/reference/build prints it
-    #[arg(long)]
-    original: PathBuf,
+    #[arg(long, required_unless_present = "against")]
+    original: Option<PathBuf>,
+    /// Another build of evrocd, measured in place of the original and of etcd
+    #[arg(long, conflicts_with = "original")]
+    against: Option<PathBuf>,
     /// The release build of evrocd
     #[arg(long)]
     evrocd: PathBuf,
@@ -64,18 +68,20 @@ async fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
     let kinds = arguments.project.join("tests/api/kinds");
-    let ours = Target::ours(&arguments.evrocd, &kinds).await?;
-    let start = arguments.project.join("tests/reference/start");
-    let measured = match original(&start, &arguments, &kinds).await {
-        Ok(original) => {
-            let measured = measure(&ours, &original, &arguments).await;
-            original.end().await?;
+    let ours = Target::ours("evroc", &arguments.evrocd, &kinds).await?;
+    let measured = match baseline(&arguments, &kinds).await {
+        Ok(baseline) => {
+            let measured = measure(&ours, &baseline, &arguments).await;
+            baseline.end().await?;
             measured
         }
         Err(error) => Err(error),
     };
     ours.end().await?;
-    let rows = measured?;
+    let mut rows = measured?;
+    if arguments.against.is_some() {
+        rows = rows.into_iter().map(Row::beside_another_build).collect();
+    }
     let text = report::table(&rows);
     print!("{text}");
     if let Some(file) = &arguments.write {
@@ -84,8 +90,13 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn original(start: &std::path::Path, arguments: &Arguments, kinds: &std::path::Path) -> Result<Target> {
-    let original = Target::original(start, &arguments.original).await?;
+/// Starts what ours is compared with.
+async fn baseline(arguments: &Arguments, kinds: &Path) -> Result<Target> {
+    if let Some(program) = &arguments.against {
+        return Target::ours("the other build", program, kinds).await;
+    }
+    let folder = arguments.original.as_deref().context("--original is missing")?;
+    let original = Target::original(&arguments.project.join("tests/reference/start"), folder).await?;
     match report::install(&original, kinds).await {
         Ok(()) => Ok(original),
         Err(error) => {
@@ -140,19 +151,26 @@ async fn requests(both: [&Target; 2], arguments: &Arguments) -> Result<Vec<Row>>
             eprintln!("round {}: {}: {:.0} reads/s, {}", round + 1, target.name, outcome.per_second, meter.busy()?);
             gets[index].push(outcome);
         }
-        etcd.push(etcd::measure(&arguments.original, measures::CLIENTS, 1024, time).await?);
+        if let Some(folder) = &arguments.original {
+            etcd.push(etcd::measure(folder, measures::CLIENTS, 1024, time).await?);
+        }
     }
     let (create, create_original) = (measures::middle(&creates[0]), measures::middle(&creates[1]));
     let (get, get_original) = (measures::middle(&gets[0]), measures::middle(&gets[1]));
-    let puts = measures::middle(&etcd);
-    Ok(vec![
+    let mut rows = vec![
         Row::higher("creates of 1 KB, 64 clients", "/s", create.0, create_original.0).bar(5.0),
         Row::lower("creates, p99", "ms", create.1, create_original.1).bar(3.0),
-        Row::higher("creates, beside raw etcd puts", "/s", create.0, puts.0).beside("etcd 3.5").bar(1.0),
+    ];
+    if !etcd.is_empty() {
+        let puts = measures::middle(&etcd).0;
+        rows.push(Row::higher("creates, beside raw etcd puts", "/s", create.0, puts).beside("etcd 3.5").bar(1.0));
+    }
+    rows.extend([
         Row::higher("reads of the newest state, 64 clients", "/s", get.0, get_original.0).bar(6.0),
         Row::lower("reads, p99", "ms", get.1, get_original.1),
         Row::alone("acknowledged writes for each flush of a disk", "", written as f64 / flushed.max(1) as f64),
-    ])
+    ]);
+    Ok(rows)
 }
 
 /// Changes that many connections see, one at a time and several at once.

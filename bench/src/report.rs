@@ -46,6 +46,11 @@ impl Row {
         Self { baseline_name, ..self }
     }
 
+    /// The other build of ours as the baseline, which has no ratio to aim at.
+    pub fn beside_another_build(self) -> Self {
+        Self { baseline_name: "other build", bar: None, ..self }
+    }
+
     /// The ratio that is aimed at.
     pub fn bar(self, bar: f64) -> Self {
         Self { bar: Some(bar), ..self }
@@ -64,7 +69,7 @@ pub fn table(rows: &[Row]) -> String {
     for row in rows {
         let baseline =
             row.baseline.map_or_else(String::new, |it| format!("{} ({})", figure(it, row.unit), row.baseline_name));
-        let ratio = row.ratio().map_or_else(String::new, |it| format!("{it:.1}"));
+        let ratio = row.ratio().map_or_else(String::new, |it| format!("{it:.2}"));
         let bar = row.bar.map_or_else(String::new, |it| format!("{it:.0}"));
         let _ = writeln!(text, "| {} | {} | {baseline} | {ratio} | {bar} |", row.name, figure(row.ours, row.unit));
     }

@@ -37,9 +37,10 @@ fn pinned(program: &Path) -> Command {
 
 impl Target {
     /// The whole product: supervisor and all roles, all controllers on.
-    pub async fn ours(program: &Path, kinds: &Path) -> Result<Self> {
+    pub async fn ours(name: &'static str, program: &Path, kinds: &Path) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let instance = format!("evb-{}", std::process::id());
+        let run: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
+        let instance = format!("evb-{run}");
         let mut up = pinned(program);
         up.args(["up", "--detach", "--no-hosts-block", "--uplink", "none", "--api-port", "0", "--https-port", "0"]);
         up.args(["--instance", &instance, "--crd-dir"]).arg(kinds).env("HOME", home.path()).stdout(Stdio::null());
@@ -47,7 +48,7 @@ impl Target {
         let kubeconfig = home.path().join(".evroc").join(&instance).join("kubeconfig");
         let endpoint = Endpoint::read(&kubeconfig).await?;
         let kind = Kind::Ours { program: program.to_owned(), instance, home };
-        Ok(Self { name: "evroc", endpoint, namespace: "demo", kind })
+        Ok(Self { name, endpoint, namespace: "demo", kind })
     }
 
     /// Kubernetes' own server for custom resources with its etcd, from the folder that `tests/reference/build` prints.

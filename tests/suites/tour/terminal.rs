@@ -42,6 +42,8 @@ impl Terminal {
             or_in_home("RUSTUP_HOME", ".rustup"),
             ("HOME".to_owned(), home.display().to_string()),
             ("EVROC_INSTANCE".to_owned(), instance.to_owned()),
+            // What the other stages have built; the tour of the fresh machine builds what a new user gets.
+            ("EVROC_PROFILE".to_owned(), "dev".to_owned()),
             // Any free port: a cloud from `make run` may have the usual ones.
             ("EVROC_UP_FLAGS".to_owned(), "--api-port 0 --https-port 0 --uplink none".to_owned()),
             ("EVROC_EXAMPLES".to_owned(), here.join("examples").display().to_string()),
