@@ -1,4 +1,4 @@
-//! `cargo xtask bench-hosts`: what a cloud costs while nothing happens in it.
+//! `cargo xtask bench-hosts`: the cost of a cloud while nothing happens in it.
 //!
 //! API server, store, controllers and N simulated hosts run in this process; the hosts run the product's own agents over drivers in
 //! memory. Once M virtual machines run, the process is left alone and its processor time is measured: of one core at 1,000 hosts and
@@ -45,7 +45,7 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let started = Instant::now();
-    // Each host has room for all machines: how the scheduler spreads them is not what is measured.
+    // Each host has room for all machines: the scheduler's spreading is not measured.
     let room_gb = arguments.machines as u64 + 2;
     let size = HostSize { cpus: 64, memory_gb: room_gb, disk_gb: 4 * room_gb };
     let builder = (0..arguments.hosts)
@@ -108,7 +108,7 @@ async fn fill(platform: &Platform, arguments: &Arguments) -> Result<Duration> {
 
 /// Measures while nothing happens.
 async fn rest(platform: &Platform, arguments: &Arguments) -> Result<()> {
-    // What the last start has set off comes to its end.
+    // The work that the last start has set off comes to its end.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (commits, busy, since) = (platform.commits(), processor_time()?, Instant::now());
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;

@@ -108,7 +108,7 @@ async fn baseline(arguments: &Arguments, kinds: &Path) -> Result<Target> {
 
 async fn measure(ours: &Target, original: &Target, arguments: &Arguments) -> Result<Vec<Row>> {
     let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
-    // The roles have just started: what they hold when nothing is asked of them.
+    // The roles have just started: their memory before the first request.
     let idle = (ours.memory()?, original.memory()?);
     let mut rows = vec![Row::lower("memory, idle", "MiB", mebibytes(idle.0), mebibytes(idle.1))];
     if wanted("watches") {

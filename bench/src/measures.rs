@@ -16,9 +16,9 @@ use crate::target::{Meter, Target, resident};
 
 /// Clients that write or read at once.
 pub const CLIENTS: usize = 64;
-/// One in this many objects has the label and the field that the selectors ask for.
+/// One in this many objects has the label and the field of the selectors.
 const ONE_OF: usize = 100;
-/// Writes a second while selectors are asked.
+/// Writes a second while selectors are measured.
 const WRITES_PER_SECOND: u32 = 500;
 
 /// The collection of the objects.
@@ -60,7 +60,7 @@ pub async fn gets(target: &Target, time: Duration) -> Result<Outcome> {
     .await
 }
 
-/// Fills up to so many objects.
+/// Fills up to this number of objects.
 pub async fn fill(target: &Target, wanted: usize) -> Result<()> {
     let (path, is_done) = (path(target), Arc::new(AtomicUsize::new(count(target).await?)));
     let mut tasks = tokio::task::JoinSet::new();
@@ -173,7 +173,7 @@ pub async fn watch_memory(target: &Target, alone: usize, (connections, each): (u
     })
 }
 
-/// Answers to so many watches on each connection, each of which has sent an event.
+/// Receives the events of this many watches on each connection, each of which has sent an event.
 async fn watched(target: &Target, connections: &[Connection], each: usize) -> Result<Vec<Response<Incoming>>> {
     let (path, since) = (path(target), newest(target).await?);
     let label = format!("seen-{}", uuid::Uuid::new_v4());

@@ -36,7 +36,7 @@ impl Row {
         Self::new(name, unit, ours, Some(baseline), false)
     }
 
-    /// Nothing to compare with.
+    /// No result to compare with.
     pub fn alone(name: &str, unit: &'static str, ours: f64) -> Self {
         Self::new(name, unit, ours, None, true)
     }

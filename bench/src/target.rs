@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::load::Endpoint;
 
-/// Servers have this core, the load the other: neither takes from the other what is measured.
+/// Servers have this core, the load the other: neither takes time from the other.
 const SERVERS_CORE: &str = "0";
 
 /// A running server.
@@ -44,7 +44,7 @@ impl Target {
         let mut up = pinned(program);
         up.args(["up", "--detach", "--no-hosts-block", "--uplink", "none", "--api-port", "0", "--https-port", "0"]);
         up.args(["--instance", &instance, "--crd-dir"]).arg(kinds).env("HOME", home.path()).stdout(Stdio::null());
-        ensure!(up.status().context("start evrocd")?.success(), "evrocd did not start; what it said stands above");
+        ensure!(up.status().context("start evrocd")?.success(), "evrocd did not start; its output is above");
         let kubeconfig = home.path().join(".evroc").join(&instance).join("kubeconfig");
         let endpoint = Endpoint::read(&kubeconfig).await?;
         let kind = Kind::Ours { program: program.to_owned(), instance, home };
@@ -107,7 +107,7 @@ impl Target {
             Kind::Ours { program, instance, home } => {
                 let mut down = Command::new(program);
                 down.args(["down", "--purge", "--instance", &instance]).env("HOME", home.path()).stdout(Stdio::null());
-                ensure!(down.status()?.success(), "evrocd did not stop; what it said stands above");
+                ensure!(down.status()?.success(), "evrocd did not stop; its output is above");
             }
             Kind::Original { mut starter, _input } => {
                 drop(_input);
@@ -160,7 +160,7 @@ pub fn resident(pid: i32) -> u64 {
     kibibytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-/// The same with its share of what it shares with others: dear to find out for a large process.
+/// Returns the same with its share of shared memory: expensive for a large process.
 fn proportional(pid: i32) -> u64 {
     kibibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }

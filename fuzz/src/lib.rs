@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the call of the property in `evroc_apiserver::fuzzing`, and mutations that know JSON.
+//! Shared by the fuzz targets: the call of the property in `evroc_apiserver::fuzzing`, and mutations that know JSON.
 
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::{Map, Value};

@@ -15,7 +15,7 @@ async def main():
     Disk = new_class(kind="Disk", version="compute.evroclabs.net/v1alpha1", namespaced=True)
     disk = await Disk({"metadata": {"name": "kr8s"}, "spec": {"diskImage": {"diskImageRef": {"name": IMAGE}}}}, namespace="demo")
     await disk.create()
-    # `wait` reads the status, which is there once the platform has looked at the disk.
+    # `wait` reads the status, which exists once the platform has observed the disk.
     async with asyncio.timeout(20):
         async for _ in disk.watch():
             if "status" in disk.raw:

@@ -24,7 +24,7 @@ SERVER, AUTHORITY = sys.argv[1], sys.argv[2]
 CREATES, OTHERS = int(sys.argv[3]), int(sys.argv[4])
 GROUPS = ["compute.evroclabs.net", "networking.evroclabs.net", "run.evroclabs.net", "iam.evroclabs.net"]
 ENOUGH = 0.8
-# What no schema describes: references to what is outside of the API, the inside of a key, and rules over several fields.
+# Rules that no schema describes: references to objects outside of the API, the inside of a key, and rules over several fields.
 IMAGE = "registry.evroc.localhost/demo/hello:v1"
 KEY_FIELDS = [b"ssh-ed25519", bytes(range(32))]
 KEY = "ssh-ed25519 " + base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in KEY_FIELDS)).decode()

@@ -42,7 +42,7 @@ impl Etcd {
         Etcd::start_with(version, 1, None, &[])
     }
 
-    /// A cluster of so many members, with TLS for clients if wanted, and options for each server.
+    /// A cluster with this many members, with TLS for clients if wanted, and options for each server.
     pub fn start_with(version: &str, members: usize, tls: Option<ServerTls>, options: &[&str]) -> Result<Etcd> {
         let folder = std::env::temp_dir().join(format!("{}-etcd", names::random()));
         std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -66,7 +66,7 @@ impl Etcd {
         format!("etcd://{}", members.join(","))
     }
 
-    /// Where it keeps its data.
+    /// Returns the folder of its data.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -129,7 +129,7 @@ impl Drop for Etcd {
         for member in 0..self.members.len() {
             self.kill_member(member);
         }
-        // Nothing of worth is in it, and what stays is found as a leftover.
+        // Nothing in it is needed any more, and a rest is found as a leftover.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,4 +1,4 @@
-//! Ends and removes what a test run that was cut off has left on the machine.
+//! Ends and removes the leftovers of a test run that was cut off.
 //!
 //! A test cleans up after itself, but one that is killed at its stage's budget cannot. What belongs to the run is known by two marks:
 //! the run's name in the environment of its processes, and the names `evt-…` of what tests make. Other runs on the same machine use
@@ -17,7 +17,8 @@ use evroc_tests::{PREFIX, process};
 
 use crate::leftovers;
 
-/// How long processes get to end after SIGKILL. Too low leaves what they hold; too high only delays the report of one that cannot end.
+/// How long processes get to end after SIGKILL. Too low leaves their resources; too high only delays the report of one that cannot
+/// end.
 const END: Duration = Duration::from_secs(10);
 /// How long the purge of one instance may take.
 const PURGE: Duration = Duration::from_secs(120);
@@ -29,7 +30,7 @@ pub fn clean(snapshot: &Path, run: &str) -> Result<bool> {
         purge(&instance)?;
     }
     let mut left = removable(leftovers::since(snapshot)?);
-    // Mounts before what they are in, what is inside a folder or group before the folder or group.
+    // Mounts before their folders, the content of a folder or group before the folder or group.
     left.sort_by_key(|leftover| (rank(leftover.class), std::cmp::Reverse(leftover.item.len())));
     for leftover in &left {
         println!("removing {leftover}");

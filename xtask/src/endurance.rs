@@ -21,7 +21,7 @@ pub fn bench() -> Result<bool> {
     Ok(cargo.current_dir(repo::root()).status()?.success())
 }
 
-/// Prints what a cloud of simulated hosts costs at rest; `Ok(true)` when the measurement came to its end.
+/// Prints the cost of a cloud of simulated hosts at rest; `Ok(true)` when the measurement came to its end.
 pub fn bench_hosts(hosts: usize, machines: usize) -> Result<bool> {
     let mut cargo = Command::new(repo::cargo());
     cargo.args(["run", "--quiet", "--release", "--package", "evroc-bench", "--bin", "bench-hosts", "--"]);

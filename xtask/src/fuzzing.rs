@@ -120,7 +120,7 @@ fn build() -> Result<PathBuf> {
     let lock = repo::root().join("Cargo.lock");
     std::fs::copy(&lock, repo::root().join("fuzz/Cargo.lock")).with_context(|| format!("copy {}", lock.display()))?;
     let mut build = Command::new(tools.join("bin/cargo-fuzz"));
-    // Nothing here is unsafe, so no sanitizer; the coverage needs what only nightly compilers do unasked.
+    // Nothing here is unsafe, so no sanitizer; the coverage needs an option that only nightly compilers enable by themselves.
     build.args(["fuzz", "build", "--sanitizer", "none", "--target", TRIPLE, "--target-dir"]).arg(&folder);
     build.env("RUSTC_BOOTSTRAP", "1").current_dir(repo::root());
     ensure!(build.status().context("run cargo-fuzz")?.success(), "the fuzz targets cannot be built; see above");

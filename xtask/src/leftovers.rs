@@ -1,4 +1,4 @@
-//! The leftover check as a command, so that the runner can ask for it with the rights it needs.
+//! The leftover check as a command, so that the runner can execute it with the rights it needs.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ struct Saved {
     foreign: Vec<String>,
 }
 
-/// Writes down what the machine holds.
+/// Writes the snapshot of the machine's state.
 pub fn save(file: &Path) -> Result<bool> {
     let saved = Saved { snapshot: Snapshot::take(), foreign: Foreign::registered().names() };
     let text = serde_json::to_string(&saved)?;

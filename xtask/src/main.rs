@@ -31,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Check the repository's invariants (seconds; needs no build of the workspace)
     Tidy {
-        /// Also list what is only worth a look, such as files over 300 lines
+        /// Also list warnings, such as files over 300 lines
         #[arg(long)]
         warnings: bool,
     },
@@ -45,7 +45,7 @@ enum Command {
         /// Run only tests whose name contains this text (in the stages `unit` and `suites`)
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
-        /// Run the stages this many times, whatever fails, and name the rounds that failed
+        /// Run the stages this many times, also after failures, and name the rounds that failed
         #[arg(long, value_name = "N", default_value_t = 1)]
         rounds: usize,
         /// Keep this many processors busy meanwhile, to find tests that depend on time
@@ -95,7 +95,7 @@ enum Command {
     ReleaseOpenapi,
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
-    /// Measurements: what a cloud of simulated hosts costs while nothing happens in it (a release build)
+    /// Measures the cost of a cloud of simulated hosts while nothing happens in it (a release build)
     BenchHosts {
         /// Simulated hosts
         #[arg(long, default_value_t = 1000)]
@@ -128,7 +128,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum LeftoversCommand {
-    /// Write down what the machine holds
+    /// Write a snapshot of the machine's state
     Save {
         /// The file to write
         file: PathBuf,
@@ -138,7 +138,7 @@ enum LeftoversCommand {
         /// The file that `save` wrote
         file: PathBuf,
     },
-    /// End and remove what a test run has made since `save`: for a run that was cut off
+    /// End and remove everything that a test run has made since `save`: for a run that was cut off
     Clean {
         /// The file that `save` wrote
         file: PathBuf,

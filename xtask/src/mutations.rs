@@ -48,7 +48,7 @@ struct Mutation {
     name: String,
     /// The faulty behaviour of the server with it.
     about: String,
-    /// Where.
+    /// The file.
     file: String,
     /// The text to replace; the first occurrence is replaced.
     from: String,
@@ -182,7 +182,7 @@ impl Copy {
         let file = self.tree.join(&mutation.file);
         let sound = std::fs::read_to_string(&file).with_context(|| format!("read {}", mutation.file))?;
         if !sound.contains(&mutation.from) {
-            return Ok(Outcome::Broken("its place is gone from the source".to_owned()));
+            return Ok(Outcome::Broken("its place does not exist in the source any more".to_owned()));
         }
         std::fs::write(&file, sound.replacen(&mutation.from, &mutation.to, 1))?;
         let built = process::run(&mut self.cargo(suite.build), BUILD)?;
@@ -216,7 +216,7 @@ mod tests {
             assert!(names.insert(mutation.name.as_str()), "{} stands twice", mutation.name);
             assert!(
                 read(&mutation.file).contains(&mutation.from),
-                "{}: its place is gone from the source",
+                "{}: its place does not exist in the source any more",
                 mutation.name
             );
             let row = format!("| `{}` | `{}` |", mutation.test, mutation.name);

@@ -15,7 +15,7 @@ pub fn build() -> Result<PathBuf> {
         .stderr(std::process::Stdio::inherit())
         .output()
         .context("run tests/reference/build")?;
-    ensure!(output.status.success(), "tests/reference/build failed; what it said stands above");
+    ensure!(output.status.success(), "tests/reference/build failed; its output is above");
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 

@@ -40,7 +40,7 @@ pub struct Package {
 pub struct Dependency {
     /// Name of the package depended on.
     pub name: String,
-    /// Whether it is there for tests only.
+    /// Whether it is for tests only.
     pub dev: bool,
 }
 
@@ -61,7 +61,7 @@ impl Repo {
         Ok(Repo { files: read_files(root)?, packages: read_packages(root)? })
     }
 
-    /// The text of one file, if it is there.
+    /// Returns the text of one file, if it exists.
     pub fn text(&self, path: &str) -> Option<&str> {
         self.files.iter().find(|file| file.path == path).map(|file| file.text.as_str())
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::repo;
 
-/// Where the results stand.
+/// The folder of the results.
 const RESULTS: &str = "docs/soak.md";
 
 /// Appended to the commit when the tree has changes: such a row is no result for the commit.

@@ -97,7 +97,7 @@ async fn main() {
         let serving = server.serve(vec![again], pki.server_config(), ServeOptions::default(), stop.clone());
         let ending = async {
             println!("{said}");
-            // Without a further line whoever started it is gone, or wants its end.
+            // Without a further line the starter has ended, or wants the server's end.
             let line = wanted.next_line().await.expect("read what is wanted");
             stop.cancel();
             line

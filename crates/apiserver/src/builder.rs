@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// Sets the authenticator; by default nobody is known.
+    /// Sets the authenticator; by default no caller is known.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
         self.authenticator = authenticator;

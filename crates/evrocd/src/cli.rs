@@ -25,9 +25,9 @@ pub enum Command {
     Up(UpArgs),
     /// Stop guests and containers gracefully, then the cloud.
     Down(DownArgs),
-    /// Show what runs, where it is reached and what the machine has left.
+    /// Show the processes, their addresses and the machine's free resources.
     Status(ReportArgs),
-    /// Check this machine and report what is missing.
+    /// Check this machine and report missing requirements.
     Doctor(DoctorArgs),
     /// Disk images.
     #[command(subcommand)]
@@ -57,7 +57,7 @@ pub enum Command {
     UserFiles,
 }
 
-/// Which instance.
+/// The instance.
 #[derive(Debug, Clone, Args)]
 pub struct InstanceArg {
     /// Name of the instance; several can run side by side.
@@ -91,7 +91,7 @@ pub struct UpArgs {
     /// Write the fixed names to /etc/hosts again, after --no-hosts-block.
     #[arg(long)]
     pub hosts_block: bool,
-    /// Import the disk images in DIR (one folder each, or DIR itself) that are not there yet. Remembered.
+    /// Import the disk images in DIR (one folder each, or DIR itself) that do not exist yet. Remembered.
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
     /// Also serve the kinds of the CustomResourceDefinitions (apiextensions.k8s.io/v1) in DIR's YAML and JSON files; `none` forgets
@@ -133,10 +133,11 @@ impl UpArgs {
     }
 }
 
-/// Where the state is kept.
+/// The store of the state.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StoreChoice {
-    /// Where the state is kept: embedded, or an etcd (3.4 or newer) as etcd://HOST:PORT[,HOST:PORT…][/PREFIX]. Remembered [default: embedded].
+    /// The store of the state: embedded, or an etcd (3.4 or newer) as etcd://HOST:PORT[,HOST:PORT…][/PREFIX]. Remembered [default:
+    /// embedded].
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub store: Option<String>,
     /// Certificate of the authority that signed those of the etcd's members; turns TLS on. Remembered.
@@ -184,7 +185,7 @@ pub enum StoreCommand {
         /// The file to write.
         file: PathBuf,
     },
-    /// Make the state what it was when a backup was taken; the cloud must be stopped.
+    /// Restore the state from a backup; the cloud must be stopped.
     Restore {
         #[command(flatten)]
         instance: InstanceArg,
@@ -269,7 +270,7 @@ pub struct RoleArgs {
 /// The arguments of the process that unpacks an image layer.
 #[derive(Debug, Args)]
 pub struct UnpackArgs {
-    /// What to do, as JSON.
+    /// The job, as JSON.
     #[arg(long)]
     pub job: String,
 }

@@ -11,12 +11,12 @@ use crate::instance::InstanceRecord;
 use crate::roles::Role;
 use crate::supervisor::role_owner;
 
-/// Where control reads them; absent where there are none.
+/// The folder from which control reads them; absent where there are none.
 pub fn folder(role_dir: &Path) -> PathBuf {
     role_dir.join("definitions")
 }
 
-/// Replaces control's copy by what the remembered folder holds now.
+/// Replaces control's copy by the content of the remembered folder.
 pub fn install(record: &InstanceRecord) -> anyhow::Result<()> {
     let copy = folder(&record.layout().role("control"));
     match std::fs::remove_dir_all(&copy) {

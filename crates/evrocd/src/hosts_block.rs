@@ -29,7 +29,7 @@ impl HostsFile {
         self.edit(instance, Some(&block(instance, domain)))
     }
 
-    /// Makes sure that the block is not there.
+    /// Makes sure that the block is absent.
     pub fn remove(&self, instance: &InstanceName) -> Result<(), FileError> {
         self.edit(instance, None)
     }

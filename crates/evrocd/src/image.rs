@@ -37,7 +37,7 @@ struct Description {
 pub enum Imported {
     /// It was imported.
     New(String),
-    /// It was there with the same content.
+    /// It existed with the same content.
     Same(String),
 }
 
@@ -123,7 +123,7 @@ fn is_same(target: &Path, source: &Path, name: &str) -> anyhow::Result<Imported>
         return Ok(Imported::Same(name.to_owned()));
     }
     bail!(
-        "image {name} is there already with another content; disks may read from it, so it is not replaced: give the new image another name, or remove {} once no disk uses it",
+        "image {name} exists already with another content; disks may read from it, so it is not replaced: give the new image another name, or remove {} once no disk uses it",
         target.display()
     )
 }

@@ -1,4 +1,4 @@
-//! Where log lines go.
+//! The targets of log lines.
 //!
 //! Roles write to standard error, which is their log file. The supervisor writes to its own file, whatever its terminal is, because the
 //! terminal may go away; [`SupervisorLog::reopen`] lets the file be rotated.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Variable that sets what is logged (`debug`, `evrocd=trace,info`).
+/// Variable that sets the filter of the log (`debug`, `evrocd=trace,info`).
 pub const FILTER: &str = "EVROC_LOG";
 
 fn filter() -> EnvFilter {

@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use serde::{Deserialize, Serialize};
 
-/// Why a port was chosen.
+/// The reason why a port was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
@@ -37,7 +37,7 @@ pub enum Origin {
 pub struct PortChoice {
     /// The port.
     pub port: u16,
-    /// Why this one.
+    /// The reason.
     pub origin: Origin,
 }
 
@@ -68,7 +68,7 @@ pub enum Candidate {
     AnyFree,
 }
 
-/// Which ports to try. Pure.
+/// Returns the ports to try. Pure.
 pub fn candidates(
     purpose: Purpose,
     flag: Option<u16>,
@@ -98,7 +98,7 @@ pub fn candidates(
     list
 }
 
-/// Why no port could be bound.
+/// The reason why no port could be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The only candidate is taken.

@@ -50,7 +50,7 @@ pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
 /// A process that is held by a pidfd.
 #[derive(Debug)]
 pub struct Handle {
-    /// Which process.
+    /// The process.
     pub id: ProcessId,
     fd: OwnedFd,
 }

@@ -1,4 +1,4 @@
-//! `evrocd status`: what runs, where it is reached, what the machine has left.
+//! `evrocd status`: the processes, their addresses, the machine's free resources.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +35,7 @@ pub struct Overview {
     pub state: String,
     /// The supervisor's answer, if one runs.
     pub supervisor: Option<SupervisorStatus>,
-    /// Where it is reached.
+    /// The addresses at which it is reached.
     pub urls: Option<Urls>,
     /// Kubeconfig files that were written.
     pub kubeconfigs: Vec<PathBuf>,
@@ -255,7 +255,7 @@ pub fn text(overview: &Overview) -> String {
     if !overview.orphans.is_empty() {
         let _ = writeln!(
             line,
-            "  the supervisor is gone, these roles go on: {}; `evrocd up` takes over",
+            "  the supervisor has ended, these roles go on: {}; `evrocd up` takes over",
             overview.orphans.join(", ")
         );
     }

@@ -47,7 +47,7 @@ pub enum CopyError {
     },
 }
 
-/// A summary of what was copied and compared.
+/// A summary of a copy and its comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The source's revision that was copied.

@@ -33,7 +33,7 @@ pub enum StoreError {
         /// The maximum number of queued batches.
         queue: usize,
     },
-    /// The stored data differs from what was written.
+    /// The stored data differs from the written data.
     #[error("stored value of key \"{}\" at revision {revision} is damaged: {detail}", key.escape_ascii())]
     Damaged {
         /// The key, if known.

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
 
-/// How long an answer, or the next event of a watch, may take: far longer than it does, shorter than anybody waits.
+/// How long an answer, or the next event of a watch, may take: far longer than it does, shorter than a person waits.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A whole answer.

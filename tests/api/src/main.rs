@@ -1,4 +1,4 @@
-//! `differential`: random sequences of requests to ours and to the original, and what they answer differently.
+//! `differential`: sends random sequences of requests to ours and to the original, and reports different answers.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,13 +31,13 @@ enum Command {
         /// Number n is made from seed + n
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Where state and differences are kept; a run that was ended goes on from there
+        /// The folder of state and differences; a run that was ended goes on from its state
         #[arg(long, value_name = "FOLDER", default_value = "target/differential")]
         dir: PathBuf,
-        /// Begin anew although the folder has a state
+        /// Begin again although the folder has a state
         #[arg(long)]
         anew: bool,
-        /// Stop after so many seconds, and go on another time
+        /// Stop after this many seconds, and go on another time
         #[arg(long, value_name = "SECONDS")]
         time: Option<u64>,
     },
@@ -49,13 +49,13 @@ enum Command {
         #[arg(long)]
         steps: bool,
     },
-    /// Ask the original for the answers of every recording in a folder, and write them down
+    /// Record the original's answers to every recording in a folder
     Record {
         /// The folder of recordings
         #[arg(default_value = "tests/api/sequences")]
         dir: PathBuf,
     },
-    /// Offer CustomResourceDefinitions to the original and print what it refuses
+    /// Offer CustomResourceDefinitions to the original and print its refusals
     Definitions {
         /// A folder of YAML files
         dir: PathBuf,
@@ -98,7 +98,7 @@ fn tell(state: &State) {
     }
     for (reason, numbers) in &state.explained {
         let (count, first) = (numbers.len(), state.seed + numbers[0]);
-        println!("{count:>9} differ as docs/conformance.md says: {reason} (first: {first})");
+        println!("{count:>9} differ as described in docs/conformance.md: {reason} (first: {first})");
     }
     let differing: usize = state.differences.values().map(Vec::len).sum();
     println!("{differing} sequences differ, in {} ways", state.differences.len());
@@ -134,7 +134,7 @@ async fn replay(pair: &Pair, file: &Path, with_steps: bool) -> Result<bool> {
         println!("  {line}");
     }
     if let Some(reason) = explained(&sequence, step, &ours, &original) {
-        println!("  as docs/conformance.md says: {reason}");
+        println!("  as described in docs/conformance.md: {reason}");
         return Ok(true);
     }
     Ok(false)

@@ -1,4 +1,4 @@
-//! The servers that are asked, each a program that ends when its input ends.
+//! The servers under test, each a program that ends when its input ends.
 //!
 //! - `EVROC_API_KUBECONFIG=FILE`: one that runs already and serves the kinds of `kinds/`.
 //! - `EVROC_API_ORIGINAL=FOLDER`: the original, from the folder that `tests/reference/build` prints.
@@ -105,27 +105,27 @@ impl Server {
                 });
             }
         }
-        bail!("{} ended before it was ready; what it said stands above", name.display())
+        bail!("{} ended before it was ready; its output is above", name.display())
     }
 
-    /// Whether it was started here, so that [`Server::forget`] can be asked.
+    /// Whether it was started here, so that [`Server::forget`] is possible.
     pub fn is_own(&self) -> bool {
         self.program.is_some()
     }
 
-    /// Has the server compact its store and start again: of what was before, only the newest state is known.
+    /// Lets the server compact its store and start again: only the newest state is known after it.
     ///
     /// # Errors
     /// If it was not started here, or does not start again.
     pub async fn forget(&mut self) -> Result<()> {
-        let program = self.program.as_mut().context("a server that runs already is not told to forget")?;
+        let program = self.program.as_mut().context("a server that runs already cannot be made to compact")?;
         program.input.write_all(b"forget\n").await.context("ask the server to forget")?;
         while let Some(line) = program.output.next_line().await? {
             if line == "FORGOTTEN" {
                 return Ok(());
             }
         }
-        bail!("the server ended instead of forgetting; what it said stands above")
+        bail!("the server ended instead of compacting; its output is above")
     }
 
     /// Ends the program and waits until it has.
@@ -141,7 +141,7 @@ impl Server {
     }
 }
 
-/// Where only behaviour is compared, what is stored need not reach a disk: it goes to memory, if the machine has a folder for that.
+/// Where only behaviour is compared, the store need not reach a disk: it goes to memory, if the machine has a folder for that.
 fn keep_in(command: &mut Command, without_sync: bool) {
     let memory = Path::new("/dev/shm");
     if without_sync && memory.is_dir() {

@@ -1,4 +1,4 @@
-//! Create, read, update and delete, and what the server keeps in metadata.
+//! Create, read, update and delete, and the metadata that the server keeps.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn an_object_is_created_read_changed_and_deleted() {
     assert!(at(&made, "/metadata/creationTimestamp").as_str().unwrap().ends_with('Z'));
 
     let read = space.get(&space.disks("/a")).await;
-    assert_eq!((read.code, &read.body), (200, &made), "what was answered is what is stored");
+    assert_eq!((read.code, &read.body), (200, &made), "the answer is the stored object");
 
     let mut changed = made.clone();
     changed["spec"]["sizeGb"] = json!(6);
@@ -151,7 +151,11 @@ async fn finalizers_hold_a_deletion_up() {
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     assert_eq!(version(&again.body), version(&waiting.body), "a second one changes nothing");
     let mut more = json!({"metadata": {"finalizers": ["test.example/hold", "test.example/late"]}});
-    assert_eq!(space.merge(&space.disks("/a"), &more).await.code, 422, "none is added to what is being deleted");
+    assert_eq!(
+        space.merge(&space.disks("/a"), &more).await.code,
+        422,
+        "none is added to an object that is being deleted"
+    );
     more["metadata"]["finalizers"] = Value::Null;
     assert_eq!(space.merge(&space.disks("/a"), &more).await.code, 200);
     assert_eq!(space.get(&space.disks("/a")).await.code, 404);

@@ -1,4 +1,4 @@
-//! What the server says it offers.
+//! Discovery: the kinds that the server offers.
 
 use serde_json::json;
 
@@ -63,7 +63,7 @@ async fn schemas_are_published_with_their_hash() {
     assert!(definitions.keys().any(|it| it.ends_with(".Disk")), "{:?}", definitions.keys().collect::<Vec<_>>());
 }
 
-/// `make test-reference` writes them; without the original there is nobody to accept them.
+/// `make test-reference` writes them; without the original they cannot be accepted.
 #[tokio::test]
 async fn our_own_kinds_are_accepted() {
     let space = Space::new().await;

@@ -1,4 +1,4 @@
-//! 410 Gone: what was before a compaction is not told any more.
+//! 410 Gone: the state before a compaction is not served any more.
 
 use evroc_api_suite::server::Server;
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ fn refusal(status: &Value) -> (&Value, &Value, &Value) {
 
 #[tokio::test]
 async fn compacted_revisions_cannot_be_read() {
-    // A server of its own: what it forgets other tests still need.
+    // A server of its own: other tests still need the history that it discards.
     let mut server = Server::from_environment().await.unwrap();
     if !server.is_own() {
-        eprintln!("left out: a server that runs already is not told to forget");
+        eprintln!("left out: a server that runs already cannot be made to compact");
         return server.stop().await.unwrap();
     }
     let mut space = Space::at(&server).await;
@@ -35,7 +35,7 @@ async fn compacted_revisions_cannot_be_read() {
     assert_eq!(names(&space.get(&next(&token)).await.body), ["c"]);
 
     server.forget().await.unwrap();
-    // Connections to what was there before have ended.
+    // Connections to the former server have ended.
     space.client = server.client().await.unwrap();
     let next = |token: &str| space.disks(&format!("?limit=1&continue={token}"));
     space.create(&space.disks(""), &disk("e", 1)).await;

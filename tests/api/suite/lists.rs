@@ -20,7 +20,7 @@ async fn pages_show_one_revision() {
     let first = space.get(&space.disks("?limit=3")).await.body;
     assert_eq!(names(&first), ["d00", "d01", "d02"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 4);
-    // What changes meanwhile is not seen by the pages that follow.
+    // Changes meanwhile are not seen by the pages that follow.
     space.delete(&space.disks("/d04")).await;
     space.create(&space.disks(""), &disk("d055", 1)).await;
     space.merge(&space.disks("/d06"), &json!({"spec": {"sizeGb": 99}})).await;

@@ -1,4 +1,5 @@
-//! What Kubernetes does with custom resources, asked over HTTP of whichever server the environment names (`evroc_api_suite::server`).
+//! The behaviour of Kubernetes with custom resources, tested over HTTP on the server that the environment names
+//! (`evroc_api_suite::server`).
 //!
 //! A test is right when the original passes it: `make test-reference`.
 

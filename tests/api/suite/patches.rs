@@ -143,7 +143,7 @@ async fn a_status_of_another_version_has_no_owner() {
     let other = json!({"apiVersion": "test.example/v2", "status": {"phase": "Lost"}});
     let written = space.merge(&space.disks("/a/status"), &other).await;
     assert_eq!(written.code, 200, "{}", written.body);
-    assert_eq!(written.body["metadata"]["managedFields"], Value::Null, "whose fields these are cannot be told");
+    assert_eq!(written.body["metadata"]["managedFields"], Value::Null, "the owners of these fields are unknown");
     assert_eq!(written.body["apiVersion"], "test.example/v1");
 }
 

@@ -1,4 +1,4 @@
-//! What the differential run once found: sequences of requests with the original's answers.
+//! Sequences of requests that the differential run once found, with the original's answers.
 
 use std::path::Path;
 

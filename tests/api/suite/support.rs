@@ -19,7 +19,7 @@ pub struct Space {
     pub is_original: bool,
 }
 
-/// The server that is asked.
+/// The server under test.
 pub async fn server() -> &'static Server {
     SERVER.get_or_init(|| async { Server::from_environment().await.unwrap() }).await
 }

@@ -160,7 +160,7 @@ async fn with_two_wrong_fields_of_metadata_the_first_by_name_is_reported() {
             json!({"ownerReferences": [{"kind": 1}]}),
             unmarshal("number", "OwnerReference.ownerReferences.kind", "string"),
         ),
-        // At what is no time it ends, whatever was wrong before.
+        // A value that is no time ends the decoding, with any fault before it.
         (
             json!({"labels": {"app": 1}, "managedFields": [{"time": {}}]}),
             unmarshal("object", "ManagedFieldsEntry.managedFields.time", "string"),

@@ -51,7 +51,7 @@ pub fn list() -> BTreeSet<String> {
     found
 }
 
-/// Where something is mounted.
+/// Returns where something is mounted.
 pub fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -68,7 +68,7 @@ pub fn hosts_lines() -> BTreeSet<String> {
     lines_with_block(&fs::read_to_string("/etc/hosts").unwrap_or_default())
 }
 
-/// A block is between two comments that have `begin` and `end`; whatever else they say names the owner.
+/// A block is between two comments that have `begin` and `end`; the rest of them names the owner.
 fn lines_with_block(hosts: &str) -> BTreeSet<String> {
     let mut block = String::new();
     let mut found = BTreeSet::new();

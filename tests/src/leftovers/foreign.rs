@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::Class;
 use crate::PREFIX;
 
-/// Where every instance of the machine is registered, one `<name>.json` each.
+/// The folder in which every instance of the machine is registered, one `<name>.json` each.
 pub const REGISTRY: &str = "/var/lib/evroc-instances";
 
 /// Instances that do not belong to the run: clouds from `make run`.

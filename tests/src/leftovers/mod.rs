@@ -63,12 +63,12 @@ pub struct Snapshot {
     items: BTreeMap<Class, BTreeSet<String>>,
 }
 
-/// One thing that was not there before.
+/// A resource that did not exist before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     /// Its class.
     pub class: Class,
-    /// Which one: a path, a name, or a process with its command line.
+    /// Its name: a path, a name, or a process with its command line.
     pub item: String,
 }
 
@@ -100,7 +100,7 @@ impl Snapshot {
         for (class, items) in &self.items {
             let known = before.items.get(class).unwrap_or(&nothing);
             let new = items.difference(known).filter(|item| !foreign.owns(*class, item));
-            // Instances make their groups at the top: what is below another's folder is that one's.
+            // Instances make their groups at the top: groups below another's folder are that one's.
             let new = new.filter(|item| *class != Class::Cgroup || !known.contains(cgroups::top(item)));
             leftovers.extend(new.map(|item| Leftover { class: *class, item: item.clone() }));
         }

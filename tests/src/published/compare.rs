@@ -102,7 +102,7 @@ impl Changes {
             let below = if key == "items" { format!("{place}[]") } else { format!("{place}.*") };
             match (old.get(key), new.get(key)) {
                 (Some(old), Some(new)) => self.schema(&below, old, new),
-                (Some(_), None) => self.tell(&below, "what stood there is gone"),
+                (Some(_), None) => self.tell(&below, "the former value is gone"),
                 _ => {}
             }
         }

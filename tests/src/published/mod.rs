@@ -87,7 +87,7 @@ pub(crate) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> 
     value.as_object().into_iter().flatten()
 }
 
-/// The changes that the changelog does not list under its heading of what is not released, as the lines that it wants.
+/// The changes that the changelog does not list under Unreleased, as the lines that it wants.
 pub fn unlisted(changes: &[String], changelog: &str) -> Vec<String> {
     let section = changelog.split("\n## ").find(|it| it.starts_with("Unreleased")).unwrap_or_default();
     // A line of the changelog is broken where it is long.

@@ -91,7 +91,7 @@ impl Guest {
         let stream = UnixStream::connect(&self.monitor).context("connect to QEMU's monitor")?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();
-        lines.next().context("QEMU's monitor says nothing")??;
+        lines.next().context("QEMU's monitor is silent")??;
         for command in ["qmp_capabilities", "system_powerdown"] {
             writeln!(&stream, "{}", json!({"execute": command}))?;
             // Events may come in between.

@@ -62,7 +62,7 @@ impl Layout {
 }
 
 impl Image {
-    /// The user that the image asks to run as.
+    /// The user that the image is configured to run as.
     pub fn user(&self) -> Option<&str> {
         self.config["User"].as_str()
     }

@@ -1,4 +1,4 @@
-//! Outside truth: what the machine and the images can do, shown with QEMU and runc by hand and without a line of the product.
+//! Outside truth: the abilities of the machine and the images, shown with QEMU and runc by hand and without a line of the product.
 //!
 //! When one of these fails, no test of the product can pass, and the machine or the image is to blame. Needs root, as the product
 //! does. Each test makes a network namespace and a folder with a random name and removes them however it ends.
@@ -88,7 +88,7 @@ fn a_container_without_root_answers_in_its_own_network_and_stops_on_request() ->
     let namespace = Namespace::new()?;
     let image = layout.image("latest")?;
     ensure!(image.user() == Some("65532:65532"), "the user of hello:latest is {:?}", image.user());
-    ensure!(layout.image("root")?.user().is_none(), "hello:root must have no user: it is there to be refused");
+    ensure!(layout.image("root")?.user().is_none(), "hello:root must have no user: it exists to be refused");
 
     let mut container =
         Container::start(&folder, &namespace, &image, &[("PORT", "9000"), ("GREETING", "Good morning")])?;

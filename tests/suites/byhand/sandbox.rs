@@ -74,7 +74,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Starts a DHCP server that gives one address to whoever asks.
+    /// Starts a DHCP server that gives one address to every client.
     pub fn dhcp_server(&self, folder: &Folder, link: &str, own: &str, offered: &str) -> Result<Process> {
         let script = names::repository().join("tests/suites/byhand/dhcp.py");
         let script = script.to_str().context("the clone's path is not UTF-8")?;

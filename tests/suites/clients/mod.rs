@@ -94,14 +94,14 @@ impl Kubectl {
         run(shell).await
     }
 
-    /// Runs and expects success; what was printed.
+    /// Runs and expects success; returns the output.
     async fn ok(&self, line: &str) -> String {
         let output = self.output(line).await;
         assert!(output.ok(), "kubectl {line}: {}\n{}", output.ending(), output.both);
         output.stdout
     }
 
-    /// Runs and expects failure; what was complained.
+    /// Runs and expects failure; returns the error output.
     async fn refused(&self, line: &str) -> String {
         let output = self.output(line).await;
         assert!(!output.ok() && !output.timed_out, "kubectl {line} should be refused\n{}", output.both);

@@ -83,13 +83,16 @@ async fn an_operator_of_kopf_reconciles() {
     })
     .await;
 
-    // The operator's finalizer holds the disk until its handler has run; what the disk owns goes after it.
+    // The operator's finalizer holds the disk until its handler has run; the disk's dependents are deleted after it.
     platform.delete::<Disk>("hello").await;
     platform.gone::<Disk>("hello").await;
     platform.gone::<ConfigMap>("backup-hello").await;
     let ended = platform.get::<ConfigMap>("ended").await.data.unwrap_or_default();
     assert_eq!(ended.get("hello").map(String::as_str), Some("ended"));
-    assert!(platform.get::<Disk>("plain").await.metadata.annotations.is_none(), "what is not labelled is left alone");
+    assert!(
+        platform.get::<Disk>("plain").await.metadata.annotations.is_none(),
+        "an object without the label is left alone"
+    );
     let said = operator.so_far();
     assert!(!said.contains("Traceback"), "{said}");
 }

@@ -74,7 +74,7 @@ async fn a_foreign_token_is_401() {
         ("for the registry", token("registry", now)),
         ("of another installation", other.issuer().token(&admin, API_AUDIENCE, now, minute).expect("a token").0),
         ("signed by a stranger", forged.expect("a token")),
-        ("with somebody else's claims", format!("{header}.{payload}.{signature}")),
+        ("with the claims of another user", format!("{header}.{payload}.{signature}")),
         ("no token at all", "x".to_owned()),
     ] {
         let refused = with_token(&world, &token).refused("get disks").await;

@@ -49,7 +49,7 @@ async fn a_tour(world: &World, program: &str) {
         assert!(created.contains("virtualmachine.compute.evroclabs.net/one created"), "{created}");
         assert!(kubectl.ok(&format!("apply -f - {VM}")).await.contains("one unchanged"));
         kubectl.ok("wait vm/one --for=condition=Ready --timeout=20s").await;
-        // Whatever the namespace is called, it is what was asked for.
+        // By whatever name the client addresses the namespace, the answer has that name.
         for alias in ["default", "acme", "web"] {
             let shown = kubectl.ok(&format!("get vm one -n {alias} -o jsonpath={{.metadata.namespace}}")).await;
             assert_eq!(shown, alias);

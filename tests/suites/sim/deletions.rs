@@ -1,4 +1,4 @@
-//! A delete that waits reports within a second what it waits for: in the object's condition Ready, and in an event.
+//! A delete that waits reports within a second what blocks it: in the object's condition Ready, and in an event.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ async fn says<K: ApiOf + HasConditions>(
 /// Waits for the event with the same message.
 async fn is_in_events(platform: &Platform, kind: &str, reason: &str, word: &str) {
     let events = Api::<Event>::namespaced(platform.client_as(evroc_iam::Identity::operator()), "demo");
-    eventually("an event tells it", || async {
+    eventually("an event reports it", || async {
         let found = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
         let tells = |it: &Event| {
             it.involved_object.kind.as_deref() == Some(kind)
@@ -131,7 +131,7 @@ async fn of_a_network() {
     let none = json!({"metadata": {"finalizers": null}});
     platform.patch::<Subnet>("default", none.clone()).await;
     platform.patch::<VirtualPrivateCloud>("default", none).await;
-    platform.until::<Subnet>("default", "made anew", HasConditions::is_ready).await;
+    platform.until::<Subnet>("default", "made again", HasConditions::is_ready).await;
     all_is_well(&platform).await;
 }
 

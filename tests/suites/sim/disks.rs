@@ -1,4 +1,4 @@
-//! Disks: what is refused, who may have one, when one goes.
+//! Disks: refusals, claims, and the order of deletion.
 
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_testkit::objects::{HasConditions, blank_disk, disk, state, virtual_machine};

@@ -87,7 +87,7 @@ async fn of_two_hosts_one_is_dead() {
     platform.hosts()[0].set(|b| b.is_unready = true);
     platform.until::<Host>("host-1", "not ready", |host| !is_ready(host)).await;
     platform.hosts()[0].set(|b| b.is_silent = true);
-    // What is new goes to the other, the service is healed there, and the guest is not started twice.
+    // New machines go to the other, the service is healed on it, and the guest is not started twice.
     running_vm(&platform, "late").await;
     assert_eq!(machines_of(&platform, "late").await[0].spec.host_name, "host-2");
     evroc_testkit::eventually("the container runs on the other host", || async {
@@ -122,7 +122,7 @@ async fn a_host_object_that_is_deleted_in_mid_plan_stops_nothing() {
     platform.until::<VirtualMachine>("hello", "waiting", |vm| state(vm) == Some(State::WaitingForVolumeBinding)).await;
     let volume = platform.until::<Volume>("hello", "bound", |_| true).await;
     assert_eq!(volume.spec.host_name, "host-1");
-    // The volume is there: the VM waits for the host, and is not placed on the other.
+    // The volume exists: the VM waits for the host, and is not placed on the other.
     platform.hosts()[0].set(|b| b.is_silent = true);
     platform.delete::<Host>("host-1").await;
     platform.gone::<Host>("host-1").await;

@@ -1,4 +1,4 @@
-//! Volumes and images as the host's agents keep them: what is lost, what grows, what differs.
+//! Volumes and images as the host's agents keep them: loss, growth, different bytes.
 
 use evroc_api::compute::{Disk, DiskImage};
 use evroc_api::conditions;
@@ -74,7 +74,7 @@ async fn a_host_never_overwrites_other_bytes_and_publishes_what_was_deleted() {
     assert!(status == "False" && message.contains(&ours) && message.contains(&theirs), "{message}");
     assert_eq!(platform.get::<DiskImage>(IMAGE).await.spec.sha256, theirs, "left alone");
     platform.delete::<DiskImage>(IMAGE).await;
-    platform.until::<DiskImage>(IMAGE, "published anew", |i| i.spec.sha256 == ours && is_ready(i)).await;
+    platform.until::<DiskImage>(IMAGE, "published again", |i| i.spec.sha256 == ours && is_ready(i)).await;
     let in_order = |h: &Host| condition(h, "ImagesPublished").is_some_and(|c| c.0 == "True");
     platform.until::<Host>("host-1", "in order", in_order).await;
     all_is_well(&platform).await;

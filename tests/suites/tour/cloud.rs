@@ -50,7 +50,7 @@ impl Cloud {
         said
     }
 
-    /// Stops the instance, removes its state, and returns what is left of it on the machine.
+    /// Stops the instance, removes its state, and returns its leftovers on the machine.
     pub fn purge(&mut self) -> Vec<Leftover> {
         self.purged = true;
         let line = "PATH=\"$PATH:$EVROC_CLONE/.tools/bin\" evrocd down --purge --instance \"$EVROC_INSTANCE\"";

@@ -6,7 +6,7 @@
 /// The features that have to work from a milestone on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Milestone {
-    /// The machine and the images can do what the product asks of them; shown by hand.
+    /// The machine and the images meet the requirements of the product; shown by hand.
     M1,
     /// Store, certificates and API server, judged by kubectl.
     M2,

@@ -25,7 +25,7 @@ use verdict::{Judgement, judge};
 /// The longest that a step of a later milestone is tried: it is expected to fail, and the run has other things to do.
 const PATIENCE_FOR_LATER: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// The first and the last line of a reason: what was tried, and what came of it.
+/// The first and the last line of a reason: the attempt, and its result.
 fn in_one_line(reason: &str) -> String {
     let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let shown = match lines.as_slice() {

@@ -1,4 +1,4 @@
-//! The tour in README.md: made from what the lines really printed, so that it stays true.
+//! The tour in README.md: generated from the real output of its lines, so that it stays true.
 //!
 //! Only the commands are compared: times, addresses and hashes differ with every run.
 

@@ -33,7 +33,7 @@ pub struct Step {
 
 /// The action of a step.
 pub enum Act {
-    /// A line of the README's tour, and what has to be true of what it printed.
+    /// A line of the README's tour, and the condition on its output.
     Line(&'static str, fn(&mut Tour, &Output) -> Result<()>),
     /// A line of the README's tour that a person talks to.
     Conversation(&'static str, fn(&mut Tour, &str) -> Result<String>),

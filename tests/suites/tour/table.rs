@@ -1,6 +1,6 @@
-//! The tour, in its order: what a user types, and the looks behind it.
+//! The tour, in its order: the lines that a user types, and the checks behind them.
 //!
-//! A deadline is what the step may take on two cores without hardware acceleration; it is there to end what hangs.
+//! A deadline is the longest that a step may take on two cores without hardware acceleration; it ends steps that hang.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn steps() -> Vec<Step> {
         step(M2, s(5),   Look("the credentials are their owner's alone", start::credentials_are_private)),
         step(M2, s(10),  Line("kubectl get vm,disk", start::anything)),
         step(M4, s(10),  Line("kubectl get diskimages,vmvirtualresources", start::shows_the_catalogue)),
-        step(M2, s(10),  Look("nothing is answered to somebody unknown", api::anonymous_is_refused)),
+        step(M2, s(10),  Look("callers without credentials get no answer", api::anonymous_is_refused)),
         step(M2, s(20),  Look("kubectl knows the kinds and explains their fields", api::kinds_are_explained)),
         step(M2, s(20),  Look("a Disk can be made, changed, watched and removed", api::a_disk_lives)),
         step(M2, s(10),  Look("an unknown field is refused by its path", inputs::unknown_field)),
@@ -42,12 +42,12 @@ pub fn steps() -> Vec<Step> {
         step(M4, s(10),  Line("kubectl get vm,disk -o wide", guests::shows_the_machine)),
         step(M4, s(90),  Conversation("evroc compute vm console hello", guests::console_has_a_prompt)),
         step(M4, s(90),  Line("evroc compute vm ssh hello -- uname -a", guests::is_the_guests_kernel)),
-        step(M4, s(10),  Look("the guest is said to be up", guests::guest_is_ready)),
+        step(M4, s(10),  Look("the guest is reported as up", guests::guest_is_ready)),
         step(M4, s(10),  Look("QEMU boots from the Disk's own bytes, in its own network", guests::qemu_is_what_it_should_be)),
-        step(M4, s(10),  Look("nobody but the guest's user runs QEMU, and it may do nothing", guests::qemu_has_no_privileges)),
+        step(M4, s(10),  Look("only the guest's user runs QEMU, and it may do nothing", guests::qemu_has_no_privileges)),
         step(M4, s(30),  Look("a disk that is in use is refused by its user's name", inputs::disk_in_use)),
         step(M4, s(30),  Look("an image that does not exist is reported by its name", inputs::missing_image)),
-        step(M4, s(30),  Look("a profile that does not fit is reported with what is free", inputs::not_enough_memory)),
+        step(M4, s(30),  Look("a profile that does not fit is reported with the free memory", inputs::not_enough_memory)),
         step(M4, s(60),  Look("the guest outlives the host agent and the supervisor", guests::outlives_the_agent)),
         step(M4, s(180), Look("what a guest writes is read by the next VM of the same disk", guests::marker_survives)),
 
@@ -69,7 +69,7 @@ pub fn steps() -> Vec<Step> {
         step(M3, s(10),  Line("evrocd status", start::status_tells)),
         step(M5, s(90),  Line("kubectl delete -f examples/", start::anything)),
         step(M5, s(420), Look("every other kubectl does the same", kubectls::every_other_one_does)),
-        step(M4, s(60),  Look("processes, links, mounts and files are back to what was before", guests::everything_is_back)),
+        step(M4, s(60),  Look("processes, links, mounts and files are back to the state before", guests::everything_is_back)),
         step(M4, s(90),  Look("a VM is running when the cloud is stopped", guests::run_one_more)),
         step(M3, s(90),  Line("make stop", stop::had_something_to_stop)),
         step(M3, s(10),  Look("no process of the cloud is left", stop::nothing_runs)),

@@ -17,7 +17,7 @@ pub struct Terminal {
     pub home: PathBuf,
     /// The clone that `make` runs in.
     pub clone: PathBuf,
-    /// Where the user stands: a folder with `examples/` rendered for this instance.
+    /// The user's working folder: `examples/` rendered for this instance.
     pub here: PathBuf,
     variables: BTreeMap<String, String>,
     shell_state: PathBuf,
@@ -30,7 +30,8 @@ impl Terminal {
         for path in [&home, &here] {
             fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
         }
-        // The user stands in the clone; here only what the README names of it, because the examples are this instance's own.
+        // The user works in the clone; this folder has only the files that the README names, because the examples are this instance's
+        // own.
         std::os::unix::fs::symlink(clone.join("scripts"), here.join("scripts")).context("link the clone's scripts")?;
         let own_home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
         let or_in_home = |name: &str, folder: &str| {
@@ -57,7 +58,7 @@ impl Terminal {
         Ok(Terminal { instance: instance.to_owned(), home, clone: clone.to_path_buf(), here, variables, shell_state })
     }
 
-    /// Sets a variable for what is typed from now on.
+    /// Sets a variable for the lines that are typed from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
@@ -69,12 +70,12 @@ impl Terminal {
         process::run(&mut self.shell(&script), within)
     }
 
-    /// Types one line and leaves it running, for whoever has something to do meanwhile.
+    /// Types one line and leaves it running, while the caller does something else.
     pub fn begin_line(&self, line: &str) -> Result<Running> {
         Running::start(&mut self.shell(line), false)
     }
 
-    /// Types one line and talks to what it starts; a terminal of its own makes the program believe in a person.
+    /// Types one line and talks to the program it starts; a terminal of its own makes the program believe in a person.
     pub fn converse(&self, line: &str) -> Result<Running> {
         let mut command = self.shell("exec script --quiet --return --flush --command \"$EVROC_LINE\" /dev/null");
         command.env("EVROC_LINE", line);

@@ -21,7 +21,7 @@ const API: &[&str] = &["evroc-apiserver api", "evroc-api-suite api"];
 const TEST_STORE: &str = "EVROC_TEST_STORE";
 const ETCD: &str = "etcd-3.4";
 
-/// Installs what the host lacks, and fetches the clients and servers of the suites.
+/// Installs missing packages, and fetches the clients and servers of the suites.
 pub fn packages(run: &mut Run) -> Result<()> {
     for script in ["install-host-packages", "install-test-clients", "etcd"] {
         let mut command = run.command(&repo::root().join("scripts").join(script));
@@ -30,7 +30,7 @@ pub fn packages(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Builds the demo images; what is in the cache is not built again.
+/// Builds the demo images; an image in the cache is not built again.
 pub fn images(run: &mut Run) -> Result<()> {
     let mut command = run.command(&repo::root().join("images/build"));
     run.check("images/build", &mut command).map(drop)
@@ -87,11 +87,11 @@ pub fn unit(run: &mut Run) -> Result<()> {
 /// The suites, one test after the other: they share two cores with the guests that they start.
 pub fn suites(run: &mut Run) -> Result<()> {
     let suites = run.programs.iter().find(|program| program.name == SUITES).cloned();
-    let suites = suites.context("the suites were not built: run the stage `build` too, and see what it says")?;
+    let suites = suites.context("the suites were not built: run the stage `build` too, and see its output")?;
     run.test(&suites, &["--test-threads=1"], true)
 }
 
-/// Nothing of the run is left: not on the machine, not in its temporary folder.
+/// Fails if the run has left anything: on the machine, or in its temporary folder.
 pub fn leftovers(run: &mut Run) -> Result<()> {
     let mut compare = run.as_root(&run.own_program);
     compare.args(["leftovers", "compare"]).arg(run.snapshot());

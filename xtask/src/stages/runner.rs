@@ -27,7 +27,7 @@ pub struct Program {
     pub package: String,
     /// The folder of the package: tests run there.
     pub dir: PathBuf,
-    /// Where it is.
+    /// The path.
     pub executable: PathBuf,
 }
 
@@ -37,7 +37,7 @@ pub struct Run {
     pub name: String,
     /// Only tests with this in their name.
     pub filter: Option<String>,
-    /// This program. Asked for once: the stage `build` may replace the file.
+    /// The path of this program, read once: the stage `build` may replace the file.
     pub own_program: PathBuf,
     /// The programs that the stage `build` made.
     pub programs: Vec<Program>,
@@ -50,7 +50,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a run: makes its temporary folder and notes what the machine holds.
+    /// Starts a run: makes its temporary folder and takes a snapshot of the machine.
     pub fn begin(filter: Option<&str>) -> Result<Run> {
         let name = names::random();
         let temporary = Path::new("/tmp").join(&name);
@@ -90,12 +90,12 @@ impl Run {
         std::mem::take(&mut self.tally)
     }
 
-    /// Removes what the run itself has made.
+    /// Removes the files of the run itself.
     pub fn end(&self) {
         let _ = self.as_root(Path::new("rm")).arg("-rf").arg(&self.temporary).status();
     }
 
-    /// Where the snapshot of the beginning is; outside the temporary folder, which the run counts too.
+    /// The path of the snapshot of the beginning; outside the temporary folder, which the run counts too.
     pub fn snapshot(&self) -> PathBuf {
         logs().join("machine-before.json")
     }

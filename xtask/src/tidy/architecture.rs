@@ -5,7 +5,7 @@ use crate::repo::Repo;
 
 const MAP: &str = "ARCHITECTURE.md";
 
-/// Finds crates that the map leaves out, and crates on the map that are not there.
+/// Finds crates that the map leaves out, and crates on the map that do not exist.
 pub fn check(repo: &Repo) -> Vec<Finding> {
     let Some(map) = repo.text(MAP) else {
         return vec![Finding::error(MAP, "there is no such file; it holds the map of the crates and the invariants")];

@@ -15,7 +15,7 @@ struct Exception {
     dir: &'static str,
     /// Below the crate's `src`.
     files: &'static [&'static str],
-    /// Why it is allowed.
+    /// The reason why it is allowed.
     reason: &'static str,
 }
 

@@ -5,7 +5,7 @@ use super::imports::between_files;
 use crate::repo::Repo;
 
 /// A crate's floors from the lowest to the highest: folders and files of its `src`, on one floor those that stand side by side.
-/// `lib.rs` stands on none: it only names what the crate publishes.
+/// `lib.rs` is on none: it only lists the public items of the crate.
 const FLOORS: &[(&str, &[&[&str]])] = &[(
     "crates/apiserver",
     &[&["object"], &["state"], &["http"], &["background", "core_kinds", "fuzzing"], &["builder.rs"]],

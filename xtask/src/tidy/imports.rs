@@ -1,4 +1,4 @@
-//! Which file of a crate imports from which, read from `use` declarations and from paths in the code.
+//! Finds the imports between the files of a crate, from `use` declarations and from paths in the code.
 //!
 //! A name is followed through re-exports (`pub use`) to the file that defines it. It is a scanner and no compiler: macros, names
 //! behind globs and `#[path]` are not followed, and test modules do not count.
@@ -16,7 +16,7 @@ type Module = Vec<String>;
 pub struct Import {
     /// The file that imports, from the root of the repository.
     pub from: String,
-    /// The file that defines what is imported.
+    /// The file that defines the imported item.
     pub to: String,
     /// The line in `from`.
     pub line: usize,
@@ -24,7 +24,7 @@ pub struct Import {
     pub is_reexport: bool,
 }
 
-/// What the scanner found in one file.
+/// The result of scanning one file.
 struct Source {
     file: String,
     uses: Vec<Use>,
@@ -115,9 +115,9 @@ fn absolute(sources: &BTreeMap<Module, Source>, module: &Module, path: &[String]
     Some(base)
 }
 
-/// The module that defines what a path names. What is only passed on by `pub use` is defined where that leads to.
+/// Returns the module that defines the item of a path. An item that is only passed on by `pub use` is defined where that leads to.
 fn defining_module(sources: &BTreeMap<Module, Source>, path: &[String], is_reexport: bool) -> Module {
-    // More re-exports in a row than anybody writes; it ends names that lead back to themselves.
+    // More re-exports in a row than real code has; it ends names that lead back to themselves.
     const MOST_REEXPORTS: usize = 8;
     let mut path = path.to_vec();
     for _ in 0..MOST_REEXPORTS {

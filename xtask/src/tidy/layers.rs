@@ -1,4 +1,4 @@
-//! Which crate may depend on which: the shape of the system, from the manifests.
+//! Checks the dependencies between crates: the shape of the system, from the manifests.
 
 use super::Finding;
 use crate::repo::Repo;

@@ -1,4 +1,4 @@
-//! Forbids calls by crate: the kinds do no I/O; the control side starts no process and asks the kernel for nothing.
+//! Forbids calls by crate: the kinds do no I/O; the control side starts no process and makes no system calls.
 
 use super::{Finding, scrub};
 use crate::repo::Repo;
@@ -62,12 +62,12 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Finds uses of what a crate must do without, outside its tests.
+/// Finds uses of items that a crate must do without, outside its tests.
 pub fn check(repo: &Repo) -> Vec<Finding> {
     let mut findings = Vec::new();
     for rule in RULES {
         for file in rule.dirs.iter().flat_map(|dir| repo.rust_files(dir)) {
-            // An example is a program of its own and no part of what the crate does.
+            // An example is a program of its own and no part of the crate.
             if scrub::is_test_file(&file.path) || file.path.contains("/examples/") {
                 continue;
             }

@@ -1,9 +1,9 @@
 //! Rust source with comments and literals blanked out, so that a search finds code only.
 //!
 //! Line numbers stay: every character that goes is replaced by a space, every line break is kept. It knows strings, raw
-//! strings, characters against lifetimes, and nested block comments; that is all a search for words needs.
+//! strings, characters against lifetimes, and nested block comments; that suffices for a search of identifiers.
 
-/// Source text without what is in comments and in string and character literals.
+/// Returns source text without the content of comments and of string and character literals.
 pub fn code(source: &str) -> String {
     let text: Vec<char> = source.chars().collect();
     let mut out = String::with_capacity(source.len());
@@ -120,7 +120,7 @@ mod tests {
         assert!(!scrubbed.contains("unsafe"), "{scrubbed}");
         assert_eq!(scrubbed.lines().count(), 3);
         for word in ["a", "b", "c", "d", "'static e"] {
-            assert!(scrubbed.contains(word), "{word} is gone: {scrubbed}");
+            assert!(scrubbed.contains(word), "{word} is missing: {scrubbed}");
         }
     }
 

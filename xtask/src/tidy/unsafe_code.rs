@@ -1,6 +1,6 @@
 //! `unsafe` is allowed only in crates that touch the host, and every use explains why it is sound.
 //!
-//! clippy's `undocumented_unsafe_blocks` sees blocks and implementations of what is compiled; this sees every file.
+//! clippy's `undocumented_unsafe_blocks` sees blocks and implementations of compiled code; this sees every file.
 
 use super::{Finding, scrub};
 use crate::repo::Repo;

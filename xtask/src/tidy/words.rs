@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use super::Finding;
 use crate::repo::{self, Repo};
 
-/// First folders that exist on every machine and so tell nothing.
+/// First folders that exist on every machine and so identify none.
 const COMMON_ROOTS: &[&str] = &[
     "bin", "boot", "dev", "etc", "home", "lib", "media", "mnt", "opt", "proc", "root", "run", "sbin", "srv", "sys",
     "tmp", "usr", "var", "Users",
 ];
 
-/// Hosts in a machine's settings that tell nothing of the machine.
+/// Hosts in a machine's settings that do not identify the machine.
 const PUBLIC_HOSTS: &[&str] = &["github.com", "localhost", "127.0.0.1"];
 
 /// Phrases about the making of a change instead of the thing; history belongs into the commit message.
@@ -65,7 +65,7 @@ fn find(repo: &Repo, traces: &Traces) -> Vec<Finding> {
             for phrase in PHRASES.iter().filter(|phrase| lower.contains(**phrase)) {
                 findings.push(Finding::error(
                     place(),
-                    format!("`{phrase}` is about the making, not the thing; say what is"),
+                    format!("`{phrase}` is about the making, not the thing; describe the thing"),
                 ));
             }
             if line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ") {
@@ -118,7 +118,7 @@ fn paths_of(root: &Path, home: &Path) -> Vec<String> {
             paths = vec![format!("/{first}")];
         }
     }
-    // Every machine and every guest has a /root; what a toolchain keeps in there is this machine's.
+    // Every machine and every guest has a /root; the files of a toolchain in it are this machine's.
     if home == Path::new("/root") {
         paths.extend([".cargo", ".rustup"].map(|folder| home.join(folder).to_string_lossy().into_owned()));
     } else if home.components().count() > 2 {

@@ -15,7 +15,7 @@ pub(super) fn namespace() -> ResourceKind {
             "type": string("Which aspect."),
             "status": string("True, False or Unknown."),
             "reason": string("Why, in one word."),
-            "message": string("Why, in words."),
+            "message": string("The reason as text."),
             "lastTransitionTime": {"type": "string", "format": "date-time"},
         }),
     );

@@ -65,7 +65,7 @@ pub(super) fn apply(data: &[u8]) {
     }
 }
 
-/// What the API does with an object before it is stored; `None` if it is refused.
+/// Prepares an object as the API does before it is stored; `None` if it is refused.
 fn admitted(mut object: Value, old: Option<&Value>, is_applied: bool) -> Option<Value> {
     metadata::admit(&mut object).ok()?;
     MODEL.prune(&mut object);

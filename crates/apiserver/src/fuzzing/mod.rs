@@ -1,6 +1,6 @@
-//! What must hold for any input of a client, as functions of bytes: called by the fuzz targets of the folder `fuzz`, and in tests by
-//! every kept input in `fuzz/corpus` and by generators. A function returns where the input is refused as it should be, and panics
-//! where a property is broken.
+//! Properties that hold for any input of a client, as functions of bytes: called by the fuzz targets of the folder `fuzz`, and in
+//! tests by every kept input in `fuzz/corpus` and by generators. A function returns where the input is refused as it should be, and
+//! panics where a property is broken.
 
 mod apply;
 mod body;

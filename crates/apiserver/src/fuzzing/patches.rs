@@ -16,7 +16,7 @@ pub(super) fn json_patch(data: &[u8]) {
         assert!(patched.to_string().len() <= most, "a small patch made a large object");
     }
     let Ok((Value::Array(operations), _)) = decode_strict(body) else {
-        assert!(!matches!(patched, Err(PatchError::Unprocessable(_))), "what is no patch fits no object");
+        assert!(!matches!(patched, Err(PatchError::Unprocessable(_))), "an invalid patch applies to no object");
         return;
     };
     // What is refused or counted as a whole is not one by one, and the other implementation counts nothing.
@@ -47,7 +47,7 @@ fn is_limit(why: &str) -> bool {
     why.contains("exceeding the limit") || why.contains("nested deeper")
 }
 
-/// What RFC 6902 demands, judged by another implementation. Kubernetes' library takes more than the RFC, and has no pointer to the
+/// The demands of RFC 6902, judged by another implementation. Kubernetes' library takes more than the RFC, and has no pointer to the
 /// whole document.
 fn as_in_the_rfc(object: &Value, operations: &[Value], patched: &Result<Value, PatchError>) {
     let Ok(patch) = serde_json::from_value::<json_patch::Patch>(Value::Array(operations.to_vec())) else { return };
@@ -80,7 +80,7 @@ pub(super) fn merge_patch(data: &[u8]) {
     assert_eq!(apply_merge_patch(&object, b"{}"), Ok(object.clone()), "an empty patch changes nothing");
 }
 
-/// Null removes, an object merges, anything else replaces; what is not named stays as it is.
+/// Null removes, an object merges, anything else replaces; unnamed fields stay as they are.
 fn merged(before: &Value, after: &Value, patch: &Map<String, Value>) {
     let before = before.as_object();
     let Some(after) = after.as_object() else { panic!("an object makes an object") };
@@ -90,7 +90,7 @@ fn merged(before: &Value, after: &Value, patch: &Map<String, Value>) {
         }
     }
     for key in before.into_iter().flat_map(Map::keys) {
-        assert!(after.contains_key(key) || patch.get(key).is_some_and(Value::is_null), "{key} is gone");
+        assert!(after.contains_key(key) || patch.get(key).is_some_and(Value::is_null), "{key} is missing");
     }
     for (key, entry) in patch {
         match entry {
@@ -104,7 +104,7 @@ fn merged(before: &Value, after: &Value, patch: &Map<String, Value>) {
     }
 }
 
-/// Where Kubernetes' library differs from the RFC: it drops nulls from objects in new lists.
+/// The differences of Kubernetes' library from the RFC: it drops nulls from objects in new lists.
 fn has_nulls_in_lists(patch: &Map<String, Value>) -> bool {
     fn any_null(value: &Value) -> bool {
         match value {

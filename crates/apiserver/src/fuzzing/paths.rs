@@ -72,7 +72,7 @@ fn parts_are_of_the_path(info: &RequestInfo) {
     assert_eq!(rest.collect::<Vec<_>>(), written);
 }
 
-/// Who may only read cannot write with another method.
+/// A caller who may only read cannot write with another method.
 fn verb_is_of_the_method(info: &RequestInfo, method: &Method) {
     let is_reading = matches!(info.verb, "get" | "list" | "watch" | "head" | "options");
     let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -82,7 +82,7 @@ fn verb_is_of_the_method(info: &RequestInfo, method: &Method) {
     }
 }
 
-/// A view shows its own namespace and nothing else, whatever the request calls it.
+/// A view shows its own namespace and nothing else, by whatever name the request addresses it.
 fn in_view(cluster: &str, info: &RequestInfo, is_namespaced: bool) {
     let view = View {
         namespace: REAL.into(),

@@ -18,12 +18,12 @@ use crate::object::schema::Model;
 
 /// How much longer the second body is.
 const FACTOR: usize = 4;
-/// Between what is linear (4) and what is quadratic (16).
+/// Between linear growth (4) and quadratic growth (16).
 const MOST: f64 = 9.0;
 /// Measurements of a case before it has failed: a cold cache may spoil one.
 const ATTEMPTS: usize = 4;
 
-/// Nanoseconds that can be told from the kernel's steps of some milliseconds.
+/// The least nanoseconds that are distinguishable from the kernel's steps of some milliseconds.
 const MEASURABLE: u64 = 40_000_000;
 
 /// Nanoseconds that the processor gave to this thread.
@@ -32,7 +32,7 @@ fn spent() -> u64 {
     text.split(' ').next().and_then(|it| it.parse().ok()).expect("a number")
 }
 
-/// What the work takes, on average of as many times as can be measured.
+/// Returns the average duration of the work, over as many runs as can be measured.
 fn cost<B>(body: &B, work: impl Fn(&B)) -> f64 {
     let (before, mut times) = (spent(), 0);
     loop {

@@ -105,7 +105,7 @@ struct Current {
     refused: Refused,
 }
 
-/// Requests without valid credentials: anybody can send them, so a sample of them is recorded.
+/// Requests without valid credentials: every client can send them, so a sample of them is recorded.
 #[derive(Debug, Default)]
 struct Refused {
     minute: i64,
@@ -193,7 +193,7 @@ fn first_time(path: &Path) -> Option<Timestamp> {
     serde_json::from_str::<serde_json::Value>(&line).ok()?.get("time")?.as_str()?.parse().ok()
 }
 
-/// Whether a record says nothing that anybody will ask for: what the platform itself reads, as long as it may. It reads all day.
+/// Whether a record has no use later: permitted reads of the platform itself. It reads all day.
 fn is_routine(record: &AuditRecord) -> bool {
     let is_read = matches!(record.verb.as_str(), "get" | "list" | "watch");
     let is_platform = record.user.as_ref().is_some_and(|user| PLATFORM.iter().any(|group| user.is_in(group)));
@@ -248,7 +248,7 @@ const AGENT_BYTES: usize = 256;
 /// Bytes of a reason that are recorded.
 const REASON_BYTES: usize = 1024;
 
-/// Parameters of requests whose values are recorded. Values of others may be secrets that somebody put there by mistake.
+/// Parameters of requests whose values are recorded. Values of others may be secrets that were put into them by mistake.
 const SHOWN: [&str; 29] = [
     "allowWatchBookmarks",
     "container",
@@ -306,12 +306,12 @@ pub(crate) fn shown_agent(agent: &str) -> String {
     clipped(agent, AGENT_BYTES)
 }
 
-/// A reason as it is recorded: it may quote what was sent.
+/// A reason as it is recorded: it may quote the request.
 pub(crate) fn shown_reason(reason: &str) -> String {
     clipped(reason, REASON_BYTES)
 }
 
-/// The text, or what of it fits into so many bytes, with a mark that it is not all.
+/// Returns the text, or the part of it that fits into this many bytes, with a mark that it is not all.
 fn clipped(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

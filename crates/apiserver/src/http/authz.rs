@@ -1,4 +1,4 @@
-//! Authorisation, decided on the normalised request only. What is not explicitly allowed is denied.
+//! Authorisation, decided on the normalised request only. Requests that are not explicitly allowed are denied.
 
 use async_trait::async_trait;
 

@@ -59,7 +59,7 @@ impl Mount {
         Mount { has_own_challenge: true, ..self }
     }
 
-    /// Whether the service asks for credentials itself.
+    /// Whether the service challenges for credentials itself.
     pub(crate) fn has_own_challenge(&self) -> bool {
         self.has_own_challenge
     }

@@ -8,7 +8,7 @@
 //! objects. The builder of the server decides which views exist ([`Views`]).
 //!
 //! Views do not show namespaces themselves. A view without a namespace (an organisation) has the cluster-scoped kinds only, and a
-//! view may show only some objects of a kind. Discovery and schemas of a view contain only what it serves.
+//! view may show only some objects of a kind. Discovery and schemas of a view contain only the kinds that it serves.
 
 use serde_json::Value;
 

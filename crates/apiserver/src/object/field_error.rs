@@ -172,18 +172,18 @@ pub(crate) fn first_errors(errors: &[FieldError]) -> &[FieldError] {
 /// One mistake at one field. `Display` gives Kubernetes' line: `spec.size: Invalid value: -1: must be positive`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldError {
-    /// Where, e.g. `spec.diskRefs[0].name` or `spec.labels[a.b/c]`; `<nil>` where Kubernetes has no path.
+    /// The path, e.g. `spec.diskRefs[0].name` or `spec.labels[a.b/c]`; `<nil>` where Kubernetes has no path.
     pub path: String,
     /// The kind of mistake.
     pub reason: Reason,
     /// The offending value; `None` if the message does not show it.
     pub value: Option<Value>,
-    /// What was expected.
+    /// The expectation.
     pub detail: String,
 }
 
 impl FieldError {
-    /// What it takes in an answer, never nothing.
+    /// Its size in a response, at least one byte.
     fn bytes(&self) -> usize {
         64 + self.path.len() + self.detail.len() + self.value.as_ref().map_or(0, |it| go_json(it).len())
     }
@@ -396,6 +396,6 @@ pub(crate) fn shown(path: &str) -> String {
 /// A field that the schema does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownField {
-    /// Where, e.g. `spec.disks[0].colour`.
+    /// The path, e.g. `spec.disks[0].colour`.
     pub path: String,
 }

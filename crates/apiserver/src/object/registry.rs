@@ -62,7 +62,7 @@ pub struct Registered {
     pub model: Model,
     /// Its columns, parsed.
     pub columns: Columns,
-    /// Where its objects are stored.
+    /// The prefix of its objects in the store.
     pub storage: GroupResource,
     /// `group/version`.
     pub api_version: String,

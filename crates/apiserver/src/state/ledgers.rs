@@ -1,4 +1,4 @@
-//! Ledgers: quantities that objects take together, and that never exceed what there is.
+//! Ledgers: quantities that objects take together, and that never exceed the given total.
 //!
 //! A kind says what its objects take (`host/host-1`: so much memory) and what they give. A write that takes more than the stored state
 //! of its object compares the sum with the room. Its transaction then rewrites the key of each ledger that it takes from, on condition
@@ -14,7 +14,7 @@ use super::cache::{Cache, CacheError};
 use super::storage::claims::Ledger;
 use crate::object::kind::{Room, Take};
 
-/// What the transaction of a write must find unchanged.
+/// The conditions of a write's transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     /// The ledgers that it takes from.
@@ -30,7 +30,7 @@ pub(crate) enum LedgerError {
     Exceeded {
         /// The field that takes too much.
         field: String,
-        /// The ledger, what is left, what was wanted.
+        /// The ledger, the rest, the wanted amount.
         message: String,
     },
     /// The cache does not follow the store.

@@ -1,4 +1,4 @@
-//! Who gets in and what they may.
+//! Authentication and authorisation over the network.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -49,7 +49,7 @@ async fn requests_that_no_rule_allows_are_denied_with_the_message_of_kubernetes(
     );
     let (code, _) = bob.post(DISKS, &disk("a", 1)).await;
     assert_eq!(code, 403);
-    assert_eq!(bob.get("/apis").await.0, 200, "discovery is for everybody who is somebody");
+    assert_eq!(bob.get("/apis").await.0, 200, "discovery is for every authenticated caller");
     let (code, refused) = bob.get("/metrics").await;
     assert_eq!(
         (code.as_u16(), refused["message"].as_str().unwrap()),
@@ -57,7 +57,7 @@ async fn requests_that_no_rule_allows_are_denied_with_the_message_of_kubernetes(
     );
 }
 
-/// Whoever may do everything in one namespace would otherwise reach any other by a path below it.
+/// A caller who may do everything in one namespace would otherwise reach any other by a path below it.
 #[tokio::test]
 async fn no_namespaces_exist_below_a_namespace() {
     let (_server, admin) = TestServer::with_demo().await;
@@ -165,7 +165,7 @@ async fn bearer_tokens_identify_the_caller() {
     }
 }
 
-/// Says who the server says that asks.
+/// Returns the user whom the server sees.
 async fn who(
     request: http::Request<evroc_apiserver::body::RequestBody>,
 ) -> Result<http::Response<Full<bytes::Bytes>>, std::convert::Infallible> {

@@ -1,4 +1,4 @@
-//! What one object holds, no other can.
+//! Claims: no two objects hold the same.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ async fn a_claim_has_one_holder_until_it_is_released() {
     );
     assert_eq!(refused["details"]["causes"][0]["field"], "spec.mounts[1].path");
     assert_eq!(admin.get(&format!("{HOLDERS}/two")).await.0, 404);
-    // What was refused has taken nothing.
+    // A refused object has taken nothing.
     admin.create(HOLDERS, &holder("three", &["/c"])).await;
     // A change takes and releases in one step.
     let (code, changed) =

@@ -20,7 +20,7 @@ async fn network(options: ServeOptions) -> NetworkServer {
     NetworkServer::over_with(TestServer::with_demo().await.0, options).await
 }
 
-/// An HTTP/2 connection on which nothing is asked; returns when the server has closed it.
+/// An HTTP/2 connection without requests; returns when the server has closed it.
 async fn nothing_requested(network: &NetworkServer, caller: Option<(&str, &[&str])>) {
     let stream = network.tls(caller, "h2").await.unwrap();
     let (_sender, connection) =

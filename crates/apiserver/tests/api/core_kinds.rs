@@ -67,7 +67,7 @@ async fn events_have_two_faces() {
         "involvedObject": {"kind": "Disk", "name": "a", "namespace": "demo"}, "message": "And then"});
     let made = admin.create("/api/v1/namespaces/demo/events", &given).await;
     assert_eq!((&made["firstTimestamp"], &made["lastTimestamp"]), (&core["lastTimestamp"], &core["lastTimestamp"]));
-    // What is written in one form is read in the other.
+    // An event that is written in one form is read in the other.
     let core = "/api/v1/namespaces/demo/events/e1";
     assert_eq!(admin.merge(core, &json!({"message": "It happened again", "count": 2})).await.0, 200);
     let (_, new) = admin.get(&format!("{path}/e1")).await;

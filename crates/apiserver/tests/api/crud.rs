@@ -1,4 +1,4 @@
-//! Create, read, update and delete, and what the server keeps in metadata.
+//! Create, read, update and delete, and the metadata that the server keeps.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ async fn an_object_is_created_read_changed_and_deleted() {
     assert!(at(&made, "/metadata/creationTimestamp").as_str().unwrap().ends_with('Z'));
 
     let (code, read) = admin.get(&format!("{DISKS}/a")).await;
-    assert_eq!((code.as_u16(), &read), (200, &made), "what was answered is what is stored");
+    assert_eq!((code.as_u16(), &read), (200, &made), "the answer is the stored object");
 
     let mut changed = made.clone();
     changed["spec"]["sizeGb"] = json!(6);

@@ -1,4 +1,4 @@
-//! What the server says it offers.
+//! Discovery: the kinds that the server offers.
 
 use serde_json::{Value, json};
 

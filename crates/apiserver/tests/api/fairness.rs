@@ -1,4 +1,4 @@
-//! One client cannot starve others, none can starve the controllers; what is too large or too slow is refused.
+//! One client cannot starve others, none can starve the controllers; requests that are too large or too slow are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn a_flood_of_one_caller_does_not_affect_others() {
             }
         })
         .collect();
-    // Four run and eight wait; the others are told at once to come later.
+    // Four run and eight wait; the others are refused at once with a time to retry.
     for _ in 0..8 {
         assert_eq!(flood.join_next().await.unwrap().unwrap(), (429, true));
     }
@@ -66,7 +66,7 @@ async fn a_flood_of_one_caller_does_not_affect_others() {
         }
     });
     assert!(futures::future::join_all(all).await.iter().all(|code| *code == 200), "controllers have no limits");
-    // What waits is answered when there is room.
+    // A waiting request is answered when there is room.
     gate.add_permits(100);
     while let Some(answer) = flood.join_next().await {
         assert_eq!(answer.unwrap(), (201, false));
@@ -92,7 +92,7 @@ async fn a_body_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn numbers_keep_their_form_on_every_path() {
     let (_server, admin) = TestServer::with_demo().await;
-    // Fractions that a careless reader rounds, and integers at the edge of what a float holds.
+    // Fractions that a careless reader rounds, and integers at the limit of a float.
     let numbers = r#"{"third": 0.1234567890123456789, "tiny": 5e-324, "large": 1.7976931348623157e308, "whole": 9007199254740993, "least": -9223372036854775808, "rest": 2.1}"#;
     let text = disk("a", 1).to_string().replacen("\"spec\":{", &format!("\"spec\":{{\"free\":{numbers},"), 1);
     let (code, created) = admin.send(http::Method::POST, DISKS, "application/json", text).await;

@@ -59,7 +59,7 @@ async fn typed_requests_work_in_process() {
     assert!(matches!(error, kube::Error::Api(status) if status.is_already_exists()));
     let deleted = api.delete("a", &DeleteParams::default()).await.unwrap();
     assert!(deleted.is_right());
-    // Brings the cache, which is what revision 0 asks for, up to the deletion.
+    // Brings the cache, which answers requests for revision 0, up to the deletion.
     assert!(api.list(&ListParams::default()).await.unwrap().items.is_empty());
     // What is left of the initial state is the mark of its end, which a watch with bookmarks from there gets, as in Kubernetes.
     let events: Vec<_> = api.watch(&WatchParams::default().timeout(1), "0").await.unwrap().collect().await;
@@ -149,7 +149,7 @@ async fn a_controller_with_finalizer_owns_its_children() {
     wait_for("child made again", async || size("d3").await.as_deref() == Some("4")).await;
     wait_for("child changed", async || size("d2").await.as_deref() == Some("77")).await;
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-    wait_for("everything gone", async || {
+    wait_for("everything deleted", async || {
         api.list(&ListParams::default()).await.unwrap().items.is_empty()
             && maps.list(&ListParams::default()).await.unwrap().items.is_empty()
     })

@@ -37,7 +37,7 @@ impl Kubectl {
         tokio::task::spawn_blocking(running).await.unwrap()
     }
 
-    /// Runs and expects success; what was printed.
+    /// Runs and expects success; returns the output.
     async fn run(&self, arguments: &str) -> String {
         self.run_with(arguments, "").await
     }
@@ -49,7 +49,7 @@ impl Kubectl {
         out.into_owned()
     }
 
-    /// Runs and expects failure; what was complained.
+    /// Runs and expects failure; returns the error output.
     async fn refused(&self, arguments: &str, input: &str) -> String {
         let output = self.output(arguments, input).await;
         assert!(!output.status.success(), "kubectl {arguments} should have failed");

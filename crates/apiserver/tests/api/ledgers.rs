@@ -1,4 +1,4 @@
-//! What objects take together never exceeds what there is.
+//! Ledgers: the objects together never exceed the given total.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ async fn server() -> (TestServer, Client) {
 async fn absent_quantities_cannot_be_taken() {
     let (_server, admin) = server().await;
     let (code, refused) = admin.post(LOADS, &load("a", "x", &json!({"memory": 1}))).await;
-    assert_eq!(code, 409, "a host that nobody knows has no room: {refused}");
+    assert_eq!(code, 409, "an unknown host has no room: {refused}");
     add_host(&admin, "x", &json!({"memory": 10, "disk": 5})).await;
     admin.create(LOADS, &load("a", "x", &json!({"memory": 6}))).await;
     for query in ["?dryRun=All", ""] {
@@ -96,7 +96,7 @@ async fn absent_quantities_cannot_be_taken() {
     admin.create(LOADS, &load("b", "x", &json!({"memory": 4, "disk": 5}))).await;
     add_host(&admin, "y", &json!({"memory": 3})).await;
     admin.create(LOADS, &load("c", "y", &json!({"memory": 3}))).await;
-    // What is gone makes room.
+    // A deleted object makes room.
     admin.delete(&format!("{LOADS}/a")).await;
     admin.create(LOADS, &load("d", "x", &json!({"memory": 6}))).await;
 }
@@ -112,14 +112,14 @@ async fn a_change_takes_only_what_is_new_and_is_never_refused_for_what_it_had() 
     assert_eq!(change(json!({"spec": {"amounts": {"memory": 8}}})).await, 409);
     assert_eq!(change(json!({"spec": {"amounts": {"memory": 7}}})).await, 200);
     assert_eq!(change(json!({"spec": {"host": "y"}})).await, 409);
-    // The host reports less than was promised: what is there stays, can be written and can be made smaller.
+    // The host reports less than was promised: existing objects stay, can be written and can be made smaller.
     report(&admin, "x", &json!({"memory": 5})).await;
     assert_eq!(change(json!({"spec": {"note": "n"}})).await, 200);
     assert_eq!(change(json!({"metadata": {"labels": {"a": "b"}}})).await, 200);
     assert_eq!(change(json!({"spec": {"amounts": {"memory": 6}}})).await, 200);
     assert_eq!(change(json!({"spec": {"amounts": {"memory": 7}}})).await, 409);
     assert_eq!(admin.post(LOADS, &load("c", "x", &json!({"memory": 1}))).await.0, 409);
-    // A host that is gone has no room.
+    // A deleted host has no room.
     admin.delete(&format!("{HOSTS}/y")).await;
     eventually_deleted(&admin, &format!("{HOSTS}/y")).await;
     assert_eq!(admin.post(LOADS, &load("c", "y", &json!({"memory": 1}))).await.0, 409);
@@ -157,7 +157,7 @@ async fn concurrent_creates_never_take_more_than_the_limit() {
             let of_host = |code| done.iter().filter(move |it| it.1 == host && it.0 == code).map(|it| it.2);
             let taken: u64 = of_host(201).sum();
             assert!(taken <= ROOM, "seed {seed}, host {host}: {taken} of {ROOM} taken");
-            // Nobody was refused who would fit in the end.
+            // No object was refused that would fit in the end.
             let smallest = of_host(409).min().unwrap_or(u64::MAX);
             assert!(smallest > ROOM - taken, "seed {seed}, host {host}: {taken} taken, {smallest} refused");
         }

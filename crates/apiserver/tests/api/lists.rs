@@ -35,7 +35,7 @@ async fn pages_show_one_revision() {
     let (_, first) = admin.get(&format!("{DISKS}?limit=3")).await;
     assert_eq!(names(&first), ["d00", "d01", "d02"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 4);
-    // What changes meanwhile is not seen by the pages that follow.
+    // Changes meanwhile are not seen by the pages that follow.
     admin.delete(&format!("{DISKS}/d04")).await;
     admin.create(DISKS, &disk("d055", 1)).await;
     admin.merge(&format!("{DISKS}/d06"), &json!({"spec": {"sizeGb": 99}})).await;

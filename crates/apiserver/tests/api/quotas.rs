@@ -30,7 +30,7 @@ async fn creates_over_the_quota_are_refused_and_room_can_be_made() {
     assert_eq!(
         admin.merge(&format!("{DISKS}/a"), &json!({"spec": {"sizeGb": 2}})).await.0,
         200,
-        "what is there may change"
+        "existing objects may change"
     );
     let one = |used: &'static str| move |_, quota: &Value| quota["status"]["used"]["count/disks.test.example"] == used;
     let path = format!("{QUOTAS}/few");
@@ -43,13 +43,13 @@ async fn creates_over_the_quota_are_refused_and_room_can_be_made() {
     admin.delete(&format!("{DISKS}/before")).await;
     admin.create(DISKS, &disk("b", 1)).await;
     eventually(&admin, &path, "two used", one("2")).await;
-    // A higher limit holds at once, and none does when the quota is gone.
+    // A higher limit holds at once, and none does when the quota is deleted.
     admin.merge(&path, &json!({"spec": {"hard": {"count/disks.test.example": "3"}}})).await;
     admin.create(DISKS, &disk("c", 1)).await;
     assert_eq!(admin.post(DISKS, &disk("d", 1)).await.0, 403);
     admin.delete(&path).await;
     admin.create(DISKS, &disk("d", 1)).await;
-    // In a new quota of the same name everything that is there counts.
+    // In a new quota of the same name every existing object counts.
     admin.create(QUOTAS, &quota("few", &json!({"count/disks.test.example": "4"}))).await;
     assert_eq!(admin.post(DISKS, &disk("e", 1)).await.0, 403);
 }

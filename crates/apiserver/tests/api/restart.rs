@@ -1,4 +1,4 @@
-//! What a server finds when it starts over a store that has been used.
+//! The start of a server over a store that has been used.
 
 use crate::support::{DISKS, TestServer, disk, names};
 

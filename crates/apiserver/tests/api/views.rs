@@ -1,4 +1,4 @@
-//! Views: one namespace in front of the API under names of its own, and what is not shown in one.
+//! Views: one namespace in front of the API under names of its own, and the objects it hides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -239,7 +239,7 @@ async fn discovery_and_schemas_have_what_the_view_serves() {
     let (code, refused) = admin.get("/clusters/root:acme/apis/test.example/v1/disks").await;
     assert_eq!(code, 404);
     assert!(refused["message"].as_str().unwrap().contains("name a resource group too"), "{refused}");
-    // Strangers find the same everywhere, and learn nothing of what there is.
+    // Strangers find the same everywhere, and learn nothing about existing objects.
     let stranger = server.client("eve", &[]);
     let of_nothing = discovered(&stranger, "/clusters/root:none").await;
     for view in ["/clusters/root:acme:web", "/clusters/root:acme"] {

@@ -1,4 +1,4 @@
-//! Watches: what is sent, from where, and when they end.
+//! Watches: which events are sent, from where, and when they end.
 
 use serde_json::json;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use evroc_iam::files;
 use serde_json::Value;
 
-/// Where container tools look for a registry's CA, below the home folder: see `evroc registry login`.
+/// The folder below the home folder in which container tools look for a registry's CA: see `evroc registry login`.
 const CERTIFICATES: [&str; 2] = [".config/containers/certs.d", ".config/docker/certs.d"];
 
 /// Takes the registry's CA and credential out of the home folder; folders go when that empties them.
@@ -27,7 +27,7 @@ fn forget_credential(file: &Path, registry: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         bytes => bytes?,
     };
-    // Not ours to repair: the tools that use it report what is wrong with it.
+    // Not ours to repair: the tools that use it report its faults.
     let Ok(mut content) = serde_json::from_slice::<Value>(&bytes) else { return Ok(()) };
     let Some(auths) = content.get_mut("auths").and_then(Value::as_object_mut) else { return Ok(()) };
     if auths.remove(registry).is_none() {

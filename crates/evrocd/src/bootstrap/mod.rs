@@ -21,7 +21,7 @@ use crate::roles::EtcdSettings;
 pub use program::{digest_of_self, install_program};
 pub use user::{Caller, ensure_user_files, remove_user_files, write_for_user};
 
-/// Why the ground could not be prepared.
+/// The reason why the preparation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A file or folder.
@@ -179,7 +179,7 @@ pub fn ensure_certificates(record: &InstanceRecord, now: SystemTime) -> Result<C
     Ok(Certificates { authority, notes, changed })
 }
 
-/// Where copies of the etcd's certificates and key are, which control may read: the operator's own files may be root's.
+/// The folder of copies of the etcd's certificates and key, which control may read: the operator's own files may be root's.
 pub fn installed_etcd(etcd: &EtcdSettings, pki: &Path) -> EtcdSettings {
     let copy = |given: &Option<std::path::PathBuf>, name: &str| given.as_ref().map(|_| pki.join(name));
     EtcdSettings {

@@ -52,7 +52,7 @@ impl Caller {
         Self { uid, gid, home }
     }
 
-    /// Where the caller's files of an instance are.
+    /// Returns the folder of the caller's files of an instance.
     pub fn folder(&self, instance: &str) -> PathBuf {
         self.home.join(".evroc").join(instance)
     }

@@ -46,7 +46,7 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks a running supervisor. `None`: none runs. `Some(None)`: done. `Some(Some(warning))`: done, with this warning.
+/// Requests a running supervisor to stop. `None`: none runs. `Some(None)`: done. `Some(Some(warning))`: done, with this warning.
 fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<Option<Option<String>>> {
     let socket = record.layout().supervisor_socket();
     if client::status(&socket).ok().flatten().is_none() {
@@ -65,7 +65,7 @@ fn ask_supervisor(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<
     });
     match (outcome, result) {
         (Some(outcome), _) => Ok(Some(outcome)),
-        // It died while it was asked: then it is as if there had been none.
+        // It died before its answer: then it is as if there had been none.
         (None, _) => Ok(None),
     }
 }
@@ -91,7 +91,7 @@ fn record_of(instance: &InstanceName) -> anyhow::Result<Option<InstanceRecord>> 
 }
 
 /// Asks the supervisor, if there is one, and waits until the instance is free. A supervisor that is just starting does not answer yet: it
-/// is asked again until it does.
+/// requested again until it does.
 fn ask_until_free(
     instance: &InstanceName,
     record: &InstanceRecord,

@@ -66,7 +66,7 @@ pub fn import(instance: &InstanceName, dir: &Path) -> anyhow::Result<ExitCode> {
     }
     let notes = crate::image::import_all(&images, dir)?;
     if notes.is_empty() {
-        say!("nothing to do: every image in {} is there already", dir.display());
+        say!("nothing to do: every image in {} exists already", dir.display());
     }
     notes.iter().for_each(|note| say!("{note}"));
     Ok(ExitCode::SUCCESS)

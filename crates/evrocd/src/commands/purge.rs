@@ -1,4 +1,4 @@
-//! Removes everything that an instance owns. Runs after its processes were stopped; whatever is left all the same is ended here.
+//! Removes everything that an instance owns. Runs after its processes were stopped; remaining ones are ended here.
 //!
 //! The instance owns: processes with its uids or in its cgroups, its mounts, network namespaces, links, nftables tables, cgroups, its
 //! block in /etc/hosts, files, and last the record and lock. Every step goes on when one fails; the first failure is reported at the end,
@@ -57,7 +57,7 @@ pub fn purge(record: &InstanceRecord, lock: InstanceLock) -> anyhow::Result<()> 
     Ok(lock.remove()?)
 }
 
-/// Purges without a record (an earlier purge was interrupted, or the record was removed by hand): removes what is known by name.
+/// Purges without a record (an earlier purge was interrupted, or the record was removed by hand): removes everything with its name.
 pub fn without_record(instance: &InstanceName) -> anyhow::Result<()> {
     let lock = InstanceLock::acquire(instance)?;
     let layout = Layout::new(instance, Path::new(STATE_ROOT));
@@ -66,7 +66,7 @@ pub fn without_record(instance: &InstanceName) -> anyhow::Result<()> {
     remove_network(instance, &mut problems);
     remove_cgroups(instance, &mut problems);
     problems.note("clean /etc/hosts", HostsFile::system().remove(instance).map_err(Into::into));
-    // Only what is ours by its version file: the folder may be anybody's.
+    // Only a folder with our version file: any other may be a user's.
     if layout.state.join("format").exists() {
         problems.note("remove", remove_tree(&layout.state));
         problems.note("remove", remove_tree(&layout.run));
@@ -92,7 +92,7 @@ impl Problems {
     }
 }
 
-/// Kills whatever still runs as the instance: its users, its program (shims, roles), its cgroups.
+/// Kills every process that still runs as the instance: its users, its program (shims, roles), its cgroups.
 fn end_processes(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()> {
     let program = layout.program();
     for _ in 0..50 {

@@ -77,7 +77,7 @@ pub fn restore(instance: &InstanceName, file: &Path, replace: bool) -> anyhow::R
                 }
                 into_etcd(etcd, &record, &source, base)
                     .await
-                    .context("cannot restore into the etcd; with --replace, what is there is removed first")?
+                    .context("cannot restore into the etcd; with --replace, its content is removed first")?
             }
         };
         source.close().await;
@@ -138,7 +138,7 @@ pub fn purge(etcd: &EtcdSettings, record: &InstanceRecord) -> anyhow::Result<()>
     runtime()?.block_on(erase(etcd, record))
 }
 
-/// Removes what is in an etcd, unless another cloud uses it.
+/// Removes the content of an etcd, unless another cloud uses it.
 async fn erase(etcd: &EtcdSettings, record: &InstanceRecord) -> anyhow::Result<()> {
     Ok(etcd.open(opener(record, &control(record))).await?.erase().await?)
 }
@@ -207,7 +207,7 @@ fn set_aside(folder: &Path, why: &str) -> anyhow::Result<PathBuf> {
     Ok(free)
 }
 
-/// Gives a folder, and what is in it, to the user of control.
+/// Gives a folder and its content to the user of control.
 fn own(record: &InstanceRecord, folder: &Path, with_files: bool) -> anyhow::Result<()> {
     let uid = Some(record.uids.control());
     let give =
@@ -221,7 +221,7 @@ fn own(record: &InstanceRecord, folder: &Path, with_files: bool) -> anyhow::Resu
     Ok(())
 }
 
-/// A folder for what is being made, which goes away unless it becomes something.
+/// A folder for a file or folder under construction, which is removed unless it is renamed.
 struct Work(PathBuf);
 
 impl Work {
@@ -256,7 +256,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // Gone already if it has become something.
+        // Absent if it was renamed.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -67,7 +67,7 @@ fn running(instance: &InstanceName) -> anyhow::Result<Option<SupervisorStatus>> 
     }
 }
 
-/// What a start finds when it holds the lock.
+/// The state that a start finds when it holds the lock.
 enum Turn {
     /// A supervisor runs.
     Runs(Box<SupervisorStatus>),
@@ -75,7 +75,7 @@ enum Turn {
     Ours(InstanceLock),
 }
 
-/// Somebody may be starting or stopping the instance at this moment: waits until it either runs or is free.
+/// Another command may be starting or stopping the instance at this moment: waits until it either runs or is free.
 fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
     let deadline = Instant::now() + OTHER_START;
     let mut is_first = true;
@@ -124,7 +124,7 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
         );
     }
     if arguments.store.store.is_some() {
-        let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+        let record = InstanceRecord::load(instance)?.context("the instance's record is absent")?;
         if arguments.options()?.store.is_some_and(|wanted| wanted != record.etcd) {
             bail!(
                 "--store: instance {instance} is running with another one; stop it first with `evrocd down --instance {instance}`"
@@ -132,7 +132,7 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
         }
     }
     if let Some(wanted) = &arguments.crd_dir {
-        let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+        let record = InstanceRecord::load(instance)?.context("the instance's record is absent")?;
         let wanted = std::path::absolute(wanted).context("--crd-dir")?;
         if record.crd_dir.as_deref().map(std::path::absolute).transpose().context("--crd-dir")? != Some(wanted) {
             bail!(
@@ -151,7 +151,7 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
 }
 
 fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
-    let record = InstanceRecord::load(instance)?.context("the instance's record is gone")?;
+    let record = InstanceRecord::load(instance)?.context("the instance's record is absent")?;
     let layout = record.layout();
     bootstrap::install_program(&layout.program(), own)?;
     let mut refused = None;
@@ -225,7 +225,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(move || {
-            // A process that stays must not hold open what a shell or make left open.
+            // A process that stays must not hold open the descriptors that a shell or make left open.
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             if libc::setsid() < 0 || passed.iter().any(|fd| libc::fcntl(*fd, libc::F_SETFD, 0) < 0) {
                 return Err(std::io::Error::last_os_error());
@@ -237,7 +237,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     drop((write, lock));
     let result = follow(read, instance);
     if result.is_err() {
-        // It stops what it started before it reports that it failed.
+        // It stops the processes it started before it reports that it failed.
         let _ = child.wait();
     }
     result

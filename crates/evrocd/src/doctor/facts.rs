@@ -72,7 +72,7 @@ pub struct Facts {
     pub has_overlay: bool,
     /// Free bytes where the state goes.
     pub disk_free: u64,
-    /// Where that is.
+    /// The path of it.
     pub state_root: PathBuf,
     /// Memory that programs can still get.
     pub memory_free: u64,
@@ -145,7 +145,7 @@ fn open(path: &str) -> Tried {
     }
 }
 
-/// Where a program is, looking also where root's programs are.
+/// Returns the path of a program, looking also where root's programs are.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
@@ -243,7 +243,7 @@ pub fn routes(text: &str) -> Vec<Route> {
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let word = |index: usize| u32::from_str_radix(fields.get(index)?, 16).ok();
-            // Words are in the byte order of the machine.
+            // Numbers are in the byte order of the machine.
             let network = Ipv4Addr::from(word(1)?.to_ne_bytes());
             let prefix = u32::from_be_bytes(word(7)?.to_ne_bytes()).leading_ones();
             Some(Route { link: (*fields.first()?).to_owned(), network, prefix: u8::try_from(prefix).ok()? })

@@ -13,7 +13,7 @@ pub const CURRENT: u32 = 1;
 type Migration = fn(&Path) -> Result<(), FileError>;
 const MIGRATIONS: &[Migration] = &[];
 
-/// Why a state folder cannot be used.
+/// The reason why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// Written by a newer program.
@@ -59,7 +59,8 @@ struct Format {
     written_by: String,
 }
 
-/// Makes sure that the folder `state` exists and is of the current version; migrates an older one. Returns what was done, if anything.
+/// Makes sure that the folder `state` exists and is of the current version; migrates an older one. Returns the migration done, if
+/// any.
 pub fn ensure_format(state: &Path) -> Result<Option<String>, FormatError> {
     ensure(state, CURRENT, MIGRATIONS)
 }

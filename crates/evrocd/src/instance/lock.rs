@@ -14,7 +14,7 @@ use super::{INSTANCES_DIR, InstanceName};
 /// Locks are for their owner only: any process that can open a file can lock it, and keep the operator waiting.
 const MODE: u32 = 0o600;
 
-/// Why a lock could not be acquired.
+/// The reason why a lock could not be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another supervisor holds it.
@@ -25,7 +25,7 @@ pub enum LockError {
     File(#[from] FileError),
 }
 
-/// The right to run an instance. Ends with the process, whatever happens to it.
+/// The right to run an instance. Ends with the process, also after a crash.
 #[derive(Debug)]
 pub struct InstanceLock {
     file: File,

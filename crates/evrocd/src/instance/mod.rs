@@ -1,4 +1,4 @@
-//! One installation on this machine: its name, its places on disk, what it owns, and who runs it now.
+//! One installation on this machine: its name, its places on disk, its resources, and its running process.
 
 mod format;
 mod lock;
@@ -12,7 +12,8 @@ pub use format::ensure_format;
 pub use lock::{InstanceLock, LockError, registry_lock};
 pub use record::{InstanceRecord, Ports, UserFiles, all_records, choose_uid_base};
 
-/// Where instances are recorded. One place for the machine, whatever each instance's state folder is: that is how they avoid each other.
+/// The folder in which instances are recorded. One place for the machine, independent of each instance's state folder: that is how
+/// they avoid each other.
 pub const INSTANCES_DIR: &str = "/var/lib/evroc-instances";
 /// Default of `--state-dir-root`.
 pub const STATE_ROOT: &str = "/var/lib";
@@ -53,7 +54,7 @@ impl InstanceName {
     }
 }
 
-/// Where an instance's files are. Pure: nothing is looked at.
+/// The paths of an instance's files. Pure: nothing is read.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// `/var/lib/<instance>`.

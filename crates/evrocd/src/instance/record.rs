@@ -59,7 +59,7 @@ pub struct Ports {
     pub https: PortChoice,
 }
 
-/// The user whom files were written for.
+/// The user for whom files were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserFiles {
     /// Owner.
@@ -135,7 +135,7 @@ fn default_zone() -> String {
     FIRST_ZONE.to_owned()
 }
 
-/// Why a record could not be used.
+/// The reason why a record could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The file could not be read or written.
@@ -184,7 +184,7 @@ impl InstanceRecord {
         }
     }
 
-    /// Where the record of `instance` is.
+    /// Returns the path of the record of `instance`.
     pub fn path(instance: &InstanceName) -> PathBuf {
         Path::new(INSTANCES_DIR).join(format!("{instance}.json"))
     }
@@ -213,7 +213,7 @@ impl InstanceRecord {
         Ok(())
     }
 
-    /// Where this instance's files are.
+    /// Returns the paths of this instance's files.
     pub fn layout(&self) -> Layout {
         Layout { state: self.state_root.join(&self.instance), run: Path::new("/run").join(&self.instance) }
     }

@@ -17,7 +17,7 @@ pub enum Mode {
     DrainOnly,
 }
 
-/// Settings of one role. Paths are absolute; the role's user may read what is named here.
+/// Settings of one role. Paths are absolute; the role's user may read the named files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleConfig {
@@ -32,7 +32,7 @@ pub struct RoleConfig {
     pub domain: String,
     /// This host's name in the API.
     pub host_name: String,
-    /// Id of this boot; what was started in another boot does not run any more.
+    /// Id of this boot; processes of another boot do not run any more.
     pub boot_id: String,
     /// `/var/lib/<instance>`.
     pub state_dir: PathBuf,
@@ -40,7 +40,7 @@ pub struct RoleConfig {
     pub run_dir: PathBuf,
     /// The role's own folder: `<state>/<role>`.
     pub role_dir: PathBuf,
-    /// Where standard output and error go.
+    /// The target of standard output and error.
     pub log_file: PathBuf,
     /// The program to start shims with.
     pub program: PathBuf,
@@ -84,13 +84,13 @@ pub struct RoleConfig {
 
 /// How long a service without requests keeps its last container, by default.
 pub const SCALE_TO_ZERO_SECONDS: u64 = 15;
-/// The default uplink of VPCs: through the host, so that guests reach what the host reaches.
+/// The default uplink of VPCs: through the host, so that guests reach every address that the host reaches.
 pub const DEFAULT_UPLINK: &str = "host";
 /// The zone of the first host.
 pub const FIRST_ZONE: &str = "a";
 
 impl RoleConfig {
-    /// Where clients in this machine reach the API.
+    /// The address at which clients in this machine reach the API.
     pub fn api_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.api_port)
     }

@@ -37,8 +37,8 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum Command {
-    /// Node: start nothing new, stop every guest and container gracefully, kill what is left at the deadline, answer [`Report::Drained`].
-    /// Must not need control. What was stopped is started again by the next ordinary start.
+    /// Node: start nothing new, stop every guest and container gracefully, kill the rest at the deadline, answer [`Report::Drained`].
+    /// Must not need control. Stopped workloads are started again by the next ordinary start.
     Drain {
         /// How long guests get.
         timeout_seconds: u64,
@@ -62,7 +62,7 @@ pub async fn serve(
                 Ok(Some(line)) => match serde_json::from_str(&line) {
                     Ok(Command::ReopenLog) => {
                         if let Err(error) = reopen_log() {
-                            tracing::warn!(%error, "cannot open the log file anew");
+                            tracing::warn!(%error, "cannot reopen the log file");
                         }
                     }
                     Ok(command) => drop(commands.send(command).await),
@@ -77,7 +77,7 @@ pub async fn serve(
             }
         }
     }
-    tracing::warn!("the supervisor is gone; this role goes on until a new one takes over");
+    tracing::warn!("the supervisor has ended; this role goes on until a new one takes over");
     // Reports without a reader must not fill up the queue and block.
     while reports.recv().await.is_some() {}
 }

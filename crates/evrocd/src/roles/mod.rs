@@ -12,7 +12,8 @@
 //!
 //! Rules for a role:
 //! - Signal readiness once ([`RoleContext::ready`]), when a request would be answered.
-//! - SIGTERM means: finish what is in flight, then return (`ctx.stop`). It never stops guests or containers; only [`Command::Drain`] does.
+//! - SIGTERM means: finish requests in flight, then return (`ctx.stop`). It never stops guests or containers; only [`Command::Drain`]
+//! does.
 //! - The end of a supervisor (end of the link) is no reason to stop: the next one ends the role in an orderly way and takes its sockets.
 //! - SIGINT and SIGHUP are not for roles and are ignored.
 
@@ -86,12 +87,12 @@ pub struct RoleContext {
 }
 
 impl RoleContext {
-    /// Tells the supervisor that the role is at work. Call once, when a request would be answered.
+    /// Reports to the supervisor that the role is ready. Call once, when a request would be answered.
     pub async fn ready(&self) {
         self.report(Report::Ready).await;
     }
 
-    /// Tells the supervisor something; without a supervisor nothing happens.
+    /// Reports to the supervisor; without a supervisor nothing happens.
     pub async fn report(&self, report: Report) {
         let _ = self.reports.send(report).await;
     }

@@ -34,13 +34,13 @@ use tokio::sync::watch;
 
 use super::{Command, Report, RoleConfig, RoleContext, api};
 
-/// Where Debian puts the OCI runtime.
+/// The path of the OCI runtime in Debian.
 const OCI_RUNTIME: &str = "/usr/sbin/runc";
 /// A machine without memory to spare, or without its packages, may have them a minute later.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
 /// The image that an accelerator is probed with.
 const PROBE_IMAGE: &str = "tiny.1-0.1";
-/// What the probe's image prints when its system is up.
+/// The line that the probe's image prints when its system is up.
 const PROBE_MARKER: &str = "evroc-guest: ready";
 /// The user that shims become: offset in the instance's uids.
 const SHIM_UID: u32 = 4;
@@ -75,7 +75,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     }
 }
 
-/// What this host runs, and what it runs it with. It needs no API: that comes with [`Node::serve`].
+/// The workloads of this host, and their drivers. It needs no API: that comes with [`Node::serve`].
 #[derive(Clone)]
 struct Node {
     config: Arc<RoleConfig>,
@@ -92,7 +92,7 @@ struct Node {
     conditions: HostConditions,
 }
 
-/// What wakes the agents when something that runs here ends.
+/// The notifications that wake the agents when a workload ends.
 struct Ended {
     replicas: agent::replica::Changed,
     machines: agent::machine::Changes,
@@ -199,7 +199,7 @@ impl Node {
             self.accelerator.subscribe(),
             self.conditions.clone(),
         );
-        // What ran here before and is not wanted any more is removed before new work of the same kind begins.
+        // Unwanted workloads of a former run are removed before new work of the same kind begins.
         let replicas = async {
             until_done("remove the containers that are not wanted any more", pauses(), || self.replicas.sweep()).await;
             agent::replica::run(self.replicas.clone(), ended.replicas).await;
@@ -227,7 +227,7 @@ impl Node {
         }
     }
 
-    /// Consoles, connections and logs, through the tunnel that control asks through.
+    /// Serves consoles, connections and logs, through the tunnel to control.
     async fn streams(&self) {
         let config = || {
             let (api, host) = (self.config.api_url().parse()?, self.config.host_name.clone());

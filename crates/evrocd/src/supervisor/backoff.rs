@@ -15,7 +15,7 @@ pub fn quick_deaths(before: u32, lived: Duration) -> u32 {
     if lived >= HEALTHY { 1 } else { before.saturating_add(1) }
 }
 
-/// Delay before the next start after so many quick deaths in a row: none after the first, then doubling.
+/// Delay before the next start after this many quick deaths in a row: none after the first, then doubling.
 pub fn delay(quick_deaths: u32) -> Duration {
     match quick_deaths {
         0 | 1 => Duration::ZERO,

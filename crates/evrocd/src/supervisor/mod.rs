@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It is one thread. Guests and containers are children of shims in sessions of their own: neither the death of a role or of the
-//! supervisor nor a signal to one of them reaches them. What a signal does:
+//! supervisor nor a signal to one of them reaches them. The effects of signals:
 //!
 //! | to the supervisor | effect |
 //! |---|---|
@@ -66,7 +66,7 @@ enum Event {
     Exited { role: Role, generation: u64, ended: Option<Ended> },
     /// A role reported something.
     Reported { role: Role, generation: u64, report: Report },
-    /// A client asked for something.
+    /// A client sent a request.
     Asked(server::Asked),
 }
 
@@ -84,7 +84,7 @@ pub struct Start {
     pub progress: Progress,
 }
 
-/// Runs the supervisor until it is asked to stop.
+/// Runs the supervisor until it is requested to stop.
 pub fn run(start: Start) -> anyhow::Result<ExitCode> {
     raise_file_limit();
     let log = SupervisorLog::init();
@@ -144,7 +144,7 @@ struct Supervisor {
     started: Instant,
 }
 
-/// Why the loop ended.
+/// The reason why the loop ended.
 enum Stop {
     /// By a signal: guests and containers go on.
     Signal(&'static str),

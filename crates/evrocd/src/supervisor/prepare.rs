@@ -42,7 +42,7 @@ pub struct UpOptions {
     pub scale_to_zero_seconds: Option<u64>,
     /// The way out of VPCs.
     pub uplink: Option<String>,
-    /// Where the state is kept: `Some(None)` is the embedded store.
+    /// The store of the state: `Some(None)` is the embedded store.
     pub store: Option<Option<EtcdSettings>>,
 }
 
@@ -211,7 +211,7 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     Ok(record)
 }
 
-/// Takes over where the state is kept, unless a cloud would stand there without the state that it has.
+/// Takes over the choice of the store, unless a cloud would start without the state that it has.
 fn choose_store(record: &mut InstanceRecord, wanted: Option<&EtcdSettings>) -> anyhow::Result<()> {
     let database = embedded_folder(&record.layout().role("control")).join("store.db");
     let moves = match (&record.etcd, wanted) {

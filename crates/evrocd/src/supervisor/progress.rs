@@ -1,4 +1,4 @@
-//! Tells whoever started the supervisor how the start goes: lines on the terminal, or on a pipe to `evrocd up --detach`.
+//! Reports the progress of a start to the starter of the supervisor: lines on the terminal, or on a pipe to `evrocd up --detach`.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +11,7 @@ pub enum Progress {
     Terminal,
     /// The waiting parent.
     Pipe(File),
-    /// Nobody.
+    /// No receiver.
     Silent,
 }
 

@@ -1,6 +1,6 @@
 //! The protocol of `/run/<instance>/supervisor.sock`: the client sends one JSON line and reads lines until the connection ends.
 //!
-//! Everybody may ask for the status; only root may do more.
+//! Every user may request the status; only root may do more.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum Request {
-    /// What runs.
+    /// The running roles.
     Status,
     /// Replace supervisor and roles by the program that now stands in the state folder. Guests and containers stay.
     Reload,

@@ -47,7 +47,7 @@ impl RoleSlot {
 pub struct Started {
     /// The process.
     pub handle: Arc<Handle>,
-    /// Tells this process's events from those of the one before.
+    /// Distinguishes this process's events from those of the one before.
     pub generation: u64,
     /// When.
     pub at: Instant,

@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A client's request.
 pub struct Asked {
-    /// What.
+    /// The request.
     pub request: Request,
     /// Whether the client is root.
     pub is_privileged: bool,

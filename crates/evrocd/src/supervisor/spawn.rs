@@ -76,7 +76,7 @@ fn in_child(passed: &[RawFd], user: Option<u32>) -> io::Result<()> {
     unsafe {
         check(libc::setsid())?;
         libc::umask(0o027);
-        // Whatever the supervisor's own parent left open must not reach a role.
+        // Descriptors that the supervisor's own parent left open must not reach a role.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for fd in passed {
             check(libc::fcntl(*fd, libc::F_SETFD, 0))?;

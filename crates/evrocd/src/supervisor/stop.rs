@@ -15,7 +15,7 @@ use crate::roles::{Command, Report, Role, RoleMode};
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
 
 impl Supervisor {
-    /// Ends everything that `stop` asks for. Guests and containers end only by `down`.
+    /// Ends everything that `stop` names. Guests and containers end only by `down`.
     pub(super) async fn stop(&mut self, stop: Stop) -> anyhow::Result<ExitCode> {
         match stop {
             Stop::Signal(name) => {
@@ -55,7 +55,8 @@ impl Supervisor {
         }
     }
 
-    /// Asks the node to stop what runs and waits for its answer. A node that dies meanwhile is started again and asked again.
+    /// Requests the node to stop its workloads and waits for its answer. A node that dies meanwhile is started again, and the request
+    /// repeated.
     async fn drain(&mut self, timeout: Duration, reply: &mpsc::Sender<Reply>) -> Result<(u32, u32), String> {
         let deadline = Instant::now() + timeout + DRAIN_GRACE;
         let mut asked_generation = None;
@@ -155,7 +156,7 @@ pub async fn drain_without_supervisor(
                 _ => {}
             }
         }
-        anyhow::bail!("node is gone")
+        anyhow::bail!("node has ended")
     };
     let result = tokio::time::timeout(timeout + DRAIN_GRACE, wait).await;
     takeover::end_process(&started.handle, Role::Node).await;

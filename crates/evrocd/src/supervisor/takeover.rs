@@ -19,7 +19,7 @@ pub const ROLE_STOP: Duration = Duration::from_secs(10);
 
 /// A role that another supervisor started.
 pub struct LeftRole {
-    /// Which.
+    /// The socket.
     pub role: Role,
     /// The process.
     pub handle: Handle,
@@ -77,7 +77,7 @@ pub fn take_listeners(left: &[LeftRole], port: u16) -> Vec<TcpListener> {
                         taken.push((*address, listener));
                     }
                 }
-                Err(error) => tracing::info!(%error, role = %role.role, "cannot take a socket over; it is bound anew"),
+                Err(error) => tracing::info!(%error, role = %role.role, "cannot take a socket over; it is bound again"),
             }
         }
     }

@@ -69,7 +69,7 @@ impl Supervisor {
         }
     }
 
-    /// Renews what is due and restarts the roles that use it.
+    /// Renews due certificates and restarts the roles that use them.
     pub(super) async fn renew_certificates(&mut self) {
         match bootstrap::ensure_certificates(&self.record, SystemTime::now()) {
             Ok(certificates) => {

@@ -1,4 +1,4 @@
-//! A client that keeps asking: it may have to wait, it must never be refused.
+//! A client that sends requests all the time: it may have to wait, it must never be refused.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -69,7 +69,8 @@ fn knock(target: SocketAddr, stop: &AtomicBool, counts: &Counts) {
     }
 }
 
-/// Asks the API over TLS with the operator's certificate of the kubeconfig; returns the status code. Waits as long as a patient user.
+/// Sends a request to the API over TLS with the operator's certificate of the kubeconfig; returns the status code. Waits as long as a
+/// patient user.
 pub fn ask_api(instance: &Instance, path: &str) -> io::Result<u16> {
     let kubeconfig =
         std::fs::read_to_string(instance.home.path().join(format!(".evroc/{}/kubeconfig", instance.name)))?;
@@ -99,7 +100,7 @@ pub fn ask_api(instance: &Instance, path: &str) -> io::Result<u16> {
     String::from_utf8_lossy(&head[9..]).parse().map_err(io::Error::other)
 }
 
-/// Base64 without a library: a judge that shares no code with what it judges.
+/// Base64 without a library: the test shares no code with the product.
 fn decode(text: &str) -> Vec<u8> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bits = 0u32;

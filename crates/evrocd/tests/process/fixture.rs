@@ -57,7 +57,7 @@ impl Instance {
         command
     }
 
-    /// Runs a subcommand that must work; returns what it printed.
+    /// Runs a subcommand that must work; returns its output.
     pub fn must(&self, arguments: &[&str]) -> String {
         let output = self.run(Path::new(EVROCD), arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -65,7 +65,7 @@ impl Instance {
         text
     }
 
-    /// Runs a subcommand that must fail; returns what it complained about.
+    /// Runs a subcommand that must fail; returns its error output.
     pub fn must_fail(&self, arguments: &[&str]) -> String {
         let output = self.run(Path::new(EVROCD), arguments);
         assert!(!output.status.success(), "{arguments:?} should fail: {}", String::from_utf8_lossy(&output.stdout));
@@ -82,7 +82,7 @@ impl Instance {
         self.must(&arguments)
     }
 
-    /// `evrocd status -o json`, whatever its exit code.
+    /// Runs `evrocd status -o json`, with any exit code.
     pub fn status(&self) -> Value {
         let output = self.run(Path::new(EVROCD), &["status", "-o", "json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
@@ -190,7 +190,7 @@ pub fn pause() {
     pause_for(Duration::from_millis(20));
 }
 
-/// Lets time pass, where the moment itself is what is varied.
+/// Lets time pass, where the moment itself is varied.
 pub fn pause_for(time: Duration) {
     let (_sender, receiver) = std::sync::mpsc::channel::<()>();
     let _ = receiver.recv_timeout(time);

@@ -172,7 +172,7 @@ fn an_image_is_imported_at_start_and_by_command() {
     assert!(!instance.run(Path::new(EVROCD), &["image", "import", "/no/such/folder"]).status.success());
 }
 
-/// A first start is killed at ever later moments; the next one finishes what it left, whatever that was.
+/// A first start is killed at ever later moments; the next one finishes its work.
 #[test]
 fn a_first_start_killed_at_any_moment_is_finished() {
     for step in 0..12u64 {

@@ -1,4 +1,4 @@
-//! Where the state is kept: in an etcd, in backups, and on its way from one to the other.
+//! The store of the state: in an etcd, in backups, and on its way from one to the other.
 
 use evroc_tests::etcd::Etcd;
 

@@ -29,7 +29,7 @@ fn roles_serve_on_without_a_supervisor_and_the_next_one_takes_over() {
     let old_pids: Vec<i32> = before.values().copied().collect();
     instance.all_ready_but(&old_pids);
     assert_eq!(instance.ports(), ports);
-    assert!(old_pids.iter().all(|pid| !lives(*pid)), "the old roles are gone");
+    assert!(old_pids.iter().all(|pid| !lives(*pid)), "the old roles have ended");
     assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200, "with the new one");
     knocker.never_refused();
     sleeper.goes_on("a new supervisor");
@@ -132,7 +132,7 @@ fn down_works_with_and_without_a_supervisor() {
 fn a_down_during_a_start_waits_for_it_and_stops_it() {
     let instance = Instance::new();
     let mut parent = instance.spawn(&["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"]);
-    eventually("the record is there", || instance.has_record().then_some(()));
+    eventually("the record exists", || instance.has_record().then_some(()));
     instance.must(&["down"]);
     parent.wait().unwrap();
     assert_eq!(instance.status()["state"], "stopped");

@@ -1,4 +1,4 @@
-//! Callers who are not root: what they may see and do.
+//! Callers who are not root: their permissions.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;

@@ -54,7 +54,7 @@ impl Sleeper {
         assert!(lives(self.shim), "the shim died after {after}");
     }
 
-    /// Lets it end and returns what the shim wrote about it.
+    /// Lets it end and returns the exit record of the shim.
     pub fn end(&self) -> Value {
         std::fs::write(self.folder.join("go"), "").unwrap();
         eventually("the shim writes exit.json", || {

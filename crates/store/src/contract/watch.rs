@@ -58,7 +58,7 @@ impl Batch {
 /// One change of one key. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The change.
     pub change: Change,
     /// The key's state before; `None` if it did not exist.
     pub previous: Option<Previous>,
@@ -75,7 +75,7 @@ impl Event {
     }
 }
 
-/// What happened to a key.
+/// The change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It was written: created if `create_revision == mod_revision`, else replaced.

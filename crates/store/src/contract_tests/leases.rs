@@ -14,7 +14,7 @@ async fn put_leased(store: &Arc<dyn Store>, key: &str, lease: LeaseId) -> Revisi
     commit(store, Txn::new().then(operation)).await
 }
 
-/// Waits until a key is gone: when a lease's time has come, backends take a moment to notice.
+/// Waits until a key is deleted: when a lease's time has come, backends take a moment to notice.
 async fn gone(store: &Arc<dyn Store>, key: &str) {
     let poll = async {
         while get(store, key).await.is_some() {
@@ -24,7 +24,7 @@ async fn gone(store: &Arc<dyn Store>, key: &str) {
     tokio::time::timeout(DEADLINE, poll).await.expect("key goes with its lease");
 }
 
-/// All keys of a lease go in one revision, and watchers are told.
+/// All keys of a lease go in one revision, and watchers receive the deletions.
 pub async fn leases_end_and_take_their_keys(subject: Box<dyn Subject>) {
     let store = subject.store();
     let lease = store.lease_grant(TTL).await.expect("granted");

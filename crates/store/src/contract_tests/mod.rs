@@ -1,4 +1,4 @@
-//! What every backend must pass: the promises of [`crate::contract`] as tests.
+//! The tests that every backend must pass: the promises of [`crate::contract`].
 //!
 //! A backend implements [`Subject`] and calls [`contract_tests!`] in its test binary, which makes one test of each case.
 //!
@@ -126,7 +126,7 @@ async fn next(stream: &mut WatchStream) -> Option<crate::Result<Batch>> {
     tokio::time::timeout(DEADLINE, stream.next()).await.expect("watch goes on in time")
 }
 
-/// Reads a watch until it has told everything up to `until`, and checks that revisions only go forward.
+/// Reads a watch until it has delivered everything up to `until`, and checks that revisions only go forward.
 async fn events_until(stream: &mut WatchStream, until: Revision) -> Vec<(Revision, Event)> {
     let mut events = Vec::new();
     let mut seen = Revision::ZERO;
@@ -158,7 +158,7 @@ fn describe(events: &[(Revision, Event)]) -> Vec<String> {
         };
         let before = event.previous.as_ref().map_or("-".to_owned(), |previous| {
             assert!(previous.mod_revision < *revision);
-            text(previous.value.as_ref().expect("previous values were asked for"))
+            text(previous.value.as_ref().expect("previous values were requested"))
         });
         format!("{}={now} (was {before})", text(event.key()))
     };

@@ -43,7 +43,7 @@ pub async fn pages_of_a_range(subject: Box<dyn Subject>) {
     assert_eq!((nothing.items.len(), nothing.more, nothing.count), (0, false, Some(0)));
 }
 
-/// Every revision shows what it did when it was the newest.
+/// Every revision shows the state of the time when it was the newest.
 pub async fn reads_at_old_revisions(subject: Box<dyn Subject>) {
     let store = subject.store();
     let mut history = Vec::new();
@@ -68,7 +68,7 @@ pub async fn reads_at_old_revisions(subject: Box<dyn Subject>) {
     }
 }
 
-/// What has not happened cannot be read, watched or compacted.
+/// A future revision cannot be read, watched or compacted.
 pub async fn future_revisions_are_refused(subject: Box<dyn Subject>) {
     let store = subject.store();
     let current = put(&store, "a", "1").await;
@@ -140,7 +140,7 @@ pub async fn compaction_forgets_only_what_was_superseded(mut subject: Box<dyn Su
     assert_eq!(put(&store, "a", "again").await, last.next());
 }
 
-/// Everything that was acknowledged is there after a restart, history too.
+/// Every acknowledged write exists after a restart, history too.
 pub async fn state_survives_a_restart(mut subject: Box<dyn Subject>) {
     let store = subject.store();
     let mut expected = Vec::new();
@@ -196,7 +196,7 @@ pub async fn continuous_compaction_keeps_recent_revisions(subject: Box<dyn Subje
     compactor.abort();
 }
 
-/// History goes by size, however young it is, and what is small stays.
+/// History goes by size, however young it is, and a small history stays.
 pub async fn continuous_compaction_keeps_history_small(subject: Box<dyn Subject>) {
     const BYTES: u64 = 4 << 20;
     let store = subject.store();
@@ -223,7 +223,7 @@ pub async fn continuous_compaction_keeps_history_small(subject: Box<dyn Subject>
         written
     };
     let written: u64 = tokio::time::timeout(DEADLINE, grow).await.expect("compacted in time");
-    // What a value takes is a little more than its bytes.
+    // A value takes a little more than its bytes.
     assert!(written * 200_000 > BYTES, "{written} writes were too few");
     assert_eq!(value(&store, "kept").await.as_deref(), Some("small"));
     compactor.abort();

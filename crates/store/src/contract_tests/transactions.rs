@@ -26,7 +26,7 @@ pub async fn creates_updates_and_deletes(subject: Box<dyn Subject>) {
     assert_eq!(store.revision().await.expect("revision"), again);
 }
 
-/// The first condition that does not hold is named, with what was found.
+/// The first condition that does not hold is named, with the state found.
 pub async fn conditions_are_checked_in_order(subject: Box<dyn Subject>) {
     let store = subject.store();
     let a = put(&store, "a", "1").await;
@@ -104,7 +104,7 @@ pub async fn a_transaction_without_effect_takes_no_revision(subject: Box<dyn Sub
     assert_eq!(put(&store, "a", "1").await, before.next());
 }
 
-/// Of transactions that expect the same state, one is applied.
+/// Only one of the transactions that expect the same state is applied.
 pub async fn exactly_one_of_many_writers_wins(subject: Box<dyn Subject>) {
     let store = subject.store();
     let mut revision = put(&store, "counter", "0").await;

@@ -34,7 +34,7 @@ pub async fn a_watch_continues_from_the_past(mut subject: Box<dyn Subject>) {
     assert_eq!(events[1..5], expected);
     assert_eq!(events[5..], ["b=5 (was 3)", "b=- (was 5)"]);
 
-    // Without previous values the previous revision is still told.
+    // Without previous values the previous revision is still reported.
     let request = WatchRequest::new(KeyRange::all(), first).without_previous_values();
     let mut stream = store.watch(request).await.expect("watch begins");
     let newest = put(&store, "a", "6").await;
@@ -133,7 +133,7 @@ pub async fn watchers_see_the_same_order_while_writers_write(subject: Box<dyn Su
     assert_eq!(found, state);
 }
 
-/// A watch never leaves out what was compacted: it is refused or ends.
+/// A watch never leaves out compacted revisions: it is refused or ends.
 pub async fn a_watch_behind_compaction_gets_an_error(subject: Box<dyn Subject>) {
     let store = subject.store();
     let mut revisions = Vec::new();
@@ -169,7 +169,7 @@ pub async fn a_watch_behind_compaction_gets_an_error(subject: Box<dyn Subject>) 
     assert_eq!(get(&store, "a").await, None);
 }
 
-/// A consumer can wait until it has seen everything, whatever changes.
+/// A consumer can wait until it has seen everything, whichever keys change.
 pub async fn progress_reaches_idle_watchers(subject: Box<dyn Subject>) {
     let store = subject.store();
     let start = put(&store, "other", "0").await;

@@ -68,7 +68,7 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i32,
-        /// What to do.
+        /// The advice.
         advice: &'static str,
     },
     /// The store to create already exists.

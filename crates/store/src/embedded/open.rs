@@ -89,7 +89,7 @@ impl Options {
         self
     }
 
-    /// Opens the store: locks the folder, verifies what it holds and rebuilds the index.
+    /// Opens the store: locks the folder, verifies its content and rebuilds the index.
     ///
     /// # Errors
     /// See [`OpenError`]: locked by another process, another format, damage.

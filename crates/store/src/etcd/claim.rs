@@ -217,7 +217,7 @@ mod tests {
         for (what, holder, expected) in [
             ("its former process", &me, Decision::Claim),
             ("renamed since", &owner("z", "h", Some("boot/1:2")), Decision::Claim),
-            ("before the machine was started anew", &rebooted, wait(&rebooted)),
+            ("before the machine was restarted", &rebooted, wait(&rebooted)),
             ("no lock is not the same lock", &unlocked, wait(&unlocked)),
             ("another host", &elsewhere, refuse(&elsewhere)),
             ("another instance", &another, refuse(&another)),

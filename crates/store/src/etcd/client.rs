@@ -158,7 +158,7 @@ impl Client {
 }
 
 fn grpc(channel: &Channel) -> Grpc<Channel> {
-    // A whole revision is one message, whatever its size.
+    // A whole revision is one message, of any size.
     Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX)
 }
 

@@ -47,7 +47,7 @@ pub enum OpenError {
         address: Address,
         /// The holder.
         holder: String,
-        /// What to do if its holder is dead.
+        /// The advice for the case that its holder is dead.
         until: String,
     },
     /// Another process of this instance uses it.
@@ -65,7 +65,7 @@ pub enum OpenError {
         address: Address,
     },
     /// The store to create already exists.
-    #[error("{address} already holds a store: choose another prefix, or remove what is below {}/", address.prefix())]
+    #[error("{address} already holds a store: choose another prefix, or remove all keys below {}/", address.prefix())]
     Exists {
         /// The cluster.
         address: Address,

@@ -18,7 +18,7 @@ use super::{Inner, LEASE_KEEP_ALIVE, LEASE_REVOKE, proto, seconds};
 
 /// The number of renewals within the duration of a claim. Fewer lose the claim after a few lost responses, more only cost.
 const RENEWALS: u32 = 6;
-/// How long a response to a renewal may take, as a fraction of the claim's duration: there must be time to ask other members.
+/// How long a response to a renewal may take, as a fraction of the claim's duration: enough time must remain to ask other members.
 const PATIENCE: u32 = 8;
 /// How long the release may take: a process that is stopping does not wait for an unreachable etcd.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ pub(super) enum Lost {
     #[error("the store {address} is used by another process now: {holder}")]
     Taken { address: super::Address, holder: Owner },
     #[error(
-        "the claim on the store {address} has ended: it was not renewed in time, or it was removed; nobody holds it now"
+        "the claim on the store {address} has ended: it was not renewed in time, or it was removed; it has no holder now"
     )]
     Ended { address: super::Address },
 }

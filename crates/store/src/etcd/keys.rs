@@ -115,7 +115,7 @@ impl Keys {
             return Err(StoreError::Damaged {
                 key: found.key.clone(),
                 revision: mod_revision,
-                detail: "the key is outside of the range that was asked for".to_owned(),
+                detail: "the key is outside of the requested range".to_owned(),
             });
         };
         let value = self.open(&key, &found.value, mod_revision)?;

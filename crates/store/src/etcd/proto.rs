@@ -100,7 +100,7 @@ pub enum CompareResult {
     Greater = 1,
 }
 
-/// What a [`Compare`] compares.
+/// The compared property of a [`Compare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum CompareTarget {
@@ -195,7 +195,7 @@ pub struct WatchResponse {
     pub events: Vec<Event>,
 }
 
-/// What happened to a key.
+/// The change of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum EventType {

@@ -44,7 +44,7 @@ async fn a_store_moves_to_an_etcd_and_back() {
     let moved = in_etcd(&etcd, "/moved", newest).await;
     let summary = copy(&*original, &moved).await.expect("copied");
     assert_eq!((summary.revision, summary.keys), (newest, 304));
-    // Nobody is given a revision that has meant something before.
+    // No client gets a revision number that had another meaning before.
     let (item, _) = moved.get(b"key/0349", None).await.expect("read");
     assert!(item.expect("exists").mod_revision > newest);
     assert_eq!(value(&moved, "large").await.expect("read").map(|value| value.len()), Some(1_400_000));

@@ -28,7 +28,7 @@ fn content(key: &str) -> Vec<u8> {
     key.bytes().cycle().take(length).collect()
 }
 
-/// Not a test by itself: writes to the folder that a test below names, and tells each acknowledged write.
+/// Not a test by itself: writes to the folder that a test below names, and reports each acknowledged write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn write_until_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -76,7 +76,7 @@ fn start(folder: &Path, round: &str, wrapper: Option<&str>) -> Child {
         .expect("writer starts")
 }
 
-/// Reads acknowledgements, kills after `kill_after` of them, and returns all that were told.
+/// Reads acknowledgements, kills after `kill_after` of them, and returns all reported ones.
 fn acks(mut child: Child, kill_after: usize) -> (Vec<Ack>, std::process::ExitStatus) {
     let told = BufReader::new(child.stderr.take().expect("piped"));
     let mut acks = Vec::new();
@@ -121,7 +121,7 @@ async fn acknowledged_writes_survive_kill_9() {
     }
 }
 
-/// When writing fails, the process stops; what it had acknowledged is there.
+/// When writing fails, the process stops; acknowledged writes exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_write_stops_the_process() {
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -133,7 +133,7 @@ async fn a_failing_write_stops_the_process() {
     check(folder.path(), &acks).await;
 }
 
-/// SQLite takes a damaged frame for the end of its log; the mark beside it tells that writes are missing.
+/// SQLite takes a damaged frame for the end of its log; the mark beside it shows that writes are missing.
 #[tokio::test]
 async fn a_damaged_log_is_not_taken_for_a_short_one() {
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -141,7 +141,7 @@ async fn a_damaged_log_is_not_taken_for_a_short_one() {
     for number in 0..100 {
         put(&*store, &format!("key/{number}"), content("x")).await;
     }
-    // Nothing is written meanwhile, so this is what a crash would leave.
+    // Nothing is written meanwhile, so this is the state after a crash.
     let image = |damage: bool| {
         let copy = tempfile::tempdir().expect("temporary folder");
         for name in ["store.db", "store.db-wal", "acknowledged"] {

@@ -50,7 +50,7 @@ async fn a_flipped_bit_in_a_value_is_reported() {
     assert_eq!(value(&*store, "before").await.expect("read").expect("exists"), "1");
     assert_eq!(value(&*store, "after").await.expect("read").expect("exists"), "2");
 
-    // A watcher that is due the damaged value as the previous one is told; the write itself is fine.
+    // A watcher that needs the damaged value as the previous one gets an error; the write itself is fine.
     let now = store.revision().await.expect("revision");
     let mut stream = store.watch(WatchRequest::new(KeyRange::all(), now)).await.expect("watch begins");
     put(&*store, "hurt", "healed").await;

@@ -1,4 +1,4 @@
-//! What only a store in an etcd has: members that fail, TLS, strangers in the same etcd, a past of its own.
+//! Properties of a store in an etcd only: members that fail, TLS, strangers in the same etcd, a past of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ async fn a_cluster_outlives_one_of_its_members() {
         etcd.kill_member(dead);
         for number in 0..20 {
             let key = format!("{dead}/{number}");
-            // What was on its way when the member died may have been applied or not: then it is written again.
+            // A write in flight when the member died may have been applied or not: then it is written again.
             let written = async {
                 while try_put(&*store, &key, key.clone()).await.is_err() {
                     tokio::task::yield_now().await;
@@ -66,11 +66,11 @@ async fn a_cluster_outlives_one_of_its_members() {
         etcd.start_member(dead).expect("member starts");
     }
     for key in &acknowledged {
-        assert_eq!(value(&*store, key).await.expect("read").expect("is there"), *key);
+        assert_eq!(value(&*store, key).await.expect("read").expect("exists"), *key);
     }
 }
 
-/// An authority, and what it has signed for a server and for a client.
+/// An authority, with a server's and a client's certificate that it has signed.
 fn certificates(folder: &Path) -> (ServerTls, Tls) {
     let mut authority = CertificateParams::new([]).expect("parameters");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -141,7 +141,7 @@ async fn several_stores_and_strangers_share_an_etcd() {
     put(&other, "key2", "2").await;
     assert_eq!(value(&one, "key").await.expect("read").expect("exists"), "1");
     assert_eq!(one.range(RangeRequest::new(KeyRange::all())).await.expect("read").items.len(), 1);
-    // What others write moves the progress, so that nobody waits for a revision that never comes.
+    // Other clients' writes move the progress, so that no consumer waits for a revision that never comes.
     let now = one.revision().await.expect("revision");
     assert_eq!(now, Revision(first.0 + 2));
     let mut seen = Revision::ZERO;
@@ -181,7 +181,7 @@ async fn a_store_can_begin_at_a_revision() {
     assert_eq!(store.get(b"a", Some(Revision(1000))).await.expect("read").0, None);
     let refused = Options::new(address).create(Revision(7)).await.err().expect("refused").to_string();
     assert!(refused.contains("already holds a store"), "{refused}");
-    // Whoever opens it finds the same counter.
+    // Every process that opens it finds the same counter.
     let address = etcd.address().parse().expect("an address");
     let again = Options::new(address).open_to_read().await.expect("opens");
     assert_eq!(again.revision().await.expect("revision"), Revision(1001));
@@ -227,6 +227,6 @@ async fn churn_does_not_grow_the_disk() {
         store.compact(newest).await.expect("compacted");
         largest = largest.max(size());
     }
-    // 48 MB were written, 0.8 MB are alive; etcd makes the space of what it forgot free a little later.
+    // 48 MB were written, 0.8 MB are alive; etcd frees the space of compacted revisions a little later.
     assert!(largest < 32 << 20, "{largest} bytes");
 }

@@ -24,7 +24,7 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 const WORKERS: u64 = 8;
 const OPERATIONS: u64 = 120;
 
-/// What a worker asked and was told, with the ticks of a common clock before and after.
+/// A request of a worker and its answer, with the ticks of a common clock before and after.
 struct Done {
     began: u64,
     ended: u64,
@@ -73,7 +73,7 @@ async fn history(store: Arc<dyn Store>) -> Vec<Done> {
                     if turn == 1 && seen > Revision::ZERO {
                         txn = txn.when(Condition::Unchanged(key.into(), seen));
                     }
-                    // A delete is known again by what is written beside it.
+                    // A delete is recognised by the value written beside it.
                     txn = txn.then(Operation::put(format!("log/{worker}"), value.clone()));
                     let outcome = store.txn(txn.clone()).await.ok();
                     What::Txn { txn, value, outcome }
@@ -88,7 +88,7 @@ async fn history(store: Arc<dyn Store>) -> Vec<Done> {
 
 type State = BTreeMap<Bytes, KeyValue>;
 
-/// The states by revision and the revision that wrote each unique value, as the log of changes tells.
+/// The states by revision and the revision that wrote each unique value, from the log of changes.
 async fn log(store: &dyn Store) -> (BTreeMap<u64, State>, BTreeMap<Bytes, u64>) {
     let newest = store.revision().await.expect("revision");
     let mut stream = store.watch(WatchRequest::new(KeyRange::all(), Revision::ZERO)).await.expect("watch begins");
@@ -149,7 +149,7 @@ fn check(history: &[Done], states: &BTreeMap<u64, State>, writers: &BTreeMap<Byt
                         places.push((done.began, done.ended, revision.0, false));
                         continue;
                     }
-                    // Nobody was told; it may have been applied, even later than its answer was given up.
+                    // The client got no answer; the write may have been applied, even later than its deadline.
                     (None, Some(written)) => {
                         places.push((done.began, u64::MAX, written, true));
                         continue;
@@ -166,7 +166,7 @@ fn check(history: &[Done], states: &BTreeMap<u64, State>, writers: &BTreeMap<Byt
             }
         }
     }
-    // Real time: whatever ended before another began has an earlier place; a write after a write or a read, a later one.
+    // Real time: an operation that ended before another began has an earlier place; a write after a write or a read, a later one.
     let mut ends: Vec<_> = places.iter().map(|(_, ended, place, _)| (*ended, *place)).collect();
     ends.sort_unstable();
     let mut begins = places;
@@ -219,7 +219,7 @@ async fn histories_of_a_store_in_an_etcd() {
     evroc_store::contract_tests::Subject::restart(&mut subject).await;
 }
 
-/// Members die and come back meanwhile; what was on its way then has an unknown outcome.
+/// Members die and come back meanwhile; requests in flight then have an unknown outcome.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_of_a_cluster_whose_members_die() {
     let started = tokio::task::spawn_blocking(|| Etcd::start_with("3.5", 3, None, &[]));
@@ -252,7 +252,7 @@ struct Faulty {
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Every tenth read shows what was some writes ago.
+    /// Every tenth read is of a revision some writes ago.
     StaleRead,
     /// Every tenth transaction is acknowledged without being applied.
     LostWrite,
@@ -289,7 +289,7 @@ impl Store for Faulty {
                 let checked = Txn { conditions: txn.conditions.clone(), operations: Vec::new() };
                 match self.store.txn(checked).await? {
                     TxnOutcome::Committed { .. } => {
-                        // Until somebody else has written, or nobody does.
+                        // Until another client has written, or none does.
                         let before = self.store.revision().await?;
                         for _ in 0..1_000 {
                             if self.store.revision().await? > before {

@@ -71,7 +71,7 @@ async fn a_slow_watcher_is_closed() {
     }
 }
 
-/// A watch that reads history while compaction goes on is told, or misses nothing.
+/// A watch that reads history while compaction goes on gets an error, or misses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_is_complete_or_compacted() {
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -122,5 +122,5 @@ async fn history_is_complete_or_compacted() {
         }
     }
     compactor.await.expect("compacted");
-    assert!(complete > 0, "{told} were told");
+    assert!(complete > 0, "{told} got an error");
 }

@@ -21,7 +21,7 @@ const KEYS: [&str; 6] = ["a", "a/", "a/1", "a0", "b", "b\u{0}"];
 enum Step {
     /// Positions in [`KEYS`] with what to require and what to write (`None` deletes).
     Txn(Vec<(usize, Required)>, BTreeMap<usize, Option<u8>>),
-    /// Reads a key and a range so many revisions ago.
+    /// Reads a key and a range of a revision this far back.
     Read {
         key: usize,
         from: usize,
@@ -32,7 +32,7 @@ enum Step {
     Compact {
         ago: u64,
     },
-    /// Begins a watch so many revisions ago.
+    /// Begins a watch at a revision this far back.
     Watch {
         from: usize,
         to: usize,
@@ -270,7 +270,7 @@ async fn read(
     Ok(())
 }
 
-/// Reads a watch up to the newest revision; `None` if it was told that it is behind a compaction.
+/// Reads a watch up to the newest revision; `None` if it got the error that it is behind a compaction.
 async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCaseError> {
     while watch.seen < model.revision() {
         let next = tokio::time::timeout(Duration::from_secs(30), watch.stream.next()).await;
@@ -284,7 +284,7 @@ async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCas
             None => return Err(TestCaseError::fail("watch ended")),
         };
         prop_assert!(batch.revision.0 >= watch.seen);
-        // What lies between must not have concerned the range.
+        // The revisions between must not have concerned the range.
         for revision in watch.seen + 1..=batch.revision.0 {
             let mut expected = model.events[revision as usize].clone();
             expected.retain(|event| watch.range.contains(event.key()));
@@ -296,7 +296,7 @@ async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCas
     Ok(Some(watch))
 }
 
-/// PROPTEST_CASES asks for more.
+/// More cases by PROPTEST_CASES.
 fn config(cases: u32) -> Config {
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { cases };
     Config { cases, failure_persistence: None, ..Config::default() }
@@ -325,7 +325,7 @@ fn a_store_in_an_etcd_behaves_like_the_model() {
         let number = std::sync::atomic::AtomicUsize::new(0);
         proptest!(config(24), |(steps in steps())| {
             runtime.block_on(async {
-                // One server for all cases: each has a prefix of its own, and nobody else writes meanwhile.
+                // One server for all cases: each has a prefix of its own, and there is no other writer.
                 let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let subject = crate::contract::Prefixed::open(format!("{}/case/{number}", etcd.address())).await;
                 run(Box::new(subject), steps).await

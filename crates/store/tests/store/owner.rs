@@ -62,7 +62,7 @@ async fn second_opener_is_refused(version: &'static str) {
     let made = options(&address, "two", two.path()).0.create(Revision(5)).await;
     assert!(refused(made).contains("already holds a store"));
 
-    // Whoever only reads disturbs nobody, and changes nothing.
+    // A reader disturbs no other process, and changes nothing.
     let reader = options(&address, "two", two.path()).0.open_to_read().await.expect("opens");
     assert_eq!(value(&reader, "key").await.expect("read").expect("exists"), "1");
     match try_put(&reader, "key", "2").await {
@@ -95,7 +95,7 @@ async fn a_second_opener_is_refused_by_etcd_3_5() {
     second_opener_is_refused("3.5").await;
 }
 
-/// Of many that come at the same time, to nothing and to what nobody uses, one gets it.
+/// One of many processes that come at the same time, to an empty or unused store, gets it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_many_gets_it() {
     let etcd = start("3.5").await;
@@ -143,7 +143,7 @@ async fn a_process_that_lost_the_claim_changes_nothing() {
                 let refused = match change {
                     0 => store.txn(Txn::update("key", before, "2")).await.map(drop),
                     1 => store.txn(Txn::create("new", "2")).await.map(drop),
-                    // Neither condition holds: what keeps it out is said first.
+                    // Neither condition holds: the exclusion is reported first.
                     2 => store.txn(Txn::create("key", "2")).await.map(drop),
                     3 => store.lease_revoke(lease.id).await.map(drop),
                     4 => store.compact(before).await,
@@ -154,7 +154,7 @@ async fn a_process_that_lost_the_claim_changes_nothing() {
                 let [said] = &ends[..] else { panic!("{change}: {ends:?}") };
                 match taken {
                     Some(_) => assert!(said.contains("by another process now: instance two, process "), "{said}"),
-                    None => assert!(said.contains("nobody holds it now"), "{said}"),
+                    None => assert!(said.contains("it has no holder now"), "{said}"),
                 }
                 let there = options(&address, "one", home.path()).0.open_to_read().await.expect("opens");
                 for (key, expected) in [("key", Some("1")), ("new", None), ("leased", Some("1"))] {
@@ -195,7 +195,7 @@ async fn cable(etcd: &Etcd) -> Cable {
     Cable { address, cut }
 }
 
-/// Who is cut off loses the store to another one, and learns of it as soon as etcd answers again.
+/// A process that is cut off loses the store to another one, and learns of it as soon as etcd answers again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_cut_off_loses_the_claim() {
     let etcd = start("3.4").await;
@@ -216,7 +216,7 @@ async fn a_process_that_is_cut_off_loses_the_claim() {
     };
     let second = tokio::time::timeout(DEADLINE, second).await.expect("the claim ends");
     put(&second, "key", "2").await;
-    assert!(ends.lock().expect("not poisoned").is_empty(), "nobody can know yet");
+    assert!(ends.lock().expect("not poisoned").is_empty(), "not yet known to any");
     assert!(matches!(try_put(&first, "key", "3").await, Err(StoreError::Backend { .. })));
 
     cable.cut.send_replace(false);
@@ -225,7 +225,7 @@ async fn a_process_that_is_cut_off_loses_the_claim() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, told).await.expect("the process is told to end");
+    tokio::time::timeout(DEADLINE, told).await.expect("the process is ordered to end");
     let said = ends.lock().expect("not poisoned").join("\n");
     assert!(said.contains("by another process now: instance two, process "), "{said}");
     assert!(matches!(try_put(&first, "key", "3").await, Err(StoreError::Closed)));

@@ -72,7 +72,7 @@ pub fn metadata(rng: &mut StdRng, name: &str) -> Value {
     Value::Object(metadata)
 }
 
-/// Labels, some of which selectors ask for.
+/// Labels, some of which occur in selectors.
 pub fn labels(rng: &mut StdRng) -> Value {
     let count = if once_in(rng, 10) { 8 } else { 5 };
     pick(
@@ -251,7 +251,7 @@ pub fn status(rng: &mut StdRng, plural: &str) -> Value {
     }
 }
 
-/// What clients send as `managedFields`: nothing, one empty entry, somebody's, nonsense.
+/// The `managedFields` that clients send: nothing, one empty entry, another manager's, nonsense.
 pub fn managed_fields(rng: &mut StdRng) -> Value {
     let entry = |operation: &str, fields: Value| {
         json!([{
@@ -275,7 +275,7 @@ pub fn managed_fields(rng: &mut StdRng) -> Value {
     )
 }
 
-/// Makes something of it wrong that no schema speaks of.
+/// Breaks something in it that no schema describes.
 fn spoil(rng: &mut StdRng, object: &mut Value) {
     match rng.random_range(0..15) {
         0 => object["kind"] = json!("Other"),

@@ -7,7 +7,7 @@ use super::{Seen, Sequence, explain};
 
 /// The name of the reason for which a step is answered differently, if all that differs in it has that reason.
 ///
-/// What is shared between a request and those after it is judged at the first step that differs: later ones follow from it.
+/// State that a request shares with those after it is judged at the first step that differs: later ones follow from it.
 pub fn explained(sequence: &Sequence, step: usize, all_ours: &[Seen], all_original: &[Seen]) -> Option<&'static str> {
     let request = sequence.steps.get(step)?;
     let (ours, original) = (all_ours.get(step)?, all_original.get(step)?);
@@ -19,7 +19,7 @@ pub fn explained(sequence: &Sequence, step: usize, all_ours: &[Seen], all_origin
         return Some("rules-of-another-kind");
     }
     let scaled = sequence.steps[..=step].iter().any(|it| it.path.contains("/scale") && it.method != "GET");
-    // A watch is opened before what it sees.
+    // A watch is opened before the changes that it sees.
     let scaled = scaled || (request.method == "WATCH" && sequence.steps.iter().any(|it| it.path.contains("/scale")));
     let is_about_scale =
         |seen: &Seen| seen.body["message"].as_str().is_some_and(|it| it.contains("subresource \"scale\""));
@@ -66,7 +66,7 @@ fn is_of_scale(original: &Seen, line: &str) -> bool {
 
 /// Whether the last of these answers shows the object as an earlier one has shown it, but for its revision, with two managers of one
 /// operation. The original orders managers by the second of their last write: one who applies again what is there, and a status that is put
-/// back, gets a new second and thereby, now and then, another place, which is a new revision though nobody can see a change.
+/// back, gets a new second and thereby, now and then, another place, which is a new revision without a visible change.
 fn is_of_nothing(original: &[Seen]) -> bool {
     let without_revision = |seen: &Seen| {
         let mut body = seen.body.clone();
@@ -85,7 +85,7 @@ fn is_of_nothing(original: &[Seen]) -> bool {
 }
 
 /// Whether a patch found nothing on both servers right after a delete. The original patches what its cache still has, warns of what it sees
-/// there, and then finds in etcd that the object is gone.
+/// there, and then finds in etcd that the object is deleted.
 fn is_of_a_deleted_object(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> bool {
     let Some(before) = step.checked_sub(1) else { return false };
     sequence.steps[step].method == "PATCH"

@@ -1,4 +1,4 @@
-//! Specs of the kind that is there for the newer parts of a schema.
+//! Specs of the kind for the newer parts of a schema.
 
 use rand::rngs::StdRng;
 use serde_json::{Map, Value, json};

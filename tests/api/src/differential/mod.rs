@@ -1,4 +1,4 @@
-//! The same sequences of requests to two servers, and every difference between what they answer.
+//! The same sequences of requests to two servers, and every difference between their answers.
 //!
 //! A [`Sequence`] is a list of steps in a namespace of its own. What differs by nature (uids, times, revisions, tokens) is replaced by
 //! names that say no more than equality and order ([`normal`]). [`generate`] makes sequences from a seed, [`play`] sends one to a
@@ -27,7 +27,7 @@ pub struct Step {
     /// The body's media type.
     #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// What is accepted; JSON where it is empty.
+    /// The accepted media type; JSON where it is empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub accept: String,
     /// A JSON body.
@@ -45,7 +45,7 @@ pub struct Sequence {
     pub steps: Vec<Step>,
 }
 
-/// What a server answered to one step, normalised.
+/// The answer of a server to one step, normalised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// The status code.
@@ -63,11 +63,11 @@ pub struct Seen {
 /// A sequence with the original's answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
-    /// What it is about, in a few words.
+    /// The subject, in a few words.
     pub about: String,
     /// The requests.
     pub steps: Vec<Step>,
-    /// What the original answers, one entry a step.
+    /// The answers of the original, one entry a step.
     pub answers: Vec<Seen>,
 }
 

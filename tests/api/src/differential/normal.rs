@@ -1,4 +1,4 @@
-//! What differs by nature, replaced by names that say no more than equality and order.
+//! Replaces values that differ by nature by names that express equality and order only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
@@ -20,9 +20,9 @@ static QUOTED_REVISION: LazyLock<Regex> =
 static PATCHED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?s)Invalid value: "\{.*\}""#));
 // The same object, shown once more where its kind is missing.
 static KINDLESS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)Object 'Kind' is missing in '\{.*\}'$"));
-// What the original's storage says of itself before it comes to the point.
+// The prefix that the original's storage puts before its message.
 static STORAGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"StorageError: invalid object, .*AdditionalErrorMsg: "));
-// What is wrong with a YAML document is said in the parser's words; which keys occur twice in it is said by both in the same.
+// The parser describes a fault of a YAML document; both report duplicate keys in the same way.
 static YAML: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)(error decoding YAML|\byaml): .*"));
 static REVISION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(resource version: |current: |requested: )\d+"));
 
@@ -130,7 +130,7 @@ impl Names {
         match value {
             Value::Object(map) => {
                 let is_metadata = is_object_metadata(map);
-                // In one order, whatever the server's: names are given out as they come.
+                // In one order, independent of the server's: names are given out in the order of values.
                 let mut entries: Vec<(&String, &mut Value)> = map.iter_mut().collect();
                 entries.sort_by_key(|it| it.0);
                 for (key, value) in entries {

@@ -12,19 +12,19 @@ use super::normal::normalise;
 use super::{Seen, Sequence, Step};
 use crate::client::{Answer, Client, Events};
 
-/// Objects that are created at the end, so that every watch of the generator comes to an event that says so.
+/// Objects that are created at the end, so that every watch of the generator receives an event that marks it.
 const END: &str = "zz-end";
 
 /// Labels `app`, and which of two values the selectable fields have.
 const ENDS: [(&str, bool); 6] = [("a", false), ("a", true), ("b", false), ("b", true), ("", false), ("", true)];
 
-/// What the server has told so far and later steps refer to.
+/// The values that the server has returned so far and later steps refer to.
 #[derive(Default)]
 struct Known {
     values: HashMap<String, String>,
 }
 
-/// Sends all steps to a server in the given namespace and returns what was answered, normalised.
+/// Sends all steps to a server in the given namespace and returns the answers, normalised.
 ///
 /// # Errors
 /// If a connection fails: a server that refuses answers, and that is no error.
@@ -160,7 +160,7 @@ fn view(answer: Answer) -> Seen {
 }
 
 impl Known {
-    /// Replaces what stands for the server's own values; what is not known stays, and is bad input for both.
+    /// Replaces placeholders of the server's own values; an unknown one stays, and is bad input for both.
     fn fill(&self, text: &str) -> String {
         // The namespace first: it stands in names.
         let mut text = text.replace("@ns", self.values.get("@ns").map_or("@ns", String::as_str));

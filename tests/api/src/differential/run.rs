@@ -23,7 +23,7 @@ use crate::server::make_namespace;
 /// is still to come.
 const WORKERS: usize = 24;
 
-/// What is not small by then stays as it is: the next sequences wait meanwhile.
+/// A sequence that is not small by then stays as it is: the next sequences wait meanwhile.
 const SHRINKING: Duration = Duration::from_secs(30);
 
 /// Both servers.
@@ -47,7 +47,7 @@ impl Pair {
         Pair { ours, original, needs_namespaces, next: Arc::default(), prefix }
     }
 
-    /// What both answer, in a namespace that nobody has used.
+    /// Returns the answers of both, in an unused namespace.
     ///
     /// # Errors
     /// If a server cannot be reached.
@@ -61,7 +61,7 @@ impl Pair {
         Ok((ours.context("ours")?, original.context("the original")?))
     }
 
-    /// Whether they differ, and again when asked a second time: an age that crosses a second is no difference.
+    /// Whether they differ, and again in a second run: an age that crosses a second is no difference.
     async fn differ(&self, sequence: &Sequence) -> Result<Option<(usize, Vec<Seen>, Vec<Seen>)>> {
         for attempt in 0..2 {
             let (ours, original) = self.play(sequence).await?;
@@ -79,7 +79,7 @@ impl Pair {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// Which sequences: number `n` is made from `seed + n`.
+    /// The sequences: number `n` is made from `seed + n`.
     pub seed: u64,
     /// The first that was not compared yet.
     pub next: u64,
@@ -103,7 +103,7 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
     let started = Instant::now();
     let mut told = Instant::now();
     let from = state.next;
-    // What differed when the run was ended is looked at again: it may have been put right.
+    // Differences of an earlier run are checked again: they may have been fixed.
     let again: Vec<u64> = std::mem::take(&mut state.differences).into_values().flatten().collect();
     for (number, outcome) in compare(pair, state.seed, again).await? {
         state.settle(pair, number, &outcome, dir).await?;
@@ -129,7 +129,7 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
 }
 
 impl State {
-    /// Notes what was found of a sequence; the first of a kind is shrunk and written down.
+    /// Records the result of a sequence; the first of a kind is shrunk and written down.
     async fn settle(&mut self, pair: &Pair, number: u64, outcome: &Outcome, dir: &Path) -> Result<()> {
         if let Some(reason) = outcome.explained {
             self.explained.entry(reason.to_owned()).or_default().push(number);
@@ -195,7 +195,7 @@ async fn compare(pair: &Pair, seed: u64, numbers: Vec<u64>) -> Result<BTreeMap<u
     Ok(all)
 }
 
-/// A difference in one line, without what is particular to the sequence, so that equal ones meet.
+/// A difference in one line, without the particulars of the sequence, so that equal ones meet.
 fn title(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> String {
     let method = sequence.steps.get(step).map_or("-", |it| it.method.as_str());
     let media = sequence.steps.get(step).map_or("", |it| it.media_type.as_str());
@@ -217,7 +217,7 @@ pub(super) fn whole(seen: &Seen) -> Value {
 
 /// Shrinks a sequence that differs and writes it down with both answers; one that does not differ again as it was found.
 async fn report(pair: &Pair, sequence: Sequence, file: &Path, found: &Found) -> Result<()> {
-    // What is left must differ in the same way: a shorter sequence often shows some other difference.
+    // The rest must differ in the same way: a shorter sequence often shows some other difference.
     let deadline = Instant::now() + SHRINKING;
     let differs_so = |candidate: Sequence| async move {
         if Instant::now() > deadline {

@@ -9,7 +9,7 @@ pub fn anonymous_is_refused(tour: &mut Tour) -> Result<()> {
     let server = tour.shell("kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}'")?;
     for path in ["/api", "/apis", "/openapi/v3", "/apis/compute.evroclabs.net/v1alpha1/namespaces/demo/disks"] {
         let code = tour.shell(&format!("curl -sk -o /dev/null -w '%{{http_code}}' {server}{path}"))?;
-        ensure!(code == "401", "{path}: expected 401 for somebody unknown, found {code}");
+        ensure!(code == "401", "{path}: expected 401 without credentials, found {code}");
     }
     let forged =
         tour.shell(&format!("curl -sk -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer x' {server}/apis"))?;

@@ -1,4 +1,4 @@
-//! The virtual machine of the tour: what the user sees of it, and what really runs.
+//! The virtual machine of the tour, as the user sees it and as it really runs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -71,7 +71,7 @@ pub fn is_the_guests_kernel(_: &mut Tour, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The second condition speaks of the guest.
+/// The second condition describes the guest.
 pub fn guest_is_ready(tour: &mut Tour) -> Result<()> {
     tour.eventually(|tour| {
         let status = tour.value("vm/hello", ".status.conditions[?(@.type==\"GuestReady\")].status")?;
@@ -131,10 +131,11 @@ fn evroc_link_prefix(tour: &Tour) -> String {
     evroc_tests::leftovers::link_prefix(tour.cloud.instance())
 }
 
-/// Lists what a process has open, and whether it may write to it.
+/// Lists the open files of a process, and whether it may write to them.
 fn open_files(pid: u32) -> Result<Vec<(PathBuf, bool)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} is gone"))?.flatten() {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} has ended"))?.flatten()
+    {
         let Ok(path) = fs::read_link(entry.path()) else { continue };
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()))
             .unwrap_or_default();
@@ -213,7 +214,8 @@ pub fn run_one_more(tour: &mut Tour) -> Result<()> {
         .map(drop)
 }
 
-/// Lists what the instance holds, without what changes at every restart of a role. Network namespaces of resource groups stay.
+/// Lists the resources of the instance, without those that change at every restart of a role. Network namespaces of resource groups
+/// stay.
 fn inventory(tour: &Tour) -> Result<BTreeSet<String>> {
     let instance = tour.cloud.instance();
     let of_instance = Snapshot::take().of_instance(instance);

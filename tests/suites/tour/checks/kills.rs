@@ -17,7 +17,7 @@ use crate::tour::step::Tour;
 /// The processes to kill.
 const VICTIMS: &[&str] = &["supervisor", "control", "edge", "node", "the guest's shim", "the container's shim"];
 
-/// The lines of the tour that can be typed twice, with the word that has to be in what they print.
+/// The lines of the tour that can be typed twice, with a word that their output must contain.
 const LINES: &[(&str, &str)] = &[
     ("kubectl apply -f examples/vm.yaml", "virtualmachine"),
     ("kubectl wait vm/hello --for=condition=Ready --timeout=60s", "condition met"),
@@ -92,7 +92,7 @@ fn begin_killing_the_start(tour: &Tour, make_run: &str) -> Result<()> {
 
 /// Types the line and kills the victim under it; false when there is no such process now.
 fn with_a_kill(tour: &Tour, line: &str, expected: &str, victim: &str, moment: Duration) -> Result<bool> {
-    // A shim that is not there (the service sleeps, the VM does not exist yet) cannot be killed.
+    // An absent shim (the service sleeps, the VM does not exist yet) cannot be killed.
     let Some(pid) = pid_of(tour, victim)? else { return Ok(false) };
     let mut running = tour.cloud.terminal.begin_line(line)?;
     eventually(moment, || running.ended());

@@ -80,5 +80,5 @@ fn version_of(tour: &Tour, kubectl: &str) -> Result<String> {
     let said = tour.shell(&format!("{kubectl} version --client -o json"))?;
     let said: serde_json::Value = serde_json::from_str(&said).with_context(|| format!("read {said:?}"))?;
     let version = said["clientVersion"]["gitVersion"].as_str();
-    version.map(str::to_owned).with_context(|| format!("{kubectl} does not say its version: {said}"))
+    version.map(str::to_owned).with_context(|| format!("{kubectl} does not print its version: {said}"))
 }

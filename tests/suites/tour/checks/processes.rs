@@ -1,4 +1,4 @@
-//! The processes of the cloud: which there are, what they may do, and what happens when one dies.
+//! The processes of the cloud: their number, their privileges, and their restart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,7 @@ pub fn pids(tour: &Tour) -> Result<BTreeMap<String, u32>> {
 
 /// A field of /proc/<pid>/status.
 pub fn status_field(pid: u32, field: &str) -> Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} has ended"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     Ok(line.with_context(|| format!("process {pid} has no {field}"))?.trim().to_owned())
 }
@@ -73,7 +73,7 @@ pub fn roles_have_no_privileges(tour: &mut Tour) -> Result<()> {
     Ok(())
 }
 
-/// Each role is killed while kubectl asks: it comes back, and asking never fails with a refused connection.
+/// Each role is killed while kubectl sends requests: it comes back, and no request fails with a refused connection.
 pub fn roles_come_back(tour: &mut Tour) -> Result<()> {
     let ports = record(tour)?["ports"].clone();
     for role in ["control", "edge", "node"] {

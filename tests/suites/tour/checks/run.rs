@@ -54,7 +54,7 @@ fn wait_for_zero(tour: &Tour) -> Result<()> {
     })
 }
 
-/// The log has what the container wrote before it was stopped and after it was started again.
+/// The log has the container's output before it was stopped and after it was started again.
 pub fn logs_show_the_requests(_: &mut Tour, output: &Output) -> Result<()> {
     for expected in ["on port 8080", "GET /?again"] {
         ensure!(output.stdout.contains(expected), "expected `{expected}` in the log");

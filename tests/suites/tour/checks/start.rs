@@ -1,4 +1,4 @@
-//! `make run` and what it leaves for its caller.
+//! `make run`, and the files that it leaves for its caller.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,7 +58,7 @@ pub fn shows_the_catalogue(_: &mut Tour, output: &Output) -> Result<()> {
 /// A second `make run` finds everything done.
 pub fn again_without_network(tour: &mut Tour) -> Result<()> {
     let started = Instant::now();
-    // Nothing listens on port 9: whoever wants the network fails.
+    // Nothing listens on port 9: a program that needs the network fails.
     let nowhere = "http://127.0.0.1:9";
     let line = format!(
         "make -C \"$EVROC_CLONE\" run CARGO_NET_OFFLINE=true http_proxy={nowhere} https_proxy={nowhere} PIP_INDEX_URL={nowhere} PIP_FIND_LINKS="
@@ -73,7 +73,7 @@ pub fn again_without_network(tour: &mut Tour) -> Result<()> {
     Ok(())
 }
 
-/// The status shows what runs, where, and what is free.
+/// The status shows the processes, their addresses, and the free resources.
 pub fn status_tells(tour: &mut Tour, output: &Output) -> Result<()> {
     let text = output.stdout.to_lowercase();
     for expected in ["control", "edge", "node", "https://", "cpu", "memory", "disk"] {

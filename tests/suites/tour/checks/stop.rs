@@ -8,7 +8,7 @@ use evroc_tests::process::Output;
 use super::{guests, processes};
 use crate::tour::step::Tour;
 
-/// The cloud that was stopped was there.
+/// The cloud that was stopped had run.
 pub fn had_something_to_stop(tour: &mut Tour, _: &Output) -> Result<()> {
     processes::record(tour).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Callers by client certificate. What a certificate says is read by whoever issues certificates: there is one parser of them.
+//! Callers by client certificate. Certificates are parsed by the component that issues them: there is one parser.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct CertificateAuthenticator {
 }
 
 impl CertificateAuthenticator {
-    /// `reader` says whom a verified leaf certificate (DER) names, and when that ends; or why it names nobody.
+    /// `reader` returns the identity of a verified leaf certificate (DER), and its end; or the reason why it has none.
     pub fn new(reader: impl Fn(&[u8]) -> Result<Identity, String> + Send + Sync + 'static) -> Self {
         CertificateAuthenticator { reader: Arc::new(reader) }
     }

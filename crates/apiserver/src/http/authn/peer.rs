@@ -15,7 +15,7 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The certificate chain that TLS has verified, leaf first, as DER; empty without one.
     pub certificates: Arc<[Vec<u8>]>,
-    /// The server name that the client asked for.
+    /// The server name in the client's greeting.
     pub server_name: Option<Arc<str>>,
     /// The subject of the leaf, which is parsed once per connection.
     pub(super) subject: Arc<OnceLock<Result<Identity, String>>>,
@@ -36,12 +36,12 @@ impl Peer {
         Peer { address, certificates, server_name, ..Peer::default() }
     }
 
-    /// Notes that somebody with valid credentials uses the connection.
+    /// Records that a caller with valid credentials uses the connection.
     pub(crate) fn note_known(&self) {
         self.connection.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody with valid credentials has used the connection.
+    /// Whether a caller with valid credentials has used the connection.
     pub(crate) fn is_known(&self) -> bool {
         self.connection.is_known.load(Ordering::Relaxed)
     }

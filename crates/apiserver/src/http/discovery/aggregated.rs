@@ -1,4 +1,4 @@
-//! Aggregated discovery (`apidiscovery.k8s.io`) for clients that ask for it, plain discovery for others.
+//! Aggregated discovery (`apidiscovery.k8s.io`) for clients that request it, plain discovery for others.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};

@@ -35,7 +35,7 @@ impl Activity {
         Running(self.clone())
     }
 
-    /// Waits until no request has run for so long. Requests wake nobody here: it looks again when it may be so.
+    /// Waits until no request has run for this long. Requests do not wake it: it checks again at the earliest possible time.
     pub(super) async fn idle_for(&self, time: Duration) {
         loop {
             let now = Instant::now();
@@ -50,7 +50,7 @@ impl Activity {
         }
     }
 
-    /// Waits until the connection should be closed: nothing was asked for `idle`, or its caller is still unknown after `unknown`.
+    /// Waits until the connection should be closed: no request came for `idle`, or its caller is still unknown after `unknown`.
     pub(super) async fn exceeded(&self, peer: &Peer, idle: Duration, unknown: Duration) {
         let stays_unknown = async {
             sleep_until(self.begun + unknown).await;

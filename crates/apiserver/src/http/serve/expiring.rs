@@ -97,7 +97,7 @@ mod tests {
         stream.read_exact(&mut byte).await.unwrap();
         peer.end_at(Timestamp::now() + jiff::SignedDuration::from_secs(2));
         stream.read_exact(&mut byte).await.unwrap();
-        assert_eq!(stream.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "nobody wrote anything");
+        assert_eq!(stream.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "nothing was written");
         assert!(stream.write_all(b"c").await.is_err());
     }
 }

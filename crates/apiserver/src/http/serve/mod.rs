@@ -40,13 +40,14 @@ pub struct ServeOptions {
     pub header_timeout: Duration,
     /// Streams at once on one HTTP/2 connection, as in Kubernetes.
     pub max_streams: u32,
-    /// Of the connections at once, those that only members of `reserved_groups` get, so that a flood locks nobody out who could end it.
+    /// The connections of the total that only members of `reserved_groups` get, so that a flood does not lock out the operators who
+    /// could end it.
     pub reserved_connections: usize,
     /// Groups of the platform itself and of its operators.
     pub reserved_groups: Vec<String>,
     /// Connections at once from one address. The gateway's passthrough is one, so it is a share and no estimate of what a client needs.
     pub max_per_address: usize,
-    /// A connection on which nothing was asked for so long is closed. Shorter would make clients that look every minute connect each time.
+    /// A connection without a request for this long is closed. Shorter would make clients that look every minute connect each time.
     pub idle_timeout: Duration,
     /// A connection whose caller is unknown for so long, without a certificate or a token that is good, is closed.
     pub unknown_timeout: Duration,
@@ -70,7 +71,7 @@ impl Default for ServeOptions {
     }
 }
 
-/// Bytes of a request's head, and of what is read ahead of it: URIs and headers are held in memory before anybody is known.
+/// Bytes of a request's head, and of the data read ahead of it: URIs and headers are held in memory before the caller is known.
 const HEAD_BYTES: usize = 64 * 1024;
 
 /// The pause between attempts to accept when the process has no file descriptors left.
@@ -163,7 +164,7 @@ impl Listening {
             tracing::debug!(%address, "no place for a connection: it is closed");
             return;
         }
-        // The first bytes tell which HTTP is spoken; whoever waits for them there waits for ever.
+        // The first bytes show which HTTP is spoken; a client may wait for ever before it sends them.
         match tokio::time::timeout(self.options.header_timeout, stream.fill_buf()).await {
             Ok(Ok(bytes)) if !bytes.is_empty() => {}
             _ => return,

@@ -1,4 +1,4 @@
-//! Places for connections: so many in all, so many for one address, and some that only the platform and its operators get.
+//! Places for connections: a total, a share for one address, and some that only the platform and its operators get.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -64,7 +64,7 @@ impl Drop for Slot {
     }
 }
 
-/// What counts as one address: of IPv6 the network of 64 bits, in which a host may take any.
+/// The unit that counts as one address: of IPv6 the network of 64 bits, in which a host may take any.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -91,7 +91,7 @@ mod tests {
         assert!(slots.take(other).is_some());
         drop(held);
         assert!(slots.take(one).is_some());
-        assert_eq!(slots.addresses.lock().unwrap().len(), 0, "nobody is remembered");
+        assert_eq!(slots.addresses.lock().unwrap().len(), 0, "no address is remembered");
         let held = (slots.take(address("2001:db8::1")), slots.take(address("2001:db8::2")));
         assert!(held.0.is_some() && slots.take(address("2001:db8::3")).is_none(), "a network of 64 bits is one");
     }

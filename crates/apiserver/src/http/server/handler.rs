@@ -24,7 +24,7 @@ use crate::object::identity::Identity;
 /// The group of every authenticated caller.
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// Controllers of the platform: no credential makes anybody one of them.
+/// Controllers of the platform: no credential gives this identity.
 const CONTROLLERS: &str = "system:controllers";
 
 /// Begins the names under which callers that the server does not know are counted; not a name that a credential can have.
@@ -187,7 +187,7 @@ async fn authenticate(shared: &Arc<Shared>, peer: &Peer, headers: &HeaderMap) ->
     Ok(identity)
 }
 
-/// A request for another service: like any other up to the question what the caller may do.
+/// A request for another service: like any other up to the authorisation.
 async fn answer_mounted(
     shared: &Arc<Shared>,
     mount: &Mount,

@@ -7,7 +7,7 @@ use crate::http::request::{content, options};
 use crate::object::error::ApiError;
 use crate::object::field_error::FieldError;
 
-/// What happens to the dependents of a deleted object.
+/// The treatment of a deleted object's dependents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Propagation {
     /// They are deleted after it.

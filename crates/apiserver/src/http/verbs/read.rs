@@ -102,7 +102,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, ApiError
     shape::list(registered, call.accepted, query, &metadata, &objects)
 }
 
-/// Returns the page that a request asks for.
+/// Returns the requested page.
 async fn select(call: &Call, selection: &Selection) -> Result<Page, ApiError> {
     let query = &call.query;
     let cache = &call.shared().cache;

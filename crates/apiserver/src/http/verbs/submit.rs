@@ -19,7 +19,7 @@ use crate::state::storage::claims::{Holder, Ledger};
 use crate::state::storage::encoding;
 use crate::state::storage::keys::{self, ObjectKey};
 
-/// The reason of the cause of a conflict for lack of room in a ledger: whoever placed the object can choose again.
+/// The reason of the cause of a conflict for lack of room in a ledger: the component that placed the object can choose again.
 const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
 
 /// The stored state that a write replaces.
@@ -256,7 +256,7 @@ async fn ledger_guard(
     }
     let cache = &call.shared().cache;
     let new = takes(encoded).map_err(ApiError::internal)?;
-    // What was stored since `live` was read fails the transaction.
+    // Writes since `live` was read fail the transaction.
     let stored = live.and_then(|_| cache.kind(&call.registered.storage).get(key.as_str()));
     let old: &[Take] = stored.as_ref().map_or(&[], |stored| &stored.takes);
     ledgers::check(cache, &new, old).await.map_err(|error| match error {

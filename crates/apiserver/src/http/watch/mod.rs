@@ -30,7 +30,7 @@ use stream::Watcher;
 const MIN_TIMEOUT: Duration = Duration::from_secs(1_800);
 
 /// The longest watch. Kubernetes takes any `timeoutSeconds`, and lets a watch end earlier at any time: clients begin a new one where it
-/// ended, and so show that they may still see what they watch.
+/// ended, and so show that they may still see the objects they watch.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Returns the 410 for a watch that begins before the history.
@@ -95,7 +95,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<ResponseBody>, ApiErro
         cursor,
         begin,
         with_bookmarks,
-        // Also for clients that ask for the initial state without `sendInitialEvents`, as in Kubernetes.
+        // Also for clients that request the initial state without `sendInitialEvents`, as in Kubernetes.
         ends_initial: wants_state && with_bookmarks,
         stopping: call.shared().stopping.clone(),
     };

@@ -84,7 +84,7 @@ pub(super) fn decode(object: &Value) -> Option<Managers> {
     Some(out)
 }
 
-/// Whether the object asks to reset ownership: `metadata.managedFields: []` or a single empty entry.
+/// Whether the object resets ownership: `metadata.managedFields: []` or a single empty entry.
 pub(super) fn asks_for_reset(object: &Value) -> bool {
     match object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice) {
         Some([]) => true,

@@ -1,4 +1,4 @@
-//! What must hold for any objects.
+//! Properties that hold for any objects.
 
 use super::*;
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ fn apply(live: Option<&Value>, spec: &Value, manager: &str, force: bool) -> Resu
     server_side_apply(&model(), live, &object(spec), force, &writer(manager))
 }
 
-/// All of the applied values stand in the result: what is applied wins.
+/// All of the applied values are in the result: applied values win.
 fn contains(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => {

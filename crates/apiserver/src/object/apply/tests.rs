@@ -240,7 +240,7 @@ fn managed_fields_can_be_dropped_and_are_rebuilt_on_apply() {
     );
     let applied = apply(Some(&same), json!({"a":"2"}), "m", T3, false).unwrap();
     assert_eq!(owners(&applied), [r#"m Apply {"f:a":{}}"#, r#"before-first-apply Update {".":{},"f:a":{}}"#]);
-    // Nonsense in a request does not fail it: what is stored counts.
+    // Nonsense in a request does not fail it: the stored entries count.
     let mut wrong = live.clone();
     wrong["metadata"]["managedFields"] = json!([{"operation":"Dance"}]);
     track_update(&model(), Some(&live), &mut wrong, &writer("u", T2));
@@ -365,7 +365,7 @@ fn ownership_follows_a_schema_that_changes() {
     let live = apply(&granular, Some(&live), &two, "two", false).unwrap();
     assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
 
-    // Now each is one field that both own; whoever changes it takes it from the other.
+    // Now each is one field that both own; a change by one takes it from the other.
     let conflict = apply(&atomic, Some(&live), &one, "one", false).unwrap_err();
     assert_eq!(
         conflict.to_string(),
@@ -382,12 +382,12 @@ fn ownership_follows_a_schema_that_changes() {
         [r#"one Apply {"f:list":{}}"#, r#"two Apply {"f:list":{}}"#, r#"three Update {"f:struct":{}}"#]
     );
 
-    // From one field to many nothing is invented: whoever owned it all still does, and its parts go to whoever applies them.
+    // From one field to many nothing is invented: the former owner still owns it all, and its parts go to those who apply them.
     let live = apply(&atomic, None, &one, "one", false).unwrap();
     let live = apply(&granular, Some(&live), &two, "two", false).unwrap();
     assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
     assert_eq!(owners(&live)[0], r#"one Apply {"f:list":{},"f:struct":{}}"#);
     let live = apply(&granular, Some(&live), &json!({}), "one", false).unwrap();
-    // What it held as part of the whole is nobody's now, and stays.
+    // The value that it held as part of the whole has no owner now, and stays.
     assert_eq!(live["spec"]["struct"], json!({"x":"1","y":"2"}));
 }

@@ -1,4 +1,4 @@
-//! The types that merging uses, derived from the compiled schema: what is a leaf, and how other values merge.
+//! The types that merging uses, derived from the compiled schema: which values are leaves, and how others merge.
 
 use super::path::Step;
 use crate::object::schema::{ListType, MapType, Model, Node, Type};

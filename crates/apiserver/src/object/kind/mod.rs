@@ -43,11 +43,11 @@ pub struct PrinterColumn {
     /// 0 is always shown, more only with `-o wide`.
     #[serde(default)]
     pub priority: i32,
-    /// Where the value is, as a simple JSON path with a leading dot.
+    /// The path of the value, as a simple JSON path with a leading dot.
     pub json_path: String,
 }
 
-/// Where a kind keeps the values of the `scale` subresource; simple JSON paths with a leading dot.
+/// The paths of the values of the `scale` subresource; simple JSON paths with a leading dot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalePaths {
@@ -92,7 +92,7 @@ pub struct ClaimKey {
     pub refusal: ClaimRefusal,
 }
 
-/// What an object takes of one resource of a ledger, from its creation until it is gone.
+/// The amount of one resource of a ledger that an object takes, from its creation to its deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Take {
     /// The ledger, for example `host/host-1`.
@@ -101,7 +101,7 @@ pub struct Take {
     pub resource: String,
     /// How much.
     pub amount: u64,
-    /// The field that says so, for example `spec.memoryBytes`.
+    /// The field that states the amount, for example `spec.memoryBytes`.
     pub field: String,
 }
 
@@ -116,7 +116,7 @@ pub struct Room {
     pub amount: u64,
 }
 
-/// A pure function from an object's stored form to what it takes: of its `spec` and its names only.
+/// A pure function from an object's stored form to the amounts it takes: of its `spec` and its names only.
 pub type TakesFn = Arc<dyn Fn(&[u8]) -> Result<Vec<Take>, serde_json::Error> + Send + Sync>;
 
 /// A pure function from an object's stored form to the room that it gives.
@@ -181,7 +181,7 @@ pub struct ResourceKind {
     pub namespace_references: &'static [&'static str],
     /// The claims of an object.
     pub claims: Option<ClaimsFn>,
-    /// What objects take from ledgers.
+    /// The amounts that objects take from ledgers.
     pub takes: Option<TakesFn>,
     /// The room that objects give to ledgers.
     pub gives: Option<GivesFn>,

@@ -4,7 +4,7 @@
 pub(super) const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
-/// Returns the message for a name that is too long. Kubernetes always counts bytes, but says so only in some messages.
+/// Returns the message for a name that is too long. Kubernetes always counts bytes, but only some messages state it.
 fn max_length(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }

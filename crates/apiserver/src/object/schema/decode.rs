@@ -30,7 +30,7 @@ pub fn is_too_deep(value: &Value) -> bool {
 /// A key that occurs more than once in an object; the last one counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DuplicateField {
-    /// Where, e.g. `spec.size`.
+    /// The path, e.g. `spec.size`.
     pub path: String,
 }
 

@@ -32,15 +32,15 @@ pub enum SchemaError {
     /// The schema breaks a rule of structural schemas.
     #[error("schema at {path}: {problem}")]
     NotStructural {
-        /// Where in the schema, e.g. `.properties[spec].items`.
+        /// The place in the schema, e.g. `.properties[spec].items`.
         path: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
     /// A `pattern` that is not a regular expression.
     #[error("schema at {path}: pattern {pattern:?} cannot be compiled")]
     Pattern {
-        /// Where in the schema.
+        /// The place in the schema.
         path: String,
         /// The pattern.
         pattern: String,
@@ -51,7 +51,7 @@ pub enum SchemaError {
     /// A CEL rule that does not compile.
     #[error("schema at {path}: rule {rule:?} cannot be compiled: {problem}")]
     Rule {
-        /// Where in the schema.
+        /// The place in the schema.
         path: String,
         /// The expression.
         rule: String,

@@ -1,4 +1,4 @@
-//! Where a value is in an object, written as Kubernetes does: `spec.disks[0].colour`.
+//! The path of a value in an object, written as Kubernetes does: `spec.disks[0].colour`.
 //!
 //! A path is a chain of steps on the stack and becomes text only in an error: with the text built on the way down, a long name
 //! would be copied for each of the values below it.

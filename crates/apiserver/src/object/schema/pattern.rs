@@ -11,7 +11,7 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&ascii_classes(pattern)).size_limit(MAX_COMPILED_BYTES).build()
 }
 
-/// Rewrites the Perl classes to their ASCII form, which is what they mean in Go.
+/// Rewrites the Perl classes to their ASCII form, as in Go.
 fn ascii_classes(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut chars = pattern.chars();

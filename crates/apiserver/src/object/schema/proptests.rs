@@ -1,4 +1,4 @@
-//! What must hold for any object.
+//! Properties that hold for any object.
 
 use super::*;
 use proptest::prelude::*;

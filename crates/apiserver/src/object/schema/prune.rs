@@ -92,7 +92,7 @@ fn visit(value: &mut Value, node: Option<&Node>, walk: &mut Walk) {
     }
 }
 
-/// Below a node that preserves unknown fields, what is declared is still pruned.
+/// Below a node that preserves unknown fields, declared fields are still pruned.
 fn keep(value: &mut Value, node: &Node, walk: &mut Walk) {
     match value {
         Value::Object(map) => {

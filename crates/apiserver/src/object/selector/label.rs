@@ -29,7 +29,7 @@ pub struct Requirement {
     pub key: String,
     /// The comparison.
     pub operator: Operator,
-    /// What it is compared with, sorted; none for the existence operators.
+    /// The values it is compared with, sorted; none for the existence operators.
     pub values: Vec<String>,
 }
 

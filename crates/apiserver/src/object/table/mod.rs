@@ -51,7 +51,7 @@ pub enum ColumnError {
     Column {
         /// The column's name.
         name: String,
-        /// What is wrong.
+        /// The fault.
         problem: &'static str,
     },
     /// A column whose path cannot be parsed.
@@ -59,7 +59,7 @@ pub enum ColumnError {
     Path {
         /// The column's name.
         name: String,
-        /// What is wrong with the path.
+        /// The fault of the path.
         #[source]
         source: jsonpath::PathError,
     },

@@ -25,7 +25,7 @@ enum Posting {
     /// A value of only one object, which is frequent, needs no tree.
     One(Arc<CachedObject>),
     Many(Objects),
-    /// So many objects that checking every object costs about the same: only their number is kept.
+    /// The number of objects at which checking every object costs about the same: only their number is kept.
     Common(usize),
 }
 

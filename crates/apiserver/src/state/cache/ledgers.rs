@@ -1,4 +1,4 @@
-//! What all objects together take from each ledger, and who gives the room.
+//! The sums that all objects take from each ledger, and the objects that give the room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ type Account = (Box<str>, Box<str>);
 /// One resource of one ledger, as of the cache's revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// What objects take.
+    /// The amounts that objects take.
     pub taken: u128,
-    /// What objects give, by their key in the store, each with the revision that wrote it.
+    /// The amounts that objects give, by their key in the store, each with the revision that wrote it.
     pub given: BTreeMap<Bytes, (u64, u64)>,
 }
 
 impl Balance {
-    /// What is there to be taken.
+    /// The total amount.
     pub fn room(&self) -> u128 {
         self.given.values().map(|(amount, _)| u128::from(*amount)).sum()
     }

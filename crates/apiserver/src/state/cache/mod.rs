@@ -35,7 +35,7 @@ const FEED_QUEUE: usize = 8_192;
 #[derive(Debug, Error)]
 pub enum CacheError {
     /// The revision has not happened, or the cache is slow.
-    #[error("cache is at revision {current}, {requested} was asked for")]
+    #[error("cache is at revision {current}, {requested} was requested")]
     Behind {
         /// The requested revision.
         requested: u64,
@@ -43,7 +43,7 @@ pub enum CacheError {
         current: u64,
     },
     /// The store failed.
-    #[error("asking the store for its revision")]
+    #[error("read the revision of the store")]
     Store(#[from] evroc_store::StoreError),
 }
 
@@ -167,7 +167,7 @@ impl Cache {
         look(&self.relations.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs `look` on what is taken from ledgers.
+    /// Runs `look` on the sums of the ledgers.
     pub fn ledgers<T>(&self, look: impl FnOnce(&Ledgers) -> T) -> T {
         look(&self.ledgers.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -34,7 +34,7 @@ pub struct Owner {
     pub block_owner_deletion: bool,
 }
 
-/// What a ledger counts of an object. One that cannot be read stays visible and counts for nothing, so that it stops no other.
+/// The part of an object that ledgers count. One that cannot be read stays visible and counts for nothing, so that it stops no other.
 fn counted<T>(read: Result<Option<Vec<T>>, serde_json::Error>, key: &ObjectKey) -> Box<[T]> {
     match read {
         Ok(amounts) => amounts.unwrap_or_default().into(),
@@ -64,7 +64,7 @@ pub struct CachedObject {
     pub finalizers: Box<[Box<str>]>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub is_deleting: bool,
-    /// What the object takes from ledgers.
+    /// Returns the amounts that the object takes from ledgers.
     pub takes: Box<[Take]>,
     /// The room that the object gives to ledgers.
     pub gives: Box<[Room]>,

@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 pub use store::TestState;
 
-/// Where the kinds of the tests are defined.
+/// The file that defines the kinds of the tests.
 pub fn crd_dir() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/crds"))
 }
@@ -205,7 +205,7 @@ pub async fn eventually(client: &Client, path: &str, what: &str, is_so: impl Fn(
     }
 }
 
-/// Waits until an object is gone.
+/// Waits until an object is deleted.
 pub async fn eventually_deleted(client: &Client, path: &str) {
     eventually(client, path, "gone", |code, _| code == 404).await;
 }

@@ -81,7 +81,7 @@ impl NetworkServer {
         kube::Client::try_from(config).unwrap()
     }
 
-    /// A TLS connection of a user, or of nobody.
+    /// A TLS connection of a user, or without a client certificate.
     pub async fn tls(&self, caller: Option<(&str, &[&str])>, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pki.authority_pem().as_bytes()).unwrap()).unwrap();

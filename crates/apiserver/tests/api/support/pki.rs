@@ -55,7 +55,7 @@ impl Pki {
         Pem { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// For a server that asks for client certificates without demanding them.
+    /// For a server that requests client certificates without demanding them.
     pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
         let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

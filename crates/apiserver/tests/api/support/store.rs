@@ -11,14 +11,14 @@ use tempfile::TempDir;
 /// Names the store of all tests of the run.
 const VARIABLE: &str = "EVROC_TEST_STORE";
 
-/// What a server leaves to the next one.
+/// The state that a server leaves to the next one.
 pub struct TestState {
     dir: TempDir,
     etcd: Option<Etcd>,
 }
 
 impl TestState {
-    /// An empty store, as yet without anybody who has opened it.
+    /// An empty store that was never opened.
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let etcd = match std::env::var(VARIABLE).ok().as_deref() {
@@ -33,7 +33,7 @@ impl TestState {
         TestState { dir, etcd }
     }
 
-    /// A folder for what the test itself writes.
+    /// A folder for the files of the test itself.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

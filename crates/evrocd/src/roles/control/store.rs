@@ -1,4 +1,4 @@
-//! Which store control keeps its state in.
+//! Chooses the store in which control keeps its state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,11 +67,11 @@ impl EtcdSettings {
 pub struct Opener<'a> {
     /// The instance's name.
     pub instance: &'a str,
-    /// The folder of its control role, which exists once: whoever holds its lock is that instance.
+    /// The folder of its control role, which exists once: the holder of its lock is that instance.
     pub control: &'a Path,
 }
 
-/// Where the embedded store of an instance is, below the folder of control.
+/// Returns the path of an instance's embedded store, below the folder of control.
 pub fn embedded_folder(control: &Path) -> PathBuf {
     control.join("store")
 }

@@ -1,4 +1,4 @@
-//! A disk that forgets: what stands on it after a crash, by what was written and what was synced until then.
+//! A disk that forgets: its content after a crash, by the writes and the syncs until then.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,13 +12,13 @@ const SECTOR: usize = 512;
 /// How the machine or the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process alone: the system writes what it has.
+    /// The process alone: the system writes its buffers.
     Kill,
-    /// Power: nothing that was not synced is there.
+    /// Power: nothing without a sync exists.
     Lost,
-    /// Power: all is there, and a part of the last write.
+    /// Power: everything exists, and a part of the last write.
     Torn,
-    /// Power: of what was not synced, any sectors are there and others are not.
+    /// Power: of the unsynced writes, any sectors exist and others do not.
     Mixed,
     /// No crash but age: the process is killed, and one bit of the log has changed.
     Damage,
@@ -27,17 +27,17 @@ pub enum Crash {
 impl Crash {
     /// All of them.
     pub const ALL: [Crash; 5] = [Crash::Kill, Crash::Lost, Crash::Torn, Crash::Mixed, Crash::Damage];
-    /// Those without anything random but where a write is torn.
+    /// Those without randomness except in torn writes.
     pub const FIXED: [Crash; 3] = [Crash::Kill, Crash::Lost, Crash::Torn];
 }
 
 #[derive(Clone, Default)]
 struct File {
-    /// What is surely there, if the file is.
+    /// The content that surely exists, if the file does.
     synced: Vec<u8>,
     /// Whether its name surely is in the folder.
     is_named: bool,
-    /// Whether it was removed, and its name may still be there.
+    /// Whether it was removed, and its name may still exist.
     is_removed: bool,
     pending: Vec<Event>,
 }
@@ -56,7 +56,7 @@ impl Disk {
         disk
     }
 
-    /// What the next event does.
+    /// The effect of the next event.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Create(name) => {

@@ -1,4 +1,4 @@
-//! What must hold after a crash, whatever it was.
+//! The properties that hold after any crash.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::record::Event;
 use super::workload;
 use crate::support::{try_put, value};
 
-/// Opens what a crash left in `folder` and compares it with what was promised before.
+/// Opens the state of a crash in `folder` and compares it with the promises before.
 pub async fn judge(folder: &Path, before: &[Event], may_refuse: bool) -> Result<(), String> {
     let open = async || {
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub async fn judge(folder: &Path, before: &[Event], may_refuse: bool) -> Result<
     };
     let store = match open().await {
         Ok(store) => store,
-        // Damage is reported: that is all that can be asked.
+        // Damage is reported: that suffices.
         Err(_) if may_refuse => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -51,7 +51,7 @@ pub async fn judge(folder: &Path, before: &[Event], may_refuse: bool) -> Result<
     {
         return Err(format!("it is at revision {newest}, but {promised} was acknowledged"));
     }
-    // It goes on, and what it takes now stays.
+    // It goes on, and new writes stay.
     let written = try_put(&store, "after", "the crash").await.map_err(|error| format!("it takes no write: {error}"))?;
     if written != newest.next() {
         return Err(format!("the first write after revision {newest} has {written}"));
@@ -61,7 +61,7 @@ pub async fn judge(folder: &Path, before: &[Event], may_refuse: bool) -> Result<
     let store = open().await.map_err(|error| format!("a second time, {error}"))?;
     match value(&store, "after").await {
         Ok(Some(found)) if found == "the crash" => Ok(()),
-        other => Err(format!("what was written after the crash reads as {other:?}")),
+        other => Err(format!("the write after the crash reads as {other:?}")),
     }
 }
 
@@ -73,7 +73,7 @@ async fn contents(store: &EmbeddedStore) -> Result<BTreeMap<Vec<u8>, KeyValue>, 
     Ok(page.items.into_iter().map(|item| (item.key.to_vec(), item)).collect())
 }
 
-/// A transaction that was acknowledged is there as it was; of others all is there, or nothing.
+/// A transaction that was acknowledged exists as written; of others everything or nothing exists.
 fn check_transaction(
     found: &BTreeMap<Vec<u8>, KeyValue>,
     keys: &[String],
@@ -84,10 +84,10 @@ fn check_transaction(
     if let Some(revision) = acknowledged
         && there < keys.len()
     {
-        return Err(format!("{keys:?} was acknowledged at revision {revision}, {there} of its keys are there"));
+        return Err(format!("{keys:?} was acknowledged at revision {revision}, {there} of its keys exist"));
     }
     if there != 0 && there != keys.len() {
-        return Err(format!("of the transaction {keys:?} only {there} keys are there"));
+        return Err(format!("of the transaction {keys:?} only {there} keys exist"));
     }
     for (key, item) in keys.iter().zip(items.iter().flatten()) {
         if item.value != workload::content(key) {

@@ -24,7 +24,7 @@ use disk::{Crash, Disk};
 use random::Random;
 use record::{Event, record};
 
-/// Moments that are gone through one by one.
+/// The moments that are tried, one by one.
 const EXHAUSTIVE: usize = 2_000;
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -66,7 +66,7 @@ async fn round(
     judge::judge(folder.path(), before, crash == Crash::Damage).await
 }
 
-/// What the round of a number does.
+/// The effect of the round with a number.
 fn choose(events: &[Event], number: u64, rounds: u64, random: &mut Random) -> (usize, Crash) {
     let moments = events.len().min(EXHAUSTIVE);
     let (index, kinds) = (number as usize, Crash::FIXED.len());
@@ -105,7 +105,7 @@ async fn every_crash_leaves_all_acknowledged_writes() {
 fn kept_record() -> Vec<Event> {
     let Some(file) = std::env::var_os("EVROC_STORE_CRASH_RECORD") else { return new_record() };
     let file = Path::new(&file);
-    // The trace is kept as it is, with the folder that it speaks of in the first line.
+    // The trace is kept as it is, with the recorded folder in the first line.
     if let Ok(kept) = std::fs::read_to_string(file) {
         let (folder, trace) = kept.split_once('\n').expect("a record that was kept");
         return record::parse(trace, folder);
@@ -127,7 +127,7 @@ fn brief(event: &Event) -> String {
     }
 }
 
-/// A sync that fails ends the process: nothing is acknowledged after it, and all that was before is there.
+/// A sync that fails ends the process: nothing is acknowledged after it, and everything before exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_sync_stops_the_store() {
     let all = setting("ROUNDS", 200) >= EXHAUSTIVE as u64;
@@ -141,7 +141,7 @@ async fn a_failing_sync_stops_the_store() {
         let events = record(&store, Some(failing));
         let acks = events.iter().filter(|event| matches!(event, Event::Ack(..))).count();
         if acks == workload::all().len() {
-            // No thread has so many syncs.
+            // No thread makes this many syncs.
             break;
         }
         (acknowledged, failed) = (acknowledged + acks, failed + 1);

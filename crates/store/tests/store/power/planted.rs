@@ -18,7 +18,7 @@ enum Fault {
     SkippedSync,
     /// Acknowledged first, synced then.
     AcknowledgedBeforeSync,
-    /// Nobody compares the end of the log with what was acknowledged.
+    /// The end of the log is not compared with the acknowledged writes.
     LostTailCheck,
     /// The log's header is rewritten in place, in two writes.
     TornHeader,

@@ -1,6 +1,6 @@
 //! The record: every system call by which a process changed its store's files, in order, as the kernel saw it (`strace`).
 //!
-//! The store is not changed for it and cannot know: what is judged is the program that users run. Memory that is shared
+//! The store is not changed for it and cannot know: the judged program is the one that users run. Memory that is shared
 //! with the log's index (`-shm`) and the lock are no part of the state.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use evroc_tests::process;
 
 use super::workload::{ACK, FOLDER};
 
-/// What the store did, or said.
+/// The calls and output of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A file came to be, empty.
@@ -62,7 +62,7 @@ pub fn parse(text: &str, folder: &str) -> Vec<Event> {
         let rest = rest.trim_start();
         if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
             let (call, arguments) = begun.split_once('(').unwrap_or((begun, ""));
-            // What is written may be on disk as soon as the call has begun; what is synced, when it has ended.
+            // Written data may be on disk as soon as the call has begun; synced data, when it has ended.
             if matches!(call, "fsync" | "fdatasync") {
                 parser.open.push((pid.to_owned(), arguments.to_owned()));
             } else {

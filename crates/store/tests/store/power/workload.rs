@@ -1,4 +1,4 @@
-//! What is recorded: a process that uses everything of the store which writes, and tells each acknowledgement by a system
+//! The recorded workload: a process that uses every writing operation of the store, and reports each acknowledgement by a system
 //! call of its own, so that the record shows what had been promised at every moment.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub fn content(key: &str) -> Vec<u8> {
     key.bytes().cycle().take(length).collect()
 }
 
-/// The keys that one transaction writes: all of them or none are there.
+/// The keys that one transaction writes: all of them or none exist.
 pub fn keys(round: usize, writer: usize) -> Vec<String> {
     (0..1 + (round + writer) % 3).map(|part| format!("txn/{round}/{writer}/{part}")).collect()
 }
@@ -41,7 +41,7 @@ fn tell(revision: Revision, keys: &[String]) {
 }
 
 async fn open(folder: &Path) -> impl Store {
-    // So often that the log is copied and begun anew several times.
+    // So often that the log is copied and begun again several times.
     Options::new(folder).readers(1).checkpoint_after(96 << 10).open().await.expect("store opens")
 }
 

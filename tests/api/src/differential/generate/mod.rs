@@ -1,6 +1,6 @@
 //! Sequences from a seed: all verbs, patch types, several managers, selectors, pages, watches, bad input.
 //!
-//! [`requests`]: one request of each kind. [`values`]: what they carry.
+//! [`requests`]: one request of each kind. [`values`]: their parameters and bodies.
 
 mod requests;
 mod values;
@@ -42,7 +42,7 @@ pub fn sequence(seed: u64) -> Sequence {
     Sequence { steps }
 }
 
-/// A few steps about one object of a kind without namespaces: others are there too, so that lists ask for it alone.
+/// A few steps about one object of a kind without namespaces: others exist too, so that lists ask for it alone.
 fn zones(rng: &mut StdRng) -> Vec<Step> {
     let all = "/apis/test.example/v1/zones";
     let one = format!("{all}/@ns-zone");

@@ -214,7 +214,7 @@ pub fn delete_collection(rng: &mut StdRng, plural: &str) -> Step {
     request("DELETE", with_query(collection(plural), query), JSON, body)
 }
 
-/// Selectors that no object matches of those by which a watch is told of its end.
+/// Selectors that match none of the objects whose changes end a watch.
 const NEVER_AT_THE_END: [&str; 5] = ["tier", "metadata.name%3D", "size%3E3", "app+in+%28%29", "spec.owner%3Dann"];
 
 pub fn watch(rng: &mut StdRng, plural: &str) -> Step {
@@ -243,7 +243,7 @@ pub fn watch(rng: &mut StdRng, plural: &str) -> Step {
     step
 }
 
-/// What follows a number in the spec of a YAML document: mostly keys that occur twice, of which the last counts.
+/// The text after a number in the spec of a YAML document: mostly duplicate keys, of which the last counts.
 const TWICE: [&str; 6] = [
     "",
     "  user: one\n  user: two\n",

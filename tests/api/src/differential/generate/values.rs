@@ -1,4 +1,4 @@
-//! What requests carry: parameters, selectors, patches, options.
+//! The parameters, selectors, patches and options of requests.
 
 use rand::Rng;
 use rand::rngs::StdRng;

@@ -149,7 +149,7 @@ fn depth(expression: &Expression) -> usize {
     1 + parts(expression).into_iter().map(depth).max().unwrap_or(0)
 }
 
-/// Finds what the parser accepts and the evaluation panics at.
+/// Finds expressions that the parser accepts and on which the evaluation panics.
 fn unsupported(expression: &Expression) -> Option<String> {
     match &expression.expr {
         Expr::Struct(it) => return Some(format!("messages such as {}{{…}} are not supported", it.type_name)),

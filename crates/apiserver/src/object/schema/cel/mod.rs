@@ -27,7 +27,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use value::to_cel;
 
-/// What is known of the old value at a path.
+/// The knowledge about the old value at a path.
 #[derive(Clone, Copy)]
 struct Ratchet<'a> {
     /// The old value at this path, if one can be correlated.

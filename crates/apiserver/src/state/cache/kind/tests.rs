@@ -26,7 +26,7 @@ fn key(number: u8) -> ObjectKey {
     ObjectKey::new(NAMESPACES[usize::from(number) % 3], &format!("n{}", number / 3))
 }
 
-/// What a page shows: keys with the revisions that wrote them.
+/// The content of a page: keys with the revisions that wrote them.
 fn shown(page: &Page) -> Vec<(String, u64)> {
     page.items.iter().map(|it| (it.key.to_string(), it.revision)).collect()
 }
@@ -76,7 +76,7 @@ proptest! {
         }
     }
 
-    /// What the index leaves out is nothing that a selector would have taken, now or as of any revision.
+    /// The index leaves out no object that a selector would have matched, now or as of any revision.
     #[test]
     fn an_index_changes_no_page(
         writes in prop::collection::vec((0_u8..12, prop::option::of((0_usize..3, prop::option::of(0_usize..2)))), 1..40),
@@ -114,7 +114,7 @@ proptest! {
         }
     }
 
-    /// Whoever replays the history from any revision arrives at the newest state.
+    /// A replay of the history from any revision arrives at the newest state.
     #[test]
     fn the_history_leads_from_any_revision_to_the_newest(
         writes in prop::collection::vec((0_u8..6, prop::bool::weighted(0.6)), 1..40),
