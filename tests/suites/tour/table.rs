@@ -79,6 +79,6 @@ pub fn steps() -> Vec<Step> {
         // The same once more, and worse.
         step(M6, s(480), Look("the tour holds again, with each process killed at every line", kills::every_process_at_every_line)),
         step(M6, s(90),  Look("after all that `evrocd down --purge` leaves nothing", kills::purge_leaves_nothing)),
-        step(M7, s(840), Look("the README's lines work for a user of a fresh machine and leave nothing", fresh::readme_holds_and_leaves_nothing)),
+        step(M7, s(1080), Look("the README's lines work for a user of a fresh machine and leave nothing", fresh::readme_holds_and_leaves_nothing)),
     ]
 }

@@ -49,7 +49,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "unit", budget: minutes(10), about: "tests of the crates", act: actions::unit },
     Stage {
         name: "suites",
-        budget: minutes(18),
+        budget: minutes(22),
         about: "tests of the finished product, the tour among them",
         act: actions::suites,
     },
