@@ -20,6 +20,7 @@ pub mod rules;
 pub mod run;
 mod run_rules;
 pub mod ssh_key;
+pub mod streams;
 pub mod subnet_range;
 pub mod units;
 

@@ -12,8 +12,12 @@
 //! |---|---|
 //! | `POST /v1/dial`, `X-Evroc-Target: machine/<uid>:<port>` | both bodies are the connection's two directions |
 //! | `POST /v1/machines/<uid>/console` | the same for the serial console |
-//! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed |
+//! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed; `X-Evroc-Log-Written` says how many bytes of it had been written before |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
+//! | `GET /v1/virtual-machines/<uid>/previous-serial-log?tailBytes=N` | bytes of the run before the present one |
+//!
+//! The directions of a connection end one by one: the end of a request's body is passed on to what is dialled, and the end of what it
+//! sends ends the answer's body while the request's goes on. A reset, or dropping the answer before its end, ends both.
 //!
 //! A refusal is a status with `{"message": …}`. [`protocol`] has what both ends agree on; the host's end is [`keep_connected`] with a
 //! [`TunnelHandler`], control's end is [`Tunnels`].
@@ -37,7 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use connect::{ConnectError, TunnelConfig, keep_connected};
 pub use protocol::LogOptions;
 pub use serve::serve_connection;
-pub use tunnels::{TunnelError, TunnelStream, Tunnels};
+pub use tunnels::{LogAnswer, TunnelError, TunnelStream, Tunnels};
 
 /// Bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,6 +52,14 @@ pub type BoxDuplex = Box<dyn Duplex>;
 
 /// Bytes towards the user.
 pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// The output of a service on one host.
+pub struct HostLog {
+    /// What had been written at the time of the request, in the order of time.
+    pub written: Bytes,
+    /// What is written after that, as it comes; absent if the log is not followed.
+    pub follow: Option<BoxBytes>,
+}
 
 /// The reason why a stream is refused, for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +86,9 @@ pub trait TunnelHandler: Send + Sync + 'static {
     /// The serial console of a machine; the first bytes are its last output.
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
     /// The output of the replicas of a service on this host, including those that have ended.
-    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal>;
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal>;
     /// Returns the end of a machine's output on its serial console.
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
+    /// Returns the same for the previous run of a virtual machine, by the uid of the latter.
+    async fn previous_serial_log(&self, virtual_machine_uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const PROTOCOL: &str = "evroc-tunnel";
 /// Names the target of a request to [`DIAL_PATH`]: `machine/<uid>:<port>`.
 pub const TARGET_HEADER: &str = "x-evroc-target";
+/// In the answer to a request for a service's log: how many bytes of the body had been written before the request. What comes after
+/// them is in the order in which it is written, so only the first part can be merged with those of other hosts.
+pub const WRITTEN_HEADER: &str = "x-evroc-log-written";
 /// The path of a request for a connection.
 pub const DIAL_PATH: &str = "/v1/dial";
 
@@ -43,6 +46,11 @@ pub fn console_path(uid: &str) -> String {
 /// The path of the end of a machine's output on its serial console.
 pub fn serial_log_path(uid: &str, tail_bytes: u64) -> String {
     format!("/v1/machines/{uid}/serial-log?tailBytes={tail_bytes}")
+}
+
+/// The path of the end of the output of a virtual machine's previous run.
+pub fn previous_serial_log_path(virtual_machine_uid: &str, tail_bytes: u64) -> String {
+    format!("/v1/virtual-machines/{virtual_machine_uid}/previous-serial-log?tailBytes={tail_bytes}")
 }
 
 /// The path of the output of a service's replicas.

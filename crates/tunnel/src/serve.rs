@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -15,7 +16,8 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::protocol::{
-    CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, STREAM_WINDOW, TARGET_HEADER, parse_machine_target,
+    CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, STREAM_WINDOW, TARGET_HEADER, WRITTEN_HEADER,
+    parse_machine_target,
 };
 use crate::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
 
@@ -68,11 +70,23 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
                 since: time(&request, "sinceTime")?,
                 timestamps: parameter(&request, "timestamps") == Some("true"),
             };
-            Ok(stream(handler.service_log(checked(namespace)?, checked(service)?, options).await?))
+            let log = handler.service_log(checked(namespace)?, checked(service)?, options).await?;
+            let written = log.written.len();
+            let first = futures::stream::iter((written > 0).then_some(Ok(log.written)));
+            let mut response = stream(match log.follow {
+                Some(follow) => Box::pin(first.chain(follow)),
+                None => Box::pin(first),
+            });
+            response.headers_mut().insert(WRITTEN_HEADER, written.into());
+            Ok(response)
         }
         (&Method::GET, ["v1", "machines", uid, "serial-log"]) => {
             let tail_bytes = number(&request, "tailBytes")?.unwrap_or(u64::MAX);
             Ok(stream(handler.serial_log(checked(uid)?, tail_bytes).await?))
+        }
+        (&Method::GET, ["v1", "virtual-machines", uid, "previous-serial-log"]) => {
+            let tail_bytes = number(&request, "tailBytes")?.unwrap_or(u64::MAX);
+            Ok(stream(handler.previous_serial_log(checked(uid)?, tail_bytes).await?))
         }
         (method, _) => Err(Refusal::new(StatusCode::NOT_FOUND, format!("this host does not serve {method} {path}"))),
     }
@@ -112,35 +126,45 @@ fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, Refusa
     text.parse().map(Some).map_err(invalid)
 }
 
-/// Makes the bodies of the request and of the answer the two directions of `connection`. The connection ends when the answer was read
-/// to its end or was dropped.
+/// Makes the bodies of the request and of the answer the two directions of `connection`. Each ends by itself; an answer that fails or
+/// that is dropped before its end ends both.
 fn join(request: Request<Incoming>, connection: BoxDuplex) -> Response<Body> {
     let (read, mut write) = tokio::io::split(connection);
     let upload = tokio::spawn(async move {
         let body = request.into_body().into_data_stream().map(|item| item.map_err(io::Error::other));
         let mut body = StreamReader::new(body);
-        // An error means that one side has ended; the other direction reports it.
-        let copied = tokio::io::copy_buf(&mut body, &mut write).await;
-        if copied.is_ok() {
+        // An error means that the other side is absent; if it matters, the other direction reports it.
+        if tokio::io::copy_buf(&mut body, &mut write).await.is_ok() {
             // Pass the end on, so that protocols that use it (`nc`, `scp`) work.
             let _ = write.shutdown().await;
         }
-        // Until the answer is done: dropping this half early would be fine for sockets, but not for every duplex.
-        std::future::pending::<()>().await;
     });
-    let guard = AbortOnDrop(upload);
-    let answer = ReaderStream::with_capacity(read, COPY_BUFFER).map(move |item| {
-        let _alive = &guard;
-        item
-    });
-    stream(Box::pin(answer))
+    let mut upload = Some(AbortOnDrop(Some(upload)));
+    let mut answer = ReaderStream::with_capacity(read, COPY_BUFFER);
+    stream(Box::pin(futures::stream::poll_fn(move |context| {
+        let item = ready!(answer.poll_next_unpin(context));
+        if item.is_none() {
+            // The far side sends no more, but may still receive: the upload ends with the request's body.
+            upload.take().map(AbortOnDrop::detach);
+        }
+        Poll::Ready(item)
+    })))
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop(Option<tokio::task::JoinHandle<()>>);
+
+impl AbortOnDrop {
+    /// Lets the task run to its end.
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

@@ -11,11 +11,18 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 use super::*;
 
-/// A host with one machine whose port 22 echoes and whose port 80 sends a text and closes.
-struct FakeHost;
+/// A host with one machine: port 22 echoes, port 80 sends a text and closes, port 81 ends its direction first.
+#[derive(Clone, Default)]
+struct FakeHost {
+    /// How many bytes its port 81 received.
+    received: watch::Sender<u64>,
+}
+
+const LARGE: usize = 10 << 20;
 
 #[async_trait]
 impl TunnelHandler for FakeHost {
@@ -24,6 +31,7 @@ impl TunnelHandler for FakeHost {
             return Err(Refusal::new(StatusCode::NOT_FOUND, format!("machine {uid} is not on this host")));
         }
         let (ours, mut theirs) = tokio::io::duplex(1000);
+        let this = self.clone();
         tokio::spawn(async move {
             match port {
                 22 => {
@@ -31,6 +39,14 @@ impl TunnelHandler for FakeHost {
                     tokio::io::copy(&mut read, &mut write).await.unwrap();
                     write.write_all(b"bye").await.unwrap();
                     write.shutdown().await.unwrap();
+                }
+                // Sends all it has and ends its direction, and only then reads; says how much came.
+                81 => {
+                    let (mut read, mut write) = tokio::io::split(theirs);
+                    write.write_all(&vec![7; LARGE]).await.unwrap();
+                    write.shutdown().await.unwrap();
+                    let received = tokio::io::copy(&mut read, &mut tokio::io::sink()).await.unwrap();
+                    this.received.send_replace(received);
                 }
                 _ => theirs.write_all(b"go away").await.unwrap(),
             }
@@ -42,24 +58,32 @@ impl TunnelHandler for FakeHost {
         self.dial_machine(uid, 22).await
     }
 
-    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
-        let text = format!("{namespace}/{service} {options:?}\n");
-        let first = futures::stream::iter([Ok(Bytes::from(text))]);
-        if options.follow { Ok(Box::pin(first.chain(futures::stream::pending()))) } else { Ok(Box::pin(first)) }
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal> {
+        let written = format!("{namespace}/{service} {options:?}\n").into();
+        let next = futures::stream::iter([Ok(Bytes::from("next\n"))]).chain(futures::stream::pending());
+        Ok(HostLog { written, follow: options.follow.then(|| Box::pin(next) as BoxBytes) })
     }
 
     async fn serial_log(&self, _uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(vec![b'x'; tail_bytes as usize]))])))
     }
+
+    async fn previous_serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
+        Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(format!("{uid} {tail_bytes}")))])))
+    }
 }
 
 /// A tunnel of host `h1` in memory; dropping the task ends it.
 fn tunnel() -> (Tunnels, tokio::task::JoinSet<()>) {
+    tunnel_of(FakeHost::default())
+}
+
+fn tunnel_of(host: FakeHost) -> (Tunnels, tokio::task::JoinSet<()>) {
     let tunnels = Tunnels::default();
     let mut tasks = tokio::task::JoinSet::new();
     let (node, control) = tokio::io::duplex(10_000);
     tasks.spawn(async move {
-        let _ = serve_connection(TokioIo::new(node), Arc::new(FakeHost)).await;
+        let _ = serve_connection(TokioIo::new(node), Arc::new(host)).await;
     });
     let registry = tunnels.clone();
     tasks.spawn(async move {
@@ -87,6 +111,35 @@ async fn bytes_go_both_ways_and_ends_are_passed_on() {
     stream.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "go away", "the other side hangs up first");
     assert_eq!(tunnels.hosts(), ["h1"]);
+}
+
+#[tokio::test]
+async fn directions_end_one_by_one() {
+    let host = FakeHost::default();
+    let mut received = host.received.subscribe();
+    let (tunnels, _tasks) = tunnel_of(host);
+    let (mut read, mut write) = tokio::io::split(tunnels.dial_machine("h1", "m1", 81).await.unwrap());
+    let mut answer = Vec::new();
+    read.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer.len(), LARGE, "what the guest sent before its end");
+    write.write_all(&vec![8; LARGE]).await.unwrap();
+    write.shutdown().await.unwrap();
+    let arrived = received.wait_for(|count| *count > 0).await.unwrap();
+    assert_eq!(*arrived, LARGE as u64, "what was sent to the guest after its end");
+}
+
+#[tokio::test]
+async fn dropping_a_stream_ends_both_directions() {
+    let host = FakeHost::default();
+    let mut received = host.received.subscribe();
+    let (tunnels, _tasks) = tunnel_of(host);
+    let mut stream = tunnels.dial_machine("h1", "m1", 81).await.unwrap();
+    let mut answer = vec![0; LARGE];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(stream.read(&mut answer).await.unwrap(), 0);
+    stream.write_all(b"abc").await.unwrap();
+    drop(stream);
+    received.changed().await.unwrap();
 }
 
 #[tokio::test]
@@ -118,14 +171,19 @@ async fn logs_and_refusals() {
     let since = Some("2026-01-02T03:04:05.000000006Z".parse().unwrap());
     let options = LogOptions { follow: false, tail_lines: Some(7), since, timestamps: true };
     let log = tunnels.service_log("h1", ("demo", "r1"), options).await.unwrap();
-    let text = log.collect().await.unwrap().to_bytes();
-    assert_eq!(text, format!("demo/r1 {options:?}\n"));
+    let text = log.body.collect().await.unwrap().to_bytes();
+    assert_eq!((text.len() as u64, text), (log.written, format!("demo/r1 {options:?}\n").into()));
     let options = LogOptions { follow: true, ..LogOptions::default() };
     let mut following = tunnels.service_log("h1", ("demo", "r1"), options).await.unwrap();
-    let first = following.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(first, format!("demo/r1 {options:?}\n"));
+    let mut text = Vec::new();
+    while !text.ends_with(b"next\n") {
+        text.extend(following.body.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(text[..following.written as usize], *format!("demo/r1 {options:?}\n").as_bytes());
     let bytes = tunnels.serial_log("h1", "m1", 5).await.unwrap().collect().await.unwrap().to_bytes();
     assert_eq!(bytes, "xxxxx");
+    let bytes = tunnels.previous_serial_log("h1", "vm-1", 7).await.unwrap().collect().await.unwrap().to_bytes();
+    assert_eq!(bytes, "vm-1 7");
 
     let error = tunnels.dial_machine("h1", "m2", 22).await.map(drop).unwrap_err();
     assert_eq!((error.status(), error.to_string().as_str()), (StatusCode::NOT_FOUND, "machine m2 is not on this host"));
@@ -176,12 +234,12 @@ async fn a_node_connects_and_connects_again() {
         host: "h1".into(),
         tls: Arc::new(tls.with_no_client_auth()),
     };
-    let node = tokio::spawn(keep_connected(config.clone(), Arc::new(FakeHost)));
+    let node = tokio::spawn(keep_connected(config.clone(), Arc::new(FakeHost::default())));
     let mut stream = tunnels.console("h1", "m1").await.unwrap();
     stream.write_all(b"x").await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     // The node is replaced: a newer tunnel takes the place of the older.
-    let second = tokio::spawn(keep_connected(config, Arc::new(FakeHost)));
+    let second = tokio::spawn(keep_connected(config, Arc::new(FakeHost::default())));
     node.abort();
     let _ = node.await;
     let error = stream.read_u8().await.unwrap_err();

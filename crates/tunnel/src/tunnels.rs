@@ -28,7 +28,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::protocol::{
     CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, PROTOCOL, STREAM_WINDOW, TARGET_HEADER,
-    console_path, machine_target, serial_log_path, service_log_path,
+    WRITTEN_HEADER, console_path, machine_target, previous_serial_log_path, serial_log_path, service_log_path,
 };
 
 /// A user who comes while the node is restarting waits this long for its tunnel.
@@ -172,10 +172,15 @@ impl Tunnels {
 
     /// Names of the hosts that have a tunnel.
     #[cfg(test)]
-    pub fn hosts(&self) -> Vec<String> {
+    pub(crate) fn hosts(&self) -> Vec<String> {
         let mut hosts: Vec<_> = self.lock().keys().cloned().collect();
         hosts.sort();
         hosts
+    }
+
+    /// Whether the host has a tunnel now.
+    pub fn is_connected(&self, host: &str) -> bool {
+        self.lock().get(host).is_some_and(|(_, sender)| !sender.is_closed())
     }
 
     /// A TCP connection to a port of a machine.
@@ -195,18 +200,30 @@ impl Tunnels {
         host: &str,
         (namespace, service): (&str, &str),
         options: LogOptions,
-    ) -> Result<Incoming, TunnelError> {
-        self.get(host, service_log_path(namespace, service, options)).await
+    ) -> Result<LogAnswer, TunnelError> {
+        let answer = self.get(host, service_log_path(namespace, service, options)).await?;
+        let written = answer.headers().get(WRITTEN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(LogAnswer { written: written.unwrap_or(0), body: answer.into_body() })
     }
 
     /// Returns the end of a machine's output on its serial console.
     pub async fn serial_log(&self, host: &str, machine_uid: &str, tail_bytes: u64) -> Result<Incoming, TunnelError> {
-        self.get(host, serial_log_path(machine_uid, tail_bytes)).await
+        Ok(self.get(host, serial_log_path(machine_uid, tail_bytes)).await?.into_body())
     }
 
-    async fn get(&self, host: &str, path: String) -> Result<Incoming, TunnelError> {
+    /// Returns the same for the previous run of a virtual machine.
+    pub async fn previous_serial_log(
+        &self,
+        host: &str,
+        virtual_machine_uid: &str,
+        tail_bytes: u64,
+    ) -> Result<Incoming, TunnelError> {
+        Ok(self.get(host, previous_serial_log_path(virtual_machine_uid, tail_bytes)).await?.into_body())
+    }
+
+    async fn get(&self, host: &str, path: String) -> Result<Response<Incoming>, TunnelError> {
         let body = Empty::new().map_err(|never| match never {}).boxed();
-        Ok(self.ask(host, Method::GET, path, None, body).await?.into_body())
+        self.ask(host, Method::GET, path, None, body).await
     }
 
     async fn duplex(&self, host: &str, path: String, target: Option<&str>) -> Result<TunnelStream, TunnelError> {
@@ -282,6 +299,14 @@ impl Tunnels {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u64, Sender)>> {
         self.shared.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A host's answer to a request for the log of a service.
+pub struct LogAnswer {
+    /// How many bytes of the body had been written before the request; they are in the order of time.
+    pub written: u64,
+    /// The lines.
+    pub body: Incoming,
 }
 
 /// Bytes to and from something on a host. Shutting down the writing side is passed on; dropping ends both.

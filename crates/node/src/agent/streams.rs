@@ -10,7 +10,7 @@ use bytes::Bytes;
 use evroc_api::infra::Replica;
 use evroc_api::run::{SERVICE_LABEL, Service};
 use evroc_controller::chain;
-use evroc_tunnel::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
+use evroc_tunnel::{BoxBytes, BoxDuplex, HostLog, LogOptions, Refusal, TunnelHandler};
 use futures::StreamExt;
 use http::StatusCode;
 use kube::ResourceExt;
@@ -78,7 +78,7 @@ impl TunnelHandler for Streams {
         console.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, chain(&error)))
     }
 
-    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<BoxBytes, Refusal> {
+    async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal> {
         let api = Api::<Replica>::namespaced(self.replicas.client(), namespace);
         let own = format!("spec.hostName={}", self.replicas.host());
         let label = format!("{SERVICE_LABEL}={service}");
@@ -96,30 +96,39 @@ impl TunnelHandler for Streams {
         if !options.follow {
             text.extend(following.rest());
         }
-        let text = Bytes::from(options.tail_lines.map_or(text.clone(), |lines| lines_from_end(&text, lines).to_vec()));
-        let first = futures::stream::iter((!text.is_empty()).then_some(Ok(text)));
+        let text = Bytes::from(text);
+        let written = options.tail_lines.map_or(text.clone(), |lines| text.slice_ref(lines_from_end(&text, lines)));
         if !options.follow {
-            return Ok(Box::pin(first));
+            return Ok(HostLog { written, follow: None });
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let changes = watcher(api, watcher::Config::default().fields(&own).labels(&label));
         let deleted = deleted(Api::namespaced(self.replicas.client(), namespace), service.to_owned());
         tokio::spawn(follow(following, changes, deleted, self.replicas.clone(), sender));
-        Ok(Box::pin(first.chain(ReceiverStream::new(receiver))))
+        Ok(HostLog { written, follow: Some(Box::pin(ReceiverStream::new(receiver))) })
     }
 
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
-        match self.machines.owned().guests().serial_log(Log::Machine(uid), tail_bytes).await {
-            Ok(Some(bytes)) => Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))]))),
-            Ok(None) => {
-                Err(Refusal::new(StatusCode::CONFLICT, "the guest has not been started yet: it has written nothing"))
-            }
-            Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))),
-        }
+        self.log(Log::Machine(uid), tail_bytes, "the guest has not been started yet: it has written nothing").await
+    }
+
+    async fn previous_serial_log(&self, virtual_machine_uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
+        let none =
+            "this host has no log of a previous run: the guest was not started before, or its log has been removed";
+        self.log(Log::Previous(virtual_machine_uid), tail_bytes, none).await
     }
 }
 
 impl Streams {
+    /// The end of a serial log; `none` explains to the user why there is none.
+    async fn log(&self, log: Log<'_>, tail_bytes: u64, none: &'static str) -> Result<BoxBytes, Refusal> {
+        match self.machines.owned().guests().serial_log(log, tail_bytes).await {
+            Ok(Some(bytes)) => Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))]))),
+            Ok(None) => Err(Refusal::new(StatusCode::CONFLICT, none)),
+            Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))),
+        }
+    }
+
     fn begin(&self, following: &mut Following, replica: &Replica) {
         let uid = replica.uid().unwrap_or_default();
         let folder = self.replicas.containers().log_dir(&uid);
