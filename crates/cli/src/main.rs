@@ -3,6 +3,8 @@
 mod api;
 mod commands;
 mod config;
+mod names;
+mod stdout;
 mod table;
 mod terminal;
 mod vm;
@@ -24,7 +26,7 @@ struct Arguments {
     #[arg(long, global = true, env = "EVROC_INSTANCE", default_value = "evroc")]
     instance: String,
     /// The resource group [default: the kubeconfig's namespace]
-    #[arg(long = "resource-group", visible_alias = "rg", short = 'n', global = true)]
+    #[arg(long = "resource-group", visible_alias = "rg", short = 'n', global = true, value_parser = names::parse)]
     resource_group: Option<String>,
     #[command(subcommand)]
     command: Command,

@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 
-use crate::api;
 use crate::config::Cloud;
+use crate::{api, names};
 
 /// The API group of virtual machines and disks.
 pub const GROUP: &str = "compute.evroclabs.net";
@@ -21,6 +21,7 @@ pub const GROUP: &str = "compute.evroclabs.net";
 #[derive(Args)]
 pub struct Wait {
     /// The virtual machine
+    #[arg(value_parser = names::parse)]
     pub name: String,
     /// How many seconds to wait for it
     #[arg(long, default_value_t = 180)]
@@ -76,15 +77,25 @@ pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Re
     }
 }
 
+/// The run of a guest that a log is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// The one that goes on, or ended last.
+    Present,
+    /// The one before it, as far as its host still has the log.
+    Previous,
+}
+
 /// The last bytes that the guest wrote to its serial console.
-pub async fn serial_log(cloud: &Cloud, name: &str, tail_bytes: u64) -> anyhow::Result<Vec<u8>> {
-    let path = api::path(cloud, GROUP, "virtualmachines", &format!("/{name}/log?tailBytes={tail_bytes}"));
+pub async fn serial_log(cloud: &Cloud, name: &str, run: Run, tail_bytes: u64) -> anyhow::Result<Vec<u8>> {
+    let previous = if run == Run::Previous { "&previous=true" } else { "" };
+    let path = api::path(cloud, GROUP, "virtualmachines", &format!("/{name}/log?tailBytes={tail_bytes}{previous}"));
     Ok(api::get(cloud, &path, "*/*").await?.into_body().collect().await?.to_bytes().to_vec())
 }
 
 /// The error at the deadline.
 async fn gave_up(cloud: &Cloud, wait: &Wait, reported: &str) -> anyhow::Error {
-    let text = match serial_log(cloud, &wait.name, 4096).await {
+    let text = match serial_log(cloud, &wait.name, Run::Present, 4096).await {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => format!("(no serial log: {error:#})"),
     };
@@ -94,4 +105,27 @@ async fn gave_up(cloud: &Cloud, wait: &Wait, reported: &str) -> anyhow::Error {
         "gave up after {} s: {reported}\nThe last lines of the serial console:\n  | {last}",
         wait.wait_seconds
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cloud that answers with the path that it was asked for.
+    fn cloud() -> Cloud {
+        let echo = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(path.into_bytes())))
+        });
+        let client = kube::Client::new(echo, "demo");
+        Cloud { client, namespace: "demo".into(), folder: "/nowhere".into(), kubeconfig: "/nowhere".into() }
+    }
+
+    #[tokio::test]
+    async fn the_log_of_the_previous_run_is_asked_for() {
+        let of = async |run| String::from_utf8(serial_log(&cloud(), "web", run, 7).await.unwrap()).unwrap();
+        let path = "/apis/compute.evroclabs.net/v1alpha1/namespaces/demo/virtualmachines/web/log?tailBytes=7";
+        assert_eq!(of(Run::Present).await, path);
+        assert_eq!(of(Run::Previous).await, format!("{path}&previous=true"));
+    }
 }

@@ -1,7 +1,8 @@
-//! Subresources that are streams: a WebSocket whose binary frames are the bytes.
+//! Subresources that are streams: a WebSocket whose binary frames are the bytes, with [`STREAM_PROTOCOL`].
 
 use anyhow::{Context, bail};
 use base64::Engine;
+use evroc_api::streams::STREAM_PROTOCOL;
 use futures::{SinkExt, StreamExt};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -14,18 +15,23 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::config::Cloud;
+use crate::stdout;
 
 /// An open stream to a subresource.
 pub type Stream = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Opens the stream at `path`.
 pub async fn open(cloud: &Cloud, path: &str) -> anyhow::Result<Stream> {
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, base64::engine::general_purpose::STANDARD.encode(nonce()))
         .body(Body::empty())?;
+    if stdout::CAN_END {
+        let protocol = header::HeaderValue::from_static(STREAM_PROTOCOL);
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     let response =
         cloud.client.send(request).await.context("the cloud does not answer; `evrocd status` says what runs")?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -57,10 +63,11 @@ pub enum End {
     Broken(String),
 }
 
-/// Copies both ways until one side ends or `escape` is typed. The end of `input` is passed on as the end of that direction
-/// alone (an empty frame), but for a console, which has none.
-pub async fn join(
-    stream: Stream,
+/// Copies both ways until both directions have ended, the far side ends both, or `escape` is typed. The end of `input` is passed on as
+/// the end of that direction alone (an empty frame), but for a console, which has none; the end of the other direction shuts `output`
+/// down.
+pub async fn join<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: WebSocketStream<S>,
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
     escape: Option<u8>,
@@ -93,6 +100,7 @@ pub async fn join(
     let shown = async {
         loop {
             match from.next().await {
+                Some(Ok(Message::Binary(bytes))) if bytes.is_empty() => output.shutdown().await?,
                 Some(Ok(Message::Binary(bytes))) => {
                     output.write_all(&bytes).await?;
                     output.flush().await?;
@@ -119,5 +127,55 @@ pub async fn join(
             Err(None) => shown.await,
         },
         ended = &mut shown => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+    use super::*;
+
+    const LARGE: usize = 10 << 20;
+
+    async fn pair() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let server = WebSocketStream::from_raw_socket(theirs, Role::Server, None);
+        tokio::join!(WebSocketStream::from_raw_socket(ours, Role::Client, None), server)
+    }
+
+    #[tokio::test]
+    async fn a_far_side_that_ends_first_still_receives_everything() {
+        let (stream, mut server) = pair().await;
+        let (output, mut shown) = tokio::io::duplex(1 << 16);
+        let far = async {
+            server.send(Message::binary(&b"greeting"[..])).await.unwrap();
+            server.send(Message::binary(Vec::new())).await.unwrap();
+            let mut text = String::new();
+            shown.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "greeting", "the reader sees the end before the stream ends");
+            let mut received = 0;
+            while let Some(Ok(Message::Binary(bytes))) = server.next().await
+                && !bytes.is_empty()
+            {
+                received += bytes.len();
+            }
+            let frame = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+            server.send(Message::Close(Some(frame))).await.unwrap();
+            received
+        };
+        let input = vec![7; LARGE];
+        let (end, received) = tokio::join!(join(stream, input.as_slice(), output, None), far);
+        assert_eq!((end.unwrap(), received), (End::Far("done".into()), LARGE));
+    }
+
+    #[tokio::test]
+    async fn lost_bytes_are_an_error() {
+        let (stream, mut server) = pair().await;
+        let frame = CloseFrame { code: CloseCode::Error, reason: "it was not all received".into() };
+        let far = server.send(Message::Close(Some(frame)));
+        let (end, _) = tokio::join!(join(stream, &b"x"[..], tokio::io::sink(), None), far);
+        assert_eq!(end.unwrap(), End::Broken("it was not all received".into()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evroc_store::etcd::Address;
 
@@ -109,13 +110,22 @@ pub struct UpArgs {
     /// Internal: this is the background process.
     #[arg(long, hide = true)]
     pub detached_child: bool,
+    /// Internal: the options as JSON, in the place of all other flags.
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub options_json: Option<String>,
 }
 
 impl UpArgs {
     /// The options for the supervisor.
     pub fn options(&self) -> anyhow::Result<UpOptions> {
+        if let Some(json) = &self.options_json {
+            return serde_json::from_str(json).context("--options-json");
+        }
+        // The supervisor may stand in another folder.
+        let absolute = |flag, path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose().context(flag);
+        let forgets_kinds = self.crd_dir.as_ref().is_some_and(|dir| dir.as_os_str() == "none");
         Ok(UpOptions {
-            state_root: self.state_dir_root.clone(),
+            state_root: absolute("--state-dir-root", &self.state_dir_root)?,
             api_port: self.api_port,
             https_port: self.https_port,
             domain: self.domain.clone(),
@@ -124,8 +134,8 @@ impl UpArgs {
                 (_, true) => Some(false),
                 _ => None,
             },
-            image_dir: self.image_dir.clone(),
-            crd_dir: self.crd_dir.clone(),
+            image_dir: absolute("--image-dir", &self.image_dir)?,
+            crd_dir: if forgets_kinds { self.crd_dir.clone() } else { absolute("--crd-dir", &self.crd_dir)? },
             scale_to_zero_seconds: self.scale_to_zero_seconds,
             uplink: self.uplink.clone(),
             store: self.store.settings()?,
@@ -316,6 +326,29 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_options_reach_the_background_process() {
+        use clap::Parser;
+        let options = |line: &[&str]| {
+            let Command::Up(arguments) = Cli::try_parse_from(["evrocd", "up"].iter().chain(line)).unwrap().command
+            else {
+                panic!("another command");
+            };
+            arguments.options().unwrap()
+        };
+        for line in [
+            &[][..],
+            &["--api-port", "0", "--no-hosts-block", "--crd-dir", "none", "--store", "embedded"],
+            &["--state-dir-root", "here", "--image-dir", "there", "--store", "etcd://a:1/x", "--uplink", "none"],
+        ] {
+            let wanted = options(line);
+            let json = serde_json::to_string(&wanted).unwrap();
+            assert_eq!(options(&["--options-json", &json]), wanted, "{json}");
+            assert!(wanted.state_root.is_none_or(|path| path.is_absolute()));
+        }
+        assert_eq!(options(&["--store", "embedded"]).store, Some(None));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Kinds of the operator's own (`evrocd up --crd-dir`): the supervisor checks the files and copies them to where control, which has no
 //! rights of its own, can read them.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, bail};
 use evroc_apiserver::ResourceKind;
 use evroc_iam::files;
@@ -11,14 +9,9 @@ use crate::instance::InstanceRecord;
 use crate::roles::Role;
 use crate::supervisor::role_owner;
 
-/// The folder from which control reads them; absent where there are none.
-pub fn folder(role_dir: &Path) -> PathBuf {
-    role_dir.join("definitions")
-}
-
 /// Replaces control's copy by the content of the remembered folder.
 pub fn install(record: &InstanceRecord) -> anyhow::Result<()> {
-    let copy = folder(&record.layout().role("control"));
+    let copy = record.layout().definitions();
     match std::fs::remove_dir_all(&copy) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", copy.display()));

@@ -23,6 +23,7 @@ mod logging;
 mod ports;
 mod process;
 mod roles;
+mod sockets;
 mod status;
 mod supervisor;
 

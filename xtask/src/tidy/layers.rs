@@ -43,10 +43,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         &["evroc-control", "evroc-node", "evroc-testkit", "evrocd"],
         "streams are the one exception from control and hosts meeting as objects",
     ),
-    // The gateway takes descriptors of connections from the host agent, over a socket; it makes no other system call.
+    // The gateway takes descriptors of connections from the host agent, over a socket, and the command line closes its standard
+    // output; they make no other system call.
     (
         "rustix",
-        &["evroc-node", "evroc-vmm", "evrocd", "evroc-gateway"],
+        &["evroc-node", "evroc-vmm", "evrocd", "evroc-gateway", "evroc-cli"],
         "only the host agent and the supervisor make system calls",
     ),
     ("libc", &["evroc-node", "evroc-vmm", "evrocd"], "only the host agent and the supervisor make system calls"),

@@ -11,10 +11,12 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
+use super::list::List;
 use super::ssh;
 use crate::config::Cloud;
+use crate::stdout::Stdout;
 use crate::vm::{GROUP, Wait, serial_log, wait_for};
-use crate::{api, table, terminal, websocket};
+use crate::{api, names, table, terminal, vm, websocket};
 
 /// Ctrl-] leaves a console, as in telnet and virsh.
 const ESCAPE: u8 = 0x1d;
@@ -40,27 +42,35 @@ pub enum Vm {
     /// List virtual machines
     List(List),
     /// Show one virtual machine
-    Get { name: String },
+    Get(Named),
     /// Start a virtual machine
-    Start { name: String },
+    Start(Named),
     /// Power a virtual machine off; disks and addresses are kept
-    Stop { name: String },
+    Stop(Named),
     /// Delete a virtual machine; its disks are kept
-    Delete { name: String },
+    Delete(Named),
     /// Attach to the serial console; Ctrl-] leaves
     Console(Wait),
     /// Print the output on the guest's serial console
     Log {
-        name: String,
+        #[command(flatten)]
+        vm: Named,
         /// How many bytes from the end
         #[arg(long, default_value_t = 65_536)]
         tail_bytes: u64,
+        /// The output of the run before the present one, as after a crash
+        #[arg(long, short)]
+        previous: bool,
     },
     /// Open a shell in the guest, or run a command: evroc compute vm ssh NAME -- COMMAND
     Ssh(ssh::Ssh),
     /// Join standard input and output with a port of the guest
     #[command(hide = true)]
-    Proxy { name: String, port: u16 },
+    Proxy {
+        #[command(flatten)]
+        vm: Named,
+        port: u16,
+    },
 }
 
 /// The commands of `evroc compute disk`.
@@ -69,27 +79,23 @@ pub enum Disk {
     /// List disks
     List(List),
     /// Delete a disk and its data
-    Delete { name: String },
+    Delete(Named),
 }
 
-/// How a list is shown.
+/// One object.
 #[derive(Args)]
-pub struct List {
-    /// All columns
-    #[arg(long)]
-    wide: bool,
-    /// Only those with these labels
-    #[arg(short = 'l', long)]
-    selector: Option<String>,
+pub struct Named {
+    /// Its name
+    #[arg(value_parser = names::parse)]
+    name: String,
 }
 
 /// Runs a command.
 pub async fn run(cloud: &Cloud, command: Compute) -> anyhow::Result<ExitCode> {
     match command {
-        Compute::Virtualmachine(Vm::Ssh(arguments)) => return ssh::run(cloud, arguments).await,
-        Compute::Virtualmachine(command) => virtual_machine(cloud, command).await?,
-        Compute::Disk(Disk::List(list)) => show(cloud, "disks", list).await?,
-        Compute::Disk(Disk::Delete { name }) => {
+        Compute::Virtualmachine(command) => return virtual_machine(cloud, command).await,
+        Compute::Disk(Disk::List(list)) => list.show(cloud, GROUP, "disks").await?,
+        Compute::Disk(Disk::Delete(Named { name })) => {
             let disks = Api::<evroc_api::compute::Disk>::namespaced(cloud.client.clone(), &cloud.namespace);
             disks.delete(&name, &DeleteParams::default()).await.context("cannot delete the disk")?;
         }
@@ -97,61 +103,45 @@ pub async fn run(cloud: &Cloud, command: Compute) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<()> {
+async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<ExitCode> {
     let vms = Api::<VirtualMachine>::namespaced(cloud.client.clone(), &cloud.namespace);
     let power = |running: bool| Patch::Merge(json!({"spec": {"running": running}}));
-    match command {
-        Vm::List(list) => show(cloud, "virtualmachines", list).await,
-        Vm::Get { name } => {
+    let done = match command {
+        Vm::List(list) => list.show(cloud, GROUP, "virtualmachines").await,
+        Vm::Get(Named { name }) => {
             table::print(
                 &api::table(cloud, &api::path(cloud, GROUP, "virtualmachines", &format!("/{name}"))).await?,
                 true,
             );
             Ok(())
         }
-        Vm::Start { name } => {
+        Vm::Start(Named { name }) => {
             vms.patch(&name, &PatchParams::default(), &power(true)).await.map(|_| ()).context("cannot start the VM")
         }
-        Vm::Stop { name } => {
+        Vm::Stop(Named { name }) => {
             vms.patch(&name, &PatchParams::default(), &power(false)).await.map(|_| ()).context("cannot stop the VM")
         }
-        Vm::Delete { name } => {
+        Vm::Delete(Named { name }) => {
             vms.delete(&name, &DeleteParams::default()).await.map(|_| ()).context("cannot delete the VM")
         }
         Vm::Console(wait) => console(cloud, wait).await,
-        Vm::Log { name, tail_bytes } => {
+        Vm::Log { vm: Named { name }, tail_bytes, previous } => {
+            let run = if previous { vm::Run::Previous } else { vm::Run::Present };
             let mut stdout = tokio::io::stdout();
-            stdout.write_all(&terminal::printable(&serial_log(cloud, &name, tail_bytes).await?)).await?;
+            stdout.write_all(&terminal::printable(&serial_log(cloud, &name, run, tail_bytes).await?)).await?;
             stdout.flush().await.context("cannot print")
         }
-        Vm::Proxy { name, port } => {
+        Vm::Proxy { vm: Named { name }, port } => {
             let path = api::path(cloud, GROUP, "virtualmachines", &format!("/{name}/portforward?port={port}"));
             let stream = websocket::open(cloud, &path).await?;
-            match websocket::join(stream, tokio::io::stdin(), tokio::io::stdout(), None).await? {
+            match websocket::join(stream, tokio::io::stdin(), Stdout::new(), None).await? {
                 websocket::End::Broken(why) => bail!("{why}"),
                 _ => Ok(()),
             }
         }
-        Vm::Ssh(_) => Ok(()),
-    }
-}
-
-async fn show(cloud: &Cloud, plural: &str, list: List) -> anyhow::Result<()> {
-    let query = list.selector.map(|s| format!("?labelSelector={}", encode(&s))).unwrap_or_default();
-    table::print(&api::table(cloud, &api::path(cloud, GROUP, plural, &query)).await?, list.wide);
-    Ok(())
-}
-
-fn encode(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+        Vm::Ssh(arguments) => return ssh::run(cloud, arguments).await,
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn console(cloud: &Cloud, wait: Wait) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 pub mod compute;
 pub mod iam;
+mod list;
 mod logs;
 pub mod registry;
 pub mod run;

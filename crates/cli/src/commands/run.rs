@@ -5,22 +5,20 @@ use clap::Subcommand;
 use evroc_api::run::Service;
 use kube::api::{Api, DeleteParams};
 
+use super::list::List;
 use super::logs::{self, GROUP};
 use crate::config::Cloud;
-use crate::{api, table};
+use crate::names;
 
 /// The commands of `evroc run`.
 #[derive(Subcommand)]
 pub enum Run {
     /// List services
-    List {
-        /// All columns
-        #[arg(long)]
-        wide: bool,
-    },
+    List(List),
     /// Print the output of a service's containers
     Logs {
         /// The service
+        #[arg(value_parser = names::parse)]
         name: String,
         /// Go on as more is written
         #[arg(long, short)]
@@ -38,6 +36,7 @@ pub enum Run {
     /// Delete a service
     Delete {
         /// The service
+        #[arg(value_parser = names::parse)]
         name: String,
     },
 }
@@ -45,10 +44,7 @@ pub enum Run {
 /// Runs a command.
 pub async fn run(cloud: &Cloud, command: Run) -> anyhow::Result<()> {
     match command {
-        Run::List { wide } => {
-            table::print(&api::table(cloud, &api::path(cloud, GROUP, "services", "")).await?, wide);
-            Ok(())
-        }
+        Run::List(list) => list.show(cloud, GROUP, "services").await,
         Run::Logs { name, follow, tail, since_time, timestamps } => {
             let request = logs::Request { service: name, follow, tail, since: since_time, timestamps };
             logs::print(cloud, &request, &mut tokio::io::stdout()).await

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 /// A host that is silent in the middle of what it has already written is given up after this time. Lower would give up hosts that are
 /// busy, higher lets a dead one delay the lines of all others.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// Lines are passed on in pieces of about so many bytes.
 const BATCH: usize = 16 << 10;
 /// The most that is kept in memory to find the last lines, in bytes.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 
 /// A host stopped in the middle of its log.
 #[derive(Debug, thiserror::Error)]
-#[error("a host did not go on with its log within {} s", SILENCE.as_secs())]
+#[error("a host did not go on with its log")]
 struct Silent;
 
 /// What one host writes.
@@ -141,16 +141,18 @@ fn shown(lines: &Bytes, wanted: Wanted) -> Bytes {
     text.into()
 }
 
-/// Writes what had been written before on all hosts, in the order of time. If a host breaks off, the lines of the others still come.
+/// Writes what had been written before on all hosts, in the order of time. If a host breaks off or is silent for `silence`, the lines of
+/// the others still come.
 ///
 /// # Errors
 /// The error of the host that broke off, after the lines of the others.
 pub(super) async fn write_merged(
     hosts: &mut [HostLines],
     wanted: Wanted,
+    silence: Duration,
     mut write: Pin<&mut (impl Sink<Bytes> + Send)>,
 ) -> Result<(), BoxError> {
-    let mut merge = Merge { heads: hosts.iter().map(|_| None).collect(), hosts, broken: None };
+    let mut merge = Merge { heads: hosts.iter().map(|_| None).collect(), hosts, silence, broken: None };
     let (mut tail, mut batch) = (Tail::default(), BytesMut::new());
     while let Some(line) = merge.next().await {
         let text = shown(&line.text, wanted);
@@ -172,6 +174,7 @@ pub(super) async fn write_merged(
 
 struct Merge<'a> {
     hosts: &'a mut [HostLines],
+    silence: Duration,
     /// The next line of each host.
     heads: Vec<Option<Line>>,
     broken: Option<BoxError>,
@@ -180,9 +183,10 @@ struct Merge<'a> {
 impl Merge<'_> {
     /// The oldest line of all hosts.
     async fn next(&mut self) -> Option<Line> {
+        let silence = self.silence;
         let empty = self.hosts.iter_mut().zip(&mut self.heads).filter(|(_, head)| head.is_none());
         let filling = empty.map(|(host, head)| async move {
-            let line = tokio::time::timeout(SILENCE, host.written()).await.unwrap_or_else(|_| Err(Silent.into()));
+            let line = tokio::time::timeout(silence, host.written()).await.unwrap_or_else(|_| Err(Silent.into()));
             if line.is_err() {
                 host.written = 0;
             }
@@ -234,7 +238,7 @@ mod tests {
             text.extend_from_slice(&line);
             Ok::<_, std::convert::Infallible>(text)
         });
-        let outcome = write_merged(hosts, wanted, std::pin::pin!(sink)).await;
+        let outcome = write_merged(hosts, wanted, Duration::from_millis(50), std::pin::pin!(sink)).await;
         (String::from_utf8(text).unwrap(), outcome)
     }
 
@@ -258,7 +262,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_host_that_breaks_off_or_is_silent_does_not_take_the_others_lines() {
         let first = Bytes::from(line(1, "a"));
         let broken = futures::stream::iter([Ok(first.clone()), Err("gone".into())]);

@@ -18,7 +18,7 @@ use kube::api::{Api, ListParams};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, PollSender};
 
-use super::lines::{HostLines, Wanted, write_merged};
+use super::lines::{HostLines, SILENCE, Wanted, write_merged};
 use super::{Streams, failed, query, text};
 
 /// How long hosts that have not answered are waited for when another one has. Lower loses the lines of hosts that are busy, higher lets
@@ -182,7 +182,7 @@ async fn write(
     let sink = futures::SinkExt::with(PollSender::new(sender.clone()), |line| async { Ok::<_, BoxError>(Ok(line)) });
     let sink = std::pin::pin!(sink);
     tokio::select! {
-        merged = write_merged(&mut logs, wanted, sink) => merged?,
+        merged = write_merged(&mut logs, wanted, SILENCE, sink) => merged?,
         () = sender.closed() => return Ok(()),
     }
     if !follow {

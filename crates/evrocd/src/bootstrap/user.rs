@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BootstrapError, login};
 use crate::instance::{InstanceRecord, Ports, UserFiles};
-use crate::status;
+use crate::status::report;
 
 /// Largest file of a user that is looked at; a kubeconfig of ours has about 5 KB.
 const LARGEST: u64 = 1 << 20;
@@ -147,7 +147,7 @@ pub fn ensure_user_files(
 
 /// Removes what [`ensure_user_files`] and a login to the registry wrote, and the folders when that empties them.
 pub fn remove_user_files(record: &InstanceRecord, user: &UserFiles) -> Result<(), BootstrapError> {
-    let registry = record.ports.map(|ports| status::urls(&record.domain, ports.api.port, ports.https.port).registry);
+    let registry = record.ports.map(|ports| report::urls(&record.domain, ports.api.port, ports.https.port).registry);
     let wanted = Wanted { folder: user.folder.clone(), files: Vec::new(), registry };
     as_user(record, user.uid, user.gid, &wanted)
 }

@@ -9,6 +9,7 @@ use super::{purge, require_root};
 use crate::cli::DownArgs;
 use crate::instance::{InstanceLock, InstanceName, InstanceRecord, LockError};
 use crate::process;
+use crate::status::report::WorkloadState;
 use crate::supervisor::protocol::{Reply, Request};
 use crate::supervisor::{client, drain_without_supervisor, takeover};
 
@@ -119,9 +120,9 @@ fn ask_until_free(
 fn stop_what_is_left(record: &InstanceRecord, timeout: Duration) -> anyhow::Result<Option<String>> {
     let boot_id = process::boot_id()?;
     let left = takeover::find(record, &boot_id);
-    let running = crate::status::workloads(&record.layout(), &boot_id)
+    let running = crate::status::workloads::workloads(&record.layout(), &boot_id)
         .iter()
-        .filter(|workload| workload.state == "running")
+        .filter(|workload| workload.state == WorkloadState::Running)
         .count();
     if left.is_empty() && running == 0 {
         say!("nothing of it was running");

@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::{DoctorArgs, Output, ReportArgs};
 use crate::instance::{InstanceName, InstanceRecord, Layout, STATE_ROOT};
+use crate::status::report::RoleState;
 
 pub use down::down;
 pub use up::up;
@@ -20,7 +21,7 @@ pub use up::up;
 /// `evrocd status`: code 0 when the cloud runs and every role is ready, 3 when it does not run, 4 when it runs but not all is ready.
 pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     let instance = &arguments.instance.instance;
-    let Some(overview) = crate::status::gather(instance)? else {
+    let Some(overview) = crate::status::gather::gather(instance)? else {
         match arguments.output {
             Output::Json => say!("{}", serde_json::json!({"instance": instance.as_str(), "state": "absent"})),
             Output::Text => say!("there is no instance {instance}; `evrocd up --detach` makes one"),
@@ -29,9 +30,10 @@ pub fn status(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     };
     match arguments.output {
         Output::Json => say!("{}", serde_json::to_string_pretty(&overview)?),
-        Output::Text => say!("{}", crate::status::text(&overview).trim_end()),
+        Output::Text => say!("{}", crate::status::text::text(&overview).trim_end()),
     }
-    let all_ready = overview.supervisor.as_ref().map(|status| status.roles.values().all(|role| role.state == "ready"));
+    let all_ready =
+        overview.supervisor.as_ref().map(|status| status.roles.values().all(|role| role.state == RoleState::Ready));
     Ok(ExitCode::from(match all_ready {
         Some(true) => 0,
         Some(false) => 4,

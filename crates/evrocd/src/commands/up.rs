@@ -13,6 +13,7 @@ use super::require_root;
 use crate::bootstrap;
 use crate::cli::UpArgs;
 use crate::instance::{InstanceLock, InstanceName, InstanceRecord, LockError};
+use crate::status::report::SupervisorState;
 use crate::supervisor::protocol::{Reply, Request, StartLine, SupervisorStatus};
 use crate::supervisor::{self, Progress, Start, client};
 
@@ -35,7 +36,7 @@ pub fn up(arguments: &UpArgs) -> anyhow::Result<ExitCode> {
     }
     // A supervisor that replaced itself in the foreground comes here with its own lock held: it is not "already running".
     let is_reload = std::env::var_os(supervisor::LOCK).is_some();
-    if !is_reload && let Some(status) = running(instance)?.filter(|status| status.state == "running") {
+    if !is_reload && let Some(status) = running(instance)?.filter(|status| status.state == SupervisorState::Running) {
         return already_running(arguments, instance, status);
     }
     require_root("up")?;
@@ -88,7 +89,7 @@ fn wait_for_another_start(instance: &InstanceName) -> anyhow::Result<Turn> {
             }
             Err(LockError::Held(_)) => {}
         }
-        if let Some(status) = running(instance)?.filter(|status| status.state == "running") {
+        if let Some(status) = running(instance)?.filter(|status| status.state == SupervisorState::Running) {
             return Ok(Turn::Runs(Box::new(status)));
         }
         if std::mem::take(&mut is_first) {
@@ -141,12 +142,12 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
         }
     }
     let own = bootstrap::digest_of_self()?;
-    if status.state == "running" && own != status.digest && rustix::process::geteuid().is_root() {
+    if status.state == SupervisorState::Running && own != status.digest && rustix::process::geteuid().is_root() {
         say!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);
         return hand_over(instance, &own);
     }
     say!("instance {instance} is already running (state {})", status.state);
-    say!("{}", crate::status::summary(&status).trim_end());
+    say!("{}", crate::status::text::summary(&status).trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,9 +169,9 @@ fn hand_over(instance: &InstanceName, own: &str) -> anyhow::Result<ExitCode> {
     while Instant::now() < deadline {
         if let Ok(Some(status)) = client::status(&layout.supervisor_socket())
             && status.digest == own
-            && status.state == "running"
+            && status.state == SupervisorState::Running
         {
-            say!("{}", crate::status::summary(&status).trim_end());
+            say!("{}", crate::status::text::summary(&status).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         crate::process::pause(Duration::from_millis(100));
@@ -184,40 +185,7 @@ fn detach(arguments: &UpArgs, instance: &InstanceName, lock: InstanceLock) -> an
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("evrocd").args(["up", "--detached-child", "--instance", instance.as_str()]);
-    let options = arguments.options()?;
-    let mut flag = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            command.arg(name).arg(value);
-        }
-    };
-    flag("--state-dir-root", options.state_root.map(|path| path.display().to_string()));
-    flag("--api-port", options.api_port.map(|port| port.to_string()));
-    flag("--https-port", options.https_port.map(|port| port.to_string()));
-    flag("--domain", options.domain);
-    flag("--uplink", options.uplink.clone());
-    flag("--scale-to-zero-seconds", options.scale_to_zero_seconds.map(|seconds| seconds.to_string()));
-    // The background process stands in another folder.
-    let image_dir = options.image_dir.map(std::path::absolute).transpose().context("--image-dir")?;
-    flag("--image-dir", image_dir.map(|path| path.display().to_string()));
-    let forgets = options.crd_dir.as_ref().is_some_and(|dir| dir.as_os_str() == "none");
-    let crd_dir = options.crd_dir.map(|dir| if forgets { Ok(dir) } else { std::path::absolute(dir) });
-    flag("--crd-dir", crd_dir.transpose().context("--crd-dir")?.map(|path| path.display().to_string()));
-    match options.store {
-        Some(None) => flag("--store", Some("embedded".to_owned())),
-        Some(Some(etcd)) => {
-            let text = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
-            flag("--store", Some(etcd.address));
-            flag("--store-ca", text(etcd.ca));
-            flag("--store-cert", text(etcd.certificate));
-            flag("--store-key", text(etcd.key));
-        }
-        None => {}
-    }
-    match options.hosts_block {
-        Some(true) => drop(command.arg("--hosts-block")),
-        Some(false) => drop(command.arg("--no-hosts-block")),
-        None => {}
-    }
+    command.arg("--options-json").arg(serde_json::to_string(&arguments.options()?)?);
     command.env(PROGRESS, write.as_raw_fd().to_string());
     command.env(supervisor::LOCK, lock.as_fd().as_raw_fd().to_string());
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
@@ -248,7 +216,7 @@ fn follow(read: OwnedFd, instance: &InstanceName) -> anyhow::Result<ExitCode> {
         match serde_json::from_str(&line?) {
             Ok(StartLine::Note { message }) => say!("{message}"),
             Ok(StartLine::Ready(status)) => {
-                say!("{}", crate::status::summary(&status).trim_end());
+                say!("{}", crate::status::text::summary(&status).trim_end());
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(StartLine::Failed { message }) => bail!(message),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::status::{disk, meminfo_bytes};
+use crate::status::machine::{disk, meminfo_bytes};
 
 /// Programs that the node starts.
 pub const PROGRAMS: [&str; 4] = [QEMU, "qemu-img", "runc", "nft"];

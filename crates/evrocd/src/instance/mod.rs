@@ -74,6 +74,11 @@ impl Layout {
         self.state.join(role)
     }
 
+    /// Where control reads kinds of the operator's own; absent where there are none.
+    pub fn definitions(&self) -> PathBuf {
+        self.role("control").join("definitions")
+    }
+
     /// The program that roles and shims run: a copy, because unprivileged roles cannot read the folder that it was built in.
     pub fn program(&self) -> PathBuf {
         self.state.join("bin/evrocd")

@@ -9,7 +9,7 @@ use super::control::store::EtcdSettings;
 /// The mode of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Mode {
+pub enum RoleMode {
     /// Ordinary work.
     #[default]
     Serve,
@@ -25,7 +25,7 @@ pub struct RoleConfig {
     pub role: String,
     /// Its mode.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: RoleMode,
     /// The instance's name.
     pub instance: String,
     /// Domain of the fixed names and of services.
@@ -44,6 +44,9 @@ pub struct RoleConfig {
     pub log_file: PathBuf,
     /// The program to start shims with.
     pub program: PathBuf,
+    /// Kinds of the operator's own (control); the folder is absent where there are none.
+    #[serde(default)]
+    pub definitions: PathBuf,
     /// The authority's certificate.
     pub ca_certificate: PathBuf,
     /// Client certificate (edge, node) for the API.

@@ -36,7 +36,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{DEFAULT_UPLINK, FIRST_ZONE, Mode as RoleMode, RoleConfig, SCALE_TO_ZERO_SECONDS};
+pub use config::{DEFAULT_UPLINK, FIRST_ZONE, RoleConfig, RoleMode, SCALE_TO_ZERO_SECONDS};
 pub use control::store::EtcdSettings;
 pub use link::{Command, Report};
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use evroc_iam::files::Owner;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::progress::Progress;
 use super::takeover;
@@ -22,7 +23,8 @@ use crate::roles::EtcdSettings;
 use crate::roles::control::store::embedded_folder;
 
 /// The options of `evrocd up`. `None` keeps the value in the instance's record, or the default.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct UpOptions {
     /// Parent of the state folder.
     pub state_root: Option<PathBuf>,
@@ -42,8 +44,14 @@ pub struct UpOptions {
     pub scale_to_zero_seconds: Option<u64>,
     /// The way out of VPCs.
     pub uplink: Option<String>,
-    /// The store of the state: `Some(None)` is the embedded store.
+    /// Where the state is kept: `Some(None)` is the embedded store, which is `null` in JSON, where `None` is left out.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub store: Option<Option<EtcdSettings>>,
+}
+
+/// A value that is present, `null` included.
+fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Option<EtcdSettings>>, D::Error> {
+    Option::deserialize(json).map(Some)
 }
 
 /// Sockets that this process already held before it replaced itself.

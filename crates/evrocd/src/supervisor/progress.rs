@@ -30,7 +30,7 @@ impl Progress {
     /// All roles are ready. Nothing is reported after this.
     pub fn ready(&mut self, status: SupervisorStatus) {
         if matches!(self, Self::Terminal) {
-            say!("{}", crate::status::summary(&status).trim_end());
+            say!("{}", crate::status::text::summary(&status).trim_end());
         }
         self.send(&StartLine::Ready(Box::new(status)));
         *self = Self::Silent;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::report::{RoleState, SupervisorState, Workload};
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
@@ -51,8 +53,8 @@ pub enum Reply {
 pub struct SupervisorStatus {
     /// Instance.
     pub instance: String,
-    /// `starting`, `running`, `draining` or `stopping`.
-    pub state: String,
+    /// What it does.
+    pub state: SupervisorState,
     /// Version of the supervisor.
     pub version: String,
     /// Digest of its program.
@@ -75,7 +77,7 @@ pub struct SupervisorStatus {
     pub roles: BTreeMap<String, RoleStatus>,
     /// Guests and containers by the shims that hold them; absent for callers who may not see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workloads: Option<Vec<crate::status::Workload>>,
+    pub workloads: Option<Vec<Workload>>,
     /// How guests are accelerated, as the node found out; JSON as written there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<serde_json::Value>,
@@ -85,8 +87,8 @@ pub struct SupervisorStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleStatus {
-    /// `ready`, `starting`, `waiting` (to be restarted) or `stopped`.
-    pub state: String,
+    /// What it does.
+    pub state: RoleState,
     /// Process id, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,

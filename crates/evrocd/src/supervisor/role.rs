@@ -94,6 +94,7 @@ pub fn config(
         boot_id: boot_id.to_owned(),
         log_file: layout.log(role.name()),
         program: layout.program(),
+        definitions: layout.definitions(),
         ca_certificate: layout.public_authority(),
         client_certificate: client.0,
         client_key: client.1,

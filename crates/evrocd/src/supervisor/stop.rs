@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+use super::events::{DEATHS_AT_START, sleep_until};
 use super::protocol::{Reply, Request};
-use super::{DEATHS_AT_START, Event, Stop, Supervisor, logs, role, server, sleep_until, takeover};
+use super::{Event, Stop, Supervisor, logs, role, server, takeover};
 use crate::instance::InstanceRecord;
 use crate::roles::{Command, Report, Role, RoleMode};
+use crate::status::report::SupervisorState;
 
 /// The extra time, beyond the guests' own, for a node to report that it has stopped them.
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
@@ -39,9 +41,9 @@ impl Supervisor {
                 anyhow::bail!(message)
             }
             Stop::Down { timeout, reply } => {
-                self.state = "draining";
+                self.state = SupervisorState::Draining;
                 let drained = self.drain(timeout, &reply).await;
-                self.state = "stopping";
+                self.state = SupervisorState::Stopping;
                 let _ = reply.send(Reply::Progress { message: "stopping the roles".into() }).await;
                 self.end_roles().await;
                 let _ = reply
@@ -108,7 +110,7 @@ impl Supervisor {
     }
 
     async fn end_roles(&mut self) {
-        self.state = "stopping";
+        self.state = SupervisorState::Stopping;
         for role in Role::ALL.into_iter().rev() {
             let Some(slot) = self.roles.get_mut(&role) else { continue };
             slot.next_start = None;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::instance::InstanceRecord;
-use crate::ports;
 use crate::process::{self, Handle};
 use crate::roles::Role;
+use crate::sockets;
 
 /// How long a role gets to end by itself; then it is killed. Too short cuts requests off; too long makes a restart wait for a hung role.
 pub const ROLE_STOP: Duration = Duration::from_secs(10);
@@ -55,14 +55,14 @@ pub fn find(record: &InstanceRecord, boot_id: &str) -> Vec<LeftRole> {
 /// Copies of the sockets that listen on `port` of the loopback addresses, taken out of the given roles.
 pub fn take_listeners(left: &[LeftRole], port: u16) -> Vec<TcpListener> {
     let wanted = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-    let inodes: Vec<(IpAddr, u64)> = ports::listening()
+    let inodes: Vec<(IpAddr, u64)> = sockets::listening()
         .into_iter()
         .filter(|(address, found, _)| *found == port && wanted.contains(address))
         .map(|(address, _, inode)| (address, inode))
         .collect();
     let mut taken: Vec<(IpAddr, TcpListener)> = Vec::new();
     for role in left {
-        for (fd, inode) in ports::sockets_of(role.handle.id.pid) {
+        for (fd, inode) in sockets::sockets_of(role.handle.id.pid) {
             let Some((address, _)) = inodes.iter().find(|(_, wanted)| *wanted == inode) else { continue };
             if taken.iter().any(|(have, _)| have == address) {
                 continue;

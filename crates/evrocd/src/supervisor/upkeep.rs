@@ -10,6 +10,8 @@ use super::role::{self, RoleSlot};
 use super::{Supervisor, logs};
 use crate::bootstrap;
 use crate::roles::{Command, Role};
+use crate::status::report::RoleState;
+use crate::status::workloads;
 
 impl Supervisor {
     /// The response to [`super::protocol::Request::Status`].
@@ -19,7 +21,7 @@ impl Supervisor {
         let layout = self.record.layout();
         SupervisorStatus {
             instance: self.record.instance.clone(),
-            state: self.state.to_owned(),
+            state: self.state,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             digest: self.digest.clone(),
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
@@ -30,8 +32,8 @@ impl Supervisor {
             hosts_block: self.record.hosts_block,
             state_dir: layout.state.clone(),
             roles,
-            accelerator: crate::status::accelerator(&layout),
-            workloads: is_privileged.then(|| crate::status::workloads(&layout, &self.boot_id)),
+            accelerator: workloads::accelerator(&layout),
+            workloads: is_privileged.then(|| workloads::workloads(&layout, &self.boot_id)),
         }
     }
 
@@ -93,13 +95,13 @@ impl Supervisor {
 impl RoleSlot {
     fn status(&self) -> RoleStatus {
         let state = match (&self.started, self.next_start) {
-            (Some(started), _) if started.is_ready => "ready",
-            (Some(_), _) => "starting",
-            (None, Some(_)) => "waiting",
-            (None, None) => "stopped",
+            (Some(started), _) if started.is_ready => RoleState::Ready,
+            (Some(_), _) => RoleState::Starting,
+            (None, Some(_)) => RoleState::Waiting,
+            (None, None) => RoleState::Stopped,
         };
         RoleStatus {
-            state: state.to_owned(),
+            state,
             pid: self.started.as_ref().map(|started| started.handle.id.pid),
             uptime_seconds: self.started.as_ref().map_or(0, |started| started.at.elapsed().as_secs()),
             restarts: self.restarts,

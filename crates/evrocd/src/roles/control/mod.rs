@@ -48,9 +48,8 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     for kind in kinds::all().context("a definition of our own is not valid")? {
         builder = builder.kind(kind);
     }
-    let more = crate::definitions::folder(&config.role_dir);
-    if more.exists() {
-        builder = builder.crd_dir(&more).context("a definition from --crd-dir cannot be served")?;
+    if config.definitions.exists() {
+        builder = builder.crd_dir(&config.definitions).context("a definition from --crd-dir cannot be served")?;
     }
     let router = registry.router(access.clone());
     let audit = FileAudit::open(&config.role_dir.join("audit.jsonl"), AuditLimits::default());

@@ -1,12 +1,15 @@
 //! `node`: guests and containers of this host, and its network.
 
+mod probe;
+mod retry;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use evroc_controller::{Context, chain};
-use evroc_node::agent::host::{Accelerator, HostConditions, NO_ACCELERATOR, ThisHost};
+use evroc_node::agent::host::{Accelerator, HostConditions, ThisHost};
 use evroc_node::agent::image::DiskImages as DiskImagesAgent;
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
@@ -28,20 +31,15 @@ use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
 use evroc_node::shim::{ShimLauncher, User};
 use evroc_tunnel::{TunnelConfig, keep_connected};
-use evroc_vmm::probe::{Payload, Probe};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;
+
+use retry::{pauses, until_done};
 
 use super::{Command, Report, RoleConfig, RoleContext, api};
 
 /// The path of the OCI runtime in Debian.
 const OCI_RUNTIME: &str = "/usr/sbin/runc";
-/// A machine without memory to spare, or without its packages, may have them a minute later.
-const PROBE_AGAIN: Duration = Duration::from_secs(60);
-/// The image that an accelerator is probed with.
-const PROBE_IMAGE: &str = "tiny.1-0.1";
-/// The line that the probe's image prints when its system is up.
-const PROBE_MARKER: &str = "evroc-guest: ready";
 /// The user that shims become: offset in the instance's uids.
 const SHIM_UID: u32 = 4;
 /// The first user that guests run as: offset in the instance's uids.
@@ -50,10 +48,6 @@ const FIRST_GUEST_UID: u32 = 1000;
 const VOLUME_TOOL_UID: u32 = 6;
 /// The uid of the processes that unpack image layers, counted from the instance's first.
 const UNPACKER_UID: u32 = 5;
-/// The pause before work at the start of an agent is tried again, and what it grows to. The API is often a moment later than the node;
-/// an error that stays is no reason to ask all the time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM; [`Command::Drain`] stops all that runs here.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
@@ -241,48 +235,6 @@ impl Node {
         }
     }
 
-    /// Finds out how guests run; a machine that is to start waits for it.
-    async fn probe(&self) {
-        let payload = match self.images.get(PROBE_IMAGE, None).await {
-            Ok(image) => Payload::Image { disk: image.base, marker: PROBE_MARKER.into() },
-            Err(_) => Payload::BootSector,
-        };
-        let mut probe = Probe::new(payload, &self.config.role_dir);
-        let guest = self.config.uid_base + FIRST_GUEST_UID;
-        probe.user = Some((guest, guest));
-        probe.qemu = self.qemu.clone();
-        let record = self.config.role_dir.join("accel.json");
-        loop {
-            let error = match probe.run_cached(&record).await {
-                Ok(verdict) => {
-                    tracing::info!(
-                        accelerator = verdict.accelerator.name(),
-                        reason = verdict.reason,
-                        "guests run with"
-                    );
-                    let offers = self.machines.owned().guests().offers(verdict.accelerator).await;
-                    let offers = offers.unwrap_or_else(|error| {
-                        tracing::error!(error = chain(&error), "the hypervisor does not say what hardware it offers");
-                        evroc_vmm::Offers::default()
-                    });
-                    let found = Accelerator { kind: Some(verdict.accelerator), reason: verdict.reason, offers };
-                    self.accelerator.send_replace(Some(found));
-                    return;
-                }
-                Err(error) => chain(&error),
-            };
-            tracing::error!(error, "no guest can run on this host, will be tried again");
-            // For `evrocd status`; no verdict, so the next try does not take it for one.
-            let said = serde_json::json!({"accelerator": NO_ACCELERATOR, "reason": error}).to_string();
-            if let Err(error) = std::fs::write(&record, said) {
-                tracing::warn!(%error, path = %record.display(), "cannot write what the probe found");
-            }
-            let offers = evroc_vmm::Offers::default();
-            self.accelerator.send_replace(Some(Accelerator { kind: None, reason: error, offers }));
-            tokio::time::sleep(PROBE_AGAIN).await;
-        }
-    }
-
     /// Stops every guest and container; the next ordinary start runs them again.
     async fn drain(&self, context: &RoleContext, timeout: Duration) -> Report {
         self.draining.set();
@@ -292,29 +244,6 @@ impl Node {
             tracing::warn!(error = chain(&error), "cannot remove the networks of this host");
         }
         Report::Drained { stopped: stopped + containers, killed }
-    }
-}
-
-/// The pauses between tries.
-fn pauses() -> impl Iterator<Item = Duration> {
-    std::iter::successors(Some(FIRST_PAUSE), |pause| Some((*pause * 2).min(LONGEST_PAUSE)))
-}
-
-/// Does something until it succeeds. Logs each failure that differs from the one before, with the operation that failed.
-async fn until_done<E, F>(operation: &str, pauses: impl Iterator<Item = Duration>, work: impl Fn() -> F)
-where
-    E: std::error::Error,
-    F: Future<Output = Result<(), E>>,
-{
-    let mut before = String::new();
-    for pause in pauses {
-        let Err(error) = work().await else { return };
-        let message = chain(&error);
-        if message != before {
-            tracing::warn!(operation, error = message, "failed at the start, will be tried again");
-        }
-        before = message;
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -330,25 +259,7 @@ fn uplink(text: &str) -> anyhow::Result<Uplink> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
-
-    #[tokio::test]
-    async fn work_at_the_start_is_tried_until_it_succeeds_and_holds_up_nothing_else() {
-        let tries = AtomicU32::new(0);
-        let at_once = || std::iter::repeat(Duration::ZERO);
-        let fails_thrice = until_done("count", at_once(), || async {
-            if tries.fetch_add(1, Ordering::SeqCst) < 3 { Err(std::io::Error::other("not yet")) } else { Ok(()) }
-        });
-        let never = until_done("refuse", at_once(), || async { Err(std::io::Error::other("422")) });
-        tokio::select! {
-            () = fails_thrice => {}
-            () = never => panic!("it never succeeds"),
-        }
-        assert_eq!(tries.load(Ordering::SeqCst), 4);
-        assert_eq!((pauses().next(), pauses().nth(100)), (Some(FIRST_PAUSE), Some(LONGEST_PAUSE)));
-    }
 
     #[test]
     fn the_way_out_is_read() {
