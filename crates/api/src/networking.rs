@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{self, NameRule};
 use crate::rules::{Function, Immutable, KindRules, Problem};
-use crate::subnet_range::SubnetRange;
+use crate::subnet_range::{SubnetRange, SubnetRangeError};
 
 impl KindRules for VirtualPrivateCloud {
     const NAMES: NameRule = NameRule::ANY;
@@ -91,8 +91,20 @@ impl SubnetSpec {
     ///
     /// # Errors
     /// If the block is not one that the API accepts; one of an earlier version may not be.
-    pub fn range(&self) -> Result<SubnetRange, crate::subnet_range::SubnetRangeError> {
+    pub fn range(&self) -> Result<SubnetRange, SubnetRangeError> {
         self.ipv4_cidr_block.block.parse()
+    }
+
+    /// Its addresses, of whatever version the object is: earlier ones accepted a block with host bits, which stands for the block that
+    /// it lies in.
+    ///
+    /// # Errors
+    /// If the block gives no addresses that guests can have.
+    pub fn stored_range(&self) -> Result<SubnetRange, SubnetRangeError> {
+        match self.range() {
+            Err(SubnetRangeError::NotMasked { expected, .. }) => expected.to_string().parse(),
+            other => other,
+        }
     }
 }
 

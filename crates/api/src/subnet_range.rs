@@ -78,6 +78,12 @@ impl SubnetRange {
         (first..u32::from(self.0.broadcast())).map(Ipv4Addr::from)
     }
 
+    /// Whether guests can have this address.
+    pub fn is_usable(&self, address: Ipv4Addr) -> bool {
+        let first = u32::from(self.0.network()) + KEPT_AT_THE_START;
+        (first..u32::from(self.0.broadcast())).contains(&u32::from(address))
+    }
+
     /// How many addresses guests can have.
     pub fn usable_count(&self) -> u32 {
         u32::from(self.0.broadcast()) - u32::from(self.0.network()) - KEPT_AT_THE_START
@@ -119,6 +125,10 @@ mod tests {
             let usable: Vec<Ipv4Addr> = range.usable().collect();
             assert_eq!((usable[0], usable[usable.len() - 1]), (first.into(), last.into()), "{text}");
             assert_eq!((usable.len(), range.usable_count()), (count, u32::try_from(count).unwrap()), "{text}");
+        }
+        let range: SubnetRange = "10.0.0.0/29".parse().unwrap();
+        for (last, is_usable) in [(0, false), (1, false), (2, false), (3, true), (6, true), (7, false), (8, false)] {
+            assert_eq!(range.is_usable([10, 0, 0, last].into()), is_usable, "10.0.0.{last}");
         }
         let smallest: SubnetRange = "10.0.0.0/30".parse().unwrap();
         assert_eq!((smallest.usable().count(), smallest.usable_count()), (0, 0));

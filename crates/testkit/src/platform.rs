@@ -91,16 +91,17 @@ impl Builder {
 
         let (clock, images) = (TestClock::default(), SimImages::default());
         let context = |identity: IamIdentity| Context { client: client(caller_of(identity)), clock: clock.as_clock() };
+        let host = |name: &str, zone: &str, size: HostSize| {
+            let api = server.service_as(caller_of(IamIdentity::node(name)));
+            SimHost::start(name, zone, size, api, clock.as_clock())
+        };
         let mut hosts = self.hosts;
         if hosts.is_empty() {
             hosts.push(("host-1".into(), "a".into(), HostSize::default()));
         }
         let mut platform = Platform {
             admin: client(caller_of(IamIdentity::operator())),
-            hosts: hosts
-                .iter()
-                .map(|(name, zone, size)| SimHost::start(name, zone, *size, context(IamIdentity::node(name))))
-                .collect(),
+            hosts: hosts.iter().map(|(name, zone, size)| host(name, zone, *size)).collect(),
             gateway: SimGateway::start(context(IamIdentity::edge())),
             controllers: Controllers {
                 clock: clock.as_clock(),

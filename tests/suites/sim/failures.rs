@@ -54,10 +54,12 @@ async fn a_silent_host_keeps_its_guests_and_gets_its_work_when_it_speaks_again()
 #[tokio::test]
 async fn a_vm_deleted_before_it_ran_leaves_nothing() {
     let platform = Platform::start().await;
-    platform.host().set(|b| b.machines_never_run = true);
+    platform.host().set(|b| b.probe_never_ends = true);
     platform.create(&disk("hello", IMAGE)).await;
     platform.create(&virtual_machine("hello", &["hello"])).await;
-    platform.until::<VirtualMachine>("hello", "Starting", |vm| state(vm) == Some(State::Starting)).await;
+    let waits = |vm: &VirtualMachine| vm.message().contains("a probe guest is being booted");
+    let vm = platform.until::<VirtualMachine>("hello", "waiting for the probe", waits).await;
+    assert_eq!(state(&vm), Some(State::Provisioning));
     platform.delete::<VirtualMachine>("hello").await;
     platform.gone::<VirtualMachine>("hello").await;
     platform.delete::<Disk>("hello").await;

@@ -3,7 +3,7 @@
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_api::networking::Subnet;
 use evroc_testkit::objects::{HasConditions, address, disk, state, virtual_machine, virtual_machine_of};
-use evroc_testkit::{HostSize, IMAGE, Platform};
+use evroc_testkit::{Fault, HostSize, IMAGE, Manner, Platform};
 use serde_json::json;
 
 use super::{all_is_well, machines_of, running_vm};
@@ -199,4 +199,39 @@ async fn the_last_memory_goes_to_exactly_one_and_a_vm_of_another_group_makes_roo
     })
     .await;
     all_is_well(&platform).await;
+}
+
+#[tokio::test]
+async fn virtual_machines_that_start_together_never_take_more_than_there_is() {
+    // The writes of the disks come first; the fault strikes among those of the virtual machines.
+    let faults = [None, Some(Manner::Conflict), Some(Manner::AnswerLost), Some(Manner::KilledAfter)];
+    for (fault, at) in faults.into_iter().zip([0, 70, 75, 80]) {
+        let mut builder = Platform::builder().host("host-1", "a", SMALL).host("host-2", "a", SMALL);
+        if let Some(manner) = fault {
+            builder = builder.fault(Fault { at, manner });
+        }
+        let platform = builder.start().await;
+        let names: Vec<String> = (0..10).map(|n| format!("vm-{n}")).collect();
+        for name in &names {
+            platform.create(&disk(name, IMAGE)).await;
+        }
+        for name in &names {
+            platform.until::<Disk>(name, "Ready", HasConditions::is_ready).await;
+        }
+        let vms: Vec<VirtualMachine> = names.iter().map(|name| virtual_machine(name, &[name])).collect();
+        futures::future::join_all(vms.iter().map(|vm| platform.create(vm))).await;
+        let running = || platform.hosts().iter().map(|host| host.machines().len()).collect::<Vec<_>>();
+        evroc_testkit::eventually("both hosts are full", || async {
+            if running() == [2, 2] { Ok(()) } else { Err(format!("{:?}", running())) }
+        })
+        .await;
+        all_is_well(&platform).await;
+        assert_eq!(running(), [2, 2], "1 GB on each for machines of 0.5 GB; {fault:?}");
+        let mut addresses = std::collections::BTreeSet::new();
+        for name in &names {
+            let vm = platform.get::<VirtualMachine>(name).await;
+            let is_new = address(&vm).is_none_or(|address| addresses.insert(address));
+            assert!(is_new, "{name} has the address of another; {fault:?}");
+        }
+    }
 }

@@ -63,9 +63,7 @@ async fn a_revision_that_is_not_ready_gets_no_requests_and_rollback_works() {
     let platform = Platform::start().await;
     running_service(&platform, "web").await;
     platform.images().push("demo/broken:v1", "65532");
-    platform
-        .host()
-        .set(|b| b.replica_failure = Some(("ContainerExited".into(), "the container ended with code 3".into())));
+    platform.host().set(|b| b.containers_exit = Some(3));
     platform.patch::<Service>("web", image("demo/broken:v1")).await;
     let service = platform.until::<Service>("web", "failed", |s| s.reason() == "ContainerExited").await;
     assert!(service.message().contains("web-00002") && service.message().contains("code 3"), "{}", service.message());
@@ -74,7 +72,7 @@ async fn a_revision_that_is_not_ready_gets_no_requests_and_rollback_works() {
     assert_eq!(status.latest_ready_revision_name.as_deref(), Some("web-00001"));
     assert_eq!(status.latest_created_revision_name.as_deref(), Some("web-00002"));
     assert!(conditions::is_true(&status.conditions, "RoutesReady"), "the old revision still answers");
-    platform.host().set(|b| b.replica_failure = None);
+    platform.host().set(|b| b.containers_exit = None);
     platform.patch::<Service>("web", image("demo/hello:v1")).await;
     let service = platform.until::<Service>("web", "Ready again", HasConditions::is_ready).await;
     assert_eq!(serving(&service), Some("web-00003"));
@@ -152,12 +150,12 @@ async fn idle_time_is_measured_without_any_event() {
 async fn a_container_that_fails_is_reported_and_tried_again() {
     let platform = Platform::start().await;
     platform.images().push("demo/hello:v1", "65532");
-    let why = "the container did not listen on port 8080 within 30 s";
-    platform.host().set(|b| b.replica_failure = Some(("ContainerNotListening".into(), why.into())));
+    let why = "runc: no space left on device";
+    platform.host().set(|b| b.container_failure = Some(why.into()));
     platform.create(&service("web", "demo/hello:v1")).await;
-    let service = platform.until::<Service>("web", "failed", |s| s.reason() == "ContainerNotListening").await;
+    let service = platform.until::<Service>("web", "failed", |s| s.reason() == "ContainerFailed").await;
     assert!(service.message().contains(why), "{}", service.message());
-    platform.host().set(|b| b.replica_failure = None);
+    platform.host().set(|b| b.container_failure = None);
     platform.advance::<Revision>(Duration::from_secs(6), "web-00001").await;
     platform.until::<Service>("web", "Ready", HasConditions::is_ready).await;
     all_is_well(&platform).await;

@@ -2,6 +2,7 @@
 
 use evroc_api::compute::{DiskStatus, DiskUse, DiskUseKind, Placement};
 use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::units::Size;
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -14,7 +15,7 @@ use crate::reasons::PENDING;
 pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
     let mut status = observed.disk.status.clone().unwrap_or_default();
     conditions::set(&mut status.conditions, READY, &verdict(observed), observed.disk.metadata.generation, now);
-    status.disk_size = wanted_size(observed);
+    status.disk_size = disk_size(observed).or(status.disk_size);
     status.placement = observed.zone.clone().map(|zone| Placement { zone: Some(zone) });
     let uses = observed.users.iter().map(|vm| DiskUse {
         use_kind: DiskUseKind::Permanent,
@@ -23,6 +24,13 @@ pub fn status(observed: &Observed, now: Timestamp) -> DiskStatus {
     });
     status.disk_usage = uses.collect();
     status
+}
+
+/// The size that the host reports, as the user wrote it where that is the same; before the disk is made there is none.
+fn disk_size(observed: &Observed) -> Option<Size> {
+    let bytes = observed.volume.as_ref()?.status.as_ref()?.size_bytes?;
+    let wanted = wanted_size(observed).filter(|wanted| wanted.bytes() == Some(bytes));
+    Some(wanted.unwrap_or_else(|| Size::of_bytes(bytes)))
 }
 
 /// Whether the reason why a disk is not ready is a failure and not a step on its way.

@@ -75,7 +75,22 @@ fn a_disk_without_a_size_has_the_images() {
     let observed = observed(from_image());
     let [Step::CreateVolume(spec)] = &plan(&observed)[..] else { panic!("other steps") };
     assert_eq!((spec.host_name.as_str(), spec.image.as_deref(), spec.size_bytes), ("h", Some("tiny"), 2 << 30));
-    assert_eq!(status(&observed, Timestamp::UNIX_EPOCH).disk_size.unwrap().amount, 2);
+}
+
+#[test]
+fn the_status_shows_the_size_that_the_host_reports() {
+    let mut observed = observed(from_image());
+    let shown = |observed: &Observed| status(observed, Timestamp::UNIX_EPOCH).disk_size.map(|size| size.to_string());
+    assert_eq!(shown(&observed), None, "it is not made yet");
+    observed.volume = Some(volume("False"));
+    assert_eq!(shown(&observed), None, "the host has not reported it yet");
+    for (bytes, expected) in [(512 << 20, "512 MB"), (2 << 30, "2 GB"), (3 << 40, "3 TB")] {
+        observed.volume.as_mut().unwrap().status.as_mut().unwrap().size_bytes = Some(bytes);
+        assert_eq!(shown(&observed).as_deref(), Some(expected));
+    }
+    observed.disk.spec.disk_size = Some(of(json!({"amount": 2048, "unit": "MB"})));
+    observed.volume.as_mut().unwrap().status.as_mut().unwrap().size_bytes = Some(2 << 30);
+    assert_eq!(shown(&observed).as_deref(), Some("2048 MB"), "as the user wrote it");
 }
 
 #[test]

@@ -3,21 +3,21 @@
 use std::net::Ipv4Addr;
 
 use evroc_api::infra::MachineNetwork;
-use ipnet::Ipv4Net;
+use evroc_api::networking::Subnet;
+use evroc_api::subnet_range::SubnetRange;
 use kube::ResourceExt;
 
-use super::observe::Observed;
+use super::observe::{Observed, address};
 
-/// How many addresses at the start of a subnet are the platform's: the network's own, the gateway's and the system's.
-const RESERVED: u32 = 3;
-/// The prefix lengths that leave room for virtual machines and for the arithmetic.
-const PREFIX_LENGTHS: std::ops::RangeInclusive<u8> = 8..=30;
+/// The address that the virtual machine has, unless its subnet was made anew with other addresses.
+pub(super) fn kept_address(observed: &Observed) -> Option<Ipv4Addr> {
+    let subnet = subnet(observed)?;
+    address(&observed.vm).filter(|address| subnet.is_usable(*address))
+}
 
 /// The lowest address that no other virtual machine of the group has.
 pub(super) fn free_address(observed: &Observed) -> Option<Ipv4Addr> {
-    let subnet = subnet(observed)?;
-    let (first, last) = (u32::from(subnet.network()), u32::from(subnet.broadcast()));
-    (first + RESERVED..last).map(Ipv4Addr::from).find(|address| !observed.taken_addresses.contains(address))
+    subnet(observed)?.usable().find(|address| !observed.taken_addresses.contains(address))
 }
 
 /// The machine's place in the subnet.
@@ -26,16 +26,20 @@ pub(super) fn network(observed: &Observed, address: Ipv4Addr) -> Option<MachineN
     Some(MachineNetwork {
         vpc_uid: observed.vpc.as_ref().and_then(ResourceExt::uid).unwrap_or_default(),
         address: address.to_string(),
-        prefix_length: subnet.prefix_len(),
-        gateway: Ipv4Addr::from(u32::from(subnet.network()) + 1).to_string(),
+        prefix_length: subnet.prefix_length(),
+        gateway: subnet.gateway().to_string(),
         mac: link_address(&observed.vm.uid().unwrap_or_default()),
     })
 }
 
-/// The subnet of the resource group, without host bits.
-fn subnet(observed: &Observed) -> Option<Ipv4Net> {
-    let subnet: Ipv4Net = observed.subnet.as_ref()?.spec.ipv4_cidr_block.block.parse().ok()?;
-    PREFIX_LENGTHS.contains(&subnet.prefix_len()).then(|| subnet.trunc())
+/// The addresses of the resource group.
+fn subnet(observed: &Observed) -> Option<SubnetRange> {
+    range(observed.subnet.as_ref()?)
+}
+
+/// The addresses of a subnet; `None` if it has none that guests can have.
+pub(super) fn range(subnet: &Subnet) -> Option<SubnetRange> {
+    subnet.spec.stored_range().ok()
 }
 
 /// A locally administered link address that follows from the virtual machine's uid, so that it outlives every restart.

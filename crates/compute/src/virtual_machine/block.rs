@@ -5,8 +5,8 @@ use evroc_api::conditions::{self, READY};
 use evroc_api::networking::DEFAULT_NETWORK;
 use evroc_placement::{HostFacts, Need, Unplaceable, choose, gigabytes};
 
-use super::address::free_address;
-use super::observe::{Observed, ObservedDisk, address};
+use super::address::{free_address, kept_address};
+use super::observe::{Observed, ObservedDisk};
 use crate::place::no_host;
 use crate::reasons::UNSCHEDULABLE;
 
@@ -57,9 +57,13 @@ pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
     if observed.vpc.is_none() || observed.subnet.is_none() {
         return Err(block(State::Provisioning, "the resource group's VPC \"default\" is not ready yet".into()));
     }
+    if let Some(Err(error)) = observed.subnet.as_ref().map(|subnet| subnet.spec.stored_range()) {
+        let message = format!("subnet \"{DEFAULT_NETWORK}\": spec.ipv4CidrBlock.block: {error}");
+        return Err(block(State::ProvisioningFailed, message));
+    }
     let size = Size { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) };
     let host = host(observed, size, name)?;
-    if address(&observed.vm).is_none() && free_address(observed).is_none() {
+    if kept_address(observed).is_none() && free_address(observed).is_none() {
         let range = observed.subnet.as_ref().map(|s| s.spec.ipv4_cidr_block.block.clone()).unwrap_or_default();
         let message = format!(
             "subnet \"{DEFAULT_NETWORK}\" ({range}) has no free address: all are held by VMs of this resource group, stopped ones \

@@ -11,6 +11,7 @@ use evroc_placement::HostFacts;
 use kube::ResourceExt;
 use kube::api::Api;
 
+use super::address::range;
 use crate::context::Compute;
 
 /// A disk that the VM names, as far as it exists.
@@ -43,7 +44,7 @@ pub struct Observed {
     pub vpc: Option<VirtualPrivateCloud>,
     /// The subnet of its resource group.
     pub subnet: Option<Subnet>,
-    /// The addresses that other virtual machines of the group have; read only if it has none itself.
+    /// The addresses that other virtual machines of the group have; read only if it has none of its subnet itself.
     pub taken_addresses: HashSet<Ipv4Addr>,
     /// The reason why the API refused its machine for good.
     pub refused: Option<String>,
@@ -73,9 +74,11 @@ pub async fn observe(context: &Compute, namespace: &str, name: &str) -> Result<O
         context.machines_by_owner.get(&uid).iter().map(|machine| (**machine).clone()).collect();
     machines.sort_by_key(|machine| (machine.metadata.deletion_timestamp.is_some(), -machine.spec.epoch));
     let host = machines.first().and_then(|machine| context.book.host(&machine.spec.host_name));
-    let others = match address(&vm) {
-        Some(_) => vec![],
-        None => context.vms_by_namespace.get(namespace),
+    let subnet = context.subnets.get(in_group, DEFAULT_NETWORK).map(|subnet| (*subnet).clone());
+    let range = subnet.as_ref().and_then(range);
+    let others = match address(&vm).zip(range) {
+        Some((address, range)) if range.is_usable(address) => vec![],
+        _ => context.vms_by_namespace.get(namespace),
     };
     let profile = &vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name;
     Ok(Some(Observed {
@@ -85,7 +88,7 @@ pub async fn observe(context: &Compute, namespace: &str, name: &str) -> Result<O
         hosts: if machines.is_empty() { context.book.facts(&uid, now) } else { vec![] },
         machines,
         vpc: context.vpcs.get(in_group, DEFAULT_NETWORK).map(|vpc| (*vpc).clone()),
-        subnet: context.subnets.get(in_group, DEFAULT_NETWORK).map(|subnet| (*subnet).clone()),
+        subnet,
         taken_addresses: others
             .iter()
             .filter(|other| other.uid() != vm.uid())

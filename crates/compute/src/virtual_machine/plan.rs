@@ -9,9 +9,9 @@ use evroc_placement::HostFacts;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::address::{free_address, network};
+use super::address::{free_address, kept_address, network};
 use super::block::{Size, host_or_block};
-use super::observe::{Observed, ObservedDisk, address};
+use super::observe::{Observed, ObservedDisk};
 use super::restart::{has_ended, restart_pause, restarts};
 
 /// How long to wait for a host that the store refused a moment ago, or for a rule that refused the machine: nothing else wakes a
@@ -59,7 +59,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
         return steps;
     }
     match host_or_block(observed) {
-        Ok((host, size)) => match address(vm) {
+        Ok((host, size)) => match kept_address(observed) {
             None => steps.extend(free_address(observed).map(Step::AssignAddress)),
             Some(address) => {
                 steps.extend(machine(observed, host, size, address).map(|it| Step::CreateMachine(Box::new(it))));

@@ -23,8 +23,9 @@ use super::plan::{Step, epoch, plan};
 use super::status::{is_failure, status};
 use crate::context::{Compute, WAITING, key};
 
-/// One at a time: a host's free memory is read and then taken, and two that do so at once both take the last.
-const CONCURRENCY: u16 = 1;
+/// Virtual machines that are reconciled at the same time. Room on hosts and addresses are taken in the store, so that two which choose the
+/// same do not both get it. Fewer lets many that start together wait for each other's writes; more has them choose the same more often.
+const CONCURRENCY: u16 = 8;
 
 /// Runs the controller until the process ends.
 pub async fn run(context: Arc<Compute>) {

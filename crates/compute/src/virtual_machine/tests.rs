@@ -342,10 +342,13 @@ fn a_refused_write_is_not_repeated_at_once() {
 }
 
 #[test]
-fn a_subnet_with_host_bits_gives_addresses_of_the_subnet() {
-    let assigned = |block: &str, taken: &[&str]| {
+fn addresses_are_those_of_the_subnet_as_it_is_now() {
+    let assigned = |block: &str, has: Option<&str>, taken: &[&str]| {
         let mut observed = startable();
-        observed.vm.status = None;
+        match has {
+            Some(address) => observed.vm.status = Some(of(json!({"networking": {"privateIPv4Address": address}}))),
+            None => observed.vm.status = None,
+        }
         observed.subnet.as_mut().unwrap().spec.ipv4_cidr_block.block = block.into();
         observed.taken_addresses = taken.iter().map(|address| address.parse().unwrap()).collect();
         match &plan(&observed, Timestamp::UNIX_EPOCH)[..] {
@@ -353,10 +356,34 @@ fn a_subnet_with_host_bits_gives_addresses_of_the_subnet() {
             _ => None,
         }
     };
-    assert_eq!(assigned("10.0.0.7/24", &[]).as_deref(), Some("10.0.0.3"));
-    assert_eq!(assigned("255.255.255.0/24", &[]).as_deref(), Some("255.255.255.3"));
-    assert_eq!(assigned("10.0.0.8/30", &[]), None, "network, gateway, system and broadcast are all that it has");
-    assert_eq!(assigned("10.0.0.0/29", &["10.0.0.3", "10.0.0.4", "10.0.0.5"]).as_deref(), Some("10.0.0.6"));
-    assert_eq!(assigned("10.0.0.0/32", &[]), None);
-    assert_eq!(assigned("nonsense", &[]), None);
+    for (block, has, taken, expected) in [
+        // An earlier version accepted host bits.
+        ("10.0.0.7/24", None, &[][..], Some("10.0.0.3")),
+        ("10.0.0.8/30", None, &[], None),
+        ("10.0.0.0/29", None, &["10.0.0.3", "10.0.0.4", "10.0.0.5"], Some("10.0.0.6")),
+        ("10.0.0.0/29", None, &["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"], None),
+        ("10.0.0.0/32", None, &[], None),
+        ("255.255.255.0/24", None, &[], None),
+        ("nonsense", None, &[], None),
+        // The subnet was deleted and made anew with other addresses.
+        ("10.1.0.0/24", Some("10.0.0.9"), &["10.1.0.3"], Some("10.1.0.4")),
+        ("10.0.0.0/29", Some("10.0.0.7"), &[], Some("10.0.0.3")),
+        ("10.0.0.0/24", Some("10.0.0.1"), &[], Some("10.0.0.3")),
+        ("10.0.0.0/29", Some("10.0.0.6"), &[], None),
+    ] {
+        let found = assigned(block, has, taken);
+        assert_eq!(found.as_deref(), expected, "{block} {has:?} {taken:?}");
+    }
+}
+
+#[test]
+fn a_subnet_without_usable_addresses_says_so() {
+    for (block, part) in [("10.0.0.0/32", "prefix length"), ("127.0.0.0/8", "loopback"), ("nonsense", "10.0.0.0/24")] {
+        let mut observed = startable();
+        observed.subnet.as_mut().unwrap().spec.ipv4_cidr_block.block = block.into();
+        assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![], "{block}");
+        assert_eq!(state(&observed), State::ProvisioningFailed, "{block}");
+        let message = status(&observed, Timestamp::UNIX_EPOCH).conditions[0].message.clone();
+        assert!(message.contains("spec.ipv4CidrBlock.block") && message.contains(part), "{message}");
+    }
 }

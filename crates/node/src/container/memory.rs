@@ -26,9 +26,17 @@ pub struct Faults {
     pub pull_hangs: bool,
     /// Ports never accept connections.
     pub never_ready: bool,
+    /// Programs exit with this code as soon as they are started.
+    pub exits: Option<i32>,
 }
 
 /// One container.
+#[derive(Debug, Clone)]
+struct Imagined {
+    name: String,
+    state: State,
+}
+
 #[derive(Debug, Clone)]
 enum State {
     Running,
@@ -37,9 +45,11 @@ enum State {
 
 #[derive(Debug, Default)]
 struct Inner {
-    containers: BTreeMap<String, State>,
+    containers: BTreeMap<String, Imagined>,
     faults: Faults,
-    starts: usize,
+    /// How often the agent has died.
+    deaths: u64,
+    starts: Vec<String>,
     stops: usize,
     kept: Option<HashSet<Digest>>,
 }
@@ -76,25 +86,33 @@ impl MemoryContainers {
     /// Ends a container as if its program had exited with `code`.
     pub fn exit(&self, uid: &str, code: i32) {
         let exit = ended(uid, Some(code), format!("exited with code {code}"));
-        self.change(|inner| inner.containers.insert(uid.to_owned(), State::Ended(exit)));
+        self.change(|inner| inner.end(uid, exit));
+    }
+
+    /// Ends the calls that wait, as the death of the agent that made them does.
+    pub fn interrupt(&self) {
+        self.change(|inner| inner.deaths += 1);
     }
 
     /// Ends a container without a record of how, as when the host is restarted.
     pub fn lose(&self, uid: &str) {
         let exit = ended(uid, None, "its end was not observed".into());
-        self.change(|inner| inner.containers.insert(uid.to_owned(), State::Ended(exit)));
+        self.change(|inner| inner.end(uid, exit));
     }
 
     /// Uids of the containers that run.
     pub fn running(&self) -> Vec<String> {
-        let inner = self.lock();
-        let running = inner.containers.iter().filter(|(_, state)| matches!(state, State::Running));
-        running.map(|(uid, _)| uid.clone()).collect()
+        self.lock().running().map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// How many containers were started so far.
-    pub fn starts(&self) -> usize {
-        self.lock().starts
+    /// Names of the containers that run.
+    pub fn running_names(&self) -> Vec<String> {
+        self.lock().running().map(|(_, container)| container.name.clone()).collect()
+    }
+
+    /// Names of the containers that were ever started, in order.
+    pub fn starts(&self) -> Vec<String> {
+        self.lock().starts.clone()
     }
 
     /// Returns how many were requested to end.
@@ -107,16 +125,38 @@ impl MemoryContainers {
         self.lock().kept.clone()
     }
 
-    /// Waits until `what` gives something.
-    async fn until<T>(&self, what: impl Fn(&Inner) -> Option<T>) -> T {
+    /// Waits until `what` gives something; `None` if the agent dies before.
+    async fn until<T>(&self, what: impl Fn(&Inner) -> Option<T>) -> Option<T> {
         let mut changes = self.changed.subscribe();
+        let deaths = self.lock().deaths;
         loop {
-            if let Some(found) = what(&self.lock()) {
-                return found;
+            {
+                let inner = self.lock();
+                if inner.deaths != deaths {
+                    return None;
+                }
+                if let Some(found) = what(&inner) {
+                    return Some(found);
+                }
             }
             // The sender is ours, so there is always a next change to wait for.
             let _ = changes.changed().await;
         }
+    }
+}
+
+impl Inner {
+    fn running(&self) -> impl Iterator<Item = (&String, &Imagined)> {
+        self.containers.iter().filter(|(_, container)| matches!(container.state, State::Running))
+    }
+
+    fn state(&self, uid: &str) -> Option<&State> {
+        self.containers.get(uid).map(|container| &container.state)
+    }
+
+    fn end(&mut self, uid: &str, exit: Exit) {
+        let name = self.containers.get(uid).map(|container| container.name.clone()).unwrap_or_default();
+        self.containers.insert(uid.to_owned(), Imagined { name, state: State::Ended(exit) });
     }
 }
 
@@ -139,7 +179,7 @@ impl Containers for MemoryContainers {
         if let Some(text) = &inner.faults.look {
             return Err(failed(text));
         }
-        Ok(match inner.containers.get(uid) {
+        Ok(match inner.state(uid) {
             Some(State::Running) => ObservedContainer::Running,
             Some(State::Ended(exit)) => ObservedContainer::Ended(exit.clone()),
             None => ObservedContainer::Absent,
@@ -147,7 +187,12 @@ impl Containers for MemoryContainers {
     }
 
     async fn pull(&self, reference: &ImageReference) -> Result<Image, ImageError> {
-        self.until(|inner| (!inner.faults.pull_hangs).then_some(())).await;
+        let pulled = self.until(|inner| (!inner.faults.pull_hangs).then_some(())).await;
+        pulled.ok_or_else(|| ImageError::Receive {
+            image: reference.written.clone(),
+            what: "the manifest".into(),
+            source: std::io::Error::other("interrupted"),
+        })?;
         Ok(Image {
             written: reference.written.clone(),
             config: ImageConfig {
@@ -164,35 +209,41 @@ impl Containers for MemoryContainers {
             if let Some(text) = &inner.faults.start {
                 return Err(failed(text));
             }
-            if !matches!(inner.containers.get(&spec.uid), Some(State::Running)) {
-                inner.containers.insert(spec.uid.clone(), State::Running);
-                inner.starts += 1;
+            if !matches!(inner.state(&spec.uid), Some(State::Running)) {
+                let name = spec.workload.hostname.clone();
+                inner.starts.push(name.clone());
+                inner.containers.insert(spec.uid.clone(), Imagined { name, state: State::Running });
+            }
+            if let Some(code) = inner.faults.exits {
+                inner.end(&spec.uid, ended(&spec.uid, Some(code), format!("exited with code {code}")));
             }
             Ok(())
         })
     }
 
     async fn wait_ready(&self, uid: &str, _port: u16) -> Result<(), ContainerError> {
-        self.until(|inner| match inner.containers.get(uid) {
+        self.until(|inner| match inner.state(uid) {
             Some(State::Running) if inner.faults.never_ready => None,
             Some(State::Running) => Some(Ok(())),
             Some(State::Ended(exit)) => Some(Err(ContainerError::Ended(Box::new(exit.clone())))),
             None => Some(Err(ContainerError::NotRunning { id: uid.to_owned() })),
         })
         .await
+        .unwrap_or_else(|| Err(failed("interrupted")))
     }
 
     async fn wait(&self, uid: &str) -> Result<Exit, ContainerError> {
-        self.until(|inner| match inner.containers.get(uid) {
+        self.until(|inner| match inner.state(uid) {
             Some(State::Running) => None,
             Some(State::Ended(exit)) => Some(Ok(exit.clone())),
             None => Some(Err(ContainerError::NotRunning { id: uid.to_owned() })),
         })
         .await
+        .unwrap_or_else(|| Err(failed("interrupted")))
     }
 
     async fn stop(&self, uid: &str, _grace: Duration) -> Result<(), ContainerError> {
-        if matches!(self.lock().containers.get(uid), Some(State::Running)) {
+        if matches!(self.lock().state(uid), Some(State::Running)) {
             self.change(|inner| inner.stops += 1);
             self.exit(uid, 0);
         }

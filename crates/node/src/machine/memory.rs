@@ -18,6 +18,7 @@ use super::error::MachineError;
 use super::guests::{GuestChange, Guests, Log, ObservedMachine, Run, RunId};
 use super::{AcceleratorKind, MachineConfig, Nic, StopManner, Stopped};
 use crate::io::BoxDuplex;
+use crate::pool::{MemoryPool, Pool as _};
 use crate::shim::Exit;
 
 /// Changes that a listener may be behind.
@@ -34,6 +35,17 @@ pub struct Faults {
     pub start: Option<String>,
     /// Stopping waits until this is lifted.
     pub never_ends: bool,
+    /// Guests have no ssh server.
+    pub never_greets: bool,
+}
+
+/// What imagined guests share; by default nothing is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    /// The memory of all guests together, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The pool that has their volumes: guests hold them open.
+    pub pool: Option<MemoryPool>,
 }
 
 /// Imagined guests. Cheap to clone; all clones are one.
@@ -43,7 +55,10 @@ pub struct MemoryGuests(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     book: Mutex<Book>,
+    shares: Shares,
     faults: watch::Sender<Faults>,
+    /// Raised by each death of the agent.
+    lives: watch::Sender<u64>,
     changes: broadcast::Sender<(String, GuestChange)>,
 }
 
@@ -69,18 +84,36 @@ struct Imagined {
 
 impl Default for MemoryGuests {
     fn default() -> Self {
-        Self(Arc::new(Shared {
-            book: Mutex::default(),
-            faults: watch::Sender::new(Faults::default()),
-            changes: broadcast::channel(WAITING).0,
-        }))
+        Self::sharing(Shares::default())
     }
 }
 
 impl MemoryGuests {
+    /// Guests of a host that has this much. What does not fit is started all the same, and is a violation.
+    pub fn sharing(shares: Shares) -> Self {
+        Self(Arc::new(Shared {
+            book: Mutex::default(),
+            shares,
+            lives: watch::Sender::new(0),
+            faults: watch::Sender::new(Faults::default()),
+            changes: broadcast::channel(WAITING).0,
+        }))
+    }
+
     /// Plants faults, or lifts them.
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
         self.0.faults.send_modify(change);
+    }
+
+    /// Ends the calls that wait, as the death of the agent that made them does.
+    pub fn interrupt(&self) {
+        self.0.lives.send_modify(|lives| *lives += 1);
+    }
+
+    /// Whether the ssh server of a machine's guest greets.
+    pub fn greets(&self, uid: &str) -> bool {
+        let greets = !self.0.faults.borrow().never_greets;
+        greets && self.with(uid, |machine| machine.state == GuestState::Running).unwrap_or(false)
     }
 
     /// Makes a guest power itself off.
@@ -158,8 +191,8 @@ impl MemoryGuests {
             && let ObservedMachine::Running(run) = &machine.observed
         {
             let started_at = Some(run.started_at);
-            machine.observed =
-                ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
+            self.0.close(machine);
+            machine.observed = ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
         }
         self.tell(uid, GuestChange::Ended);
     }
@@ -177,10 +210,56 @@ impl MemoryGuests {
         }
     }
 
-    async fn until_it_may_end(&self) {
-        let mut faults = self.0.faults.subscribe();
-        // The sender is in `self`: this does not fail.
-        let _ = faults.wait_for(|faults| !faults.never_ends).await;
+    /// Fails if the agent dies meanwhile.
+    async fn until_it_may_end(&self, uid: &str) -> Result<(), MachineError> {
+        let (mut faults, mut lives) = (self.0.faults.subscribe(), self.0.lives.subscribe());
+        // The senders are in `self`: waiting does not fail.
+        tokio::select! {
+            _ = faults.wait_for(|faults| !faults.never_ends) => Ok(()),
+            _ = lives.changed() => self.fails(uid, "wait for the end of", Some(&"interrupted".to_owned())),
+        }
+    }
+}
+
+impl Shared {
+    /// Opens the volumes of a machine that starts: all or none.
+    fn open(&self, config: &MachineConfig) -> Result<(), MachineError> {
+        let Some(pool) = &self.shares.pool else { return Ok(()) };
+        for (index, volume) in config.volumes.iter().enumerate() {
+            if let Err(error) = pool.open(&volume.uid, &config.name) {
+                config.volumes[..index].iter().for_each(|opened| pool.close(&opened.uid));
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the volumes of a machine that ends.
+    fn close(&self, machine: &Imagined) {
+        if let Some(pool) = &self.shares.pool {
+            machine.disks.iter().for_each(|disk| pool.close(&disk.volume));
+        }
+    }
+}
+
+impl Book {
+    /// What a machine that starts must not do beside those that run.
+    fn wrong_with(&self, config: &MachineConfig, memory_bytes: Option<u64>) -> Vec<String> {
+        let running: Vec<&MachineConfig> = self
+            .machines
+            .values()
+            .filter(|other| matches!(other.observed, ObservedMachine::Running(_) | ObservedMachine::Orphaned(_)))
+            .map(|other| &other.config)
+            .collect();
+        let shared = running.iter().find_map(|other| {
+            let used = other.volumes.iter().find(|used| config.volumes.iter().any(|volume| volume.uid == used.uid))?;
+            Some(format!("{} and {} both have volume {}", other.name, config.name, used.uid))
+        });
+        let used: u64 = running.iter().map(|other| other.memory_bytes).sum();
+        let too_much = memory_bytes
+            .filter(|all| used + config.memory_bytes > *all)
+            .map(|all| format!("{} does not fit: {used} of {all} bytes are in use", config.name));
+        shared.into_iter().chain(too_much).collect()
     }
 }
 
@@ -206,15 +285,9 @@ impl Guests for MemoryGuests {
             return Ok(run);
         }
         let mut book = self.book();
-        let shared = book
-            .machines
-            .values()
-            .filter(|other| matches!(other.observed, ObservedMachine::Running(_)))
-            .find_map(|other| {
-                let used = other.config.volumes.iter().find(|used| config.volumes.iter().any(|v| v.uid == used.uid))?;
-                Some(format!("{} and {} both have volume {}", other.config.name, config.name, used.uid))
-            });
-        book.violations.extend(shared);
+        let wrong = book.wrong_with(config, self.0.shares.memory_bytes);
+        book.violations.extend(wrong);
+        self.0.open(config)?;
         book.runs += 1;
         book.starts.push(config.name.clone());
         let run = Run { id: RunId(book.runs), started_at: Timestamp::now() };
@@ -237,10 +310,11 @@ impl Guests for MemoryGuests {
             Some(_) if grace.is_zero() => StopManner::Quit,
             Some(_) => StopManner::PoweredOff,
         };
-        self.until_it_may_end().await;
+        self.until_it_may_end(uid).await?;
         self.book().ends.push(uid.to_owned());
         let exit = Exit { code: Some(0), reason: "ended with code 0".into(), ..Exit::default() };
         if let Some(machine) = self.book().machines.get_mut(uid) {
+            self.0.close(machine);
             machine.observed = ObservedMachine::Ended(exit.clone());
         }
         self.tell(uid, GuestChange::Ended);
@@ -252,8 +326,8 @@ impl Guests for MemoryGuests {
         book.ends.push(uid.to_owned());
         if let Some(machine) = book.machines.get_mut(uid) {
             let started_at = Some(Timestamp::now());
-            machine.observed =
-                ObservedMachine::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
+            self.0.close(machine);
+            machine.observed = ObservedMachine::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
         }
         Ok(())
     }
@@ -302,6 +376,13 @@ impl Guests for MemoryGuests {
     }
 
     async fn change_disk(&self, uid: &str, change: &Change) -> Result<(), MachineError> {
+        if let Some(pool) = &self.0.shares.pool {
+            match change {
+                Change::Grow { volume, size_bytes, .. } => drop(pool.grown(volume, *size_bytes).await?),
+                Change::Detach { volume, .. } => pool.close(volume),
+                Change::Attach { volume } => pool.open(volume, uid)?,
+            }
+        }
         self.with(uid, |machine| match change {
             Change::Grow { id, size_bytes, .. } => {
                 machine.disks.iter_mut().filter(|disk| disk.id == *id).for_each(|disk| disk.size_bytes = *size_bytes);

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::io::DuplexStream;
+use futures::FutureExt as _;
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 
 use super::error::{NetworkError, file};
@@ -19,6 +20,13 @@ use crate::io::BoxDuplex;
 
 /// Bytes that a connection holds in each direction.
 const CONNECTION_BUFFER: usize = 64 << 10;
+/// The port of ssh servers.
+const SSH: u16 = 22;
+/// What the ssh server of an imagined guest says.
+const GREETING: &[u8] = b"SSH-2.0-imagined\r\n";
+
+/// Whether the guest of the machine with this uid has an ssh server that greets.
+type Greets = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// An operation that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +49,7 @@ struct State {
     violations: Vec<String>,
     failures: HashMap<Operation, u32>,
     listeners: HashMap<(String, SocketAddr), mpsc::UnboundedSender<DuplexStream>>,
+    greets: Option<Greets>,
 }
 
 struct Vpc {
@@ -77,6 +86,11 @@ impl MemoryNetwork {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.state().listeners.insert((vpc_uid.to_owned(), address), sender);
         receiver
+    }
+
+    /// Lets port 22 of every machine of which `greets` says so answer as an ssh server does.
+    pub fn answer_ssh(&self, greets: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.state().greets = Some(Arc::new(greets));
     }
 
     /// The specifications that the VPC and its ports have now.
@@ -173,8 +187,22 @@ impl Network for MemoryNetwork {
     async fn connect(&self, vpc_uid: &str, address: SocketAddr) -> io::Result<BoxDuplex> {
         let mut state = self.state();
         state.attempt(Operation::Connect)?;
-        if !state.vpcs.contains_key(vpc_uid) {
+        let Some(vpc) = state.vpcs.get(vpc_uid) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("VPC {vpc_uid} is not on this host")));
+        };
+        if let Some(greets) = state.greets.clone().filter(|_| address.port() == SSH)
+            && let Some(port) = vpc.ports.values().find(|port| address.ip() == port.address)
+        {
+            let machine = port.machine_uid.clone();
+            // The guests may take a lock of their own.
+            drop(state);
+            if greets(&machine) {
+                let (ours, mut theirs) = tokio::io::duplex(GREETING.len());
+                // It fits into the buffer, so that it is written at once.
+                let _ = theirs.write_all(GREETING).now_or_never();
+                return Ok(Box::new(ours));
+            }
+            return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let listener = state.listeners.get(&(vpc_uid.to_owned(), address)).ok_or_else(refused)?;

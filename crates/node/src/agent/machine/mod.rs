@@ -33,20 +33,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use evroc_api::NODE_FINALIZER;
 use evroc_api::conditions::{self, READY};
-use evroc_api::infra::{Machine, Volume};
-use evroc_controller::{Context, Result, get, remove_finalizer, retry, run_on, write_status};
+use evroc_api::infra::{Machine, MachinePhase, MachineVolume, Volume};
+use evroc_controller::{Context, Result, chain, get, pauses, remove_finalizer, retry, run_on, write_status};
+use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::host::{Accelerator, HostConditions};
 use crate::io::BoxDuplex;
 use crate::machine::VolumeUse;
-use crate::machine::guests::Guests;
+use crate::machine::guests::{Guests, ObservedMachine};
 use crate::machine::owner::OwnedMachines;
 use crate::net::network::Network;
 use crate::owner::DrainFlag;
@@ -58,6 +59,10 @@ pub struct Machines {
     base: Context,
     host: String,
     work: Work,
+    /// The volumes of this host, as of a moment ago.
+    volumes: Store<Volume>,
+    /// What fills [`Self::volumes`], until [`run`] takes it.
+    fill: Mutex<Option<reflector::store::Writer<Volume>>>,
 }
 
 /// The runner of machines, without the API.
@@ -94,7 +99,8 @@ impl Machines {
     ) -> std::io::Result<(Arc<Self>, Changes)> {
         let owned = OwnedMachines::new(guests, draining);
         let (work, changes) = Work::new(host.clone(), state, owned, network, accelerator, conditions)?;
-        Ok((Arc::new(Self { base, host, work }), changes))
+        let (volumes, fill) = reflector::store();
+        Ok((Arc::new(Self { base, host, work, volumes, fill: Mutex::new(Some(fill)) }), changes))
     }
 
     /// The machines of this host with their owners.
@@ -156,6 +162,15 @@ impl Work {
         self.owned.guests()
     }
 
+    /// Whether a machine runs, is watched, and is reported so: a look at it may use what is known of it.
+    async fn runs_as_reported(&self, machine: &Machine) -> bool {
+        let phase = machine.status.as_ref().and_then(|status| status.phase);
+        let uid = machine.uid().unwrap_or_default();
+        machine.metadata.deletion_timestamp.is_none()
+            && phase == Some(MachinePhase::Running)
+            && matches!(self.guests().observe(&uid).await, Ok(ObservedMachine::Running(_)))
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,15 +191,22 @@ pub async fn run(machines: Arc<Machines>, changes: Changes) {
         |object, error, this: Arc<Machines>| retry(object, error, Arc::new(this.base.clone())),
         machines.clone(),
     );
-    tokio::join!(controller, machines.keep_swept());
+    tokio::join!(controller, machines.keep_swept(), machines.follow_volumes());
 }
 
 async fn reconcile(machine: Arc<Machine>, this: Arc<Machines>) -> Result<Action> {
     let api = Api::<Machine>::namespaced(this.base.client.clone(), &machine.namespace().unwrap_or_default());
-    let Some(machine) = get(&api, &machine.name_any()).await? else { return Ok(Action::await_change()) };
-    let volumes = ApiVolumes { base: &this.base, machine: &machine };
+    // A machine in good order costs no request, however often it is looked at. What the watch has not brought yet fails the write.
+    let machine = match this.work.runs_as_reported(&machine).await {
+        true => machine,
+        false => match get(&api, &machine.name_any()).await? {
+            Some(machine) => Arc::new(machine),
+            None => return Ok(Action::await_change()),
+        },
+    };
+    let volumes = KnownVolumes { base: &this.base, machine: &machine, known: &this.volumes };
     let outcome = this.work.step(&machine, &volumes, this.base.now()).await?;
-    if let Some(status) = outcome.status {
+    if let Some(status) = outcome.status.filter(|status| machine.status.as_ref() != Some(status)) {
         write_status(&api, &machine, &status).await?;
     }
     match outcome.next {
@@ -204,29 +226,54 @@ pub(crate) trait Volumes: Send + Sync {
     async fn uses(&self) -> Result<std::result::Result<Vec<VolumeUse>, String>>;
 }
 
-struct ApiVolumes<'a> {
+impl Machines {
+    /// Keeps the volumes of this host up to date.
+    async fn follow_volumes(&self) {
+        let Some(fill) = self.fill.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let own = watcher::Config::default().fields(&format!("spec.hostName={}", self.host));
+        let volumes = watcher(Api::<Volume>::all(self.base.client.clone()), own).backoff(pauses());
+        let mut volumes = volumes.reflect(fill).applied_objects().boxed();
+        while let Some(change) = volumes.next().await {
+            if let Err(error) = change {
+                tracing::debug!(error = chain(&error), "watching volumes failed, will be tried again");
+            }
+        }
+    }
+}
+
+/// The volumes of the watch, and those of the API where the watch has none.
+struct KnownVolumes<'a> {
     base: &'a Context,
     machine: &'a Machine,
+    known: &'a Store<Volume>,
 }
 
 #[async_trait]
-impl Volumes for ApiVolumes<'_> {
+impl Volumes for KnownVolumes<'_> {
     async fn uses(&self) -> Result<std::result::Result<Vec<VolumeUse>, String>> {
         let namespace = self.machine.namespace().unwrap_or_default();
-        let api = Api::<Volume>::namespaced(self.base.client.clone(), &namespace);
         let mut uses = vec![];
         for wanted in &self.machine.spec.volumes {
-            let volume = get(&api, &wanted.name).await?;
-            let ready = volume
-                .as_ref()
-                .is_some_and(|v| v.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, READY)));
-            match volume.and_then(|v| Some((v.uid()?, v.spec.size_bytes))) {
-                Some((uid, size)) if ready => {
-                    uses.push(VolumeUse { uid, is_boot: wanted.boot, size_bytes: Some(size) });
+            let known = self.known.get(&ObjectRef::new(&wanted.name).within(&namespace));
+            let found = match known.and_then(|volume| volume_use(&volume, wanted)) {
+                Some(found) => Some(found),
+                None => {
+                    let api = Api::<Volume>::namespaced(self.base.client.clone(), &namespace);
+                    get(&api, &wanted.name).await?.and_then(|volume| volume_use(&volume, wanted))
                 }
-                _ => return Ok(Err(format!("waits for volume \"{}\"", wanted.name))),
+            };
+            match found {
+                Some(found) => uses.push(found),
+                None => return Ok(Err(format!("waits for volume \"{}\"", wanted.name))),
             }
         }
         Ok(Ok(uses))
     }
+}
+
+/// A volume that is ready, as a machine uses it.
+fn volume_use(volume: &Volume, wanted: &MachineVolume) -> Option<VolumeUse> {
+    let is_ready = volume.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, READY));
+    let uid = volume.uid().filter(|uid| is_ready && wanted.uid.as_ref().is_none_or(|wanted| wanted == uid))?;
+    Some(VolumeUse { uid, is_boot: wanted.boot, size_bytes: Some(volume.spec.size_bytes) })
 }

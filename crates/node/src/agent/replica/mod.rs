@@ -27,13 +27,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evroc_api::NODE_FINALIZER;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Replica, ReplicaPhase, ReplicaStatus};
-use evroc_controller::{Context, Result, chain, controller, drive, get, retry, write_status};
-use futures::StreamExt;
+use evroc_controller::{Context, Result, chain, get, retry, run_on, write_status};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -69,11 +70,13 @@ pub struct Replicas {
     watched: Mutex<HashSet<String>>,
     /// Containers that cannot be observed, and since when.
     unseen: Mutex<HashMap<String, Instant>>,
-    changed: mpsc::UnboundedSender<()>,
+    /// Replicas that are deleted, and since when this agent knows.
+    deleted: Mutex<HashMap<String, Instant>>,
+    changed: mpsc::UnboundedSender<ObjectRef<Replica>>,
 }
 
-/// Wakes [`run`] when a container changed.
-pub struct Changed(mpsc::UnboundedReceiver<()>);
+/// The replicas whose container changed, for [`run`].
+pub struct Changed(mpsc::UnboundedReceiver<ObjectRef<Replica>>);
 
 impl Replicas {
     /// Builds the runner of replicas, and the notification that a container changed.
@@ -96,6 +99,7 @@ impl Replicas {
                 owners: Owners::new(move |uid| Owned::new(this.clone(), uid)),
                 watched: Mutex::default(),
                 unseen: Mutex::default(),
+                deleted: Mutex::default(),
                 changed,
             }
         });
@@ -186,9 +190,9 @@ impl Replicas {
         write_status(api, replica, &status).await.map(|_| ())
     }
 
-    /// Reconciles the replicas again when this one's container ends.
+    /// Reconciles this replica again when its container ends.
     fn watch(self: &Arc<Self>, replica: &Replica) {
-        let uid = replica.uid().unwrap_or_default();
+        let (uid, object) = (replica.uid().unwrap_or_default(), ObjectRef::from_obj(replica));
         if !locked(&self.watched).insert(uid.clone()) {
             return;
         }
@@ -200,25 +204,36 @@ impl Replicas {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             locked(&this.watched).remove(&uid);
-            this.wake();
+            this.wake(object);
         });
     }
 
-    fn wake(&self) {
+    fn wake(&self, object: ObjectRef<Replica>) {
         // The receiver is dropped when the agent ends.
-        let _ = self.changed.send(());
+        let _ = self.changed.send(object);
     }
 
     /// Hands a request to the container's owner, and has the replica looked at again if that failed.
     fn ask(self: &Arc<Self>, replica: &Replica, request: Request) {
-        let (this, uid) = (self.clone(), replica.uid().unwrap_or_default());
+        let (this, uid, object) = (self.clone(), replica.uid().unwrap_or_default(), ObjectRef::from_obj(replica));
         tokio::spawn(async move {
             if let Err(error) = this.owners.ask(&uid, request).await {
                 tracing::warn!(uid, error = chain(&error), "start or end a container, will be tried again");
                 tokio::time::sleep(LOOK_AGAIN).await;
-                this.wake();
+                this.wake(object);
             }
         });
+    }
+
+    /// How long the replica has been deleted, by this host's clock alone: the API server's may differ.
+    fn deleted_for(&self, replica: &Replica) -> Duration {
+        // Without its finalizer the host has nothing to do with it any more.
+        let is_ours = replica.finalizers().iter().any(|finalizer| finalizer == NODE_FINALIZER);
+        if replica.metadata.deletion_timestamp.is_none() || !is_ours {
+            return Duration::ZERO;
+        }
+        let uid = replica.uid().unwrap_or_default();
+        locked(&self.deleted).entry(uid).or_insert_with(Instant::now).elapsed()
     }
 
     async fn observe(&self, uid: &str) -> Observation {
@@ -248,14 +263,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the controller until the process ends.
 pub async fn run(replicas: Arc<Replicas>, changed: Changed) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", replicas.host));
-    let stream = controller(Api::<Replica>::all(replicas.base.client.clone()), own)
-        .reconcile_all_on(UnboundedReceiverStream::new(changed.0))
-        .run(
-            reconcile,
-            |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())),
-            replicas.clone(),
-        );
-    tokio::join!(drive(stream.boxed()), images::run(replicas));
+    let controller = run_on(
+        Api::<Replica>::all(replicas.base.client.clone()),
+        own,
+        UnboundedReceiverStream::new(changed.0),
+        reconcile,
+        |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())),
+        replicas.clone(),
+    );
+    tokio::join!(controller, images::run(replicas));
 }
 
 async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action> {
@@ -265,7 +281,7 @@ async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action>
         return Ok(Action::await_change());
     }
     let observation = this.observe(&replica.uid().unwrap_or_default()).await;
-    match plan(&replica, &observation, this.base.now()) {
+    match plan(&replica, &observation, this.deleted_for(&replica)) {
         Step::Wait => {}
         Step::Watch => {
             this.settle_observed(&api, &replica).await?;

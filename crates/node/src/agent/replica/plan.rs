@@ -1,11 +1,10 @@
-//! Decides the next step of a replica: a pure function of the object, the observation of its container, and the time.
+//! Decides the next step of a replica: a pure function of the object, the observation of its container, and how long it has been deleted.
 
 use std::time::Duration;
 
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Replica, ReplicaPhase};
 use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
-use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::container::containers::ObservedContainer;
@@ -59,9 +58,9 @@ pub(super) enum Step {
     End,
 }
 
-pub(super) fn plan(replica: &Replica, observation: &Observation, now: Timestamp) -> Step {
-    if let Some(since) = &replica.metadata.deletion_timestamp {
-        return plan_end(replica, observation, now.duration_since(since.0).unsigned_abs());
+pub(super) fn plan(replica: &Replica, observation: &Observation, deleted_for: Duration) -> Step {
+    if replica.metadata.deletion_timestamp.is_some() {
+        return plan_end(replica, observation, deleted_for);
     }
     let status = replica.status.as_ref();
     let phase = status.and_then(|status| status.phase);

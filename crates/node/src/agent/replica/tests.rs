@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use evroc_api::{GATEWAY_FINALIZER, NODE_FINALIZER};
+use evroc_api::GATEWAY_FINALIZER;
 use http::{Method, Request as HttpRequest, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ struct World {
     object: Arc<Mutex<Option<Value>>>,
     containers: MemoryContainers,
     replicas: Arc<Replicas>,
-    _changed: Changed,
+    changed: Changed,
 }
 
 fn answer(object: &mut Option<Value>, method: &Method, path: &str, body: &Value) -> (u16, Value) {
@@ -88,7 +88,7 @@ impl World {
         let logs = ServiceLogs::new("/nonexistent".into());
         let shared = Arc::new(containers.clone());
         let (replicas, changed) = Replicas::new(context, "h".into(), shared, logs, DrainFlag::default());
-        Self { object, containers, replicas, _changed: changed }
+        Self { object, containers, replicas, changed }
     }
 
     fn replica(&self) -> Option<Replica> {
@@ -153,12 +153,12 @@ async fn a_container_that_cannot_be_observed_lives_on_and_is_routed_to() {
         assert_eq!(world.phase(), Some(ReplicaPhase::Unknown));
         assert_eq!(world.condition(READY).as_deref(), Some("True"), "the gateway goes on sending requests to it");
         assert_eq!(world.condition(OBSERVED).as_deref(), Some("Unknown"));
-        assert_eq!((world.containers.running(), world.containers.starts()), (vec![UID.to_owned()], 1));
+        assert_eq!((world.containers.running(), world.containers.starts().len()), (vec![UID.to_owned()], 1));
 
         world.containers.set(|faults| faults.look = None);
         world.until("it is observed again", |world| world.phase() == Some(ReplicaPhase::Running)).await;
         assert_eq!(world.condition(OBSERVED).as_deref(), Some("True"));
-        assert_eq!((world.containers.starts(), world.containers.stops()), (1, 0));
+        assert_eq!((world.containers.starts().len(), world.containers.stops()), (1, 0));
     }
     // It is still watched: its end is seen.
     world.containers.exit(UID, 7);
@@ -179,6 +179,32 @@ async fn a_container_that_cannot_be_observed_is_drained_before_its_end() {
 }
 
 #[tokio::test]
+async fn a_replica_is_drained_whatever_the_clock_of_the_api_server_shows() {
+    let world = World::running().await;
+    for hours in [-1, 1] {
+        let then = Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+        locked(&world.object).as_mut().unwrap()["metadata"]["deletionTimestamp"] = then.to_string().into();
+        assert_ne!(world.reconcile().await, Some(Action::await_change()), "the gateway gets its time");
+        tokio::task::yield_now().await;
+        assert_eq!(world.containers.running(), [UID]);
+    }
+    // By the agent's own clock it is over.
+    locked(&world.replicas.deleted).insert(UID.into(), Instant::now().checked_sub(Duration::from_secs(31)).unwrap());
+    world.until("it is removed", |world| world.replica().is_none()).await;
+    assert!(locked(&world.replicas.deleted).is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_a_container_wakes_its_own_replica_only() {
+    let mut world = World::running().await;
+    world.until("it is watched", |world| !locked(&world.replicas.watched).is_empty()).await;
+    world.containers.exit(UID, 7);
+    let woken = world.changed.0.recv().await.unwrap();
+    assert_eq!((woken.namespace.as_deref(), woken.name.as_str()), (Some("demo"), "hello-1"));
+    assert!(world.changed.0.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_delete_is_seen_while_an_image_is_fetched() {
     let world = World::new();
     world.containers.set(|faults| faults.pull_hangs = true);
@@ -187,7 +213,7 @@ async fn a_delete_is_seen_while_an_image_is_fetched() {
     world.until("it is removed", |world| world.replica().is_none()).await;
     world.containers.set(|faults| faults.pull_hangs = false);
     tokio::task::yield_now().await;
-    assert_eq!(world.containers.starts(), 0);
+    assert!(world.containers.starts().is_empty());
     world.until("its owner goes with it", |world| world.replicas.owners.is_empty()).await;
 }
 
@@ -205,7 +231,7 @@ async fn a_delete_is_seen_while_a_port_is_waited_for() {
 async fn a_container_whose_end_was_not_recorded_is_started_again() {
     let world = World::running().await;
     world.containers.lose(UID);
-    world.until("it is started again", |world| world.containers.starts() == 2).await;
+    world.until("it is started again", |world| world.containers.starts().len() == 2).await;
     world.until("it runs", |world| world.phase() == Some(ReplicaPhase::Running)).await;
 }
 
@@ -221,7 +247,7 @@ async fn nothing_starts_once_the_host_is_being_stopped() {
         world.reconcile().await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(world.containers.starts(), 0);
+    assert!(world.containers.starts().is_empty());
     assert!(world.replica().is_some(), "its replica stays");
 }
 
@@ -235,7 +261,6 @@ async fn the_images_of_replicas_are_kept() {
 
 #[test]
 fn a_plan_follows_from_what_was_seen() {
-    let now = Timestamp::now();
     let replica = |phase: Option<&str>, ready: bool| -> Replica {
         let mut object = object();
         if let Some(phase) = phase {
@@ -267,8 +292,8 @@ fn a_plan_follows_from_what_was_seen() {
         (Some("Failed"), false, Observation::Seen(ObservedContainer::Absent), Step::Wait),
         (Some("Failed"), false, unseen(60), Step::Wait),
     ] {
-        assert_eq!(plan(&replica(phase, ready), &observation, now), want, "{phase:?} {observation:?}");
+        assert_eq!(plan(&replica(phase, ready), &observation, Duration::ZERO), want, "{phase:?} {observation:?}");
     }
-    let step = plan(&replica(Some("Running"), true), &unseen(60), now);
+    let step = plan(&replica(Some("Running"), true), &unseen(60), Duration::ZERO);
     assert!(matches!(&step, Step::LookAgain(Some(why)) if why.message.ends_with("EIO")), "{step:?}");
 }

@@ -196,6 +196,7 @@ impl Replicas {
         let removed = self.containers.remove(uid).await;
         removed.map_err(|source| TurnError::Remove { uid: uid.to_owned(), source })?;
         locked(&self.unseen).remove(uid);
+        locked(&self.deleted).remove(uid);
         Ok(())
     }
 }
