@@ -192,7 +192,8 @@ impl MemoryGuests {
         {
             let started_at = Some(run.started_at);
             self.0.close(machine);
-            machine.observed = ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
+            machine.observed =
+                ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
         }
         self.tell(uid, GuestChange::Ended);
     }
@@ -327,7 +328,8 @@ impl Guests for MemoryGuests {
         if let Some(machine) = book.machines.get_mut(uid) {
             let started_at = Some(Timestamp::now());
             self.0.close(machine);
-            machine.observed = ObservedMachine::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
+            machine.observed =
+                ObservedMachine::Ended(Exit { reason: "its shim was killed".into(), started_at, ..Exit::default() });
         }
         Ok(())
     }
