@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use evroc_api::infra::MachineNetwork;
-use evroc_api::networking::Subnet;
 use evroc_api::subnet_range::SubnetRange;
 use kube::ResourceExt;
 
@@ -34,12 +33,7 @@ pub(super) fn network(observed: &Observed, address: Ipv4Addr) -> Option<MachineN
 
 /// The addresses of the resource group.
 fn subnet(observed: &Observed) -> Option<SubnetRange> {
-    range(observed.subnet.as_ref()?)
-}
-
-/// The addresses of a subnet; `None` if it has none that guests can have.
-pub(super) fn range(subnet: &Subnet) -> Option<SubnetRange> {
-    subnet.spec.stored_range().ok()
+    observed.subnet.as_ref()?.spec.stored_range().ok()
 }
 
 /// A locally administered link address that follows from the virtual machine's uid, so that it outlives every restart.

@@ -11,7 +11,6 @@ use evroc_placement::HostFacts;
 use kube::ResourceExt;
 use kube::api::Api;
 
-use super::address::range;
 use crate::context::Compute;
 
 /// A disk that the VM names, as far as it exists.
@@ -75,7 +74,7 @@ pub async fn observe(context: &Compute, namespace: &str, name: &str) -> Result<O
     machines.sort_by_key(|machine| (machine.metadata.deletion_timestamp.is_some(), -machine.spec.epoch));
     let host = machines.first().and_then(|machine| context.book.host(&machine.spec.host_name));
     let subnet = context.subnets.get(in_group, DEFAULT_NETWORK).map(|subnet| (*subnet).clone());
-    let range = subnet.as_ref().and_then(range);
+    let range = subnet.as_ref().and_then(|subnet| subnet.spec.stored_range().ok());
     let others = match address(&vm).zip(range) {
         Some((address, range)) if range.is_usable(address) => vec![],
         _ => context.vms_by_namespace.get(namespace),

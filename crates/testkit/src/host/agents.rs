@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use super::hardware::{Hardware, OneImage};
 use super::life::Mortal;
 use super::{Behaviour, HostSize};
-use crate::platform::GROUP;
 
 /// What a host's agents are made of, life after life.
 pub(super) struct Agents {
@@ -64,7 +63,7 @@ impl Agents {
     /// The work of the agents until they are killed.
     async fn work(&self, end: &CancellationToken) {
         let api = Mortal { inner: self.api.clone(), end: end.clone() };
-        let base = Context { client: Client::new(api, GROUP), clock: self.clock.clone() };
+        let base = Context { client: Client::new(api, "default"), clock: self.clock.clone() };
         let (conditions, draining) = (HostConditions::default(), DrainFlag::default());
         let accelerator = watch::Sender::new(self.accelerator().await);
 
