@@ -18,6 +18,9 @@ use crate::time;
 /// The longest that a request waits for a replica. Too low fails slow starters; too high keeps clients of a broken
 /// service hanging.
 pub const WAIT_FOR_REPLICA: Duration = Duration::from_secs(60);
+/// The most requests of one revision that wait for a replica. Too low refuses the burst that a service at zero is woken by; too high keeps
+/// memory and connections of the gateway, which all services share, for one whose containers do not start.
+pub const MOST_WAITING: i32 = 1000;
 /// How often a request that is safe to repeat is sent again after its response was lost. Too low shows a replica's end to
 /// users; too high lets a request that crashes containers crash many.
 pub const REPEATS: usize = 2;
@@ -112,14 +115,22 @@ impl Proxy {
             };
             let mut until = deadline;
             if let Some(revision) = &revision {
-                let counted = match ticket.take() {
-                    Some(ticket) if ticket.revision == *revision => ticket,
-                    _ => self.table.ticket(revision),
+                let (counted, is_new) = match ticket.take() {
+                    Some(ticket) if ticket.revision == *revision => (ticket, false),
+                    _ => (self.table.ticket(revision), true),
                 };
                 match self.table.choose(revision) {
                     Choice::Now(lease) => return Ok((lease, counted)),
                     Choice::NotBefore(when) => until = when.min(deadline),
                     Choice::Nowhere => {}
+                }
+                // Who waits already keeps its place.
+                if is_new && self.table.waiting(revision) > MOST_WAITING {
+                    let name = &revision.name;
+                    let text = format!(
+                        "{MOST_WAITING} requests wait for a replica of revision {name} already: try again later"
+                    );
+                    return Err(sentence(StatusCode::SERVICE_UNAVAILABLE, &text));
                 }
                 ticket = Some(counted);
             }

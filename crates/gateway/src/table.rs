@@ -234,6 +234,11 @@ impl Table {
         Ticket { table: self.clone(), revision: revision.clone(), waiting: true }
     }
 
+    /// The number of requests that wait for a replica of a revision.
+    pub fn waiting(&self, revision: &Key) -> i32 {
+        self.state().requests.get(revision).map_or(0, |requests| requests.waiting)
+    }
+
     fn count(&self, revision: &Key, change: impl FnOnce(&mut Requests)) {
         let mut state = self.state();
         let requests = state.requests.entry(revision.clone()).or_default();

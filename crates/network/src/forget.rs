@@ -6,9 +6,9 @@ use thiserror::Error;
 /// Keeps something for resource groups by their names, for example a registry. A later group of the same name must not inherit it.
 #[async_trait]
 pub trait ForgetGroup: Send + Sync + 'static {
-    /// Removes everything that is kept for the group of this name. Called again until it succeeds; a group of which nothing is kept is
-    /// no error.
-    async fn forget(&self, group: &str) -> Result<(), ForgetError>;
+    /// Removes everything that is kept for the group with this name and uid. Called again until it succeeds; a group for which nothing is
+    /// kept is no error.
+    async fn forget(&self, group: &str, uid: &str) -> Result<(), ForgetError>;
 }
 
 /// Something of a group could not be removed.

@@ -35,6 +35,11 @@ impl CgroupError {
     }
 }
 
+/// The group of an instance's shims: it leaves the group of the node, whose limit must never end the parent of a guest.
+pub fn shims_group(instance: &str) -> String {
+    format!("/{instance}/shims")
+}
+
 /// The hierarchies of this host.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
@@ -99,42 +104,66 @@ impl Cgroups {
             let mut path = root.clone();
             for part in group.split('/').filter(|part| !part.is_empty()) {
                 path.push(part);
-                match fs::create_dir(&path) {
-                    // Independent of our umask: an unprivileged shim reads the counters in it.
-                    Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                        .map_err(|source| CgroupError::new("set mode of", &path, source))?,
-                    Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(source) => return Err(CgroupError::new("create", &path, source)),
-                }
+                make_folder(&path)?;
             }
         }
         Ok(())
     }
 
+    /// Makes the group where memory can be limited, with a limit of `bytes` or none, and returns its folders there: a process that joins
+    /// them keeps its groups in all other hierarchies. An error if `bytes` cannot be limited on this host.
+    pub fn limit_memory(&self, group: &str, bytes: Option<u64>) -> Result<Vec<PathBuf>, CgroupError> {
+        let _exclusive = TREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = Vec::new();
+        for root in &self.memory {
+            let is_v2 = root.join("cgroup.controllers").exists();
+            // The unified tree of a hybrid host does not limit memory.
+            if is_v2 && !fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|all| all.contains("memory")) {
+                continue;
+            }
+            let mut path = root.clone();
+            for part in group.split('/').filter(|part| !part.is_empty()) {
+                if is_v2 {
+                    let control = path.join("cgroup.subtree_control");
+                    fs::write(&control, "+memory")
+                        .map_err(|source| CgroupError::new("enable memory in", &control, source))?;
+                }
+                path.push(part);
+                make_folder(&path)?;
+            }
+            let (file, none) = if is_v2 { ("memory.max", "max") } else { ("memory.limit_in_bytes", "-1") };
+            let file = path.join(file);
+            fs::write(&file, bytes.map_or(none.to_owned(), |bytes| bytes.to_string()))
+                .map_err(|source| CgroupError::new("write", &file, source))?;
+            folders.push(path);
+        }
+        if folders.is_empty() && bytes.is_some() {
+            let source = io::Error::new(io::ErrorKind::Unsupported, "no hierarchy with a memory controller is mounted");
+            return Err(CgroupError::new("limit the memory of", Path::new(group), source));
+        }
+        Ok(folders)
+    }
+
+    /// Removes the group, and those above it, where they have neither members nor groups below.
+    pub fn remove_unused(&self, group: &str) {
+        let _exclusive = TREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let depth = group.split('/').filter(|part| !part.is_empty()).count();
+        for folder in self.folders(group) {
+            for part in folder.ancestors().take(depth) {
+                match fs::remove_dir(part) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Kills all members of the group and removes it, and the groups above it that are empty then. Blocking. Removing an absent group
     /// is fine.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "on a blocking thread, for a condition that cgroup v1 does not report"
-    )]
     pub fn remove(&self, group: &str) -> Result<(), CgroupError> {
         let deadline = Instant::now() + DEATH_DEADLINE;
         for folder in self.folders(group) {
-            kill_members(&folder, None);
-            let mut pause = Duration::from_micros(200);
-            loop {
-                match fs::remove_dir(&folder) {
-                    Ok(()) => break,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                    // A member that was killed has not left yet; v1 does not report when it has.
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                        kill_members(&folder, None);
-                        std::thread::sleep(pause);
-                        pause = (pause * 2).min(Duration::from_millis(50));
-                    }
-                    Err(source) => return Err(CgroupError::new("remove", &folder, source)),
-                }
-            }
+            kill_and_remove(&folder, deadline)?;
         }
         let _exclusive = TREE.lock().unwrap_or_else(PoisonError::into_inner);
         let depth = group.split('/').filter(|part| !part.is_empty()).count();
@@ -148,6 +177,43 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Kills all members of the group and of those below it, and removes them. Blocking. Goes on where one cannot be removed; the first error is
+    /// returned.
+    pub fn remove_tree(&self, group: &str) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + DEATH_DEADLINE;
+        let mut outcome = Ok(());
+        for folder in self.tree(group) {
+            outcome = outcome.and(kill_and_remove(&folder, deadline));
+        }
+        outcome
+    }
+
+    /// The processes in the group and below it, in all hierarchies.
+    pub fn members(&self, group: &str) -> BTreeSet<i32> {
+        let texts =
+            self.tree(group).into_iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
+        // 0 is a process of another pid namespace.
+        texts
+            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
+            .filter(|pid| *pid > 0)
+            .collect()
+    }
+
+    /// The folders of the group and of all groups below it, in all hierarchies, deepest first.
+    fn tree(&self, group: &str) -> Vec<PathBuf> {
+        fn collect(folder: PathBuf, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    collect(entry.path(), found);
+                }
+            }
+            found.push(folder);
+        }
+        let mut found = Vec::new();
+        self.folders(group).into_iter().filter(|folder| folder.is_dir()).for_each(|folder| collect(folder, &mut found));
+        found
+    }
+
     /// Names of the groups directly below `parent`, in any hierarchy.
     pub fn children(&self, parent: &str) -> BTreeSet<String> {
         let entries = self.folders(parent).into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
@@ -156,6 +222,35 @@ impl Cgroups {
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a blocking thread, for a condition that cgroup v1 does not report")]
+fn kill_and_remove(folder: &Path, deadline: Instant) -> Result<(), CgroupError> {
+    kill_members(folder, None);
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match fs::remove_dir(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A member that was killed has not left yet; v1 does not report when it has.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                kill_members(folder, None);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(source) => return Err(CgroupError::new("remove", folder, source)),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        // Independent of our umask: an unprivileged shim reads the counters in there.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .map_err(|source| CgroupError::new("set mode of", path, source)),
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(CgroupError::new("create", path, source)),
     }
 }
 
@@ -203,6 +298,41 @@ mod tests {
 
     #[test]
     #[ignore = "needs root"]
+    fn memory_is_limited_where_a_process_joins_and_nowhere_else() {
+        let cgroups = Cgroups::discover().unwrap();
+        let name = format!("evroc-test-{}", uuid::Uuid::new_v4().simple());
+        let group = format!("/{name}/roles/one");
+        let folders = cgroups.limit_memory(&group, Some(300 << 20)).unwrap();
+        let limit = |folder: &Path| {
+            let files = ["memory.limit_in_bytes", "memory.max"].map(|file| fs::read_to_string(folder.join(file)));
+            files.into_iter().find_map(Result::ok).unwrap().trim().to_owned()
+        };
+        assert!(!folders.is_empty());
+        assert!(folders.iter().all(|folder| limit(folder) == (300 << 20).to_string()));
+        cgroups.limit_memory(&group, Some(200 << 20)).unwrap();
+        assert_eq!(limit(&folders[0]), (200 << 20).to_string(), "changed by the next start");
+        let free = cgroups.limit_memory(&format!("/{name}/shims"), None).unwrap();
+        assert!(free.iter().all(|folder| limit(folder) == "max" || limit(folder).parse::<u64>().unwrap() > 1 << 50));
+        // A process over the limit is ended, and no other.
+        let script = "read go; exec head -c 400000000 /dev/zero | tail";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for folder in &folders {
+            fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+        assert!(!child.wait().unwrap().success());
+        cgroups.remove_unused(&group);
+        cgroups.remove_unused(&format!("/{name}/shims"));
+        assert!(cgroups.folders(&name).iter().all(|folder| !folder.exists()));
+    }
+
+    #[test]
+    #[ignore = "needs root"]
     fn a_group_with_a_member_is_removed_with_its_parents() {
         let cgroups = Cgroups::discover().unwrap();
         let name = format!("evroc-test-{}", uuid::Uuid::new_v4().simple());
@@ -211,13 +341,19 @@ mod tests {
         cgroups.create(&group).unwrap();
         assert_eq!(cgroups.children(&name), BTreeSet::from(["one".to_owned()]));
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert_eq!(cgroups.members(&name), BTreeSet::new());
         for folder in cgroups.folders(&group) {
             // cpuset of v1 takes members only once it has processors.
             let _ = fs::write(folder.join("cgroup.procs"), child.id().to_string());
         }
+        assert_eq!(cgroups.members(&name), BTreeSet::from([child.id().cast_signed()]));
         cgroups.remove(&group).unwrap();
         child.wait().unwrap();
         cgroups.remove(&group).unwrap();
+        cgroups.create(&group).unwrap();
+        cgroups.create(&format!("/{name}/two/three")).unwrap();
+        cgroups.remove_tree(&name).unwrap();
+        cgroups.remove_tree(&name).unwrap();
         for folder in cgroups.folders(&name) {
             assert!(!folder.exists(), "{}", folder.display());
         }

@@ -45,7 +45,7 @@ impl SimImages {
 
 #[async_trait]
 impl ForgetGroup for SimImages {
-    async fn forget(&self, group: &str) -> Result<(), ForgetError> {
+    async fn forget(&self, group: &str, _: &str) -> Result<(), ForgetError> {
         let mut pushed = self.pushed();
         if pushed.is_down {
             let (what, source) = ("the images".into(), "connection refused".into());

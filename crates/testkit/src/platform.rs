@@ -10,12 +10,16 @@ use evroc_apiserver::ApiServer;
 use evroc_apiserver::authn::Identity;
 use evroc_control::access::{RoleAuthorizer, caller_of};
 use evroc_control::controllers::Controllers;
+use evroc_control::registry::images::{Groups, RegistryImages};
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_controller::Context;
 use evroc_iam::{Identity as IamIdentity, TokenKey};
+use evroc_network::ForgetGroup;
+use evroc_registry::Registry;
 use evroc_run::Settings;
+use evroc_run::image::Images;
 use evroc_store::EmbeddedStore;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -44,6 +48,7 @@ pub struct Builder {
     hosts: Vec<(String, String, HostSize)>,
     fault: Option<Fault>,
     idle: Duration,
+    has_registry: bool,
 }
 
 impl Builder {
@@ -58,6 +63,13 @@ impl Builder {
     #[must_use]
     pub fn fault(mut self, fault: Fault) -> Self {
         self.fault = Some(fault);
+        self
+    }
+
+    /// The real registry for the controllers, in place of the simulated one: see [`Platform::registry`].
+    #[must_use]
+    pub fn registry(mut self) -> Self {
+        self.has_registry = true;
         self
     }
 
@@ -90,6 +102,14 @@ impl Builder {
         seed::ensure(client(Identity::controller("seed"))).await.expect("the seed");
 
         let (clock, images) = (TestClock::default(), SimImages::default());
+        let groups = Groups::default();
+        groups.begin(client(Identity::controller("registry")));
+        let registry = Registry::open(dir.path().join("registry"), Arc::new(groups)).await.expect("a registry");
+        let (facts, forget): (Arc<dyn Images>, Arc<dyn ForgetGroup>) = if self.has_registry {
+            (Arc::new(RegistryImages(registry.clone())), Arc::new(RegistryImages(registry.clone())))
+        } else {
+            (Arc::new(images.clone()), Arc::new(images.clone()))
+        };
         let context = |identity: IamIdentity| Context { client: client(caller_of(identity)), clock: clock.as_clock() };
         let host = |name: &str, zone: &str, size: HostSize| {
             let api = server.service_as(caller_of(IamIdentity::node(name)));
@@ -106,10 +126,11 @@ impl Builder {
             controllers: Controllers {
                 clock: clock.as_clock(),
                 settings: Settings { domain: DOMAIN.into(), https_port: 8443, scale_to_zero_after: self.idle },
-                images: Arc::new(images.clone()),
-                forget: Arc::new(images.clone()),
+                images: facts,
+                forget,
             },
             images,
+            registry,
             clock,
             faults: Faults::new(self.fault),
             running: None,
@@ -135,6 +156,7 @@ pub struct Platform {
     hosts: Vec<SimHost>,
     gateway: SimGateway,
     images: SimImages,
+    registry: Registry,
     clock: TestClock,
     controllers: Controllers,
     faults: Faults,
@@ -160,7 +182,7 @@ impl Platform {
 
     /// Begins to describe a platform.
     pub fn builder() -> Builder {
-        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15) }
+        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15), has_registry: false }
     }
 
     /// The only host, or the first.
@@ -178,7 +200,12 @@ impl Platform {
         &self.gateway
     }
 
-    /// The registry.
+    /// The real registry; controllers use it if the platform was described with [`Builder::registry`].
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The simulated registry.
     pub fn images(&self) -> &SimImages {
         &self.images
     }

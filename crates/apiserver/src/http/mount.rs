@@ -1,6 +1,7 @@
 //! Other HTTP services on the same listener: a registry, a console, an issuer. Their requests pass authentication, flow control and
 //! audit like any other; what the caller may do is theirs to decide. They receive the [`crate::http::authn::Peer`], and the
-//! [`crate::http::authn::Identity`] where the server knows the caller, as extensions of the request.
+//! [`crate::http::authn::Identity`] where the server knows the caller, as extensions of the request. A service with credentials of its own
+//! notes the caller in [`crate::http::authn::FoundCaller`], so that the audit log names them.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use evroc_apiserver::audit::{AuditRecord, AuditSink};
-use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, Identity, Peer, bearer_token};
+use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, FoundCaller, Identity, Peer, bearer_token};
 use evroc_apiserver::mount::Mount;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
@@ -170,6 +170,10 @@ async fn who(
     request: http::Request<evroc_apiserver::body::RequestBody>,
 ) -> Result<http::Response<Full<bytes::Bytes>>, std::convert::Infallible> {
     let name = request.extensions().get::<Identity>().map_or("nobody", |it| it.user.as_str()).to_owned();
+    if request.headers().get("authorization").is_some_and(|it| it == "Bearer of-the-service") {
+        let found = request.extensions().get::<FoundCaller>().expect("a place for the caller");
+        found.note(Identity::new("carol", ["people"]));
+    }
     Ok(http::Response::new(Full::from(name)))
 }
 
@@ -194,14 +198,19 @@ async fn mounted_services_pass_authentication_and_audit() {
     };
     assert_eq!(ask("/own/x", "bob").await, (200, "bob".into()));
     assert_eq!(ask("/own/x", "mallory").await, (200, "nobody".into()), "it has credentials of its own");
+    assert_eq!(ask("/own/x", "of-the-service").await.0, 200);
     assert_eq!(ask("/console/x", "bob").await, (200, "bob".into()));
     assert_eq!(ask("/console/x", "mallory").await.0, 401);
     let records = kept.0.lock().unwrap();
-    let recorded: Vec<_> = records.iter().map(|it| (it.uri.as_str(), it.code, it.user.is_some())).collect();
-    assert_eq!(
-        recorded,
-        [("/own/x", 200, true), ("/own/x", 200, false), ("/console/x", 200, true), ("/console/x", 401, false)]
-    );
+    let recorded = records.iter().map(|it| (it.uri.as_str(), it.code, it.user.as_ref().map(|it| it.user.as_str())));
+    let expected = [
+        ("/own/x", 200, Some("bob")),
+        ("/own/x", 200, None),
+        ("/own/x", 200, Some("carol")),
+        ("/console/x", 200, Some("bob")),
+        ("/console/x", 401, None),
+    ];
+    assert_eq!(recorded.collect::<Vec<_>>(), expected);
 }
 
 /// Believes everybody who says to be a controller.

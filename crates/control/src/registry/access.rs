@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine;
-use evroc_apiserver::authn::Peer;
+use evroc_apiserver::authn::{FoundCaller, Peer};
 use evroc_iam::Identity;
 use evroc_iam::authz;
 use evroc_registry::{Action, Denied, Repository};
 use http::header;
 
+use crate::access::caller_of;
 use crate::tokens::Issuer;
 
 /// Keys, names and rules that decide about access.
@@ -32,6 +33,9 @@ impl evroc_registry::Authorize for Access {
         action: Action,
     ) -> Result<(), Denied> {
         let (identity, scope) = self.registry_caller(request)?;
+        if let Some(found) = request.extensions.get::<FoundCaller>() {
+            found.note(caller_of(identity.clone()));
+        }
         let Some(repository) = repository else { return Ok(()) };
         let wanted = match action {
             Action::Pull => authz::registry::Action::Pull,

@@ -1,13 +1,47 @@
-//! The registry as controllers need it: facts about an image, and removing a resource group's repositories.
+//! The registry among the API's objects: what is known of an image, which resource group a repository belongs to, and removing a group's
+//! repositories.
+
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use evroc_api::iam::ResourceGroup;
 use evroc_network::{ForgetError, ForgetGroup};
-use evroc_registry::{Code, DOCKER_LIST, Digest, OCI_INDEX, Reference, Registry, RegistryError, Repository};
+use evroc_registry::{
+    Code, DOCKER_LIST, Digest, OCI_INDEX, Reference, Registry, RegistryError, Repository, Tenant, TenantError, Tenants,
+};
 use evroc_run::image::{ImageError, ImageFacts, Images};
+use kube::api::Api;
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 /// Configurations of images are small; a larger one is none.
 const LARGEST_CONFIGURATION: usize = 4 << 20;
+
+/// Resource groups as the tenants of the registry. The registry is served beside the API, so it is opened before there is a client.
+#[derive(Clone, Default)]
+pub struct Groups(Arc<OnceLock<Client>>);
+
+impl Groups {
+    /// Reads groups with this client from now on. Until then nobody is known and the registry answers that it is not available.
+    pub fn begin(&self, client: Client) {
+        // A second client would be one of the same server.
+        let _first = self.0.set(client);
+    }
+}
+
+#[async_trait]
+impl Tenants for Groups {
+    async fn tenant(&self, name: &str) -> Result<Option<Tenant>, TenantError> {
+        let failed = |source| TenantError { name: name.to_owned(), source };
+        let client = self.0.get().ok_or_else(|| failed("the API does not answer yet".into()))?;
+        let groups = Api::<ResourceGroup>::all(client.clone());
+        let group = groups.get_opt(name).await.map_err(|error| failed(error.into()))?;
+        Ok(group.and_then(|group| {
+            let is_ending = group.metadata.deletion_timestamp.is_some();
+            Some(Tenant { uid: group.uid()?, is_ending })
+        }))
+    }
+}
 
 /// The cloud's own registry.
 pub struct RegistryImages(pub Registry);
@@ -42,8 +76,8 @@ impl Images for RegistryImages {
 #[async_trait]
 impl ForgetGroup for RegistryImages {
     /// Removes the repositories of a group; their content goes with the next collection of garbage.
-    async fn forget(&self, group: &str) -> Result<(), ForgetError> {
-        let removed = self.0.delete_repositories(&format!("{group}/")).await.map_err(|source| ForgetError {
+    async fn forget(&self, group: &str, uid: &str) -> Result<(), ForgetError> {
+        let removed = self.0.forget(group, uid).await.map_err(|source| ForgetError {
             what: "the images".into(),
             group: group.into(),
             source: source.into(),

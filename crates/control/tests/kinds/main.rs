@@ -1,5 +1,6 @@
-//! The kinds of the cloud in a real API server in this process: refused objects and changes.
+//! The kinds of the cloud in a real API server in this process: refused objects and changes; and the registry beside it.
 
+mod images;
 mod immutable;
 mod names;
 mod support;

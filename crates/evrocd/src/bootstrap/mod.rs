@@ -6,7 +6,7 @@ mod program;
 mod user;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -114,16 +114,20 @@ fn ensure_folder(path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> 
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(FileError::new("create folder", path, source)),
     }
-    let found = fs::symlink_metadata(path).map_err(|source| FileError::new("look at", path, source))?;
-    if !found.is_dir() {
-        return Err(FileError::new("use as folder", path, std::io::ErrorKind::NotADirectory.into()));
-    }
+    // Some are in folders of unprivileged roles, which may put a link in their place at any moment: what is changed is what was opened.
+    let folder = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|source| FileError::new("use as folder", path, source))?;
+    let found = folder.metadata().map_err(|source| FileError::new("look at", path, source))?;
     if (found.uid(), found.gid()) != (owner.uid, owner.gid) {
-        chown(path, Some(owner.uid), Some(owner.gid))
+        fchown(&folder, Some(owner.uid), Some(owner.gid))
             .map_err(|source| FileError::new("change the owner of", path, source))?;
     }
     if found.permissions().mode() & 0o7777 != mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        folder
+            .set_permissions(fs::Permissions::from_mode(mode))
             .map_err(|source| FileError::new("change the mode of", path, source))?;
     }
     Ok(())
@@ -204,7 +208,6 @@ pub fn install_etcd_files(record: &InstanceRecord, etcd: &EtcdSettings) -> Resul
 
 /// Opens a log file for appending, owned by the role that writes it.
 pub fn open_log(layout: &Layout, name: &str, owner: Owner) -> Result<fs::File, FileError> {
-    use std::os::unix::fs::OpenOptionsExt;
     let path = layout.log(name);
     let file = fs::OpenOptions::new()
         .append(true)
@@ -213,7 +216,7 @@ pub fn open_log(layout: &Layout, name: &str, owner: Owner) -> Result<fs::File, F
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(|source| FileError::new("open", &path, source))?;
-    std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))
+    fchown(&file, Some(owner.uid), Some(owner.gid))
         .map_err(|source| FileError::new("change the owner of", &path, source))?;
     Ok(file)
 }
@@ -221,6 +224,26 @@ pub fn open_log(layout: &Layout, name: &str, owner: Owner) -> Result<fs::File, F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_link_in_place_of_a_folder_changes_nothing_behind_it() {
+        let root = tempfile::tempdir().unwrap();
+        let owner = Owner { uid: 4711, gid: 4711 };
+        let (folder, link) = (root.path().join("folder"), root.path().join("link"));
+        ensure_folder(&folder, 0o711, owner).unwrap();
+        ensure_folder(&folder, 0o700, owner).unwrap();
+        let seen = |path: &Path| {
+            let found = fs::metadata(path).unwrap();
+            (found.uid(), found.gid(), found.permissions().mode() & 0o7777)
+        };
+        assert_eq!(seen(&folder), (4711, 4711, 0o700));
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(ensure_folder(&link, 0o777, Owner { uid: 0, gid: 0 }).is_err());
+        assert_eq!(seen(&folder), (4711, 4711, 0o700));
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(ensure_folder(&root.path().join("file"), 0o777, owner).is_err());
+    }
 
     #[test]
     fn host_names_become_object_names() {

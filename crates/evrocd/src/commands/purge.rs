@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
+use evroc_node::cgroup::Cgroups;
 use evroc_node::net::names::Names;
 use evroc_node::net::netns::Netns;
 use evroc_node::net::uplink::restore_forwarding;
@@ -96,8 +97,7 @@ impl Problems {
 fn end_processes(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()> {
     let program = layout.program();
     for _ in 0..50 {
-        let cgroups = cgroup_folders(&record.instance);
-        let members: Vec<i32> = cgroups.iter().flat_map(|folder| pids_of(folder)).collect();
+        let members = Cgroups::discover()?.members(&record.instance);
         let left: Vec<process::Found> = process::all()
             .into_iter()
             .filter(|found| {
@@ -118,62 +118,9 @@ fn end_processes(record: &InstanceRecord, layout: &Layout) -> anyhow::Result<()>
     anyhow::bail!("processes of the instance do not end")
 }
 
-/// Folders of the instance in every cgroup hierarchy, deepest first.
-fn cgroup_folders(instance: &str) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found = Vec::new();
-    for root in cgroup_roots(&mounts) {
-        collect_folders(&root.join(instance), &mut found);
-    }
-    found
-}
-
-/// Mount points of cgroup hierarchies in a mountinfo table.
-fn cgroup_roots(mountinfo: &str) -> Vec<PathBuf> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let kind = after.split(' ').next()?;
-            matches!(kind, "cgroup" | "cgroup2").then(|| unescape(before.split(' ').nth(4).unwrap_or("/")))
-        })
-        .collect()
-}
-
-fn collect_folders(folder: &Path, into: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect_folders(&entry.path(), into);
-        }
-    }
-    into.push(folder.to_owned());
-}
-
-fn pids_of(cgroup: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid > 0).collect()
-}
-
 fn remove_cgroups(instance: &InstanceName, problems: &mut Problems) {
-    for folder in cgroup_folders(instance.as_str()) {
-        let mut result = fs::remove_dir(&folder);
-        // A killed process leaves its cgroup a moment after it has ended.
-        for _ in 0..30 {
-            match &result {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    crate::process::pause(std::time::Duration::from_millis(100));
-                    result = fs::remove_dir(&folder);
-                }
-                _ => break,
-            }
-        }
-        if let Err(error) = result
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            problems.0.push(format!("remove cgroup {}: {error}", folder.display()));
-        }
-    }
+    let removed = Cgroups::discover().and_then(|cgroups| cgroups.remove_tree(instance.as_str()));
+    problems.note("remove control groups", removed.map_err(Into::into));
 }
 
 /// Unmounts everything at or below the folders, innermost first.
@@ -215,20 +162,17 @@ fn remove_network(instance: &InstanceName, problems: &mut Problems) {
     for path in paths.iter().filter(|path| is_ours(path)) {
         problems.note("remove network namespace", Netns::remove(path).map_err(Into::into));
     }
-    let prefix = names.link_prefix();
     for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // Prefix, a letter for the kind, eight hex digits.
-        let is_ours = name.strip_prefix(prefix).is_some_and(|rest| {
-            rest.len() == 9 && rest.is_char_boundary(1) && rest[1..].bytes().all(|byte| byte.is_ascii_hexdigit())
-        });
-        if is_ours && let Err(error) = run("ip", &["link", "delete", &name]) {
+        if names.is_link(&name)
+            && let Err(error) = run("ip", &["link", "delete", &name])
+        {
             problems.note("remove link", Err(error));
         }
     }
     // Without nft no table can have been created.
     let Ok(listing) = Command::new("nft").args(["-j", "list", "tables"]).stderr(Stdio::null()).output() else { return };
-    for (family, table) in tables_named(&String::from_utf8_lossy(&listing.stdout), instance.as_str()) {
+    for (family, table) in tables_named(&String::from_utf8_lossy(&listing.stdout), names.table()) {
         problems.note("remove nftables table", run("nft", &["delete", "table", &family, &table]));
     }
 }
@@ -286,7 +230,6 @@ mod tests {
         let found = mount_points_below(MOUNTS, &[Path::new("/var/lib/x"), Path::new("/run/x")]);
         let want = ["/var/lib/x/node/containers/a/rootfs/my tmp", "/var/lib/x/node/containers/a/rootfs"];
         assert_eq!(found, want.map(PathBuf::from));
-        assert_eq!(cgroup_roots(MOUNTS), ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"].map(PathBuf::from));
     }
 
     #[test]

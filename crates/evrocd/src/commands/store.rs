@@ -5,7 +5,7 @@
 //! taking old for new.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -211,7 +211,7 @@ fn set_aside(folder: &Path, why: &str) -> anyhow::Result<PathBuf> {
 fn own(record: &InstanceRecord, folder: &Path, with_files: bool) -> anyhow::Result<()> {
     let uid = Some(record.uids.control());
     let give =
-        |path: &Path| chown(path, uid, uid).with_context(|| format!("cannot change the owner of {}", path.display()));
+        |path: &Path| lchown(path, uid, uid).with_context(|| format!("cannot change the owner of {}", path.display()));
     give(folder)?;
     if with_files {
         for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
@@ -230,11 +230,8 @@ impl Work {
         let parent = absolute.parent().context("the path has no folder")?;
         for number in 0.. {
             let folder = parent.join(format!(".evrocd-store-{}-{number}", std::process::id()));
-            match fs::create_dir(&folder) {
-                Ok(()) => {
-                    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-                    return Ok(Work(folder));
-                }
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => return Ok(Work(folder)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot make {}", folder.display())),
             }

@@ -92,6 +92,10 @@ pub struct Facts {
     pub upstream_nameservers: Vec<IpAddr>,
     /// Programs that are missing.
     pub missing_programs: Vec<&'static str>,
+    /// What `runc --version` prints; `None` if it is missing.
+    pub runc_version: Option<String>,
+    /// What QEMU prints of its version; `None` if it is missing.
+    pub qemu_version: Option<String>,
     /// Whether firmware for guests was found.
     pub has_firmware: bool,
     /// Whether the machine has ::1.
@@ -125,6 +129,8 @@ pub fn gather(state_root: &Path) -> Facts {
         nameservers: nameservers(&read("/etc/resolv.conf")),
         upstream_nameservers: nameservers(&read("/run/systemd/resolve/resolv.conf")),
         missing_programs,
+        runc_version: version("runc"),
+        qemu_version: version(QEMU),
         has_firmware: FIRMWARE.iter().any(|path| Path::new(path).exists()),
         has_ipv6_loopback: std::net::TcpListener::bind(("::1", 0)).is_ok(),
     }
@@ -152,6 +158,12 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.is_file())
+}
+
+/// What a program prints of its version.
+fn version(name: &str) -> Option<String> {
+    let output = Command::new(find_program(name)?).arg("--version").stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Effective capabilities in /proc/self/status.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::facts::{Facts, Route};
-use super::{Finding, Level};
+use super::{Finding, Level, versions};
 
 const GIB: u64 = 1 << 30;
 /// Space that the demo images, a few disks and logs need. Less works until it is full, which is found out at the worst moment; it is no
@@ -175,6 +175,14 @@ fn programs(facts: &Facts) -> Finding {
             Level::Failure,
             "QEMU is there but no firmware was found: guests cannot boot from their disks; install seabios (x86) or qemu-efi-aarch64 (ARM)",
         );
+    }
+    let problems = [
+        facts.runc_version.as_deref().and_then(versions::runc_problem),
+        facts.qemu_version.as_deref().and_then(versions::qemu_problem),
+    ];
+    let problems: Vec<String> = problems.into_iter().flatten().collect();
+    if !problems.is_empty() {
+        return finding(check, Level::Failure, problems.join("; "));
     }
     finding(check, Level::Ok, "QEMU, qemu-img, runc and nft are installed")
 }

@@ -7,6 +7,7 @@ mod facts;
 mod judge;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::path::Path;
 

@@ -28,6 +28,8 @@ fn fit() -> Facts {
         nameservers: nameservers("nameserver 192.168.0.1\n"),
         upstream_nameservers: vec![],
         missing_programs: vec![],
+        runc_version: Some("runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\n".into()),
+        qemu_version: Some("QEMU emulator version 7.2.9\n".into()),
         has_firmware: true,
         has_ipv6_loopback: true,
     }
@@ -74,6 +76,13 @@ fn each_fact_leads_to_one_sentence() {
             &["version 1"],
         ),
         (|f| f.missing_programs = vec!["runc", "nft"], "programs", Failure, &["runc, nft", "install"]),
+        (
+            |f| f.runc_version = Some("runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1\n".into()),
+            "programs",
+            Failure,
+            &["1.1.5+ds1-1", "CVE-2024-21626"],
+        ),
+        (|f| f.qemu_version = Some("QEMU emulator version 5.2.0\n".into()), "programs", Failure, &["5.2.0", "7.2"]),
         (|f| f.has_firmware = false, "programs", Failure, &["seabios"]),
         (
             |f| f.nftables = Some(Err("Operation not supported".into())),

@@ -19,6 +19,7 @@
 mod backoff;
 pub mod client;
 mod events;
+mod limits;
 pub mod logs;
 mod prepare;
 mod progress;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use evroc_iam::files::Owner;
+use evroc_node::net::names::Names;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::progress::Progress;
@@ -178,7 +179,14 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     let mut record = match InstanceRecord::load(instance)? {
         Some(record) => record,
         None => {
-            let taken: Vec<_> = all_records()?.iter().map(|record| record.uids).collect();
+            let others = all_records()?;
+            if let Some(other) = same_links(instance, others.iter().map(|record| record.instance.as_str())) {
+                anyhow::bail!(
+                    "instance {instance}: its network links would have the same names as those of instance {other}, which exists on this \
+                     machine; choose another name (--instance)"
+                );
+            }
+            let taken: Vec<_> = others.iter().map(|record| record.uids).collect();
             let subuid = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
             let root = options.state_root.clone().unwrap_or_else(|| Path::new(STATE_ROOT).to_owned());
             anyhow::ensure!(root.is_absolute(), "--state-dir-root {}: expected an absolute path", root.display());
@@ -217,6 +225,13 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     }
     record.save()?;
     Ok(record)
+}
+
+/// Returns the one of `others` whose links on this machine could not be told from those of `instance`: names of links have room for a part
+/// of a hash only.
+fn same_links<'a>(instance: &InstanceName, others: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let prefix = Names::new(instance.as_str()).link_prefix().to_owned();
+    others.into_iter().find(|other| *other != instance.as_str() && Names::new(other).link_prefix() == prefix)
 }
 
 /// Takes over the choice of the store, unless a cloud would start without the state that it has.
@@ -294,5 +309,20 @@ fn import_images(layout: &Layout, folder: &Path, progress: &mut Progress) {
     match crate::image::import_all(&layout.images(), folder) {
         Ok(notes) => notes.into_iter().for_each(|note| progress.note(note)),
         Err(error) => progress.note(format!("warning: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_whose_links_are_anothers_is_refused() {
+        let instance: InstanceName = "evroc".parse().unwrap();
+        let prefix = |name: &str| Names::new(name).link_prefix().to_owned();
+        // Sixteen bits of a hash: among some ten thousand names there is another with the same.
+        let twin = (0..).map(|n| format!("i{n}")).find(|name| prefix(name) == prefix("evroc")).unwrap();
+        assert_eq!(same_links(&instance, ["demo", "evroc"]), None, "itself and others");
+        assert_eq!(same_links(&instance, ["demo", &twin]), Some(twin.as_str()));
     }
 }

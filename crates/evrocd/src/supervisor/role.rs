@@ -10,6 +10,7 @@ use evroc_iam::files::{self, Owner};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
+use super::limits;
 use super::spawn::{Start, spawn};
 use super::{Event, Passed, link_pair};
 use crate::bootstrap;
@@ -140,6 +141,7 @@ pub fn start(
         config: &config_path,
         user: (owner.uid != 0).then_some(owner.uid),
         descriptors,
+        groups: limits::prepare(&record.instance, role),
         log: &log,
     })
     .with_context(|| format!("cannot start {} {role}", layout.program().display()))?;

@@ -25,12 +25,16 @@ pub struct Start<'a> {
     pub user: Option<u32>,
     /// Environment variables that carry descriptor numbers, and the descriptors.
     pub descriptors: Vec<(&'static str, Vec<BorrowedFd<'a>>)>,
+    /// The `cgroup.procs` of the groups that the process joins.
+    pub groups: Vec<File>,
     /// Standard output and error.
     pub log: &'a File,
 }
 
 /// Variables that are passed on when set.
 const PASSED_ON: &[&str] = &[crate::logging::FILTER, "RUST_BACKTRACE", "TZ"];
+/// Below every workload: when memory runs out, a guest or container of a tenant ends before the platform of all does.
+const OOM_SCORE: &[u8] = b"-500";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the process and returns a handle on it.
@@ -60,9 +64,10 @@ pub fn spawn(start: &Start<'_>) -> io::Result<Handle> {
         passed.extend(descriptors.iter().map(AsRawFd::as_raw_fd));
     }
     let user = start.user;
+    let groups: Vec<RawFd> = start.groups.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: the closure runs in the child between fork and exec and only makes system calls: it neither allocates nor takes locks.
     unsafe {
-        command.pre_exec(move || in_child(&passed, user));
+        command.pre_exec(move || in_child(&passed, &groups, user));
     }
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -71,11 +76,21 @@ pub fn spawn(start: &Start<'_>) -> io::Result<Handle> {
     Handle::of_child(id)
 }
 
-fn in_child(passed: &[RawFd], user: Option<u32>) -> io::Result<()> {
+fn in_child(passed: &[RawFd], groups: &[RawFd], user: Option<u32>) -> io::Result<()> {
     // SAFETY: plain system calls on values of this frame; failures that matter are checked.
     unsafe {
         check(libc::setsid())?;
         libc::umask(0o027);
+        for group in groups {
+            // "0" is the process that writes it.
+            check(if libc::write(*group, b"0".as_ptr().cast(), 1) == 1 { 0 } else { -1 })?;
+        }
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if score >= 0 {
+            // Refused without CAP_SYS_RESOURCE; the score then stays that of the supervisor, which is below those of workloads too.
+            libc::write(score, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
+            libc::close(score);
+        }
         // Descriptors that the supervisor's own parent left open must not reach a role.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for fd in passed {

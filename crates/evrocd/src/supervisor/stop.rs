@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::events::{DEATHS_AT_START, sleep_until};
 use super::protocol::{Reply, Request};
-use super::{Event, Stop, Supervisor, logs, role, server, takeover};
+use super::{Event, Stop, Supervisor, limits, logs, role, server, takeover};
 use crate::instance::InstanceRecord;
 use crate::roles::{Command, Report, Role, RoleMode};
 use crate::status::report::SupervisorState;
@@ -119,6 +119,7 @@ impl Supervisor {
                 tracing::info!(%role, "role stopped");
             }
         }
+        limits::remove_unused(&self.record.instance);
     }
 }
 
@@ -162,5 +163,6 @@ pub async fn drain_without_supervisor(
     };
     let result = tokio::time::timeout(timeout + DRAIN_GRACE, wait).await;
     takeover::end_process(&started.handle, Role::Node).await;
+    limits::remove_unused(&record.instance);
     result.context("node did not stop all guests and containers in time")?
 }

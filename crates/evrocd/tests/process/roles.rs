@@ -87,6 +87,35 @@ fn roles_have_no_more_rights_than_they_need() {
 }
 
 #[test]
+fn memory_of_roles_is_limited_by_a_group_of_their_own() {
+    let instance = Instance::up();
+    let memory_group = |pid: i32| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let of_memory =
+            |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == "memory"));
+        let line = groups.lines().find(of_memory).or_else(|| groups.lines().find(|line| line.starts_with("0::")));
+        line.and_then(|line| line.splitn(3, ':').nth(2)).unwrap().to_owned()
+    };
+    let score = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse::<i32>();
+    for (role, pid) in instance.ready_roles() {
+        let group = format!("/{}/roles/{role}", instance.name);
+        assert_eq!(memory_group(pid), group, "{role}");
+        let files = ["/sys/fs/cgroup/memory{}/memory.limit_in_bytes", "/sys/fs/cgroup{}/memory.max"];
+        let limit = files.iter().find_map(|file| std::fs::read_to_string(file.replace("{}", &group)).ok()).unwrap();
+        let limit: u64 = limit.trim().parse().expect("a number, not `max`");
+        assert!((384 << 20..=1 << 40).contains(&limit), "{role}: {limit}");
+        assert!(score(pid).unwrap() < 300, "{role} ends before a guest does");
+    }
+    // What the node starts leaves its group: a workload's memory is not the node's.
+    let shims =
+        evroc_node::cgroup::Cgroups::discover().unwrap().folders(&evroc_node::cgroup::shims_group(&instance.name));
+    assert!(shims.iter().any(|folder| folder.join("cgroup.procs").exists()), "{shims:?}");
+    instance.must(&["down"]);
+    let left = evroc_node::cgroup::Cgroups::discover().unwrap().children(&instance.name);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn logs_are_rotated_and_roles_write_to_the_new_file() {
     let instance = Instance::up();
     let roles = instance.all_ready_but(&[]);

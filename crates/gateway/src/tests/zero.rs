@@ -1,7 +1,7 @@
 //! Requests that wait for a replica, and which replica they get.
 
 use super::*;
-use crate::proxy::WAIT_FOR_REPLICA;
+use crate::proxy::{MOST_WAITING, WAIT_FOR_REPLICA};
 
 fn hello() -> Container {
     http(async |_| Response::new(text("hello")))
@@ -41,6 +41,39 @@ fn many_wait_and_all_are_answered() {
         }
         settled().await;
         assert_eq!(world.requests(), (0, 0));
+    });
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_those_in_it_are_answered() {
+    time::run(async {
+        let world = Arc::new(World::new());
+        let mut queue: Vec<_> = (1..MOST_WAITING).map(|_| world.table.ticket(&key("a-1"))).collect();
+        let last = tokio::spawn({
+            let world = world.clone();
+            async move { world.ask(get("/")).await }
+        });
+        settled().await;
+        assert_eq!(world.requests(), (MOST_WAITING, 0));
+        let before = time::now();
+        let mut client = world.http1().await;
+        let refused = client.send_request(get("/")).await.unwrap();
+        assert_eq!((refused.status().as_u16(), time::now() - before), (503, Duration::ZERO));
+        assert_eq!(refused.headers()["retry-after"], "1");
+        settled().await;
+        assert_eq!(world.requests(), (MOST_WAITING, 0), "the refused one does not count");
+        // A free place is taken by the next.
+        queue.pop();
+        let next = tokio::spawn({
+            let world = world.clone();
+            async move { world.ask(get("/")).await }
+        });
+        settled().await;
+        assert_eq!(world.requests(), (MOST_WAITING, 0));
+        world.start("r", hello());
+        assert_eq!(last.await.unwrap(), (200, "hello".into()));
+        assert_eq!(next.await.unwrap(), (200, "hello".into()));
+        assert_eq!(world.ask(get("/")).await.0, 200, "a replica that is ready has no queue");
     });
 }
 

@@ -88,7 +88,7 @@ async fn reconcile(group: Arc<ResourceGroup>, context: Arc<Network>) -> Result<A
                 }
             }
             Step::ForgetAndRemoveFinalizer => {
-                if let Err(error) = context.forget.forget(&name).await {
+                if let Err(error) = context.forget.forget(&name, &observed.group.uid().unwrap_or_default()).await {
                     tracing::warn!(
                         group = name,
                         error = chain(&error),

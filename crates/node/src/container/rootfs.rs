@@ -85,10 +85,7 @@ pub fn remove_rootfs(folder: &Path) -> Result<(), RootfsError> {
             Err(source) => return Err(RootfsError::new("unmount", &rootfs, source)),
         }
     }
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RootfsError::new("remove", folder, source)),
-        _ => Ok(()),
-    }
+    crate::io::remove_tree(folder).map_err(|source| RootfsError::new("remove", folder, source))
 }
 
 fn make_folder(path: &Path) -> Result<(), RootfsError> {

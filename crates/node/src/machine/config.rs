@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evroc_vmm::Hypervisor;
 
-use crate::shim::{ShimLauncher, User};
+use crate::shim::{ShimLauncher, ShimUsers};
 
 /// The settings with which machines are run.
 #[derive(Clone, Debug)]
@@ -20,8 +20,8 @@ pub struct RunnerConfig {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// How to start shims.
     pub shim: ShimLauncher,
-    /// The user that a shim becomes once its guest runs.
-    pub shim_user: Option<User>,
+    /// The users that shims become once their guests run. `None` (tests without root) leaves them the caller's.
+    pub shim_users: Option<ShimUsers>,
     /// Control groups that shims join.
     pub shim_cgroups: Vec<PathBuf>,
     /// Uid and gid of the first machine; each has one of its own from here. `None` (tests without root) runs all as the caller.

@@ -11,6 +11,7 @@ use crate::cgroup::CgroupError;
 use crate::pool::PoolError;
 use crate::seed::SeedError;
 use crate::shim::{ClientError, Exit, SpawnError};
+use crate::uid::Uid;
 
 /// An operation on a machine that failed.
 #[derive(Debug, Error)]
@@ -74,11 +75,7 @@ pub(super) fn failed(
 
 /// A uid becomes the name of folders, sockets and groups.
 pub(super) fn check_uid(uid: &str) -> Result<(), MachineError> {
-    let is_plain = uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_plain && (1..=64).contains(&uid.len()) {
-        return Ok(());
-    }
-    Err(MachineError::Invalid {
+    uid.parse::<Uid>().map(drop).map_err(|_| MachineError::Invalid {
         uid: uid.to_owned(),
         expected: "a uid of letters, digits and '-'",
         found: format!("{uid:?}"),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::paths::absent_is_fine;
+use crate::io::{if_present, remove_tree};
 use crate::shim::log_files;
 
 /// How long a log is kept after its run. Too short deletes it before it is read; too long keeps the output of deleted guests.
@@ -12,14 +12,9 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Moves the log of a shim to `kept/<virtual_machine>`, in place of the one from before.
 pub(super) fn keep(shim: &Path, kept: &Path, virtual_machine: &str) -> io::Result<()> {
-    let files = match log_files(shim) {
-        Ok(files) if !files.is_empty() => files,
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    let Some(files) = if_present(log_files(shim))?.filter(|files| !files.is_empty()) else { return Ok(()) };
     let folder = kept.join(virtual_machine);
-    absent_is_fine(std::fs::remove_dir_all(&folder))?;
+    remove_tree(&folder)?;
     std::fs::create_dir_all(&folder)?;
     for file in files {
         if let Some(name) = file.file_name() {
@@ -31,15 +26,12 @@ pub(super) fn keep(shim: &Path, kept: &Path, virtual_machine: &str) -> io::Resul
 
 /// Removes those whose time is over.
 pub(super) fn prune(kept: &Path, now: SystemTime) -> io::Result<()> {
-    let entries = match std::fs::read_dir(kept) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
+    let Some(entries) = if_present(std::fs::read_dir(kept))? else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
         let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
         if age > LIFE {
-            absent_is_fine(std::fs::remove_dir_all(entry.path()))?;
+            remove_tree(&entry.path())?;
         }
     }
     Ok(())

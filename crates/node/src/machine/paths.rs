@@ -51,11 +51,3 @@ pub(super) fn names(folder: &Path) -> Result<BTreeSet<String>, MachineError> {
     };
     read().map_err(failed("", "list", folder))
 }
-
-/// Removing what is absent is fine.
-pub(super) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}

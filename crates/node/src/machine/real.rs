@@ -16,7 +16,7 @@ use super::guests::{GuestChange, Guests, Log, ObservedMachine, Run};
 use super::paths::last_logs;
 use super::runner::{FoundMachine, MachineRunner, record};
 use super::{AcceleratorKind, Machine, MachineConfig, Nic, Stopped, exclusive, record as records};
-use crate::io::BoxDuplex;
+use crate::io::{BoxDuplex, if_present};
 use crate::pool::{self, Owner};
 use crate::shim::{ClientError, tail};
 
@@ -202,11 +202,8 @@ impl Guests for MachineRunner {
         super::error::check_uid(uid)?;
         let path = folder.clone();
         let read = tokio::task::spawn_blocking(move || tail(&path, tail_bytes)).await;
-        match read.map_err(std::io::Error::other).and_then(|read| read) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(uid, "read the serial log in", &folder)(error)),
-        }
+        let read = read.map_err(std::io::Error::other).and_then(|read| read);
+        if_present(read).map_err(failed(uid, "read the serial log in", &folder))
     }
 
     async fn offers(&self, accelerator: AcceleratorKind) -> Result<Offers, MachineError> {

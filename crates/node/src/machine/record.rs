@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::io::{if_present, read_if_present};
+
 /// Version of the record that this program writes. A record of a newer version is left alone.
 const VERSION: u32 = 2;
 const NAME: &str = "machine.json";
@@ -68,11 +70,7 @@ pub enum RecordError {
 }
 
 pub(super) fn read(folder: &Path) -> Result<Option<MachineRecord>, RecordError> {
-    let text = match std::fs::read(folder.join(NAME)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(RecordError::Read(error)),
-    };
+    let Some(text) = read_if_present(&folder.join(NAME)).map_err(RecordError::Read)? else { return Ok(None) };
     // The version alone first: what else a newer record has is not known.
     #[derive(Deserialize)]
     struct Versioned {
@@ -96,11 +94,8 @@ pub(super) fn write(folder: &Path, record: &MachineRecord) -> io::Result<()> {
 
 /// Notes that the API has deleted the machine.
 pub(super) fn mark_deleted(folder: &Path) -> io::Result<()> {
-    match std::fs::write(folder.join(DELETED), b"") {
-        // Nothing of the machine is on this host.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
+    // Without its folder, nothing of the machine is on this host.
+    if_present(std::fs::write(folder.join(DELETED), b"")).map(|_| ())
 }
 
 pub(super) fn is_deleted(folder: &Path) -> io::Result<bool> {

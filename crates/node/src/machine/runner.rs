@@ -17,14 +17,17 @@ use super::config::RunnerConfig;
 use super::error::{MachineError, check_uid, failed};
 use super::exclusive::{Claims, refuse_shared_volumes};
 use super::guests::{StopManner, Stopped};
-use super::paths::{MachinePaths, PREFIX, absent_is_fine, last_logs, machines, names};
+use super::paths::{MachinePaths, PREFIX, last_logs, machines, names};
 use super::record::{self, MachineRecord};
 use super::running::{Machine, MonitorSlot, disk_id};
 use super::{AcceleratorKind, MachineConfig, Nic, last_log, limits};
 use crate::cgroup::Cgroups;
+use crate::io::{remove_file, remove_tree};
 use crate::pool::{self, Owner, Pool};
 use crate::seed;
-use crate::shim::{self, Adopted, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, ShimClient, Spec, Stderr, User};
+use crate::shim::{
+    self, Adopted, ChosenUser, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, ShimClient, Spec, Stderr, User,
+};
 
 /// For a hypervisor whose shim was killed to end by SIGTERM (which closes its disks) before SIGKILL.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
@@ -185,7 +188,11 @@ impl MachineRunner {
         let limits = limits::Limits { vcpus: config.vcpus, memory_bytes };
         let cgroups = limits::apply(&folders, limits).map_err(failed(uid, "limit", Path::new(&paths.group)))?;
 
-        let spec = self.spec(uid, &paths, command, cgroups, user);
+        // Held until the shim runs.
+        let shim_user =
+            self.config.shim_users.as_ref().map(|users| users.choose(&format!("{PREFIX}{uid}"))).transpose();
+        let shim_user = shim_user.map_err(failed(uid, "choose a user for the shim in", &paths.shim))?;
+        let spec = self.spec(uid, &paths, command, cgroups, user, shim_user.as_ref().map(ChosenUser::user));
         let shim = self.config.shim.spawn(&paths.shim, &spec).await?;
         // Ours must be closed: else the monitor's socket would seem alive after the hypervisor's end.
         drop((listener, kvm, nic));
@@ -264,13 +271,13 @@ impl MachineRunner {
         let removed = tokio::task::spawn_blocking(move || cgroups.remove(&group)).await;
         removed.map_err(|error| failed(uid, "remove", Path::new(&paths.group))(io::Error::other(error)))??;
         for file in [&paths.monitor, &paths.monitor.with_extension("fifo"), &paths.shim_socket] {
-            absent_is_fine(fs::remove_file(file)).map_err(failed(uid, "remove", file))?;
+            remove_file(file).map_err(failed(uid, "remove", file))?;
         }
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.keep_last_log(uid, &paths);
         // The record last: until then the machine is on the list.
         for folder in [&paths.shim, &paths.folder] {
-            absent_is_fine(fs::remove_dir_all(folder)).map_err(failed(uid, "remove", folder))?;
+            remove_tree(folder).map_err(failed(uid, "remove", folder))?;
         }
         Ok(())
     }
@@ -400,6 +407,7 @@ impl MachineRunner {
         command: GuestCommand,
         cgroups: Vec<PathBuf>,
         mut user: Option<User>,
+        shim_user: Option<User>,
     ) -> Spec {
         if let Some(user) = &mut user {
             user.groups = command.groups;
@@ -414,7 +422,7 @@ impl MachineRunner {
             stderr: Stderr::Separate,
             log: SERIAL_LOG,
             inherited_fds: command.fds,
-            shim_user: self.config.shim_user.clone(),
+            shim_user,
             user,
             ..Spec::new(format!("{PREFIX}{uid}"), argv, &paths.shim_socket)
         }
@@ -442,7 +450,7 @@ fn seed_disk(paths: &MachinePaths) -> DiskConfig {
 
 /// Made here and passed on as a descriptor: the machine's user needs no folder that it may write to.
 fn listen(socket: &Path) -> io::Result<UnixListener> {
-    absent_is_fine(fs::remove_file(socket))?;
+    remove_file(socket)?;
     let listener = UnixListener::bind(socket)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     Ok(listener)

@@ -43,6 +43,15 @@ impl Names {
         format!("{}t{}", self.link_prefix, hex(machine_uid, 8))
     }
 
+    /// Whether a link is one of this instance: the prefix, a letter for the kind, eight hexadecimal digits.
+    pub fn is_link(&self, link: &str) -> bool {
+        let Some((kind, digits)) = link.strip_prefix(&self.link_prefix).and_then(|rest| rest.split_at_checked(1))
+        else {
+            return false;
+        };
+        ["t", "u", "p"].contains(&kind) && digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// Whether a link is a tap of this instance.
     pub fn is_tap(&self, link: &str) -> bool {
         link.strip_prefix(&self.link_prefix).is_some_and(|rest| rest.starts_with('t'))
@@ -92,6 +101,12 @@ mod tests {
         assert!(all.iter().all(|name| name.len() <= 15 && name.starts_with(names.link_prefix())), "{all:?}");
         assert_ne!(names.tap("m"), Names::new("b").tap("m"));
         assert!(names.is_tap(&names.tap("m")) && !names.is_tap(&names.inner_uplink("m")) && !names.is_tap("eth0"));
+        assert!(all.iter().all(|name| names.is_link(name) && !Names::new("b").is_link(name)));
+        for other in
+            ["eth0", "", &format!("{}x12345678", names.link_prefix()), &format!("{}té234567", names.link_prefix())]
+        {
+            assert!(!names.is_link(other), "{other}");
+        }
         let legacy = names.legacy_netns("x");
         assert!(legacy.len() > names.link_prefix().len() && names.is_legacy_netns(&legacy));
         assert!(!names.is_legacy_netns("a-name-of-20-letters-vpc-x") && !names.is_legacy_netns(&format!("b{legacy}")));

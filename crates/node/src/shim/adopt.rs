@@ -47,7 +47,12 @@ pub struct LostShim {
 /// Looks at the folder of a shim. Waits for one that is just starting; a shim that lives but does not answer is an error of kind
 /// `TimedOut`.
 pub async fn adopt(dir: &Path) -> io::Result<Adopted> {
-    let limit = tokio::time::Instant::now() + SILENCE_LIMIT;
+    adopt_within(dir, SILENCE_LIMIT).await
+}
+
+/// The same, with another patience for a shim that does not answer.
+pub async fn adopt_within(dir: &Path, patience: Duration) -> io::Result<Adopted> {
+    let limit = tokio::time::Instant::now() + patience;
     loop {
         if !files::is_locked(dir)? {
             return adopt_dead(dir);

@@ -38,8 +38,9 @@ mod process;
 mod protocol;
 mod server;
 mod spec;
+mod users;
 
-pub use adopt::{Adopted, LostShim, adopt};
+pub use adopt::{Adopted, LostShim, adopt, adopt_within};
 pub use client::{Attached, ClientError, ShimClient, ShimLauncher, SpawnError};
 pub use files::is_locked as is_served;
 pub use logs::{CriLine, log_files, parse_cri_line, tail};
@@ -50,3 +51,4 @@ pub use spec::{
     CONTAINER_OOM_SCORE, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec, Stderr, Stdio,
     User,
 };
+pub use users::{ChosenUser, ShimUsers};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evroc_node::shim::{
     Adopted, ClientError, LogFormat, LogLimits, ProcessHandle, ShimClient, ShimLauncher, SpawnError, Spec, State,
-    Stderr, Stdio, User, adopt, log_files, tail,
+    Stderr, Stdio, User, adopt, adopt_within, log_files, tail,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -147,6 +147,51 @@ async fn a_shim_shrugs_off_signals_and_its_starter_is_not_its_parent() {
         (i64::from(client.record().shim.pid), i64::from(client.record().shim.pid)),
         "own group and session"
     );
+}
+
+/// An image may have `STOPSIGNAL SIGRTMIN+3`, as those with systemd have.
+#[tokio::test]
+async fn signals_without_a_name_reach_the_workload() {
+    let shims = Shims::new();
+    for (id, number) in [("first", libc::SIGRTMIN()), ("systemd", libc::SIGRTMIN() + 3), ("last", libc::SIGRTMAX())] {
+        let client = shims.start(&shims.spec(id, &["/bin/sleep", "1000"])).await;
+        client.signal(number).await.unwrap();
+        assert_eq!(client.wait().await.unwrap().signal, Some(number));
+    }
+    let client = shims.start(&shims.spec("refused", &["/bin/sleep", "1000"])).await;
+    for number in [0, -9, libc::SIGRTMAX() + 1] {
+        let refused = client.signal(number).await.unwrap_err();
+        assert!(matches!(&refused, ClientError::Refused { reason, .. } if reason.contains("1 to 64")), "{refused}");
+    }
+    client.signal(9).await.unwrap();
+    client.wait().await.unwrap();
+}
+
+/// Refused connections are no proof of an end, and no reason for one: shim and workload live on, and are found again.
+#[tokio::test]
+async fn a_shim_whose_socket_refuses_is_not_taken_for_dead() {
+    let shims = Shims::new();
+    let spec = shims.spec("a", &["/bin/sleep", "1000"]);
+    let client = shims.start(&spec).await;
+    let (shim, child) = (open(client.record().shim), open(client.record().child));
+    let aside = spec.socket.with_extension("aside");
+    std::fs::rename(&spec.socket, &aside).unwrap();
+    // A socket that nobody listens on any more.
+    drop(std::os::unix::net::UnixListener::bind(&spec.socket).unwrap());
+    let refused = tokio::net::UnixStream::connect(&spec.socket).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+
+    let error = adopt_within(&shims.dir("a"), Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().contains("lives but does not answer"), "{error}");
+    assert!(!shim.has_ended().unwrap() && !child.has_ended().unwrap(), "looking ends nothing");
+    assert!(client.status().await.is_err());
+    assert!(!shims.dir("a").join("exit.json").exists(), "no end was recorded");
+
+    std::fs::rename(&aside, &spec.socket).unwrap();
+    let Adopted::Running(again) = adopt(&shims.dir("a")).await.unwrap() else { panic!("it runs") };
+    again.signal(15).await.unwrap();
+    assert_eq!(again.wait().await.unwrap().signal, Some(15));
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ impl Server {
         parts: &Parts,
         body: Body,
         repository: &Repository,
+        owner: &str,
         reference: Reference,
     ) -> Answer {
         let content = match Limited::new(body, MANIFEST_BYTES).collect().await {
@@ -57,10 +58,11 @@ impl Server {
         };
         let manifest = Manifest::parse(text_header(parts, header::CONTENT_TYPE), &content)?;
         let subject = manifest.subject.clone();
-        let (name, pushed_as) = (repository.clone(), reference.clone());
-        let digest =
-            blocking(&self.storage, move |storage| storage.put_manifest(&name, &pushed_as, &manifest, &content))
-                .await?;
+        let (name, owner, pushed_as) = (repository.clone(), owner.to_owned(), reference.clone());
+        let digest = blocking(&self.storage, move |storage| {
+            storage.put_manifest(&name, &owner, &pushed_as, &manifest, &content)
+        })
+        .await?;
         tracing::info!(%repository, %reference, %digest, "manifest pushed");
         let mut response = StatusCode::CREATED.into_response();
         let headers = response.headers_mut();
@@ -117,7 +119,12 @@ impl Server {
         let all = blocking(&self.storage, |storage| storage.repositories()).await?;
         let mut readable = Vec::new();
         for repository in all {
-            if self.authorize(parts, Some(&repository), Action::Pull).await.is_ok() {
+            let is_present = match self.divided.admit(&repository, Action::Pull).await {
+                Ok(_) => true,
+                Err(error) if error.status().is_client_error() => false,
+                Err(error) => return Err(error),
+            };
+            if is_present && self.authorize(parts, Some(&repository), Action::Pull).await.is_ok() {
                 readable.push(repository);
             }
         }

@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{Action, Authorize, Denied};
+use crate::divided::Divided;
 use crate::error::{Code, RegistryError};
 use crate::names::{Digest, Reference, Repository};
 use crate::storage::Storage;
@@ -30,6 +31,7 @@ type Answer = Result<Response, RegistryError>;
 /// The state shared by the handlers.
 pub(crate) struct Server {
     pub storage: Arc<Storage>,
+    pub divided: Divided,
     pub authorizer: Arc<dyn Authorize>,
 }
 
@@ -145,6 +147,7 @@ impl Server {
             };
         };
         let repository = &repository;
+        let owner = &self.divided.admit(repository, action).await?;
         match (&parts.method, route) {
             (&Method::GET | &Method::HEAD, Route::Tags(_)) => self.tags(repository, &query).await,
             (&Method::GET | &Method::HEAD, Route::Referrers(_, digest)) => {
@@ -155,7 +158,7 @@ impl Server {
                 self.get_manifest(parts, repository, reference).await
             }
             (&Method::PUT, Route::Manifest(_, reference)) => {
-                self.put_manifest(parts, body, repository, reference.parse()?).await
+                self.put_manifest(parts, body, repository, owner, reference.parse()?).await
             }
             (&Method::DELETE, Route::Manifest(_, reference)) => {
                 self.delete_manifest(repository, reference.parse()?).await
@@ -164,7 +167,7 @@ impl Server {
                 self.get_blob(parts, repository, digest.parse()?).await
             }
             (&Method::DELETE, Route::Blob(_, digest)) => self.delete_blob(repository, digest.parse()?).await,
-            (&Method::POST, Route::BeginUpload(_)) => self.begin_upload(parts, body, repository, &query).await,
+            (&Method::POST, Route::BeginUpload(_)) => self.begin_upload(parts, body, repository, owner, &query).await,
             (&Method::GET | &Method::HEAD, Route::Upload(_, id)) => self.upload_status(repository, id).await,
             (&Method::PATCH, Route::Upload(_, id)) => self.append_upload(parts, body, repository, id).await,
             (&Method::PUT, Route::Upload(_, id)) => self.finish_upload(parts, body, repository, id, &query).await,

@@ -27,17 +27,18 @@ impl Server {
         parts: &Parts,
         body: Body,
         repository: &Repository,
+        owner: &str,
         query: &Query,
     ) -> Answer {
         if let Some(mount) = query.get("mount") {
             let digest: Digest = mount.parse()?;
-            if self.mount(parts, repository, query.get("from"), &digest).await? {
+            if self.mount(parts, repository, owner, query.get("from"), &digest).await? {
                 return created(repository, &digest);
             }
         }
         let digest = query.digest()?;
-        let name = repository.clone();
-        let session = blocking(&self.storage, move |storage| storage.begin_upload(&name)).await?;
+        let (name, owner) = (repository.clone(), owner.to_owned());
+        let session = blocking(&self.storage, move |storage| storage.begin_upload(&name, &owner)).await?;
         let Some(digest) = digest else {
             return accepted(&session, StatusCode::ACCEPTED);
         };
@@ -57,6 +58,7 @@ impl Server {
         &self,
         parts: &Parts,
         repository: &Repository,
+        owner: &str,
         from: Option<&str>,
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
@@ -67,8 +69,13 @@ impl Server {
         if self.authorize(parts, Some(&from), Action::Pull).await.is_err() {
             return Ok(false);
         }
-        let (to, digest) = (repository.clone(), digest.clone());
-        blocking(&self.storage, move |storage| storage.mount_blob(&from, &to, &digest)).await
+        match self.divided.admit(&from, Action::Pull).await {
+            Ok(_) => {}
+            Err(error) if error.status().is_client_error() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let (to, owner, digest) = (repository.clone(), owner.to_owned(), digest.clone());
+        blocking(&self.storage, move |storage| storage.mount_blob(&from, &to, &owner, &digest)).await
     }
 
     pub(super) async fn upload_status(&self, repository: &Repository, id: &str) -> Answer {

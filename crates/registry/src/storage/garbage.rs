@@ -1,4 +1,15 @@
 //! Removing what nothing refers to any more.
+//!
+//! ```text
+//! mark   repository by repository, each alone: blobs that no manifest names lose their link after the grace period,
+//!        all other links are noted
+//! sweep  folder by folder (1/256 of the content), each alone: content that is not noted is removed after the grace period
+//! ```
+//! Pushes wait for one repository or one folder, not for the whole collection. What a push links in the meantime is noted as well (see
+//! [`Storage::note_link`]), so that content is never removed below a link, whatever the grace period is. A collection that is cut off by a
+//! crash has removed links or content that nobody needed; the next one begins anew.
+//!
+//! Manifests are kept, also those without a tag: images are pulled by digest, and a revision keeps its digest when the tag moves on.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,7 +17,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use super::{Storage, files};
+use super::{Storage, files, lock};
 use crate::error::RegistryError;
 use crate::manifest::Manifest;
 use crate::names::{Algorithm, Digest, Reference, Repository};
@@ -20,42 +31,112 @@ pub struct GarbageReport {
     pub contents: usize,
     /// Bytes of content.
     pub bytes: u64,
+    /// Repositories that had nothing left.
+    pub repositories: usize,
 }
 
 impl Storage {
     /// Removes blobs that no manifest of their repository refers to and that came there longer than `grace` ago (a
-    /// push sends blobs first), then all content that no repository has. Pushes wait meanwhile.
+    /// push sends blobs first), then all content that no repository has.
     pub fn collect_garbage(&self, grace: Duration) -> Result<GarbageReport, RegistryError> {
-        let _exclusive = self.references.write().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.collecting);
+        {
+            // Alone, so that no push is between its note and its link.
+            let _alone = self.references.write().unwrap_or_else(PoisonError::into_inner);
+            *lock(&self.linked) = Some(HashSet::new());
+        }
+        let collected = self.mark(grace).and_then(|(report, needed)| self.sweep(report, &needed, grace));
+        *lock(&self.linked) = None;
+        collected
+    }
+
+    /// Notes that something refers to a digest, for a collection that is under way. The caller holds the references.
+    pub(super) fn note_link(&self, digest: &Digest) {
+        if let Some(linked) = &mut *lock(&self.linked) {
+            linked.insert(digest.clone());
+        }
+    }
+
+    fn mark(&self, grace: Duration) -> Result<(GarbageReport, HashSet<Digest>), RegistryError> {
         let mut report = GarbageReport::default();
         let mut needed = HashSet::new();
         for repository in self.repository_folders()? {
-            let manifests = self.digests(&self.repository(&repository).join("_manifests"))?;
-            let referred = self.referred_blobs(&repository, &manifests)?;
-            needed.extend(manifests);
-            for digest in self.digests(&self.repository(&repository).join("_blobs"))? {
-                let link = self.blob_link(&repository, &digest);
-                let keep = match &referred {
-                    Some(referred) => referred.contains(&digest) || !is_older(&link, grace),
-                    None => true,
-                };
-                if keep {
-                    needed.insert(digest);
-                } else {
-                    files::remove(&link)?;
-                    report.links += 1;
-                }
+            let _alone = self.references.write().unwrap_or_else(PoisonError::into_inner);
+            self.mark_repository(&repository, grace, &mut report, &mut needed)?;
+        }
+        Ok((report, needed))
+    }
+
+    fn mark_repository(
+        &self,
+        repository: &Repository,
+        grace: Duration,
+        report: &mut GarbageReport,
+        needed: &mut HashSet<Digest>,
+    ) -> Result<(), RegistryError> {
+        let manifests = self.digests(&self.repository(repository).join("_manifests"))?;
+        let referred = self.referred_blobs(repository, &manifests)?;
+        let mut is_empty = manifests.is_empty();
+        needed.extend(manifests);
+        for digest in self.digests(&self.repository(repository).join("_blobs"))? {
+            let link = self.blob_link(repository, &digest);
+            let keep = match &referred {
+                Some(referred) => referred.contains(&digest) || !is_older(&link, grace),
+                None => true,
+            };
+            if keep {
+                is_empty = false;
+                needed.insert(digest);
+            } else {
+                files::remove(&link)?;
+                report.links += 1;
             }
         }
+        let folder = self.repository(repository);
+        if is_empty && is_older(&folder, grace) {
+            self.remove_repository(&folder)?;
+            report.repositories += 1;
+        }
+        Ok(())
+    }
+
+    /// Removes the folder of an empty repository, and those around it that hold nothing else.
+    fn remove_repository(&self, folder: &Path) -> Result<(), RegistryError> {
+        let failed = |path: &Path, error| RegistryError::io(format!("remove {}", path.display()), error);
+        for part in files::names(folder)?.iter().rev().filter(|part| part.starts_with('_')) {
+            let part = folder.join(part);
+            fs::remove_dir_all(&part).map_err(|error| failed(&part, error))?;
+        }
+        let repositories = self.root.join("repositories");
+        let mut empty = Some(folder);
+        while let Some(folder) = empty.filter(|folder| *folder != repositories) {
+            match fs::remove_dir(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => break,
+                Err(error) => return Err(failed(folder, error)),
+            }
+            empty = folder.parent();
+        }
+        files::sync_folder(empty.unwrap_or(&repositories))
+    }
+
+    fn sweep(
+        &self,
+        mut report: GarbageReport,
+        needed: &HashSet<Digest>,
+        grace: Duration,
+    ) -> Result<GarbageReport, RegistryError> {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let folder = self.root.join("blobs").join(algorithm.as_str());
             for shard in files::names(&folder)? {
+                let _alone = self.references.write().unwrap_or_else(PoisonError::into_inner);
                 for hex in files::names(&folder.join(&shard))? {
                     let Ok(digest) = format!("{}:{hex}", algorithm.as_str()).parse::<Digest>() else {
                         continue;
                     };
                     let path = self.content(&digest);
-                    if needed.contains(&digest) || !is_older(&path, grace) {
+                    let is_linked = lock(&self.linked).as_ref().is_some_and(|linked| linked.contains(&digest));
+                    if is_linked || needed.contains(&digest) || !is_older(&path, grace) {
                         continue;
                     }
                     report.bytes += fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -65,27 +146,6 @@ impl Storage {
             }
         }
         Ok(report)
-    }
-
-    /// Removes all repositories whose name begins with `prefix`, such as `demo/`.
-    pub fn delete_repositories(&self, prefix: &str) -> Result<usize, RegistryError> {
-        let _exclusive = self.references.write().unwrap_or_else(PoisonError::into_inner);
-        let mut removed = 0;
-        for repository in self.repository_folders()? {
-            if !repository.as_str().starts_with(prefix) {
-                continue;
-            }
-            let folder = self.repository(&repository);
-            // Tags first, blobs last: everything that remains is complete.
-            for name in files::names(&folder)?.iter().rev().filter(|name| name.starts_with('_')) {
-                let path = folder.join(name);
-                fs::remove_dir_all(&path)
-                    .map_err(|error| RegistryError::io(format!("remove {}", path.display()), error))?;
-            }
-            files::sync_folder(&folder)?;
-            removed += 1;
-        }
-        Ok(removed)
     }
 
     /// The blobs that manifests refer to; `None` if one cannot be read, so that nothing is judged superfluous.

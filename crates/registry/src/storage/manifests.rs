@@ -20,10 +20,11 @@ pub struct StoredManifest {
 }
 
 impl Storage {
-    /// Stores a manifest under its digest and, if it is pushed by tag, lets the tag point to it.
+    /// Stores a manifest of a repository of `owner` under its digest and, if it is pushed by tag, lets the tag point to it.
     pub fn put_manifest(
         &self,
         repository: &Repository,
+        owner: &str,
         reference: &Reference,
         manifest: &Manifest,
         content: &[u8],
@@ -41,7 +42,9 @@ impl Storage {
                 found
             }
         };
-        let _referring = self.referring();
+        let referring = self.referring();
+        Storage::check_owner(&referring, repository, owner)?;
+        self.note_link(&digest);
         self.require_references(repository, manifest)?;
         files::replace(&self.temporary(), &self.content(&digest), content)?;
         let link = self.link(repository, "_manifests", &digest);

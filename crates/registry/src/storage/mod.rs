@@ -4,6 +4,7 @@
 //! <root>/format                                            "1"
 //! <root>/blobs/<algorithm>/<2 hex digits>/<hex>            content of blobs and manifests, named by its digest
 //! <root>/uploads/<uuid>                                    what is being written; emptied at start
+//! <root>/tenants/<first component>                        uid of the owner of all repositories below
 //! <root>/repositories/<name>/_blobs/<algorithm>/<hex>      empty: the repository has the blob
 //! <root>/repositories/<name>/_manifests/<algorithm>/<hex>  media type of the manifest
 //! <root>/repositories/<name>/_tags/<tag>                   digest of the manifest
@@ -16,9 +17,10 @@ mod files;
 mod garbage;
 mod listings;
 mod manifests;
+mod owners;
 mod uploads;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ use crate::names::{Algorithm, Digest, Repository};
 pub use garbage::GarbageReport;
 pub(crate) use listings::Page;
 pub use manifests::StoredManifest;
+use owners::Owners;
+pub(crate) use owners::unknown_owner;
 pub(crate) use uploads::{Session, Sessions};
 
 /// The layout that this version writes.
@@ -42,8 +46,13 @@ const FORMAT: &str = "1";
 pub(crate) struct Storage {
     root: PathBuf,
     sessions: Mutex<Sessions>,
-    /// Held for writing while garbage is collected, for reading while content comes to be referred to.
-    references: RwLock<()>,
+    /// The owners of repositories. Held for writing while references are removed or change their owner, for reading while content
+    /// comes to be referred to.
+    references: RwLock<Owners>,
+    /// Digests that were referred to since the collection of garbage began that is under way.
+    linked: Mutex<Option<HashSet<Digest>>>,
+    /// Held by a collection of garbage.
+    collecting: Mutex<()>,
 }
 
 /// A blob that can be read.
@@ -56,9 +65,14 @@ impl Storage {
     /// Opens the folder, making it if it does not exist, and removes interrupted uploads.
     pub fn open(root: &Path) -> Result<Self, RegistryError> {
         files::make_folder(root)?;
-        let storage =
-            Storage { root: root.to_owned(), sessions: Mutex::new(HashMap::new()), references: RwLock::new(()) };
-        for folder in ["blobs", "uploads", "repositories"] {
+        let storage = Storage {
+            root: root.to_owned(),
+            sessions: Mutex::new(HashMap::new()),
+            references: RwLock::new(Storage::read_owners(root)?),
+            linked: Mutex::default(),
+            collecting: Mutex::default(),
+        };
+        for folder in ["blobs", "uploads", "repositories", "tenants"] {
             files::make_folder(&root.join(folder))?;
         }
         let uploads = root.join("uploads");
@@ -107,7 +121,7 @@ impl Storage {
         folder.join(digest.algorithm().as_str()).join(digest.hex())
     }
 
-    fn referring(&self) -> RwLockReadGuard<'_, ()> {
+    fn referring(&self) -> RwLockReadGuard<'_, Owners> {
         self.references.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,9 +169,16 @@ impl Storage {
         Ok(content)
     }
 
-    /// Lets `to` have a blob that `from` has; returns whether `from` has it.
-    pub fn mount_blob(&self, from: &Repository, to: &Repository, digest: &Digest) -> Result<bool, RegistryError> {
-        let _referring = self.referring();
+    /// Lets `to` of `owner` have a blob that `from` has; returns whether `from` has it.
+    pub fn mount_blob(
+        &self,
+        from: &Repository,
+        to: &Repository,
+        owner: &str,
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        let referring = self.referring();
+        Storage::check_owner(&referring, to, owner)?;
         if !self.has_blob(from, digest) {
             return Ok(false);
         }
@@ -166,6 +187,7 @@ impl Storage {
     }
 
     fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), RegistryError> {
+        self.note_link(digest);
         files::replace(&self.temporary(), &self.blob_link(repository, digest), b"")
     }
 

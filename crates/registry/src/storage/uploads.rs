@@ -40,6 +40,8 @@ pub(crate) type Sessions = HashMap<Uuid, Arc<Session>>;
 pub(crate) struct Session {
     pub id: Uuid,
     pub repository: Repository,
+    /// The uid of the tenant that began it.
+    owner: String,
     /// Held by the request that is sending content: two at once would mix theirs.
     pub sending: Arc<tokio::sync::Mutex<()>>,
     upload: Mutex<Upload>,
@@ -83,14 +85,15 @@ impl Session {
 }
 
 impl Storage {
-    /// Begins an upload into a repository.
-    pub fn begin_upload(&self, repository: &Repository) -> Result<Arc<Session>, RegistryError> {
+    /// Begins an upload into a repository of `owner`.
+    pub fn begin_upload(&self, repository: &Repository, owner: &str) -> Result<Arc<Session>, RegistryError> {
         self.expire_uploads(EXPIRY);
         let id = Uuid::new_v4();
         let path = self.root.join("uploads").join(id.to_string());
         let session = Arc::new(Session {
             id,
             repository: repository.clone(),
+            owner: owner.to_owned(),
             sending: Arc::default(),
             upload: Mutex::new(Upload {
                 path: path.clone(),
@@ -130,7 +133,8 @@ impl Storage {
 
     /// Makes an upload a blob of its repository if it has this digest. Otherwise the upload is removed.
     pub fn finish_upload(&self, session: &Session, digest: &Digest) -> Result<(), RegistryError> {
-        let _referring = self.referring();
+        let referring = self.referring();
+        Storage::check_owner(&referring, &session.repository, &session.owner)?;
         let mut upload = lock(&session.upload);
         if upload.ended {
             return Err(unknown(&session.id.to_string()));
@@ -164,9 +168,20 @@ impl Storage {
             };
             sessions.values().filter(is_old).cloned().collect()
         };
-        for session in expired {
+        self.cancel_all(expired, "upload expired");
+    }
+
+    /// Removes the uploads into all repositories below `name`.
+    pub(super) fn cancel_uploads(&self, name: &str) {
+        let theirs =
+            lock(&self.sessions).values().filter(|session| tenant(&session.repository) == name).cloned().collect();
+        self.cancel_all(theirs, "upload of a former tenant cancelled");
+    }
+
+    fn cancel_all(&self, sessions: Vec<Arc<Session>>, why: &str) {
+        for session in sessions {
             match self.cancel_upload(&session) {
-                Ok(()) => tracing::info!(upload = %session.id, repository = %session.repository, "upload expired"),
+                Ok(()) => tracing::info!(upload = %session.id, repository = %session.repository, "{why}"),
                 Err(error) => tracing::warn!(upload = %session.id, %error, "upload could not be removed"),
             }
         }
@@ -207,7 +222,7 @@ fn check_room(sessions: &Sessions, repository: &Repository) -> Result<(), Regist
 }
 
 fn tenant(repository: &Repository) -> &str {
-    repository.as_str().split('/').next().unwrap_or_default()
+    repository.first_component()
 }
 
 fn unknown(id: &str) -> RegistryError {

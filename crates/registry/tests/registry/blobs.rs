@@ -104,8 +104,83 @@ async fn blobs_without_a_manifest_are_garbage() {
     }
     assert_eq!(registry.get("/v2/a/app/manifests/v1").await.expect(200).body, manifest);
 
-    assert_eq!(registry.registry.delete_repositories("a/").await.expect("removed"), 1);
+    assert_eq!(registry.registry.forget("a", "a").await.expect("removed"), 1);
     registry.get("/v2/a/app/manifests/v1").await.refused(404, "NAME_UNKNOWN");
     let rest = registry.registry.collect_garbage(Duration::ZERO).await.expect("collected");
     assert_eq!(rest.contents, 3);
+}
+
+#[tokio::test]
+async fn after_deletions_a_registry_is_as_large_as_it_was() {
+    use std::time::Duration;
+    let registry = TestRegistry::new().await;
+    let kept = registry.push_image("a/kept", "v1", "kept").await;
+    let before = registry.files();
+    for round in 0..3 {
+        let manifest = registry.push_image("a/deep/down/app", "v1", &format!("round {round}")).await;
+        registry.push_image("a/kept", "v2", &format!("also {round}")).await;
+        let path = format!("/v2/a/deep/down/app/manifests/{}", digest(&manifest));
+        registry.delete(&path).await.expect(202);
+        let second = registry.get("/v2/a/kept/manifests/v2").await.expect(200).body;
+        registry.delete(&format!("/v2/a/kept/manifests/{}", digest(&second))).await.expect(202);
+        let report = registry.registry.collect_garbage(Duration::ZERO).await.expect("collected");
+        assert_eq!((report.links, report.contents, report.repositories), (4, 6, 1));
+        registry.get("/v2/a/deep/down/app/tags/list").await.refused(404, "NAME_UNKNOWN");
+    }
+    assert_eq!(registry.files(), before);
+    assert_eq!(registry.get("/v2/a/kept/manifests/v1").await.expect(200).body, kept);
+}
+
+/// Manifests without a tag are kept: they are pulled by digest.
+#[tokio::test]
+async fn an_image_whose_tag_moved_on_is_kept() {
+    use std::time::Duration;
+    let registry = TestRegistry::new().await;
+    let first = registry.push_image("a/app", "v1", "first").await;
+    registry.push_image("a/app", "v1", "second").await;
+    let report = registry.registry.collect_garbage(Duration::ZERO).await.expect("collected");
+    assert_eq!((report.links, report.contents), (0, 0));
+    let path = format!("/v2/a/app/manifests/{}", digest(&first));
+    assert_eq!(registry.get(&path).await.expect(200).body, first);
+}
+
+/// What is pushed while garbage is collected without any grace is complete when its manifest was accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_collection_never_breaks_an_image_that_is_being_pushed() {
+    use evroc_registry::OCI_MANIFEST;
+    use std::time::Duration;
+    let registry = std::sync::Arc::new(TestRegistry::new().await);
+    let source = registry.push_blob("b/source", b"shared by all").await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let collector = tokio::spawn({
+        let (registry, stop) = (registry.clone(), stop.clone());
+        async move {
+            let mut collections = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                registry.registry.collect_garbage(Duration::ZERO).await.expect("collected");
+                collections += 1;
+            }
+            collections
+        }
+    });
+    let mut complete = 0;
+    for round in 0..60 {
+        let repository = format!("a/app{round}");
+        // The same content again and again, by upload and by mount: just when it is swept it is linked once more.
+        let layer = registry.push_blob("b/source", b"shared by all").await;
+        assert_eq!(layer, source);
+        let path = format!("/v2/{repository}/blobs/uploads/?mount={layer}&from=b/source");
+        let _mounted_or_not = registry.request(Method::POST, &path, &[], Body::empty()).await;
+        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": layer, "size": 13}, "layers": []});
+        let answer = registry.put_manifest(&repository, "v1", OCI_MANIFEST, manifest.to_string()).await;
+        if answer.status == 201 {
+            complete += 1;
+            registry.get(&format!("/v2/{repository}/manifests/v1")).await.expect(200);
+            registry.get(&format!("/v2/{repository}/blobs/{layer}")).await.expect(200);
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let collections = collector.await.expect("collector");
+    assert!(complete > 0 && collections > 0, "{complete} images, {collections} collections");
 }

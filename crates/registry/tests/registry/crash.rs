@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evroc_registry::{AllowAll, Registry};
+use evroc_registry::{AllowAll, AnyTenant, Registry};
 
 use crate::support::{TestRegistry, digest};
 
@@ -17,7 +17,7 @@ const FOLDER: &str = "EVROC_REGISTRY_CRASH_FOLDER";
 #[tokio::test]
 async fn serve_until_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let registry = Registry::open(folder).await.expect("registry opens");
+    let registry = Registry::open(folder, Arc::new(AnyTenant)).await.expect("registry opens");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     // Not println: the test harness keeps that to itself.
     writeln!(std::io::stderr(), "listening on {}", listener.local_addr().expect("address"))
@@ -37,7 +37,7 @@ async fn a_kill_during_an_upload_leaves_no_blob() {
         let content = content.clone();
         tokio::task::spawn_blocking(move || upload_and_kill(&path, &content, sent)).await.expect("killed");
         assert_eq!(registry.unfinished(), 1);
-        let again = Registry::open(registry.folder.path()).await.expect("registry opens");
+        let again = Registry::open(registry.folder.path(), Arc::new(AnyTenant)).await.expect("registry opens");
         drop(again);
         assert_eq!(registry.unfinished(), 0);
         registry.get(&format!("/v2/a/blobs/{digest}")).await.refused(404, "BLOB_UNKNOWN");

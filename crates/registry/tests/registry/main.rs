@@ -7,4 +7,5 @@ mod listings;
 mod manifests;
 mod skopeo;
 mod support;
+mod tenants;
 mod uploads;

@@ -1,10 +1,11 @@
 //! A registry in a temporary folder and requests to it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use evroc_registry::{Algorithm, AllowAll, Authorize, Digest, OCI_MANIFEST, Registry};
+use evroc_registry::{Algorithm, AllowAll, AnyTenant, Authorize, Digest, OCI_MANIFEST, Registry, Tenants};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -60,15 +61,19 @@ impl TestRegistry {
     }
 
     pub async fn with(authorizer: Arc<dyn Authorize>) -> Self {
+        Self::of(authorizer, Arc::new(AnyTenant)).await
+    }
+
+    pub async fn of(authorizer: Arc<dyn Authorize>, tenants: Arc<dyn Tenants>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let registry = Registry::open(folder.path()).await.expect("registry opens");
+        let registry = Registry::open(folder.path(), tenants).await.expect("registry opens");
         let router = registry.router(authorizer);
         TestRegistry { folder, registry, router }
     }
 
     /// Opens the same folder again, as after a restart.
     pub async fn reopen(self) -> Self {
-        let registry = Registry::open(self.folder.path()).await.expect("registry opens");
+        let registry = Registry::open(self.folder.path(), Arc::new(AnyTenant)).await.expect("registry opens");
         let router = registry.router(Arc::new(AllowAll));
         TestRegistry { folder: self.folder, registry, router }
     }
@@ -160,6 +165,26 @@ impl TestRegistry {
                 "size": layer.len(),
             }],
         })
+    }
+
+    /// Files and folders of repositories, and the files of content.
+    pub fn files(&self) -> Vec<PathBuf> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).expect("folder") {
+                let entry = entry.expect("entry");
+                let is_folder = entry.file_type().expect("type").is_dir();
+                if is_folder {
+                    walk(&entry.path(), found);
+                }
+                if !is_folder || !entry.path().to_string_lossy().contains("/blobs/sha") {
+                    found.push(entry.path());
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.folder.path(), &mut found);
+        found.sort();
+        found
     }
 
     /// Files in `uploads`.

@@ -3,7 +3,7 @@
 mod certificate;
 mod peer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -28,6 +28,23 @@ pub trait Authenticate: Send + Sync {
     /// # Errors
     /// If the credentials are invalid.
     async fn authenticate(&self, peer: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError>;
+}
+
+/// The caller whom a mounted service found by credentials of its own, for the audit log: an extension of the request.
+#[derive(Clone, Debug, Default)]
+pub struct FoundCaller(Arc<OnceLock<Identity>>);
+
+impl FoundCaller {
+    /// Notes the caller; the first one counts.
+    pub fn note(&self, caller: Identity) {
+        let _first = self.0.set(caller);
+    }
+
+    /// The caller, if one was found.
+    #[must_use]
+    pub fn get(&self) -> Option<&Identity> {
+        self.0.get()
+    }
 }
 
 /// Asks several authenticators in turn; the first that knows the caller wins.

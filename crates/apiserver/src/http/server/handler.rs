@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::shared::Shared;
 use super::{enter, probes};
 use crate::http::audit::{self, AuditRecord};
-use crate::http::authn::Peer;
+use crate::http::authn::{FoundCaller, Peer};
 use crate::http::authz::Decision;
 use crate::http::mount::Mount;
 use crate::http::request::{Query, RequestInfo, negotiate};
@@ -219,7 +219,12 @@ async fn answer_mounted(
         }
     };
     let _place = shared.flow.enter(&caller).await?;
+    let found = FoundCaller::default();
+    request.extensions_mut().insert(found.clone());
     let response = mount.answer(request).await;
+    if trail.identity.is_none() {
+        trail.identity = found.get().cloned();
+    }
     if !response.status().is_client_error() {
         peer.note_known();
     }

@@ -15,13 +15,13 @@ use evroc_control::access::RoleAuthorizer;
 use evroc_control::controllers::Controllers;
 use evroc_control::registry::access::Access;
 use evroc_control::registry::credentials;
-use evroc_control::registry::images::RegistryImages;
+use evroc_control::registry::images::{Groups, RegistryImages};
 use evroc_control::streams::Streams;
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_iam::token::TokenKey;
-use evroc_registry::Registry;
+use evroc_registry::{GarbageReport, Registry};
 use evroc_store::Store;
 use evroc_store::clock::SystemClock;
 use evroc_store::compaction::{Retention, compact_continuously};
@@ -30,8 +30,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{RoleConfig, RoleContext};
 
-/// How often the registry removes unreferenced blobs.
+/// How often the registry removes unreferenced blobs. The first time comes soon after the start, so that a process that is often started
+/// anew collects too.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
+const COLLECT_FIRST: Duration = Duration::from_secs(120);
 /// How old an unreferenced blob must be to be removed: older than the longest push.
 const COLLECT_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,7 +43,9 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let opener = store::Opener { instance: &config.instance, control: &config.role_dir };
     let store: Arc<dyn Store> = store::open(config.etcd.as_ref(), opener).await?;
     tokio::spawn(compact_continuously(store.clone(), Arc::new(SystemClock::default()), Retention::default()));
-    let registry = Registry::open(config.role_dir.join("registry")).await.context("cannot open the registry")?;
+    let groups = Groups::default();
+    let registry = Registry::open(config.role_dir.join("registry"), Arc::new(groups.clone())).await;
+    let registry = registry.context("cannot open the registry")?;
     let access = Arc::new(access(&config)?);
 
     let mut builder = ApiServer::builder(store.clone());
@@ -75,6 +79,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     };
     let client = |name: &str| server.client_as(Identity::controller(name), "default");
     streams.begin(client("streams"));
+    groups.begin(client("registry"));
     seed::ensure(client("seed")).await.context("cannot write what every cloud starts with")?;
     let controllers = controllers(&config, &registry, client);
     context.ready().await;
@@ -132,10 +137,14 @@ async fn controllers(config: &RoleConfig, registry: &Registry, client: impl Fn(&
 }
 
 async fn collect(registry: &Registry) {
+    let mut pause = COLLECT_FIRST;
     loop {
-        tokio::time::sleep(COLLECT_INTERVAL).await;
-        if let Err(error) = registry.collect_garbage(COLLECT_AGE).await {
-            tracing::warn!(%error, "cannot remove what the registry no longer needs");
+        tokio::time::sleep(pause).await;
+        match registry.collect_garbage(COLLECT_AGE).await {
+            Ok(report) if report == GarbageReport::default() => {}
+            Ok(report) => tracing::info!(?report, "registry collected garbage"),
+            Err(error) => tracing::warn!(%error, "cannot remove what the registry no longer needs"),
         }
+        pause = COLLECT_INTERVAL;
     }
 }

@@ -3,7 +3,7 @@
 mod probe;
 mod retry;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use evroc_node::agent::service_log::ServiceLogs;
 use evroc_node::agent::streams::Streams;
 use evroc_node::agent::volume::Volumes;
 use evroc_node::agent::{self, DrainFlag};
+use evroc_node::cgroup::{Cgroups, shims_group};
 use evroc_node::container::containers::HostContainers;
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
@@ -29,7 +30,7 @@ use evroc_node::net::network::Network as _;
 use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
-use evroc_node::shim::{ShimLauncher, User};
+use evroc_node::shim::{ShimLauncher, ShimUsers};
 use evroc_tunnel::{TunnelConfig, keep_connected};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;
@@ -40,8 +41,9 @@ use super::{Command, Report, RoleConfig, RoleContext, api};
 
 /// The path of the OCI runtime in Debian.
 const OCI_RUNTIME: &str = "/usr/sbin/runc";
-/// The user that shims become: offset in the instance's uids.
-const SHIM_UID: u32 = 4;
+/// The first of the users that shims become, and how many they are: offset in the instance's uids, beyond those of guests.
+const FIRST_SHIM_UID: u32 = 40_000;
+const SHIM_UIDS: u32 = 20_000;
 /// The first user that guests run as: offset in the instance's uids.
 const FIRST_GUEST_UID: u32 = 1000;
 /// The user that changes volumes whose bytes a guest's hypervisor has written: offset in the instance's uids.
@@ -100,8 +102,12 @@ impl Node {
         let conditions = HostConditions::default();
         let dialer = Dialer::start().context("cannot start the thread that makes sockets")?;
         let shim = ShimLauncher::evrocd(&config.program);
-        let shim_id = config.uid_base + SHIM_UID;
-        let shim_user = User { uid: shim_id, gid: shim_id, groups: vec![] };
+        let shim_cgroups = Cgroups::discover().and_then(|all| all.limit_memory(&shims_group(&config.instance), None));
+        let shim_cgroups = shim_cgroups.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "shims stay in the node's group and count towards its limit");
+            vec![]
+        });
+        let shim_users = ShimUsers::new(state.join("shims"), config.uid_base + FIRST_SHIM_UID, SHIM_UIDS);
 
         let runner = ContainerRunner::new(
             ContainerConfig {
@@ -110,8 +116,8 @@ impl Node {
                 run_dir: config.run_dir.clone(),
                 runtime: OCI_RUNTIME.into(),
                 shim: shim.clone(),
-                shim_user: Some(shim_user.clone()),
-                shim_cgroups: vec![],
+                shim_users: Some(shim_users.clone()),
+                shim_cgroups: shim_cgroups.clone(),
                 create_deadline: CREATE_DEADLINE,
             },
             dialer.clone(),
@@ -141,8 +147,8 @@ impl Node {
                 run_dir: config.run_dir.clone(),
                 hypervisor: Arc::new(qemu.clone()),
                 shim,
-                shim_user: Some(shim_user),
-                shim_cgroups: vec![],
+                shim_users: Some(shim_users),
+                shim_cgroups,
                 first_uid: Some(config.uid_base + FIRST_GUEST_UID),
             },
             pool.clone(),
@@ -210,7 +216,9 @@ impl Node {
             conditions: self.conditions.clone(),
         });
         let volumes = agent::volume::run(self.volumes.clone());
-        tokio::join!(host, images, volumes, replicas, machines, logs, self.dial(), self.streams(), self.probe());
+        let tools = agent::host::tools::all(Path::new(OCI_RUNTIME));
+        let tools = agent::host::tools::run(tools, self.conditions.clone(), agent::host::tools::LOOK_AGAIN);
+        tokio::join!(host, tools, images, volumes, replicas, machines, logs, self.dial(), self.streams(), self.probe());
     }
 
     async fn dial(&self) {

@@ -26,11 +26,14 @@ pub enum Topic {
     NetworksConverged,
     /// Whether everything that runs or is stored on this host belongs to an object of the API.
     NoOrphans,
+    /// Whether the programs of the host's packages are installed: `nft`, `ip`, QEMU, the OCI runtime.
+    ToolsInstalled,
 }
 
 impl Topic {
     /// All of them: a condition of one of these types without a reporter in this process is removed.
-    pub const ALL: [Self; 4] = [Self::RecordsReadable, Self::ImagesPublished, Self::NetworksConverged, Self::NoOrphans];
+    pub const ALL: [Self; 5] =
+        [Self::RecordsReadable, Self::ImagesPublished, Self::NetworksConverged, Self::NoOrphans, Self::ToolsInstalled];
 
     /// The condition's type.
     pub fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Topic {
             Self::ImagesPublished => "ImagesPublished",
             Self::NetworksConverged => "NetworksConverged",
             Self::NoOrphans => "NoOrphans",
+            Self::ToolsInstalled => "ToolsInstalled",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod measure;
+pub mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;

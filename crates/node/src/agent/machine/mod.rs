@@ -17,7 +17,7 @@
 
 mod drain;
 mod phase;
-mod ready;
+pub mod ready;
 mod start;
 mod step;
 mod sweep;

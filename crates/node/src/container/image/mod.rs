@@ -104,12 +104,7 @@ impl ImageStore {
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(disk("close folder", root))?;
         let temporary = root.join("tmp");
         let leftovers = root.join(format!("{LEFTOVERS}{}", uuid::Uuid::new_v4().simple()));
-        match fs::rename(&temporary, &leftovers) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(disk("rename", &temporary)(source));
-            }
-            _ => {}
-        }
+        crate::io::if_present(fs::rename(&temporary, &leftovers)).map_err(disk("rename", &temporary))?;
         for entry in fs::read_dir(root).map_err(disk("list folder", root))?.filter_map(Result::ok) {
             if entry.file_name().to_string_lossy().starts_with(LEFTOVERS) {
                 layer::remove_soon(entry.path());

@@ -40,7 +40,7 @@ use super::runtime::{Runtime, RuntimeError};
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::dial::Dialer;
 use crate::net::netns::NetnsError;
-use crate::shim::{ClientError, Exit, LostShim, ShimLauncher, SpawnError, User as ShimUser};
+use crate::shim::{ClientError, Exit, LostShim, ShimLauncher, ShimUsers, SpawnError};
 
 pub use observe::FoundContainer;
 pub use running::Container;
@@ -109,8 +109,8 @@ pub struct RunnerConfig {
     pub runtime: PathBuf,
     /// How to start shims.
     pub shim: ShimLauncher,
-    /// The user that a shim becomes once its container runs.
-    pub shim_user: Option<ShimUser>,
+    /// The users that shims become once their containers run. `None` (tests without root) leaves them the caller's.
+    pub shim_users: Option<ShimUsers>,
     /// Control groups that shims join.
     pub shim_cgroups: Vec<PathBuf>,
     /// How long the runtime may take to create a container: [`CREATE_DEADLINE`].
@@ -212,10 +212,8 @@ impl ContainerRunner {
 
     /// The folders of layers that containers are mounted from; `None` if that is not known of one of them.
     pub fn mounted_layers(&self) -> Option<HashSet<PathBuf>> {
-        let bundles = match fs::read_dir(self.config.run_dir.join("bundles")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(HashSet::new()),
-            bundles => bundles.ok()?,
-        };
+        let bundles = crate::io::if_present(fs::read_dir(self.config.run_dir.join("bundles"))).ok()?;
+        let Some(bundles) = bundles else { return Some(HashSet::new()) };
         let mut mounted = HashSet::new();
         for bundle in bundles {
             let path = bundle.ok()?.path();

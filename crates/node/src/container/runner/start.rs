@@ -14,7 +14,7 @@ use crate::container::runtime::{Runtime, RuntimeError};
 use crate::container::stop_signal::stop_signal;
 use crate::container::user;
 use crate::net::netns::Netns;
-use crate::shim::{CONTAINER_OOM_SCORE, SpawnError, Spec};
+use crate::shim::{CONTAINER_OOM_SCORE, ChosenUser, SpawnError, Spec};
 
 /// How long a container that lost its shim gets to end by itself: its output goes nowhere any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
@@ -81,7 +81,9 @@ impl ContainerRunner {
         // The container's first process inherits it from the runtime.
         shim_spec.oom_score_adj = Some(CONTAINER_OOM_SCORE);
         shim_spec.oom_cgroups = self.cgroups.memory_folders(&names.group);
-        shim_spec.shim_user = self.config.shim_user.clone();
+        let shim_user = self.config.shim_users.as_ref().map(|users| users.choose(&names.id)).transpose();
+        let shim_user = shim_user.map_err(file("choose a user for the shim in", &names.shim_dir))?;
+        shim_spec.shim_user = shim_user.as_ref().map(ChosenUser::user);
         shim_spec.shim_cgroups = self.config.shim_cgroups.clone();
         let spawned = self.config.shim.spawn(&names.shim_dir, &shim_spec);
         let spawned = tokio::time::timeout(self.config.create_deadline, spawned)

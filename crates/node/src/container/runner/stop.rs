@@ -9,6 +9,7 @@ use super::running::kill;
 use super::{ContainerError, ContainerRunner, FoundContainer, Slot, blocking, file};
 use crate::cgroup::kill_members;
 use crate::container::rootfs::remove_rootfs;
+use crate::io::{if_present, remove_file, remove_tree};
 use crate::net::netns::Netns;
 use crate::shim::{Adopted, adopt, log_files};
 
@@ -46,11 +47,7 @@ impl ContainerRunner {
     pub(super) async fn remove_alone(&self, uid: &str) -> Result<(), ContainerError> {
         self.remove_all_but_log(uid).await?;
         let folder = self.shim_dir(uid);
-        blocking(move || match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", &folder)(error)),
-            _ => Ok(()),
-        })
-        .await
+        blocking(move || remove_tree(&folder).map_err(file("remove", &folder))).await
     }
 
     /// Makes a start under way end early, also where the runtime hangs.
@@ -87,12 +84,7 @@ impl ContainerRunner {
             this.cgroups.remove(&names.group)?;
             remove_rootfs(&names.bundle)?;
             Netns::remove(&names.netns)?;
-            match fs::remove_file(&names.shim_socket) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(file("remove", &names.shim_socket)(error));
-                }
-                _ => {}
-            }
+            remove_file(&names.shim_socket).map_err(file("remove", &names.shim_socket))?;
             keep_only_log(&names.shim_dir).map_err(file("tidy up", &names.shim_dir))
         })
         .await
@@ -101,10 +93,7 @@ impl ContainerRunner {
 
 /// Removes the records of an ended run from a shim's folder, and the folder where there is no log.
 fn keep_only_log(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
+    let Some(entries) = if_present(fs::read_dir(folder))? else { return Ok(()) };
     let log = log_files(folder)?;
     let mut is_empty = true;
     for entry in entries {

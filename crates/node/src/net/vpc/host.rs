@@ -90,6 +90,22 @@ impl Host {
         allow_forwarding(&self.kernel.config.instance, boot).map_err(file("allow", Path::new("ip_forward")))
     }
 
+    /// Reports whether the host as a whole could be prepared.
+    pub(super) fn report_preparation(&self, outcome: &Result<(), NetworkError>) {
+        /// The part of the condition that is about the host and no VPC.
+        const PART: &str = "host";
+        match outcome {
+            Ok(()) => self.conditions().clear(Topic::NetworksConverged, PART),
+            Err(error) => {
+                let message = evroc_controller::chain(error);
+                let verdict = Verdict::no("HostNotPrepared", message.clone());
+                if self.conditions().set(Topic::NetworksConverged, PART, verdict) {
+                    tracing::error!(error = message, "cannot prepare the host's network, will be tried again");
+                }
+            }
+        }
+    }
+
     /// Uids of the VPCs that have a record or a namespace on this host. Claims what readable records have, so that no VPC is given what
     /// another one holds, and reports the records that cannot be read.
     pub(super) fn known_vpcs(&self) -> Result<Vec<String>, NetworkError> {

@@ -70,14 +70,23 @@ impl HostNetwork {
         let names = Names::new(&config.instance);
         let records = Records::open(config.run_dir.join("vpcs"), names.clone())?;
         let host = Arc::new(Host::new(Kernel { config: Arc::new(config), names }, records, dialer)?);
-        let host_settings = host.clone();
-        blocking(move || host_settings.prepare()).await?;
         let weak = Arc::downgrade(&host);
         let owners = Owners::new(move |uid| VpcOwner { uid: uid.to_owned(), host: weak.clone() });
         let this = Self { host, owners };
-        this.converge_all().await?;
-        this.keep_up();
+        let has_begun = this.begin().await;
+        this.keep_up(has_begun);
         Ok(this)
+    }
+
+    /// Prepares the host and sets up everything that is on it; returns whether the host is prepared. A host that cannot be, for example
+    /// without `nft`, is reported, and what runs on it runs on.
+    async fn begin(&self) -> bool {
+        let host = self.host.clone();
+        let prepared = blocking(move || host.prepare()).await;
+        let converged = self.converge_all().await;
+        let outcome = prepared.and(converged);
+        self.host.report_preparation(&outcome);
+        outcome.is_ok()
     }
 
     /// Sets up everything that is on this host. A VPC that fails is no reason not to set up the others.
@@ -96,12 +105,15 @@ impl HostNetwork {
     }
 
     /// Wakes owners for due work, until the network is dropped.
-    fn keep_up(&self) {
+    fn keep_up(&self, mut has_begun: bool) {
         let (host, owners) = (Arc::downgrade(&self.host), self.owners.clone());
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(UPKEEP).await;
                 let Some(host) = host.upgrade() else { return };
+                if !has_begun {
+                    has_begun = Self { host: host.clone(), owners: owners.clone() }.begin().await;
+                }
                 for uid in host.due(Instant::now()) {
                     let owners = owners.clone();
                     tokio::spawn(async move { owners.ask(&uid, Ask::Upkeep).await });

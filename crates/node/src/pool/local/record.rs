@@ -7,6 +7,7 @@ use evroc_vmm::DiskFormat;
 use serde::{Deserialize, Serialize};
 
 use super::sync;
+use crate::io::read_if_present;
 use crate::pool::{PoolError, PoolVolume};
 
 /// The version that this program writes. A record of a higher one may mean what this program does not know, so it is left alone.
@@ -57,11 +58,13 @@ impl Record {
     /// Reads the record in a volume's folder; `None` if there is none.
     pub fn read(folder: &Path, uid: &str) -> Result<Option<Self>, PoolError> {
         let path = folder.join(NAME);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(PoolError::Io { uid: uid.into(), operation: "read", path, source }),
-        };
+        let read = read_if_present(&path).map_err(|source| PoolError::Io {
+            uid: uid.into(),
+            operation: "read",
+            path: path.clone(),
+            source,
+        });
+        let Some(text) = read? else { return Ok(None) };
         let unreadable = |source| PoolError::Record { uid: uid.into(), path: path.clone(), source };
         let AnyVersion { version } = serde_json::from_slice(&text).map_err(unreadable)?;
         if version > VERSION {

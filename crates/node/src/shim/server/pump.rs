@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::connection::{Connection, Mode};
 use super::end::{children, describe, oom_kills, read_pid};
 use super::log::{LogWriter, Stream};
-use super::spawn::{self, Streams};
+use super::spawn::{self, Streams, Target};
 use super::{privileges, report};
 use crate::cgroup::kill_members;
 use crate::shim::files;
@@ -272,18 +272,21 @@ impl<'a> Pump<'a> {
     /// Signals the workload; while it is being created, the processes that create it. As long as the workload is not reaped (which
     /// only happens here, in the same thread), its pid is its own.
     fn signal(&self, number: i32) -> Response {
-        let Some(signal) = Signal::from_named_raw(number) else {
-            return Response::refused(format!("signal: expected the number of a standard signal, found {number}"));
-        };
+        if !(1..=libc::SIGRTMAX()).contains(&number) {
+            return Response::refused(format!(
+                "signal: expected a number from 1 to {}, found {number}",
+                libc::SIGRTMAX()
+            ));
+        }
         let result = match self.state {
-            State::Running => kill_process(self.main, signal),
+            State::Running => spawn::send_signal(self.main, Target::Process, number),
             // `argv` began a session, so its group is its own.
-            State::Starting => kill_process_group(self.main, signal),
+            State::Starting => spawn::send_signal(self.main, Target::Group, number),
             State::Draining | State::Exited => return Response::refused("signal: the workload does not run"),
         };
         match result {
             Ok(()) => Response::ok(),
-            Err(errno) => Response::refused(format!("signal {number}: {errno}")),
+            Err(error) => Response::refused(format!("signal {number}: {error}")),
         }
     }
 

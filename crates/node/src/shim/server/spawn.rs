@@ -49,6 +49,26 @@ impl Prepared {
     }
 }
 
+/// Whom a signal is for.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    /// One process.
+    Process,
+    /// The process group that it leads.
+    Group,
+}
+
+/// Sends a signal by its number, real-time signals included, for which there are no names.
+pub(super) fn send_signal(pid: Pid, target: Target, number: i32) -> io::Result<()> {
+    let pid = pid.as_raw_nonzero().get();
+    let receiver = match target {
+        Target::Process => pid,
+        Target::Group => -pid,
+    };
+    // SAFETY: a plain system call on numbers.
+    if unsafe { libc::kill(receiver, number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Forks the child. It has joined its cgroups, session, streams and user and waits; if we die it ends without executing.
 pub(super) fn prepare(spec: &Spec) -> io::Result<Prepared> {
     let program = Program::new(spec)?;
