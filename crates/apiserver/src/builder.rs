@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use evroc_metrics::Registry as MetricsRegistry;
 use evroc_store::{Store, StoreError};
 use serde_json::Value;
 use thiserror::Error;
@@ -17,9 +18,10 @@ use crate::http::discovery::Documents;
 use crate::http::discovery::of_views::ViewDocuments;
 use crate::http::flow::{Flow, FlowLimits};
 use crate::http::health::HealthCheck;
+use crate::http::metrics::{Metrics, MetricsOfOthers, NoOthers};
 use crate::http::mount::Mount;
-use crate::http::server::ApiServer;
 use crate::http::server::shared::Shared;
+use crate::http::server::{ApiServer, exposition};
 use crate::http::views::{NoViews, Views};
 use crate::object::connect::Connect;
 use crate::object::kind::{CrdError, ResourceKind};
@@ -68,6 +70,8 @@ pub struct Builder {
     mounts: Vec<Mount>,
     checks: Vec<Arc<dyn HealthCheck>>,
     flow: FlowLimits,
+    metrics: MetricsRegistry,
+    others: Arc<dyn MetricsOfOthers>,
     controllers: bool,
     core_kinds: bool,
 }
@@ -85,6 +89,8 @@ impl Builder {
             mounts: Vec::new(),
             checks: Vec::new(),
             flow: FlowLimits::default(),
+            metrics: MetricsRegistry::default(),
+            others: Arc::new(NoOthers),
             controllers: true,
             core_kinds: true,
         }
@@ -163,6 +169,20 @@ impl Builder {
         self
     }
 
+    /// Sets the registry that the server's metrics are added to and that `GET /metrics` shows; by default one of its own.
+    #[must_use]
+    pub fn metrics(mut self, registry: MetricsRegistry) -> Self {
+        self.metrics = registry;
+        self
+    }
+
+    /// Serves the metrics of other processes below `/metrics`.
+    #[must_use]
+    pub fn metrics_of_others(mut self, others: Arc<dyn MetricsOfOthers>) -> Self {
+        self.others = others;
+        self
+    }
+
     /// Sets how many requests of one caller run and wait.
     #[must_use]
     pub fn flow_limits(mut self, limits: FlowLimits) -> Self {
@@ -203,6 +223,8 @@ impl Builder {
                 store: self.store,
                 documents: Documents::new(registry.clone()),
                 view_documents: ViewDocuments::new(&registry, &*self.views),
+                metrics: Metrics::new(self.metrics, &registry),
+                others: self.others,
                 registry,
                 cache,
                 authenticator: self.authenticator,
@@ -215,6 +237,7 @@ impl Builder {
                 stopping: CancellationToken::new(),
             }),
         };
+        exposition::measure_state(&server.shared);
         if self.controllers {
             gc::start(&server);
             expiry::start(&server);

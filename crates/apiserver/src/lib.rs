@@ -50,7 +50,7 @@ mod state;
 pub use builder::{BuildError, Builder};
 pub use http::serve::ServeOptions;
 pub use http::server::ApiServer;
-pub use http::{audit, authn, authz, flow, health, mount, serve, server, views};
+pub use http::{audit, authn, authz, flow, health, metrics, mount, serve, server, views};
 pub use object::connect::{Connect, ConnectRequest};
 pub use object::error::ApiError;
 pub use object::identity::Identity;

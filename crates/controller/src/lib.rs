@@ -5,12 +5,14 @@
 
 mod events;
 mod informer;
+mod metrics;
 mod queue;
 mod refusals;
 mod watching;
 mod write;
 
 pub use informer::{Change, Index, Informer, Informers, Kind};
+pub use metrics::measured;
 pub use queue::Queue;
 pub use refusals::Refusals;
 pub use watching::{controller, pauses, run_on};

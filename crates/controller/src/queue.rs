@@ -11,12 +11,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::informer::{Change, Informer, Kind};
+use crate::metrics::{Measured, Waiting};
 use crate::{Result, drive, retry};
 
 /// The keys of a kind that are to be reconciled. Every change of an object of the kind wakes its key.
 pub struct Queue<K: Kind> {
     primary: Informer<K>,
     debounce: Duration,
+    waiting: Arc<Waiting>,
     wake: mpsc::UnboundedSender<ObjectRef<K>>,
     woken: mpsc::UnboundedReceiver<ObjectRef<K>>,
 }
@@ -25,7 +27,7 @@ impl<K: Kind> Queue<K> {
     /// A queue that only the kind's own changes fill.
     pub fn new(primary: &Informer<K>) -> Self {
         let (wake, woken) = mpsc::unbounded_channel();
-        Self { primary: primary.clone(), debounce: Duration::ZERO, wake, woken }
+        Self { primary: primary.clone(), debounce: Duration::ZERO, waiting: Arc::new(Waiting::of::<K>()), wake, woken }
             .on(primary, |change: &Change<K>| change.both().last().map(ObjectRef::from_obj).into_iter().collect())
     }
 
@@ -42,9 +44,15 @@ impl<K: Kind> Queue<K> {
         informer: &Informer<C>,
         keys: impl Fn(&Change<C>) -> Vec<ObjectRef<K>> + Send + Sync + 'static,
     ) -> Self {
-        let wake = self.wake.clone();
-        // A queue that ended has no receiver.
-        informer.listen(move |change| keys(change).into_iter().for_each(|key| drop(wake.send(key))));
+        let (wake, waiting) = (self.wake.clone(), Arc::downgrade(&self.waiting));
+        informer.listen(move |change| {
+            // A queue that ended has no receiver.
+            let Some(waiting) = waiting.upgrade() else { return };
+            for key in keys(change) {
+                waiting.add(&key);
+                drop(wake.send(key));
+            }
+        });
         self
     }
 
@@ -69,15 +77,24 @@ impl<K: Kind> Queue<K> {
         C: Send + Sync + 'static,
         F: Future<Output = Result<Action>> + Send + 'static,
     {
+        let (waiting, measured) = (self.waiting.clone(), Measured::of::<K>());
         let work = applier(
-            move |object, context| reconcile(object, context).boxed(),
+            move |object: Arc<K>, context| {
+                waiting.take(object.meta().namespace.as_deref(), &object.name_any());
+                measured.clone().reconcile(reconcile(object, context)).boxed()
+            },
             retry,
             context,
             self.primary.store(),
             UnboundedReceiverStream::new(self.woken).map(Ok::<_, std::convert::Infallible>),
             Config::default().concurrency(concurrency).debounce(self.debounce),
         );
-        drive(work).await;
+        drive(work.inspect(|result| {
+            if let Err(kube::runtime::controller::Error::ObjectNotFound(key)) = result {
+                self.waiting.take(key.namespace.as_deref(), &key.name);
+            }
+        }))
+        .await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::runtime::controller::{Action, Controller, ReconcileRequest, trigger_self};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, applier, reflector, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use crate::metrics::Measured;
 use crate::{Error, Result};
 
 /// First pause after a watch failed. Watches fail together when the API server is restarted, and each counts.
@@ -60,7 +61,7 @@ pub fn pauses() -> impl Backoff {
 }
 
 /// Runs a controller that reconciles an object also when `requests` names it, until the process ends. Errors are handled by
-/// `error_policy`.
+/// `error_policy`; the objects are kept in the store (`reflector::store()`).
 pub async fn run_on<K, C, F>(
     api: Api<K>,
     config: watcher::Config,
@@ -68,19 +69,21 @@ pub async fn run_on<K, C, F>(
     reconcile: impl Fn(Arc<K>, Arc<C>) -> F + Send + 'static,
     error_policy: impl Fn(Arc<K>, &Error, Arc<C>) -> Action + Send + Sync + 'static,
     context: Arc<C>,
+    (reader, writer): (reflector::Store<K>, reflector::store::Writer<K>),
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     C: Send + Sync + 'static,
     F: Future<Output = Result<Action>> + Send + 'static,
 {
-    let (reader, writer) = reflector::store();
     let objects = reflector(writer, watcher(api, config)).applied_objects().backoff(Pauses(FIRST));
     let named = requests.map(|object| Ok(ReconcileRequest::from(object)));
     let queue = futures::stream::select(trigger_self(objects, ()).boxed(), named.boxed());
+    let measured = Measured::of::<K>();
     // A task for each reconciliation, as `Controller::run` has it; a panic goes on in here.
     let reconcile = move |object, context| {
         let task = tokio::spawn(reconcile(object, context));
-        Box::pin(async move { task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
+        let ended = async move { task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) };
+        measured.clone().reconcile(ended).boxed()
     };
     let config = kube::runtime::controller::Config::default();
     crate::drive(applier(reconcile, error_policy, context, reader, queue, config).boxed()).await;

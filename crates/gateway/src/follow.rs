@@ -15,7 +15,8 @@ use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::table::{Key, Replica, Route, Table};
+use crate::metrics::Metrics;
+use crate::table::{Key, Replica, Route, Routed, Table};
 use crate::time;
 
 /// The first pause between tries while the API does not answer: short, because requests at zero wait for what the watch brings.
@@ -24,7 +25,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Follows services until the process ends.
-pub async fn services(client: Client, table: Arc<Table>) {
+pub(crate) async fn services(client: Client, table: Arc<Table>, metrics: Arc<Metrics>) {
     let mut hosts: HashMap<Key, String> = HashMap::new();
     let complete = table.clone();
     let change = move |key: Key, service: Option<Service>| {
@@ -32,8 +33,12 @@ pub async fn services(client: Client, table: Arc<Table>) {
         if let Some(old) = hosts.remove(&key).filter(|old| Some(old) != host.as_ref()) {
             table.set_route(&old, None);
         }
+        if service.is_none() {
+            metrics.forget(&key);
+        }
         if let (Some(host), Some(service)) = (host, service) {
-            table.set_route(&host, Some(route(&key, &service)));
+            let routed = Routed { route: route(&key, &service), service: Some(metrics.service(&key)) };
+            table.set(&host, Some(routed));
             hosts.insert(key, host);
         }
     };

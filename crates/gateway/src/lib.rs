@@ -19,6 +19,7 @@ mod drain;
 mod follow;
 mod forward;
 mod load;
+mod metrics;
 mod proxy;
 mod respond;
 mod serve;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::connect::{Pool, RequestBody};
 use crate::forward::{Hold, Outcome, forward};
+use crate::metrics::{ColdWait, Metrics, ServiceMetrics, Unrouted};
 use crate::respond::{ResponseBody, sentence};
 use crate::table::{Choice, Lease, Route, Table, Ticket};
 use crate::time;
@@ -35,11 +36,32 @@ pub struct Proxy {
     pub domain: String,
     /// The names below the domain that control serves.
     pub control_names: &'static [&'static str],
+    /// What is measured.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The facts about a request for its counters.
+#[derive(Default)]
+struct Trail {
+    service: Option<Arc<ServiceMetrics>>,
+    unrouted: Option<Unrouted>,
 }
 
 impl Proxy {
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
+        let (began, mut trail) = (time::now(), Trail::default());
+        let response = self.answer(request, peer, &mut trail).await;
+        match (trail.service, trail.unrouted) {
+            (Some(service), _) => service.answered(response.status(), began),
+            (None, Some(reason)) => self.metrics.unrouted(reason),
+            (None, None) => {}
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, trail: &mut Trail) -> Response<ResponseBody> {
+        trail.unrouted = Some(Unrouted::Invalid);
         if request.method() == Method::CONNECT {
             return sentence(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -54,6 +76,7 @@ impl Proxy {
             let text = format!("{host} is answered on connections of its own: connect again");
             return sentence(StatusCode::MISDIRECTED_REQUEST, &text);
         }
+        trail.unrouted = None;
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, body.boxed());
         let mut waiting: Option<Ticket> = None;
@@ -61,7 +84,7 @@ impl Proxy {
         let mut repeats = 0;
         // Ends: what is not received is followed by a pause for its replica, or used up a kept connection.
         loop {
-            let (lease, mut ticket) = match self.acquire(&host, waiting.take(), deadline).await {
+            let (lease, mut ticket) = match self.acquire(&host, waiting.take(), deadline, trail).await {
                 Ok(place) => place,
                 Err(refusal) => return refusal,
             };
@@ -97,18 +120,26 @@ impl Proxy {
         host: &str,
         mut ticket: Option<Ticket>,
         deadline: Instant,
+        trail: &mut Trail,
     ) -> Result<(Lease, Ticket), Response<ResponseBody>> {
+        let mut cold: Option<ColdWait> = None;
         loop {
             let change = self.table.change();
             tokio::pin!(change);
             change.as_mut().enable();
-            let revision = match self.table.route(host) {
+            let (route, service) = match self.table.routed(host) {
+                Some(routed) => (Some(routed.route), routed.service),
+                None => (None, None),
+            };
+            let revision = match route {
                 Some(Route::To(revision)) => Some(revision),
                 Some(Route::NotReady(why)) => {
+                    trail.service = service;
                     let text = format!("the service is not ready yet: {why}");
                     return Err(sentence(StatusCode::SERVICE_UNAVAILABLE, &text));
                 }
                 None if self.table.is_complete() => {
+                    trail.unrouted = Some(Unrouted::NoService);
                     return Err(sentence(StatusCode::NOT_FOUND, &format!("there is no service at {host}")));
                 }
                 None => None,
@@ -120,9 +151,15 @@ impl Proxy {
                     _ => (self.table.ticket(revision), true),
                 };
                 match self.table.choose(revision) {
-                    Choice::Now(lease) => return Ok((lease, counted)),
+                    Choice::Now(lease) => {
+                        if let Some(cold) = cold {
+                            cold.warm();
+                        }
+                        trail.service = service;
+                        return Ok((lease, counted));
+                    }
                     Choice::NotBefore(when) => until = when.min(deadline),
-                    Choice::Nowhere => {}
+                    Choice::Nowhere => cold = cold.or_else(|| service.clone().map(ColdWait::begin)),
                 }
                 // Who waits already keeps its place.
                 if is_new && self.table.waiting(revision) > MOST_WAITING {
@@ -135,6 +172,8 @@ impl Proxy {
                 ticket = Some(counted);
             }
             if time::timeout_at(until, change).await.is_err() && until == deadline {
+                trail.service = service;
+                trail.unrouted = Some(Unrouted::Starting);
                 return Err(match revision {
                     Some(revision) => {
                         let (name, seconds) = (revision.name, WAIT_FOR_REPLICA.as_secs());

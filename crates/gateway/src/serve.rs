@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evroc_metrics::{Held, Registry};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::activity::Activity;
 use crate::admission::{self, Admission};
 use crate::connect::{Dial, Pool, Stream};
+use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::sniff::{Greeting, Rewound, first_words, greeting};
 use crate::table::Table;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub control: SocketAddr,
     /// The names below the domain that control serves: `api`, `registry`…
     pub control_names: &'static [&'static str],
+    /// Where the gateway's metrics are added.
+    pub metrics: Registry,
 }
 
 /// The gateway.
@@ -68,8 +72,10 @@ impl Gateway {
     /// Makes a gateway that terminates TLS with `tls`, reads the API through `client` and reaches replicas through `dial`.
     pub fn new(settings: Settings, mut tls: ServerConfig, client: Client, dial: Arc<dyn Dial>) -> Self {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let table = Arc::default();
         let proxy = Proxy {
-            table: Arc::default(),
+            metrics: Metrics::new(&settings.metrics, &table),
+            table,
             pool: Arc::new(Pool::new(dial)),
             domain: settings.domain.clone(),
             control_names: settings.control_names,
@@ -83,11 +89,17 @@ impl Gateway {
         self.proxy.table.clone()
     }
 
+    /// What is measured.
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        self.proxy.metrics.clone()
+    }
+
     /// Serves until `stop`; then lets the requests under way finish.
     pub async fn run(self, listeners: Vec<TcpListener>, stop: CancellationToken) {
         let (table, pool) = (self.proxy.table.clone(), self.proxy.pool.clone());
         let background = [
-            tokio::spawn(follow::services(self.client.clone(), table.clone())),
+            tokio::spawn(follow::services(self.client.clone(), table.clone(), self.proxy.metrics.clone())),
             tokio::spawn(follow::replicas(self.client.clone(), table.clone())),
             tokio::spawn(load::report(self.client.clone(), table.clone())),
             tokio::spawn(drain::release(self.client.clone(), table, pool)),
@@ -255,12 +267,13 @@ async fn accept(
             },
         };
         let Some(place) = gateway.admission.enter(peer) else {
+            gateway.proxy.metrics.refused_connections.inc();
             tracing::debug!(%peer, "refused a connection: its address has its share of them");
             continue;
         };
         let (gateway, watch, stop) = (gateway.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _counted = (place, Held::new(gateway.proxy.metrics.connections.clone()));
             if let Err(error) = prepare(&stream) {
                 tracing::debug!(%peer, %error, "cannot set options of a connection");
             }

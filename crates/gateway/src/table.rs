@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::metrics::{Present, ServiceMetrics};
 use crate::time;
 
 /// How long a replica that took no connection is passed over after its first failure; every further failure doubles it. Too low
@@ -80,9 +81,16 @@ struct TrackedReplica {
     not_before: Option<Instant>,
 }
 
+/// A route, with the handles of the service that it belongs to.
+#[derive(Clone)]
+pub(crate) struct Routed {
+    pub route: Route,
+    pub service: Option<Arc<ServiceMetrics>>,
+}
+
 #[derive(Default)]
 struct State {
-    routes: HashMap<String, Route>,
+    routes: HashMap<String, Routed>,
     replicas: HashMap<Key, TrackedReplica>,
     requests: HashMap<Key, Requests>,
 }
@@ -129,6 +137,11 @@ impl Table {
 
     /// Sets or removes the target of a host name.
     pub fn set_route(&self, host: &str, route: Option<Route>) {
+        self.set(host, route.map(|route| Routed { route, service: None }));
+    }
+
+    /// Sets or removes the target of a host name, with what is measured of its service.
+    pub(crate) fn set(&self, host: &str, route: Option<Routed>) {
         let mut state = self.state();
         match route {
             Some(route) => state.routes.insert(host.to_owned(), route),
@@ -140,7 +153,38 @@ impl Table {
 
     /// Returns the target of a host name.
     pub fn route(&self, host: &str) -> Option<Route> {
+        self.routed(host).map(|routed| routed.route)
+    }
+
+    /// Returns the target of a host name, with what is measured of its service.
+    pub(crate) fn routed(&self, host: &str) -> Option<Routed> {
         self.state().routes.get(host).cloned()
+    }
+
+    /// Returns the replicas and requests of the revision that each service's requests go to.
+    pub(crate) fn present(&self) -> Vec<(Arc<ServiceMetrics>, Present)> {
+        let state = self.state();
+        let mut by_revision: HashMap<&Key, Present> = HashMap::new();
+        for known in state.replicas.values() {
+            let present = by_revision.entry(&known.replica.revision).or_default();
+            match &known.replica {
+                Replica { draining: true, .. } => present.draining += 1,
+                Replica { ready: true, .. } => present.ready += 1,
+                _ => present.starting += 1,
+            }
+        }
+        for (revision, requests) in &state.requests {
+            let present = by_revision.entry(revision).or_default();
+            (present.waiting, present.in_flight) = (requests.waiting, requests.in_flight);
+        }
+        let of = |routed: &Routed| {
+            let present = match &routed.route {
+                Route::To(revision) => by_revision.get(revision).copied().unwrap_or_default(),
+                Route::NotReady(_) => Present::default(),
+            };
+            Some((routed.service.clone()?, present))
+        };
+        state.routes.values().filter_map(of).collect()
     }
 
     /// Sets the state of a replica. One that has become ready is tried at once, also after failures.

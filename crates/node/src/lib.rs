@@ -9,6 +9,7 @@ mod golden;
 pub mod image;
 pub mod io;
 pub mod machine;
+mod metrics;
 pub mod net;
 pub mod owner;
 pub mod pool;

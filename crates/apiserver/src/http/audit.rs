@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +58,11 @@ pub struct AuditRecord {
 pub trait AuditSink: Send + Sync {
     /// Records a request; must not block for long.
     fn record(&self, record: AuditRecord);
+
+    /// Returns how many bytes were written since the start.
+    fn written_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Drops records.
@@ -93,6 +99,7 @@ impl Default for AuditLimits {
 pub struct FileAudit {
     path: PathBuf,
     limits: AuditLimits,
+    written_bytes: AtomicU64,
     current: Mutex<Current>,
 }
 
@@ -143,7 +150,7 @@ impl FileAudit {
         let file = open_file(path)?;
         let bytes = file.metadata()?.len();
         let current = Current { file, bytes, begun: first_time(path), refused: Refused::default() };
-        Ok(FileAudit { path: path.to_owned(), limits, current: Mutex::new(current) })
+        Ok(FileAudit { path: path.to_owned(), limits, written_bytes: AtomicU64::new(0), current: Mutex::new(current) })
     }
 
     fn numbered(&self, number: u32) -> PathBuf {
@@ -166,6 +173,7 @@ impl FileAudit {
         line.push(b'\n');
         current.file.write_all(&line)?;
         current.bytes += line.len() as u64;
+        self.written_bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
         current.begun.get_or_insert(record.time);
         Ok(())
     }
@@ -204,6 +212,10 @@ fn is_routine(record: &AuditRecord) -> bool {
 const PLATFORM: [&str; 3] = ["system:controllers", "system:nodes", "system:edges"];
 
 impl AuditSink for FileAudit {
+    fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
     fn record(&self, record: AuditRecord) {
         if is_routine(&record) {
             return;

@@ -61,6 +61,22 @@ pub(crate) type Place = OwnedSemaphorePermit;
 /// The number of remembered callers above which those without requests are dropped.
 const REMEMBERED: usize = 4_096;
 
+evroc_metrics::words! {
+    /// Why a request got no slot.
+    pub(crate) enum Rejection {
+        /// Too many requests of the caller waited.
+        QueueFull = "queue-full",
+        /// The request waited for too long.
+        TimeOut = "time-out",
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(_: Rejection) -> Self {
+        ApiError::too_many_requests("too many requests, please try again later")
+    }
+}
+
 impl Flow {
     pub(crate) fn new(limits: FlowLimits) -> Self {
         Flow { limits, callers: Mutex::default() }
@@ -81,8 +97,8 @@ impl Flow {
     /// Waits for a slot.
     ///
     /// # Errors
-    /// 429 if too many wait already, or for too long.
-    pub(crate) async fn enter(&self, identity: &Identity) -> Result<Place, ApiError> {
+    /// If too many wait already, or for too long.
+    pub(crate) async fn enter(&self, identity: &Identity) -> Result<Place, Rejection> {
         let is_platform = self.limits.platform_groups.iter().any(|group| identity.is_in(group));
         let limits = (self.limits.platform_running, self.limits.platform_running.max(self.limits.waiting));
         let (running, longest) = if is_platform { limits } else { (self.limits.running, self.limits.waiting) };
@@ -90,14 +106,13 @@ impl Flow {
         if let Ok(place) = caller.places.clone().try_acquire_owned() {
             return Ok(place);
         }
-        let refuse = || ApiError::too_many_requests("too many requests, please try again later");
         let waiting = Waiting::begin(&caller.waiting);
         if waiting.before >= longest {
-            return Err(refuse());
+            return Err(Rejection::QueueFull);
         }
         match tokio::time::timeout(self.limits.patience, caller.places.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
-            _ => Err(refuse()),
+            _ => Err(Rejection::TimeOut),
         }
     }
 }
@@ -135,7 +150,7 @@ mod tests {
         let (one, two) = (Identity::new("one", ["people"]), Identity::new("two", ["people"]));
         let first = flow.enter(&one).await.unwrap();
         let _second = flow.enter(&one).await.unwrap();
-        assert_eq!(flow.enter(&one).await.unwrap_err().code, 429);
+        assert_eq!(flow.enter(&one).await.unwrap_err(), Rejection::TimeOut);
         assert!(flow.enter(&two).await.is_ok(), "others are not concerned");
         let (waited, ()) = tokio::join!(flow.enter(&one), async { drop(first) });
         assert!(waited.is_ok(), "a place that becomes free is given to who waits");
@@ -147,10 +162,15 @@ mod tests {
         let one = Identity::new("one", ["people"]);
         let _places = (flow.enter(&one).await.unwrap(), flow.enter(&one).await.unwrap());
         let (first, second) = tokio::join!(flow.enter(&one), flow.enter(&one));
-        assert!(first.is_err() && second.is_err());
+        assert_eq!((first.err(), second.err()), (Some(Rejection::TimeOut), Some(Rejection::QueueFull)));
+        assert_eq!(ApiError::from(Rejection::QueueFull).code, 429);
         let controller = Identity::controller("it");
         let held = futures::future::join_all((0..10).map(|_| flow.enter(&controller))).await;
         assert!(held.iter().all(Result::is_ok));
-        assert_eq!(flow.enter(&controller).await.unwrap_err().code, 429, "a loop of the platform's own is bounded");
+        assert_eq!(
+            flow.enter(&controller).await.unwrap_err(),
+            Rejection::TimeOut,
+            "a loop of the platform's own is bounded"
+        );
     }
 }

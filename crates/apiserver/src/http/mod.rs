@@ -6,6 +6,7 @@ pub mod authz;
 pub(crate) mod discovery;
 pub mod flow;
 pub mod health;
+pub mod metrics;
 pub mod mount;
 pub(crate) mod request;
 pub(crate) mod respond;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evroc_metrics::Text;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
@@ -25,6 +26,7 @@ pub struct Mount {
     host_prefix: String,
     path_prefix: String,
     has_own_challenge: bool,
+    label: Text,
     service: Arc<dyn Fn(Request<RequestBody>) -> Answering + Send + Sync>,
 }
 
@@ -50,6 +52,7 @@ impl Mount {
             host_prefix: host_prefix.to_ascii_lowercase(),
             path_prefix: path_prefix.into(),
             has_own_challenge: false,
+            label: path_prefix.into(),
             service,
         }
     }
@@ -63,6 +66,11 @@ impl Mount {
     /// Whether the service challenges for credentials itself.
     pub(crate) fn has_own_challenge(&self) -> bool {
         self.has_own_challenge
+    }
+
+    /// The value of the label that its requests are counted under.
+    pub(crate) fn label(&self) -> &Text {
+        &self.label
     }
 
     /// Passes the request to the service.

@@ -12,6 +12,7 @@ mod kube_client;
 mod kubectl;
 mod ledgers;
 mod lists;
+mod metrics;
 mod namespaces;
 mod network;
 mod patches;

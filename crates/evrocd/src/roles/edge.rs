@@ -19,6 +19,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         domain: config.domain.clone(),
         control: SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port)),
         control_names: &evroc_iam::leaf::FIXED_NAMES,
+        metrics: evroc_metrics::Registry::process().clone(),
     };
     let dial = Arc::new(DialClient::new(&config.run_dir.join("dial.sock")));
     let gateway = Gateway::new(settings, tls(&config)?, client, dial);

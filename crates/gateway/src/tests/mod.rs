@@ -6,6 +6,7 @@ mod drain;
 mod follow;
 mod greeting;
 mod lost;
+mod metrics;
 mod reports;
 mod stream;
 pub mod time;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use evroc_metrics::Registry;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -39,6 +41,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Dial, Stream};
+use crate::metrics::Metrics;
 use crate::serve::{Gateway, Settings};
 use crate::table::{Key, Replica, Requests, Route, Table};
 
@@ -144,6 +147,7 @@ fn scripted(answers: &[&'static str]) -> (Container, Arc<Mutex<Vec<String>>>) {
 /// A gateway and what surrounds it.
 struct World {
     gateway: Arc<Gateway>,
+    registry: Registry,
     table: Arc<Table>,
     dial: Arc<FakeDial>,
     graceful: GracefulShutdown,
@@ -163,6 +167,11 @@ fn unused_api() -> kube::Client {
     kube::Client::new(tower::service_fn(never), "default")
 }
 
+fn settings(control: SocketAddr) -> Settings {
+    let control_names = &["api", "registry"];
+    Settings { domain: "evroc.localhost".into(), control, control_names, metrics: Registry::default() }
+}
+
 impl World {
     /// With one service whose revision `a-1` has no replica.
     fn new() -> Self {
@@ -175,14 +184,14 @@ impl World {
         let tls = ServerConfig::builder().with_no_client_auth();
         let tls = tls.with_single_cert(vec![certificate.clone()], key).unwrap();
         let dial = Arc::new(FakeDial::default());
-        let control_names = &["api", "registry"];
-        let settings = Settings { domain: "evroc.localhost".into(), control, control_names };
+        let settings = settings(control);
+        let registry = settings.metrics.clone();
         let gateway = Gateway::new(settings, tls, unused_api(), dial.clone());
         let table = gateway.table();
         table.set_complete();
         table.set_route(HOST, Some(Route::To(self::key("a-1"))));
         let (graceful, stop) = (GracefulShutdown::new(), CancellationToken::new());
-        Self { gateway: Arc::new(gateway), table, dial, graceful, stop, certificate }
+        Self { gateway: Arc::new(gateway), registry, table, dial, graceful, stop, certificate }
     }
 
     /// A ready replica that is played by `container`.

@@ -223,9 +223,7 @@ fn a_host_that_never_answers_is_not_waited_for_for_ever() {
         let (certificate, own_key) = certificate();
         let tls =
             ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.clone()], own_key).unwrap();
-        let settings =
-            Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into(), control_names: &["api"] };
-        let gateway = Gateway::new(settings, tls, unused_api(), Arc::new(Silent));
+        let gateway = Gateway::new(settings(([127, 0, 0, 1], 1).into()), tls, unused_api(), Arc::new(Silent));
         (world.table, world.certificate) = (gateway.table(), certificate);
         world.gateway = Arc::new(gateway);
         world.table.set_complete();
@@ -242,9 +240,7 @@ fn a_gateway_that_has_just_started_does_not_answer_that_a_service_does_not_exist
         let tls = ServerConfig::builder().with_no_client_auth();
         let (certificate, own_key) = certificate();
         let tls = tls.with_single_cert(vec![certificate.clone()], own_key).unwrap();
-        let settings =
-            Settings { domain: "evroc.localhost".into(), control: ([127, 0, 0, 1], 1).into(), control_names: &["api"] };
-        let gateway = Gateway::new(settings, tls, unused_api(), world.dial.clone());
+        let gateway = Gateway::new(settings(([127, 0, 0, 1], 1).into()), tls, unused_api(), world.dial.clone());
         (world.table, world.certificate) = (gateway.table(), certificate);
         world.gateway = Arc::new(gateway);
         let world = Arc::new(world);

@@ -20,7 +20,7 @@ use evroc_api::NODE_FINALIZER;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, Volume, VolumeStatus};
 use evroc_controller::{
-    Context, Result, api_error, chain, controller, drive, get, remove_finalizer, retry, write_status,
+    Context, Result, api_error, chain, controller, drive, get, measured, remove_finalizer, retry, write_status,
 };
 use futures::StreamExt;
 use kube::ResourceExt;
@@ -56,7 +56,7 @@ pub async fn run(volumes: Arc<Volumes>) {
     let controller = controller(Api::<Volume>::all(volumes.base.client.clone()), own);
     let store = controller.store();
     let stream = controller.run(
-        reconcile,
+        measured(reconcile),
         |object, error, this: Arc<Volumes>| retry(object, error, Arc::new(this.base.clone())),
         volumes.clone(),
     );

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::shared::Shared;
-use super::{enter, probes};
+use super::{enter, exposition, probes};
 use crate::http::audit::{self, AuditRecord};
 use crate::http::authn::{FoundCaller, Peer};
 use crate::http::authz::Decision;
+use crate::http::flow::Place;
 use crate::http::mount::Mount;
 use crate::http::request::{Query, RequestInfo, negotiate};
-use crate::http::{discovery, respond, verbs};
+use crate::http::{discovery, metrics, respond, verbs};
 use crate::object::body::{RequestBody, ResponseBody};
 use crate::object::error::{ApiError, Named};
 use crate::object::identity::Identity;
@@ -67,6 +68,9 @@ pub(super) async fn handle(
         (None, None) => "unknown".to_owned(),
     };
     let mut trail = Trail::default();
+    let in_flight = shared.metrics.begin(request.method());
+    let mounted = mount.as_ref().map(|mount| mount.label().clone());
+    let is_apply = metrics::is_apply(request.headers());
     let answering = async {
         match mount {
             Some(mount) => answer_mounted(shared, &mount, &peer, request, &mut trail).await,
@@ -93,6 +97,9 @@ pub(super) async fn handle(
     }
     response.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let Trail { identity, info, reason } = trail;
+    drop(in_flight);
+    let labels = shared.metrics.labels(Some(&info).filter(|it| !it.verb.is_empty()), mounted.as_ref(), is_apply);
+    let response = shared.metrics.end(labels, started.elapsed(), response);
     let code = response.status().as_u16();
     shared.audit.record(AuditRecord {
         time,
@@ -156,7 +163,7 @@ async fn answer(
         return Err(refusal);
     }
     // Released when the response begins, so that watches and streams do not hold it.
-    let place = shared.flow.enter(&identity).await?;
+    let place = enter_flow(shared, &identity).await?;
     if info.is_resource {
         let expires = identity.expires;
         let response = verbs::dispatch(shared, identity, info, query, request, place).await?;
@@ -165,12 +172,25 @@ async fn answer(
         }
         Ok(response)
     } else {
+        if cluster.is_none()
+            && let Some(answered) = exposition::answer(shared, &info, request.headers()).await
+        {
+            return answered;
+        }
         let documents = match enter::split(request.uri().path()) {
             None => &shared.documents,
             Some((cluster, _)) => enter::documents(shared, cluster, &identity).await,
         };
         discovery::answer(documents, &info, request.method(), &query, request.headers())
     }
+}
+
+/// Waits for a slot of the caller.
+async fn enter_flow(shared: &Shared, caller: &Identity) -> Result<Place, ApiError> {
+    shared.flow.enter(caller).await.map_err(|rejection| {
+        shared.metrics.reject(rejection);
+        rejection.into()
+    })
 }
 
 /// Authenticates a request from the network, or returns why that failed.
@@ -218,7 +238,7 @@ async fn answer_mounted(
             return Err(ApiError::unauthorized());
         }
     };
-    let _place = shared.flow.enter(&caller).await?;
+    let _place = enter_flow(shared, &caller).await?;
     let found = FoundCaller::default();
     request.extensions_mut().insert(found.clone());
     let response = mount.answer(request).await;

@@ -1,6 +1,7 @@
 //! The server, and the path of a request through it.
 
 pub(crate) mod enter;
+pub(crate) mod exposition;
 mod handler;
 mod probes;
 mod service;

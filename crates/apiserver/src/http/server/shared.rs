@@ -12,6 +12,7 @@ use crate::http::discovery::Documents;
 use crate::http::discovery::of_views::ViewDocuments;
 use crate::http::flow::Flow;
 use crate::http::health::HealthCheck;
+use crate::http::metrics::{Metrics, MetricsOfOthers};
 use crate::http::mount::Mount;
 use crate::http::views::Views;
 use crate::object::registry::Registry;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) views: Arc<dyn Views>,
     pub(crate) view_documents: ViewDocuments,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) metrics: Metrics,
+    pub(crate) others: Arc<dyn MetricsOfOthers>,
     pub(crate) checks: Vec<Arc<dyn HealthCheck>>,
     /// Cancelled when the server stops; watches then end their streams.
     pub(crate) stopping: CancellationToken,

@@ -155,6 +155,11 @@ impl KindCache {
         state.objects.range::<str, _>((as_bound(&start), as_bound(&end))).map(|(_, object)| object.clone()).collect()
     }
 
+    /// Returns the number of objects.
+    pub fn count(&self) -> usize {
+        self.read().objects.len()
+    }
+
     /// Returns the number of objects in a namespace.
     pub fn count_in(&self, namespace: &str) -> usize {
         let (start, end) = bounds(namespace, None);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use evroc_api::infra::Capacity;
 use thiserror::Error;
 
+use crate::metrics;
 use crate::pool::{Pool, PoolError, Usage};
 
 /// Memory that guests and containers do not get, in bytes: the platform's own.
@@ -62,6 +63,7 @@ impl Measure for ThisHost {
         let cpus = std::thread::available_parallelism().map_err(MeasureError::Machine)?.get();
         let memory_bytes = memory(&self.meminfo).map_err(MeasureError::Machine)?;
         let usage = self.pool.usage().await.map_err(MeasureError::Pool)?;
+        metrics::pool(&usage);
         Ok(measured(u32::try_from(cpus).unwrap_or(u32::MAX), memory_bytes, usage))
     }
 }

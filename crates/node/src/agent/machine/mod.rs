@@ -49,6 +49,7 @@ use crate::io::BoxDuplex;
 use crate::machine::VolumeUse;
 use crate::machine::guests::{Guests, ObservedMachine};
 use crate::machine::owner::OwnedMachines;
+use crate::metrics;
 use crate::net::network::Network;
 use crate::owner::DrainFlag;
 use ready::Watched;
@@ -183,6 +184,7 @@ impl Work {
 /// Runs the controller until the process ends.
 pub async fn run(machines: Arc<Machines>, changes: Changes) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", machines.host));
+    let (store, writer) = reflector::store();
     let controller = run_on(
         Api::<Machine>::all(machines.base.client.clone()),
         own,
@@ -190,7 +192,9 @@ pub async fn run(machines: Arc<Machines>, changes: Changes) {
         reconcile,
         |object, error, this: Arc<Machines>| retry(object, error, Arc::new(this.base.clone())),
         machines.clone(),
+        (store.clone(), writer),
     );
+    let _followed = metrics::follow_machines(store);
     tokio::join!(controller, machines.keep_swept(), machines.follow_volumes());
 }
 

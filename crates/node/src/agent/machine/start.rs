@@ -18,6 +18,7 @@ use crate::agent::host::Accelerator;
 use crate::machine::guests::ObservedMachine;
 use crate::machine::owner::{Answer, Order, OrderError};
 use crate::machine::{AcceleratorKind, MachineConfig, Nic, VolumeUse};
+use crate::metrics;
 use crate::net::network::{PortSpec, TapState, VpcSpec};
 use crate::owner::AskError;
 use crate::seed::SeedInput;
@@ -69,7 +70,8 @@ impl Work {
             Err(error) => return waits("WaitingForNetwork", error, TRY_AGAIN),
         };
         let nic = Nic { tap, mac: machine.spec.network.mac.clone(), mtu: None };
-        let run = match self.owned.ask(uid, Order::Start(Box::new(config), Some(nic))).await {
+        let starting = self.owned.ask(uid, Order::Start(Box::new(config), Some(nic)));
+        let run = match metrics::measured(metrics::Work::Guest, starting).await {
             Ok(Answer::Runs(run)) => run,
             Ok(_) | Err(AskError::Refused(_)) => return Ok(Outcome::next(Next::Again(TRY_AGAIN))),
             Err(error) => return Ok(self.not_started(machine, uid, &error, now).await),

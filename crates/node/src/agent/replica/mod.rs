@@ -35,7 +35,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::{reflector, watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -45,6 +45,7 @@ use super::service_log::ServiceLogs;
 use crate::container::containers::Containers;
 #[cfg(test)]
 use crate::container::containers::ObservedContainer;
+use crate::metrics;
 use crate::owner::Owners;
 
 #[cfg(test)]
@@ -263,6 +264,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the controller until the process ends.
 pub async fn run(replicas: Arc<Replicas>, changed: Changed) {
     let own = watcher::Config::default().fields(&format!("spec.hostName={}", replicas.host));
+    let (store, writer) = reflector::store();
     let controller = run_on(
         Api::<Replica>::all(replicas.base.client.clone()),
         own,
@@ -270,7 +272,9 @@ pub async fn run(replicas: Arc<Replicas>, changed: Changed) {
         reconcile,
         |object, error, this: Arc<Replicas>| retry(object, error, Arc::new(this.base.clone())),
         replicas.clone(),
+        (store.clone(), writer),
     );
+    let _followed = metrics::follow_replicas(store);
     tokio::join!(controller, images::run(replicas));
 }
 

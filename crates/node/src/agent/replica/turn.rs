@@ -16,6 +16,7 @@ use super::{GRACE, Replicas, locked};
 use crate::container::bundle::Workload as ContainerWorkload;
 use crate::container::image::ImageReference;
 use crate::container::runner::{ContainerError, ContainerSpec};
+use crate::metrics;
 use crate::owner::{Arrival, Turn, Workload};
 
 /// How long a container may take until its port accepts connections.
@@ -97,7 +98,7 @@ impl Workload for Owned {
 impl Replicas {
     async fn start(self: &Arc<Self>, replica: &Replica) -> Result<(), TurnError> {
         let api = self.api(replica);
-        let starting = self.bring_up(replica);
+        let starting = metrics::measured(metrics::Work::Container, self.bring_up(replica));
         tokio::pin!(starting);
         let mut replica = replica.clone();
         let outcome = match tokio::time::timeout(REPORT_AFTER, &mut starting).await {

@@ -33,6 +33,7 @@ use super::digest::Digest;
 use super::fetch::ImageFetch;
 use super::manifest::ImageConfig;
 use super::unpack::{Limits, OPAQUE_XATTR, Unpacker};
+use crate::metrics;
 
 pub use error::ImageError;
 pub use prune::Pruned;
@@ -123,6 +124,11 @@ impl ImageStore {
         if let Some(image) = self.present(reference)? {
             return Ok(image);
         }
+        metrics::measured(metrics::Work::Pull, self.fetch_all(reference)).await
+    }
+
+    /// Fetches and unpacks what is absent of an image.
+    async fn fetch_all(&self, reference: &ImageReference) -> Result<Image, ImageError> {
         let (config, layers) = self.resolve(reference).await?;
         let mut left = IMAGE_LIMITS;
         let mut counted = HashSet::new();
