@@ -4,6 +4,7 @@
 pub mod access;
 pub mod controllers;
 pub mod kinds;
+mod metrics;
 mod refusals;
 pub mod registry;
 pub mod seed;

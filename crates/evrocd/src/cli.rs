@@ -28,6 +28,8 @@ pub enum Command {
     Down(DownArgs),
     /// Show the processes, their addresses and the machine's free resources.
     Status(ReportArgs),
+    /// Show live what the cloud does: processes, API, hosts, services.
+    Top(TopArgs),
     /// Check this machine and report missing requirements.
     Doctor(DoctorArgs),
     /// Disk images.
@@ -244,6 +246,19 @@ pub struct ReportArgs {
     /// How the report is written.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// `evrocd top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub instance: InstanceArg,
+    /// Print one reading, of one second, and exit.
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between readings.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub interval: u16,
 }
 
 /// `evrocd doctor`.

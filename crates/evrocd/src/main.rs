@@ -26,6 +26,7 @@ mod roles;
 mod sockets;
 mod status;
 mod supervisor;
+mod top;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Up(arguments) => commands::up(&arguments),
         Command::Down(arguments) => commands::down(&arguments),
         Command::Status(arguments) => commands::status(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Doctor(arguments) => commands::doctor(&arguments),
         Command::Image(cli::ImageCommand::Import { instance, dir }) => commands::import(&instance.instance, &dir),
         Command::Store(command) => match command {

@@ -10,6 +10,8 @@ pub const GROUP_OPERATORS: &str = "evroc:operators";
 pub const GROUP_NODES: &str = "system:nodes";
 /// Group of HTTPS gateways.
 pub const GROUP_EDGES: &str = "system:edges";
+/// Group of monitoring systems: they read metrics, as in Kubernetes.
+pub const GROUP_MONITORING: &str = "system:monitoring";
 /// Group of controllers.
 pub const GROUP_CONTROLLERS: &str = "system:controllers";
 /// Group that every authenticated caller is in; added here, never taken from a certificate.

@@ -3,6 +3,7 @@
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
 //! - [`embedded`]: the backend in a folder of this machine. [`etcd`]: the backend in an etcd cluster.
 //! - [`compaction`]: continuous compaction of history. [`copy`]: copying one store into another.
+//! - [`MeasuredStore`]: a store that measures another.
 //! - [`clock`]: time as an argument. [`error`]: errors.
 
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod embedded;
 pub mod error;
 pub mod etcd;
 mod limits;
+mod measured;
 mod queue;
 
 pub use contract::{
@@ -24,3 +26,4 @@ pub use contract::{
 pub use embedded::EmbeddedStore;
 pub use error::StoreError;
 pub use etcd::EtcdStore;
+pub use measured::MeasuredStore;

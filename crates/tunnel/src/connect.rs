@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use crate::protocol::{PROTOCOL, tunnel_path};
+use crate::protocol::{PROTOCOL, TunnelKind, tunnel_path};
 use crate::{TunnelHandler, serve_connection};
 
 /// First pause before trying again; doubled up to [`MAX_PAUSE`]. Control restarts in well under a second.
@@ -29,6 +29,8 @@ pub struct TunnelConfig {
     pub api: Uri,
     /// The name of this host's object.
     pub host: String,
+    /// Whose tunnel it is.
+    pub kind: TunnelKind,
     /// The roots to trust and the certificate to show.
     pub tls: Arc<rustls::ClientConfig>,
 }
@@ -122,14 +124,14 @@ where
     let ask = |source| ConnectError::Ask { authority: authority.to_owned(), source };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(ask)?;
     let driver = tokio::spawn(connection.with_upgrades());
-    let path = tunnel_path(&config.host);
+    let path = tunnel_path(&config.host, config.kind);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().map_err(|_| ConnectError::Address { api: config.api.clone() })?;
     for (name, value) in [
         (header::HOST, authority),
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, PROTOCOL),
-        (header::USER_AGENT, "evroc-node"),
+        (header::USER_AGENT, "evroc-tunnel"),
     ] {
         if let Ok(value) = value.parse() {
             request.headers_mut().insert(name, value);

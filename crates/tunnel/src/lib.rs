@@ -5,6 +5,8 @@
 //! node ◄─ 101 ──────────────────────────────────────────────────────────── control
 //! node ◄═ HTTP/2 with the roles turned round: control calls, node answers ═► control
 //! ```
+//! The gateway opens a tunnel of the same form (`…/hosts/<host>/edgetunnel`), through which it serves its metrics and nothing else.
+//!
 //! The node opens the only connection, so hosts need no open port. That also authenticates requests: only control is at the other end,
 //! and it has authorised the user.
 //!
@@ -15,6 +17,7 @@
 //! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed; `X-Evroc-Log-Written` says how many bytes of it had been written before |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
 //! | `GET /v1/virtual-machines/<uid>/previous-serial-log?tailBytes=N` | bytes of the run before the present one |
+//! | `GET /v1/metrics` | the OpenMetrics text of the process |
 //!
 //! The directions of a connection end one by one: the end of a request's body is passed on to what is dialled, and the end of what it
 //! sends ends the answer's body while the request's goes on. A reset, or dropping the answer before its end, ends both.
@@ -39,7 +42,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use connect::{ConnectError, TunnelConfig, keep_connected};
-pub use protocol::LogOptions;
+pub use protocol::{LogOptions, TunnelKind};
 pub use serve::serve_connection;
 pub use tunnels::{LogAnswer, TunnelError, TunnelStream, Tunnels};
 
@@ -91,4 +94,6 @@ pub trait TunnelHandler: Send + Sync + 'static {
     async fn serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
     /// Returns the same for the previous run of a virtual machine, by the uid of the latter.
     async fn previous_serial_log(&self, virtual_machine_uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal>;
+    /// The OpenMetrics text of this process.
+    async fn metrics(&self) -> Result<Bytes, Refusal>;
 }

@@ -4,6 +4,29 @@ use std::time::Duration;
 
 /// The protocol that the tunnel is upgraded to.
 pub const PROTOCOL: &str = "evroc-tunnel";
+/// The path of a request for the metrics of the process.
+pub const METRICS_PATH: &str = "/v1/metrics";
+
+/// Whose tunnel it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TunnelKind {
+    /// The host's agent's.
+    #[default]
+    Node,
+    /// The gateway's on the host.
+    Edge,
+}
+
+impl TunnelKind {
+    /// The subresource of a Host that is upgraded to the tunnel.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Node => "tunnel",
+            Self::Edge => "edgetunnel",
+        }
+    }
+}
+
 /// Names the target of a request to [`DIAL_PATH`]: `machine/<uid>:<port>`.
 pub const TARGET_HEADER: &str = "x-evroc-target";
 /// In the answer to a request for a service's log: how many bytes of the body had been written before the request. What comes after
@@ -22,9 +45,9 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 /// The bytes in flight in all streams of a tunnel.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// The path in the API at which the node of `host` opens its tunnel.
-pub fn tunnel_path(host: &str) -> String {
-    format!("/apis/infra.evroclabs.net/v1alpha1/hosts/{host}/tunnel")
+/// The path in the API at which a process on `host` opens its tunnel.
+pub fn tunnel_path(host: &str, kind: TunnelKind) -> String {
+    format!("/apis/infra.evroclabs.net/v1alpha1/hosts/{host}/{}", kind.subresource())
 }
 
 /// The value of [`TARGET_HEADER`] for a port of a machine.

@@ -88,6 +88,10 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
             let tail_bytes = number(&request, "tailBytes")?.unwrap_or(u64::MAX);
             Ok(stream(handler.previous_serial_log(checked(uid)?, tail_bytes).await?))
         }
+        (&Method::GET, ["v1", "metrics"]) => {
+            let text = handler.metrics().await?;
+            Ok(Response::new(Full::new(text).map_err(|never| match never {}).boxed()))
+        }
         (method, _) => Err(Refusal::new(StatusCode::NOT_FOUND, format!("this host does not serve {method} {path}"))),
     }
 }

@@ -71,6 +71,10 @@ impl TunnelHandler for FakeHost {
     async fn previous_serial_log(&self, uid: &str, tail_bytes: u64) -> Result<BoxBytes, Refusal> {
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(format!("{uid} {tail_bytes}")))])))
     }
+
+    async fn metrics(&self) -> Result<Bytes, Refusal> {
+        Ok("# EOF\n".into())
+    }
 }
 
 /// A tunnel of host `h1` in memory; dropping the task ends it.
@@ -192,6 +196,29 @@ async fn logs_and_refusals() {
 }
 
 #[tokio::test]
+async fn metrics_of_a_host_that_is_away_or_silent_delay_nobody() {
+    let (tunnels, _tasks) = tunnel();
+    while tunnels.hosts().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tunnels.metrics("h1").await.unwrap(), "# EOF\n");
+    // The default patience is 5 s.
+    let away = tokio::time::timeout(Duration::from_secs(1), tunnels.metrics("h2")).await.expect("an answer at once");
+    assert_eq!(away.unwrap_err().status(), StatusCode::SERVICE_UNAVAILABLE);
+    // Accepts the tunnel and never answers.
+    let (_silent, control) = tokio::io::duplex(10_000);
+    let registry = tunnels.clone();
+    let serving = tokio::spawn(async move { registry.serve("h3", TokioIo::new(control)).await });
+    while !tunnels.hosts().contains(&"h3".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(tunnels.metrics("h3").await.unwrap_err().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(begun.elapsed() < Duration::from_secs(5), "not the deadline of streams");
+    serving.abort();
+}
+
+#[tokio::test]
 async fn a_host_that_is_away_is_waited_for_a_little() {
     let tunnels = Tunnels::with_patience(Duration::from_millis(20));
     let error = tunnels.console("h1", "m1").await.map(drop).unwrap_err();
@@ -232,6 +259,7 @@ async fn a_node_connects_and_connects_again() {
     let config = TunnelConfig {
         api: format!("http://{address}").parse().unwrap(),
         host: "h1".into(),
+        kind: TunnelKind::Node,
         tls: Arc::new(tls.with_no_client_auth()),
     };
     let node = tokio::spawn(keep_connected(config.clone(), Arc::new(FakeHost::default())));

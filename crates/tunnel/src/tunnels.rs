@@ -27,8 +27,9 @@ use tokio::sync::watch;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::protocol::{
-    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, PROTOCOL, STREAM_WINDOW, TARGET_HEADER,
-    WRITTEN_HEADER, console_path, machine_target, previous_serial_log_path, serial_log_path, service_log_path,
+    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, METRICS_PATH, PROTOCOL, STREAM_WINDOW,
+    TARGET_HEADER, WRITTEN_HEADER, console_path, machine_target, previous_serial_log_path, serial_log_path,
+    service_log_path,
 };
 
 /// A user who comes while the node is restarting waits this long for its tunnel.
@@ -37,6 +38,10 @@ const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 /// Bytes of a user that may wait for the tunnel.
 const UPLOAD_BUFFER: usize = 64 << 10;
+/// A process writes its metrics in milliseconds; Prometheus gives up after 10 s, for all that it reads at a time.
+const METRICS_DEADLINE: Duration = Duration::from_secs(2);
+/// Bytes of the metrics of one process: many times what a full host has.
+const MAX_METRICS: usize = 16 << 20;
 /// A refusal is one sentence.
 const MAX_REFUSAL: usize = 64 << 10;
 
@@ -70,10 +75,12 @@ pub enum TunnelError {
         source: hyper::Error,
     },
     /// The host is silent.
-    #[error("host {host} did not answer within {} s", ANSWER_DEADLINE.as_secs())]
+    #[error("host {host} did not answer within {seconds} s")]
     Late {
         /// Its name.
         host: String,
+        /// How long it was waited for.
+        seconds: u64,
     },
 }
 
@@ -221,6 +228,25 @@ impl Tunnels {
         Ok(self.get(host, previous_serial_log_path(virtual_machine_uid, tail_bytes)).await?.into_body())
     }
 
+    /// The metrics of the process at the other end. Whoever asks asks often and many hosts, so an absent tunnel is not waited for, and a
+    /// silent one not long.
+    pub async fn metrics(&self, host: &str) -> Result<Bytes, TunnelError> {
+        if !self.is_connected(host) {
+            return Err(TunnelError::NotConnected { host: host.to_owned() });
+        }
+        let asking = async {
+            let body = self.get(host, METRICS_PATH.into()).await?.into_body();
+            let text = Limited::new(body, MAX_METRICS).collect().await;
+            let too_long = |_| TunnelError::Refused {
+                status: StatusCode::BAD_GATEWAY,
+                message: format!("the metrics of host {host} were cut off, or are longer than {MAX_METRICS} bytes"),
+            };
+            Ok(text.map_err(too_long)?.to_bytes())
+        };
+        let late = |_| TunnelError::Late { host: host.to_owned(), seconds: METRICS_DEADLINE.as_secs() };
+        tokio::time::timeout(METRICS_DEADLINE, asking).await.map_err(late)?
+    }
+
     async fn get(&self, host: &str, path: String) -> Result<Response<Incoming>, TunnelError> {
         let body = Empty::new().map_err(|never| match never {}).boxed();
         self.ask(host, Method::GET, path, None, body).await
@@ -262,7 +288,7 @@ impl Tunnels {
         };
         let response = tokio::time::timeout(ANSWER_DEADLINE, asking)
             .await
-            .map_err(|_| TunnelError::Late { host: host.to_owned() })?
+            .map_err(|_| TunnelError::Late { host: host.to_owned(), seconds: ANSWER_DEADLINE.as_secs() })?
             .map_err(broken)?;
         let status = response.status();
         if status.is_success() {

@@ -17,6 +17,11 @@ const DENIED: &[(&str, &[&str], &str)] = &[
     ("evroc-apiserver", &["evroc-api"], "the API server knows no kind by name: kinds are registered"),
     ("evroc-vmm", &["evroc-api", "kube", "k8s-openapi"], "hypervisor drivers never see an API type"),
     (
+        "evroc-metrics",
+        &["evroc-api", "evroc-controller", "evroc-store", "kube", "k8s-openapi", "tokio", "hyper", "axum"],
+        "every crate may measure itself: the metrics depend on none and do not serve",
+    ),
+    (
         "evroc-tunnel",
         &["evroc-api", "evroc-apiserver", "evroc-node", "kube", "k8s-openapi"],
         "a tunnel carries streams and does not know what they are for; both of its ends depend on it",
@@ -111,6 +116,7 @@ mod tests {
             ("evroc-store", "serde_json"),
             ("evroc-vmm", "kube"),
             ("evroc-tunnel", "evroc-api"),
+            ("evroc-metrics", "evroc-controller"),
             ("evroc-apiserver", "evroc-tunnel"),
             ("evroc-gateway", "evroc-node"),
             ("evroc-registry", "rustix"),

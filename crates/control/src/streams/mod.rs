@@ -7,8 +7,9 @@
 //! | `virtualmachines/log?tailBytes=N&previous=true` | GET | the end of the guest's output on its serial console, of its previous run with `previous` |
 //! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | the containers' output; when followed, until the service is deleted |
 //! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`evroc_tunnel`]) |
+//! | `hosts/edgetunnel` | `Upgrade: evroc-tunnel` | the same for the gateway on the host |
 //!
-//! Everything but the last goes on through the tunnels of the hosts that the object's Machine or replicas are on. A stream holds one
+//! Everything but the last two goes on through the tunnels of the hosts that the object's Machine or replicas are on. A stream holds one
 //! of its caller's places ([`places`]), and ends with the credential that it was opened with, which the API server enforces.
 
 mod lines;
@@ -23,7 +24,8 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use evroc_apiserver::body::{self, ResponseBody};
 use evroc_apiserver::{ApiError, Builder, Connect, ConnectRequest};
-use evroc_tunnel::{TunnelError, Tunnels};
+use evroc_iam::identity::{USER_EDGE, USER_NODE_PREFIX};
+use evroc_tunnel::{TunnelError, TunnelKind, Tunnels};
 use http::{Response, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
@@ -31,12 +33,16 @@ use machine::{MachineStream, What};
 use places::Places;
 use service_log::ServiceLog;
 
+use crate::metrics::MetricsOfHosts;
+
 /// The state shared by all stream handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct Streams(Arc<Shared>);
 
 struct Shared {
     tunnels: Tunnels,
+    /// Of gateways.
+    edges: Tunnels,
     places: Arc<Places>,
     /// Known only when the API server runs, which the handlers are a part of.
     client: OnceLock<kube::Client>,
@@ -46,15 +52,20 @@ struct Shared {
 impl Streams {
     /// Handlers that answer once [`Self::begin`] was called; open streams end in good order when `stop` is cancelled.
     pub fn new(stop: CancellationToken) -> Self {
-        let (tunnels, places) = (Tunnels::default(), Arc::default());
-        Self(Arc::new(Shared { tunnels, places, client: OnceLock::new(), stop }))
+        let (tunnels, edges, places) = (Tunnels::default(), Tunnels::default(), Arc::default());
+        Self(Arc::new(Shared { tunnels, edges, places, client: OnceLock::new(), stop }))
     }
 
     /// Registers the subresources with the API server.
     pub fn register(&self, builder: Builder) -> Builder {
         let of_machine = |what| Arc::new(MachineStream { streams: self.clone(), what });
+        let entrance = |kind| Arc::new(Entrance { streams: self.clone(), kind });
+        let hosts = "hosts.infra.evroclabs.net";
+        let others = MetricsOfHosts { nodes: self.0.tunnels.clone(), edges: self.0.edges.clone() };
         builder
-            .connect("hosts.infra.evroclabs.net", "tunnel", Arc::new(Entrance(self.clone())))
+            .metrics_of_others(Arc::new(others))
+            .connect(hosts, TunnelKind::Node.subresource(), entrance(TunnelKind::Node))
+            .connect(hosts, TunnelKind::Edge.subresource(), entrance(TunnelKind::Edge))
             .connect("virtualmachines.compute.evroclabs.net", "console", of_machine(What::Console))
             .connect("virtualmachines.compute.evroclabs.net", "portforward", of_machine(What::Port))
             .connect("virtualmachines.compute.evroclabs.net", "log", of_machine(What::Log))
@@ -101,17 +112,25 @@ fn text(
 }
 
 /// The entrance for tunnels of hosts.
-struct Entrance(Streams);
+struct Entrance {
+    streams: Streams,
+    kind: TunnelKind,
+}
 
 #[async_trait]
 impl Connect for Entrance {
     async fn connect(&self, asked: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
         // Operators may do everything but pretend to be a host: streams would end at them.
-        if asked.identity.user != format!("system:node:{}", asked.name) {
-            let message = format!("only the node of host \"{}\" can open its tunnel", asked.name);
+        let shared = &self.streams.0;
+        let (owner, role, tunnels) = match self.kind {
+            TunnelKind::Node => (format!("{USER_NODE_PREFIX}{}", asked.name), "node", &shared.tunnels),
+            TunnelKind::Edge => (USER_EDGE.to_owned(), "gateway", &shared.edges),
+        };
+        if asked.identity.user != owner {
+            let message = format!("only the {role} of host \"{}\" can open its tunnel", asked.name);
             return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
         }
-        let response = self.0.0.tunnels.accept(&asked.name, asked.request);
+        let response = tunnels.accept(&asked.name, asked.request);
         Ok(response.map(|_| body::empty()))
     }
 }

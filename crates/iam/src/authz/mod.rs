@@ -7,7 +7,7 @@
 pub mod registry;
 pub mod roles;
 
-use crate::identity::{GROUP_AUTHENTICATED, GROUP_EDGES, GROUP_OPERATORS, Identity};
+use crate::identity::{GROUP_AUTHENTICATED, GROUP_EDGES, GROUP_MONITORING, GROUP_OPERATORS, Identity};
 
 /// A request on a resource or on another path, after normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,9 @@ fn roles_of(identity: &Identity) -> Vec<&'static Role> {
     // A node or controller is known by group *and* name: a certificate with only the group identifies none.
     if identity.host().is_some() {
         found.push(&roles::NODE);
+    }
+    if identity.is_in(GROUP_MONITORING) {
+        found.push(&roles::MONITORING);
     }
     if identity.is_in(GROUP_EDGES) {
         found.push(&roles::EDGE);

@@ -78,9 +78,17 @@ pub static EDGE: Role = Role {
         Rule { verbs: READ, groups: &[INFRA], resources: &["replicas", "hosts"], names: Names::Any },
         Rule { verbs: REPORT, groups: &[RUN], resources: &["revisions/status"], names: Names::Any },
         Rule { verbs: CHANGE, groups: &[INFRA], resources: &["replicas"], names: Names::Any },
+        Rule { verbs: &["get"], groups: &[INFRA], resources: &["hosts/edgetunnel"], names: Names::Any },
         EVENTS,
     ],
     readable_paths: &[],
+};
+
+/// A monitoring system: metrics, and the hosts that there are metrics of.
+pub static MONITORING: Role = Role {
+    name: "monitoring",
+    rules: &[Rule { verbs: READ, groups: &[INFRA], resources: &["hosts"], names: Names::Any }],
+    readable_paths: &["/metrics/*"],
 };
 
 /// The permissions of every controller: read the platform's own kinds, write events, take part in leader election.

@@ -92,8 +92,30 @@ fn an_edge_may_route_and_report_load() {
             ("delete INFRA replicas r", false),
             ("list INFRA machines", false),
             ("get core secrets x", false),
+            ("get INFRA hosts/edgetunnel h", true),
+            ("get INFRA hosts/tunnel h", false),
+            ("get /metrics", false),
         ],
     );
+}
+
+#[test]
+fn monitoring_systems_read_metrics_and_tenants_do_not() {
+    let rights = |may: bool| {
+        [
+            ("get /metrics", may),
+            ("get /metrics/node/h1", may),
+            ("post /metrics", false),
+            ("get /metricsx", false),
+            ("list INFRA hosts", may),
+            ("get INFRA hosts/edgetunnel h", false),
+            ("list COMPUTE virtualmachines", false),
+            ("get core secrets x", false),
+        ]
+    };
+    table(&Identity::new("prometheus", "system:monitoring"), &rights(true));
+    table(&Identity::new("mallory", "users"), &rights(false));
+    table(&Identity::operator(), &[("get /metrics", true), ("get /metrics/edge/h1", true)]);
 }
 
 #[test]

@@ -117,6 +117,10 @@ impl TunnelHandler for Streams {
             "this host has no log of a previous run: the guest was not started before, or its log has been removed";
         self.log(Log::Previous(virtual_machine_uid), tail_bytes, none).await
     }
+
+    async fn metrics(&self) -> Result<Bytes, Refusal> {
+        Ok(evroc_metrics::Registry::process().text().into())
+    }
 }
 
 impl Streams {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use evroc_metrics::Registry;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -108,6 +109,19 @@ impl EmbeddedStore {
             commits: stats.commits.load(Ordering::Relaxed),
             checkpoints: stats.checkpoints.load(Ordering::Relaxed),
         }
+    }
+
+    /// Has the registry contain the counters of [`EmbeddedStore::stats`] as long as the store is open.
+    pub fn measure(&self, registry: &Registry) {
+        let shared = Arc::downgrade(&self.shared);
+        registry.at_scrape(move |scrape| {
+            let Some(shared) = shared.upgrade() else { return Ok(()) };
+            let (commits, checkpoints) = (&shared.stats.commits, &shared.stats.checkpoints);
+            let syncs = commits.load(Ordering::Relaxed) as f64;
+            scrape.counter("evroc_store_syncs", "Syncs of the log, each for a group of transactions", syncs)?;
+            let copies = checkpoints.load(Ordering::Relaxed) as f64;
+            scrape.counter("evroc_store_checkpoints", "Copies of the log into the database", copies)
+        });
     }
 
     /// Writes a copy of the whole store, history included, to the new file `target`, and returns its revision. Placed in an empty

@@ -67,6 +67,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         .authorizer(Arc::new(RoleAuthorizer))
         .views(Arc::new(Endpoints))
         .audit(Arc::new(audit))
+        .metrics(evroc_metrics::Registry::process().clone())
         .mount(Mount::new("", "/v2", router).with_own_challenge())
         .start()
         .await

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use evroc_metrics::Registry;
 use evroc_store::embedded::EmbeddedStore;
 use evroc_store::etcd::{self, Address, EtcdStore};
-use evroc_store::{Revision, Store};
+use evroc_store::{MeasuredStore, Revision, Store};
 use serde::{Deserialize, Serialize};
 
 /// An etcd that holds the state, instead of the embedded store.
@@ -78,8 +79,14 @@ pub fn embedded_folder(control: &Path) -> PathBuf {
 
 /// Opens the store that the settings name.
 pub async fn open(etcd: Option<&EtcdSettings>, opener: Opener<'_>) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(match etcd {
+    let measured = Registry::process();
+    let store: Arc<dyn Store> = match etcd {
         Some(etcd) => Arc::new(etcd.open(opener).await.context("cannot open the store")?),
-        None => Arc::new(EmbeddedStore::open(embedded_folder(opener.control)).await.context("cannot open the store")?),
-    })
+        None => {
+            let store = EmbeddedStore::open(embedded_folder(opener.control)).await.context("cannot open the store")?;
+            store.measure(measured);
+            Arc::new(store)
+        }
+    };
+    Ok(Arc::new(MeasuredStore::new(store, measured)))
 }

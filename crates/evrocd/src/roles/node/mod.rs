@@ -31,7 +31,7 @@ use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 use evroc_node::pool::{LocalPool, Owner, Pool};
 use evroc_node::shim::{ShimLauncher, ShimUsers};
-use evroc_tunnel::{TunnelConfig, keep_connected};
+use evroc_tunnel::{TunnelConfig, TunnelKind, keep_connected};
 use evroc_vmm::{ImageTool, Qemu};
 use tokio::sync::watch;
 
@@ -233,7 +233,7 @@ impl Node {
     async fn streams(&self) {
         let config = || {
             let (api, host) = (self.config.api_url().parse()?, self.config.host_name.clone());
-            anyhow::Ok(TunnelConfig { api, host, tls: Arc::new(api::tls(&self.config)?) })
+            anyhow::Ok(TunnelConfig { api, host, kind: TunnelKind::Node, tls: Arc::new(api::tls(&self.config)?) })
         };
         match config() {
             Ok(config) => keep_connected(config, Streams::new(self.machines.clone(), self.replicas.clone())).await,
