@@ -34,10 +34,11 @@ pub(crate) async fn services(client: Client, table: Arc<Table>, metrics: Arc<Met
             table.set_route(&old, None);
         }
         if service.is_none() {
-            metrics.forget(&key);
+            metrics.forget(&key.namespace, &key.name);
         }
         if let (Some(host), Some(service)) = (host, service) {
-            let routed = Routed { route: route(&key, &service), service: Some(metrics.service(&key)) };
+            let routed =
+                Routed { route: route(&key, &service), service: Some(metrics.service(&key.namespace, &key.name)) };
             table.set(&host, Some(routed));
             hosts.insert(key, host);
         }

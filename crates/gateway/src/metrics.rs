@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use evroc_metrics::{Counter, Counters, Gauge, Histogram, Histograms, Registry, Text, buckets, labels, words};
+use evroc_metrics::{Counter, Counters, Gauge, Histogram, Histograms, Registry, Scrape, Text, buckets, labels, words};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::table::{Key, Table};
 use crate::time;
 
 labels! {
@@ -149,6 +148,28 @@ fn since(began: Instant) -> Duration {
     time::now().saturating_duration_since(began)
 }
 
+/// Writes the replicas and requests of all services.
+pub(crate) fn write_present(scrape: &mut Scrape<'_>, present: &[(Arc<ServiceMetrics>, Present)]) -> std::fmt::Result {
+    let replicas = present.iter().flat_map(|(service, now)| {
+        let of = |state, number: usize| ((service.labels.clone(), ReplicaLabels { state }), number as f64);
+        [
+            of(ReplicaState::Ready, now.ready),
+            of(ReplicaState::Starting, now.starting),
+            of(ReplicaState::Draining, now.draining),
+        ]
+    });
+    scrape.gauges("evroc_gateway_replicas", "Replicas of the revision that requests go to", replicas)?;
+    let of = |look: fn(&Present) -> i32| {
+        present.iter().map(move |(service, now)| (service.labels.clone(), f64::from(look(now))))
+    };
+    let waiting = of(|now| now.waiting);
+    scrape.gauges("evroc_gateway_requests_waiting", "Requests that wait for a replica", waiting)?;
+    scrape.gauges("evroc_gateway_requests_in_flight", "Requests in replicas", of(|now| now.in_flight))
+}
+
+/// Namespace and name.
+type Name = (String, String);
+
 /// What a gateway measures.
 pub(crate) struct Metrics {
     answers: Counters<(ServiceLabels, ClassLabels)>,
@@ -158,30 +179,11 @@ pub(crate) struct Metrics {
     unrouted: Counters<UnroutedLabels>,
     pub(crate) connections: Gauge,
     pub(crate) refused_connections: Counter,
-    services: Mutex<HashMap<Key, Arc<ServiceMetrics>>>,
+    services: Mutex<HashMap<Name, Arc<ServiceMetrics>>>,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry, table: &Arc<Table>) -> Arc<Self> {
-        let table = Arc::downgrade(table);
-        registry.at_scrape(move |scrape| {
-            let present = table.upgrade().map(|table| table.present()).unwrap_or_default();
-            let replicas = present.iter().flat_map(|(service, now)| {
-                let of = |state, number: usize| ((service.labels.clone(), ReplicaLabels { state }), number as f64);
-                [
-                    of(ReplicaState::Ready, now.ready),
-                    of(ReplicaState::Starting, now.starting),
-                    of(ReplicaState::Draining, now.draining),
-                ]
-            });
-            scrape.gauges("evroc_gateway_replicas", "Replicas of the revision that requests go to", replicas)?;
-            let of = |look: fn(&Present) -> i32| {
-                present.iter().map(move |(service, now)| (service.labels.clone(), f64::from(look(now))))
-            };
-            let waiting = of(|now| now.waiting);
-            scrape.gauges("evroc_gateway_requests_waiting", "Requests that wait for a replica", waiting)?;
-            scrape.gauges("evroc_gateway_requests_in_flight", "Requests in replicas", of(|now| now.in_flight))
-        });
+    pub(crate) fn new(registry: &Registry) -> Arc<Self> {
         Arc::new(Self {
             answers: registry.counters("evroc_gateway_requests", "Requests that were answered"),
             seconds: registry.histograms(
@@ -207,17 +209,18 @@ impl Metrics {
         })
     }
 
-    fn services(&self) -> MutexGuard<'_, HashMap<Key, Arc<ServiceMetrics>>> {
+    fn services(&self) -> MutexGuard<'_, HashMap<Name, Arc<ServiceMetrics>>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The handles of a service that exists.
-    pub(crate) fn service(&self, key: &Key) -> Arc<ServiceMetrics> {
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Arc<ServiceMetrics> {
         let mut services = self.services();
-        if let Some(known) = services.get(key) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(known) = services.get(&key) {
             return known.clone();
         }
-        let labels = ServiceLabels { namespace: key.namespace.as_str().into(), service: key.name.as_str().into() };
+        let labels = ServiceLabels { namespace: namespace.into(), service: name.into() };
         let answers = CLASSES.map(|response_code_class| {
             self.answers.get_or_create_owned(&(labels.clone(), ClassLabels { response_code_class }))
         });
@@ -229,13 +232,13 @@ impl Metrics {
             cold: Mutex::default(),
             labels,
         });
-        services.insert(key.clone(), new.clone());
+        services.insert(key, new.clone());
         new
     }
 
     /// Removes the series of a service that is deleted. A request under way counts into nothing.
-    pub(crate) fn forget(&self, key: &Key) {
-        let Some(known) = self.services().remove(key) else { return };
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let Some(known) = self.services().remove(&(namespace.to_owned(), name.to_owned())) else { return };
         let labels = &known.labels;
         for response_code_class in CLASSES {
             self.answers.remove(&(labels.clone(), ClassLabels { response_code_class }));

@@ -72,9 +72,10 @@ impl Gateway {
     /// Makes a gateway that terminates TLS with `tls`, reads the API through `client` and reaches replicas through `dial`.
     pub fn new(settings: Settings, mut tls: ServerConfig, client: Client, dial: Arc<dyn Dial>) -> Self {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let table = Arc::default();
+        let table = Arc::<Table>::default();
+        table.measure(&settings.metrics);
         let proxy = Proxy {
-            metrics: Metrics::new(&settings.metrics, &table),
+            metrics: Metrics::new(&settings.metrics),
             table,
             pool: Arc::new(Pool::new(dial)),
             domain: settings.domain.clone(),

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evroc_metrics::Registry;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::metrics::{Present, ServiceMetrics};
+use crate::metrics::{Present, ServiceMetrics, write_present};
 use crate::time;
 
 /// How long a replica that took no connection is passed over after its first failure; every further failure doubles it. Too low
@@ -161,8 +162,17 @@ impl Table {
         self.state().routes.get(host).cloned()
     }
 
+    /// Has the registry contain the replicas and requests of all services.
+    pub(crate) fn measure(self: &Arc<Self>, registry: &Registry) {
+        let table = Arc::downgrade(self);
+        registry.at_scrape(move |scrape| match table.upgrade() {
+            Some(table) => write_present(scrape, &table.present()),
+            None => Ok(()),
+        });
+    }
+
     /// Returns the replicas and requests of the revision that each service's requests go to.
-    pub(crate) fn present(&self) -> Vec<(Arc<ServiceMetrics>, Present)> {
+    fn present(&self) -> Vec<(Arc<ServiceMetrics>, Present)> {
         let state = self.state();
         let mut by_revision: HashMap<&Key, Present> = HashMap::new();
         for known in state.replicas.values() {

@@ -28,7 +28,7 @@ fn services_lead_to_their_revision_until_they_are_deleted() {
     time::run(async {
         let (mut api, client) = Api::new();
         let table = Arc::<Table>::default();
-        tokio::spawn(crate::follow::services(client, table.clone(), Metrics::new(&Registry::default(), &table)));
+        tokio::spawn(crate::follow::services(client, table.clone(), Metrics::new(&Registry::default())));
         // The API is away at first, and its return is noticed soon.
         for _ in 0..20 {
             drop(api.next().await);

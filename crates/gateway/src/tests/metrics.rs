@@ -24,7 +24,7 @@ fn hello() -> Container {
 
 impl World {
     fn measured(&self) {
-        let service = self.gateway.metrics().service(&key("a"));
+        let service = self.gateway.metrics().service("demo", "a");
         self.table.set(HOST, Some(Routed { route: Route::To(key("a-1")), service: Some(service) }));
     }
 }
@@ -109,7 +109,8 @@ fn the_series_of_a_deleted_service_are_removed() {
     time::run(async {
         let (mut api, client) = super::reports::Api::new();
         let (registry, table) = (Registry::default(), Arc::<Table>::default());
-        let metrics = Metrics::new(&registry, &table);
+        table.measure(&registry);
+        let metrics = Metrics::new(&registry);
         let empty = samples(&registry).len();
         tokio::spawn(crate::follow::services(client, table.clone(), metrics.clone()));
         let service = json!({"apiVersion": "run.evroclabs.net/v1alpha1", "kind": "Service",
