@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use evroc_apiserver::authn::{Authenticate, AuthnError, Peer};
 use evroc_apiserver::body::ResponseBody;
-use evroc_apiserver::{ApiError, Connect, ConnectRequest, body};
+use evroc_apiserver::{ApiError, Connect, ConnectRequest, Identity, body};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -78,6 +79,49 @@ impl Connect for Shout {
         let response = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "shout");
         Ok(response.body(body::empty()).unwrap())
     }
+}
+
+/// Knows one token, which ends a second after it was shown.
+struct ForASecond;
+
+#[async_trait]
+impl Authenticate for ForASecond {
+    async fn authenticate(&self, _peer: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
+        Ok(headers.contains_key("authorization").then(|| {
+            let mut identity = Identity::new("admin", ["evroc:operators"]);
+            identity.expires = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2));
+            identity
+        }))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_took_the_connection_over_ends_with_the_credential() {
+    let server = TestServer::start_with(|it| {
+        it.connect("disks.test.example", "shout", Arc::new(Shout)).authenticator(Arc::new(ForASecond))
+    })
+    .await;
+    let admin = server.admin();
+    admin.make_namespace("demo").await;
+    admin.create(DISKS, &disk("a", 5)).await;
+    let network = NetworkServer::over(server).await;
+    let mut sender = network.http1("admin", &["evroc:operators"]).await;
+    let request = http::Request::get(format!("{DISKS}/a/shout"))
+        .header("host", "localhost")
+        .header("authorization", "Bearer brief")
+        .header("connection", "upgrade")
+        .header("upgrade", "shout")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 101);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HELLO", "it serves first");
+    let end = stream.read(&mut answer).await;
+    assert!(!matches!(end, Ok(1..)), "nobody wrote anything, and the connection has ended: {end:?}");
 }
 
 #[tokio::test]

@@ -78,6 +78,11 @@ impl Streams {
         let _ = self.0.client.set(client);
     }
 
+    /// The tunnels of the hosts: hosts in the same process connect here, others at `hosts/tunnel`.
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.0.tunnels
+    }
+
     fn client(&self) -> Result<kube::Client, ApiError> {
         self.0.client.get().cloned().ok_or_else(|| ApiError::unavailable("the cloud is starting: try again"))
     }

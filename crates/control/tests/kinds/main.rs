@@ -3,4 +3,5 @@
 mod images;
 mod immutable;
 mod names;
+mod streams;
 mod support;

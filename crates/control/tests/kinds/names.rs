@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, kind};
 
-fn spec_of(plural: &str) -> Value {
+pub fn spec_of(plural: &str) -> Value {
     let container = json!({"image": "registry.evroc.localhost/demo/hello:v1"});
     match plural {
         "virtualmachines" => {

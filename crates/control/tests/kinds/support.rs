@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::server::IdentityService;
-use evroc_apiserver::{ApiServer, Identity};
+use evroc_apiserver::{ApiServer, Builder, Identity};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 /// A server; its store goes with it.
 pub struct Server {
+    api: ApiServer,
     service: IdentityService,
     _dir: tempfile::TempDir,
 }
@@ -20,18 +21,34 @@ pub struct Server {
 impl Server {
     /// A server with the namespace `demo`.
     pub async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    /// The same with more.
+    pub async fn start_with(more: impl FnOnce(Builder) -> Builder) -> Self {
         let (store, dir) = evroc_testkit::empty_store().await;
         let authorizer = GroupAuthorizer { unlimited: vec!["operators".into(), "system:controllers".into()] };
         let mut builder = ApiServer::builder(store).authorizer(Arc::new(authorizer));
         for kind in evroc_control::kinds::all().expect("kinds") {
             builder = builder.kind(kind);
         }
-        let server = builder.start().await.expect("a server");
-        let server = Server { service: server.service_as(Identity::new("admin", ["operators"])), _dir: dir };
+        let api = more(builder).start().await.expect("a server");
+        let service = api.service_as(Identity::new("admin", ["operators"]));
+        let server = Server { api, service, _dir: dir };
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}});
         let (code, answer) = server.send(Method::POST, "/api/v1/namespaces", "application/json", &namespace).await;
         assert_eq!(code, 201, "{answer}");
         server
+    }
+
+    /// The server as another caller has it.
+    pub fn service_as(&self, caller: Identity) -> IdentityService {
+        self.api.service_as(caller)
+    }
+
+    /// A client within the process.
+    pub fn client(&self) -> kube::Client {
+        self.api.client_as(Identity::controller("test"), "demo")
     }
 
     /// One request.
