@@ -175,6 +175,7 @@ async fn streams_of_a_caller_are_limited_until_one_ends() {
 #[tokio::test]
 async fn a_followed_log_ends_with_the_credential() {
     let cloud = Cloud::start(vec![("h1", Some(FakeHost { written: line(1, "a"), ..FakeHost::default() }))]).await;
+    let begun = Instant::now();
     let mut caller = operator();
     caller.expires = Some(Timestamp::now() + SignedDuration::from_secs(1));
     let answer = cloud.get(caller, "services", "web/log?follow=true").await;
@@ -183,4 +184,5 @@ async fn a_followed_log_ends_with_the_credential() {
         text.extend(frame.into_data().unwrap_or_default());
     }
     assert_eq!(text, b"a\n", "it began, and ended although the host goes on");
+    assert!(begun.elapsed() < Duration::from_secs(10), "with the credential, not later");
 }
