@@ -11,6 +11,7 @@ use evroc_apiserver::authn::Identity;
 use evroc_control::access::{RoleAuthorizer, caller_of};
 use evroc_control::controllers::Controllers;
 use evroc_control::registry::images::{Groups, RegistryImages};
+use evroc_control::streams::Streams;
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
@@ -26,6 +27,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{ApiOf, describe};
 use crate::clock::TestClock;
@@ -97,8 +99,10 @@ impl Builder {
         for kind in kinds::all().expect("the kinds") {
             builder = builder.kind(kind);
         }
-        let server = builder.start().await.expect("an API server");
+        let streams = Streams::new(CancellationToken::new());
+        let server = streams.register(builder).start().await.expect("an API server");
         let client = |identity: Identity| server.client_as(identity, GROUP);
+        streams.begin(client(Identity::controller("streams")));
         seed::ensure(client(Identity::controller("seed"))).await.expect("the seed");
 
         let (clock, images) = (TestClock::default(), SimImages::default());
@@ -113,7 +117,7 @@ impl Builder {
         let context = |identity: IamIdentity| Context { client: client(caller_of(identity)), clock: clock.as_clock() };
         let host = |name: &str, zone: &str, size: HostSize| {
             let api = server.service_as(caller_of(IamIdentity::node(name)));
-            SimHost::start(name, zone, size, api, clock.as_clock())
+            SimHost::start(name, zone, size, (api, streams.tunnels().clone()), clock.as_clock())
         };
         let mut hosts = self.hosts;
         if hosts.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
 use evroc_api::infra::Volume;
 use evroc_testkit::objects::{HasConditions, address, disk, guest_is_ready, state, virtual_machine};
-use evroc_testkit::{IMAGE, Platform};
+use evroc_testkit::{GROUP, IMAGE, Platform};
 use serde_json::json;
 
 use super::{all_is_well, machines_of, refusal, running_vm};
@@ -182,4 +182,28 @@ async fn changes_that_need_a_stopped_vm_are_refused_while_it_runs() {
     assert_eq!(vm.status.unwrap().attached_disks.len(), 2);
     assert_eq!(machines_of(&platform, "hello").await[0].spec.memory_bytes, 4 << 30);
     all_is_well(&platform).await;
+}
+
+/// The serial log of a virtual machine.
+async fn serial_log(platform: &Platform, query: &str) -> kube::Result<String> {
+    let path = format!("/apis/compute.evroclabs.net/v1alpha1/namespaces/{GROUP}/virtualmachines/hello/log{query}");
+    platform.admin().request_text(http::Request::get(path).body(Vec::new()).expect("a request")).await
+}
+
+#[tokio::test]
+async fn the_log_of_the_previous_run_is_kept_while_the_next_one_runs() {
+    let platform = Platform::start().await;
+    running_vm(&platform, "hello").await;
+    platform.until::<VirtualMachine>("hello", "with its guest up", guest_is_ready).await;
+    let first = serial_log(&platform, "").await.unwrap();
+    let refused = serial_log(&platform, "?previous=true").await.unwrap_err();
+    assert!(refused.to_string().contains("no log of a previous run"), "{refused}");
+    platform.patch::<VirtualMachine>("hello", json!({"spec": {"running": false}})).await;
+    platform.until::<VirtualMachine>("hello", "Stopped", |vm| state(vm) == Some(State::Stopped)).await;
+    assert_eq!(serial_log(&platform, "?previous=true").await.unwrap(), first, "without a machine");
+    platform.patch::<VirtualMachine>("hello", json!({"spec": {"running": true}})).await;
+    platform.until::<VirtualMachine>("hello", "with its guest up", guest_is_ready).await;
+    assert_eq!(serial_log(&platform, "?previous=true").await.unwrap(), first);
+    let second = serial_log(&platform, "").await.unwrap();
+    assert!(first.starts_with("run 1 of hello") && second.starts_with("run 2 of hello"), "{first} {second}");
 }

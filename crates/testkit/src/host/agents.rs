@@ -10,6 +10,7 @@ use evroc_node::agent::host::{Accelerator, HostConditions};
 use evroc_node::agent::machine::Machines;
 use evroc_node::agent::replica::Replicas;
 use evroc_node::agent::service_log::ServiceLogs;
+use evroc_node::agent::streams::Streams;
 use evroc_node::agent::{DrainFlag, host, image, machine, replica, volume};
 use evroc_node::container::memory::MemoryContainers;
 use evroc_node::machine::AcceleratorKind;
@@ -17,6 +18,8 @@ use evroc_node::machine::guests::Guests as _;
 use evroc_node::machine::memory::MemoryGuests;
 use evroc_node::net::memory::MemoryNetwork;
 use evroc_node::pool::Pool;
+use evroc_tunnel::{Tunnels, serve_connection};
+use hyper_util::rt::TokioIo;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,7 @@ pub(super) struct Agents {
     pub size: HostSize,
     pub api: IdentityService,
     pub clock: Clock,
+    pub tunnels: Tunnels,
     pub state: PathBuf,
     pub pool: Arc<dyn Pool>,
     pub guests: MemoryGuests,
@@ -93,6 +97,7 @@ impl Agents {
             conditions,
         )
         .expect("a folder for machines");
+        let streamed = machines.clone();
         let machines = async {
             until_done(|| machines.sweep()).await;
             machine::run(machines.clone(), changes).await;
@@ -100,6 +105,7 @@ impl Agents {
         let logs = ServiceLogs::new(self.state.join("logs"));
         let (replicas, changed) =
             Replicas::new(base, self.name.clone(), Arc::new(self.containers.clone()), logs, draining);
+        let tunnel = self.tunnel(Streams::new(streamed, replicas.clone()));
         let replicas = async {
             until_done(|| replicas.sweep()).await;
             replica::run(replicas.clone(), changed).await;
@@ -112,7 +118,16 @@ impl Agents {
             }
             std::future::pending::<()>().await;
         };
-        tokio::join!(host, volumes, images, machines, replicas, heartbeats);
+        tokio::join!(host, volumes, images, machines, replicas, tunnel, heartbeats);
+    }
+
+    /// The tunnel to control, in memory.
+    async fn tunnel(&self, streams: Arc<Streams>) {
+        let (node, control) = tokio::io::duplex(1 << 16);
+        let (_, _) = tokio::join!(
+            serve_connection(TokioIo::new(node), streams),
+            self.tunnels.serve(&self.name, TokioIo::new(control))
+        );
     }
 
     /// What the probe has found.

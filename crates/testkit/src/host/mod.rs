@@ -17,6 +17,7 @@ use evroc_node::container::memory::MemoryContainers;
 use evroc_node::machine::memory::{MemoryGuests, Shares};
 use evroc_node::net::memory::MemoryNetwork;
 use evroc_node::pool::{MemoryPool, Pool};
+use evroc_tunnel::Tunnels;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -46,7 +47,13 @@ impl Drop for SimHost {
 }
 
 impl SimHost {
-    pub(crate) fn start(name: &str, zone: &str, size: HostSize, api: IdentityService, clock: Clock) -> Self {
+    pub(crate) fn start(
+        name: &str,
+        zone: &str,
+        size: HostSize,
+        (api, tunnels): (IdentityService, Tunnels),
+        clock: Clock,
+    ) -> Self {
         let state = tempfile::tempdir().expect("a folder for the agents");
         let behaviour = watch::Sender::new(Behaviour::default());
         let pool = MemoryPool::new(size.disk_gb << 30);
@@ -63,6 +70,7 @@ impl SimHost {
             size,
             api,
             clock,
+            tunnels,
             state: state.path().to_owned(),
             pool: Arc::new(SimPool { inner: pool.clone(), behaviour: behaviour.subscribe() }),
             guests: guests.clone(),
