@@ -58,6 +58,10 @@ impl TunnelHandler for FakeHost {
         let log = self.previous.ok_or_else(refused)?;
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(log))])))
     }
+
+    async fn metrics(&self) -> Result<Bytes, Refusal> {
+        Err(refused())
+    }
 }
 
 fn line(second: u8, text: &str) -> String {
