@@ -142,13 +142,13 @@ pub fn program(version: &str) -> Result<PathBuf> {
             .map_err(|error| format!("{error:#}"))?;
         if output.ok() { Ok(output.stdout) } else { Err(output.both) }
     });
-    let listing = listing.as_ref().map_err(|said| anyhow::anyhow!("scripts/etcd: {said}"))?;
+    let listing = listing.as_ref().map_err(|reason| anyhow::anyhow!("scripts/etcd: {reason}"))?;
     let found = listing.lines().find_map(|line| {
         let (found, path) = line.split_once(' ')?;
         found.strip_prefix(version)?.starts_with('.').then(|| PathBuf::from(path))
     });
     let path = found.with_context(|| format!("scripts/etcd has no etcd {version}, only:\n{listing}"))?;
-    ensure!(path.is_file(), "{} is not there", path.display());
+    ensure!(path.is_file(), "{} does not exist", path.display());
     Ok(path)
 }
 

@@ -52,9 +52,9 @@ fn store_crashes() -> Result<bool> {
     if passed {
         std::fs::remove_file(&record)?;
     } else {
-        let words: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let text: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         println!("soak: to go on or to repeat a round, with the same record and seed:");
-        println!("  {} EVROC_STORE_CRASH_FROM=<round> cargo {}", words.join(" "), arguments.join(" "));
+        println!("  {} EVROC_STORE_CRASH_FROM=<round> cargo {}", text.join(" "), arguments.join(" "));
     }
     let outcome = if passed { NOTHING_LOST } else { "**failed**" };
     Table::Crashes.note(&[CRASHES.to_string(), seed.to_string(), outcome.to_owned()])?;

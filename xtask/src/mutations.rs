@@ -213,7 +213,7 @@ mod tests {
         let rows = read("docs/conformance.md");
         let mut names = BTreeSet::new();
         for (suite, mutation) in &all {
-            assert!(names.insert(mutation.name.as_str()), "{} stands twice", mutation.name);
+            assert!(names.insert(mutation.name.as_str()), "{} occurs twice", mutation.name);
             assert!(
                 read(&mutation.file).contains(&mutation.from),
                 "{}: its place does not exist in the source any more",

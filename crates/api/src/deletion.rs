@@ -16,7 +16,7 @@ pub fn waits_for(metadata: &ObjectMeta, own: &[&str], owned: &[String]) -> Optio
             FOREGROUND if owned.is_empty() => "the objects that it owns".to_owned(),
             FOREGROUND => owned.join(", "),
             ORPHAN => "the objects that it owns to be let go".to_owned(),
-            other => format!("finalizer \"{other}\", which whoever set it has to remove"),
+            other => format!("finalizer \"{other}\", which its owner has to remove"),
         })
         .collect();
     (!reasons.is_empty()).then(|| format!("waits for {}", reasons.join(" and ")))
@@ -38,7 +38,7 @@ mod tests {
         metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         assert_eq!(
             waits_for(&metadata, &["ours/x"], &["Revision \"a\"".into()]).as_deref(),
-            Some("waits for Revision \"a\" and finalizer \"theirs/backup\", which whoever set it has to remove")
+            Some("waits for Revision \"a\" and finalizer \"theirs/backup\", which its owner has to remove")
         );
         metadata.finalizers = Some(vec!["ours/x".into()]);
         assert_eq!(waits_for(&metadata, &["ours/x"], &[]), None);

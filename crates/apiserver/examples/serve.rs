@@ -88,7 +88,7 @@ async fn main() {
     });
     std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("write the kubeconfig");
     let mut wanted = BufReader::new(tokio::io::stdin()).lines();
-    let mut said = format!("KUBECONFIG={}", dir.join("kubeconfig").display());
+    let mut reply = format!("KUBECONFIG={}", dir.join("kubeconfig").display());
     loop {
         let server = start(&arguments, store.clone(), &dir).await;
         let again = listener.try_clone().expect("keep the address");
@@ -96,9 +96,9 @@ async fn main() {
         let stop = CancellationToken::new();
         let serving = server.serve(vec![again], pki.server_config(), ServeOptions::default(), stop.clone());
         let ending = async {
-            println!("{said}");
+            println!("{reply}");
             // Without a further line the starter has ended, or wants the server's end.
-            let line = wanted.next_line().await.expect("read what is wanted");
+            let line = wanted.next_line().await.expect("read a command");
             stop.cancel();
             line
         };
@@ -113,7 +113,7 @@ async fn main() {
             }
             Some(other) => panic!("{other:?}: expected \"forget\""),
         }
-        said = "FORGOTTEN".into();
+        reply = "FORGOTTEN".into();
     }
 }
 

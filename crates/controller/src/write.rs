@@ -41,7 +41,7 @@ where
     replace_status(api, object, status).await.map(|written| written.is_some())
 }
 
-/// As [`write_status`], with an event for users where the condition Ready changes: a Warning if `is_failure` says so of the
+/// As [`write_status`], with an event for users where the condition Ready changes: a Warning if `is_failure` holds for the
 /// reason why it is not True.
 pub async fn report_status<K>(
     context: &Context,

@@ -48,16 +48,16 @@ pub(crate) async fn services(client: Client, table: Arc<Table>, metrics: Arc<Met
 
 /// Follows replicas until the process ends.
 pub async fn replicas(client: Client, table: Arc<Table>) {
-    let gone = |key: &Key| {
+    let removed = |key: &Key| {
         if let Some(uid) = table.replica_uid(key) {
             table.remove_replica(key, &uid);
         }
     };
     let change = |key: Key, replica: Option<infra::Replica>| match replica {
         // One that has been let go only waits for its host.
-        Some(object) if object.metadata.deletion_timestamp.is_some() && !is_held(&object) => gone(&key),
+        Some(object) if object.metadata.deletion_timestamp.is_some() && !is_held(&object) => removed(&key),
         Some(object) => table.set_replica(replica_of(key, &object)),
-        None => gone(&key),
+        None => removed(&key),
     };
     follow(Api::<infra::Replica>::all(client), change, || ()).await;
 }
@@ -114,8 +114,8 @@ where
                 change(key(&object), Some(object));
             }
             Ok(watcher::Event::InitDone) => {
-                let gone: Vec<Key> = known.iter().filter(|(_, seen)| !**seen).map(|(key, _)| key.clone()).collect();
-                for key in gone {
+                let removed: Vec<Key> = known.iter().filter(|(_, seen)| !**seen).map(|(key, _)| key.clone()).collect();
+                for key in removed {
                     known.remove(&key);
                     change(key, None);
                 }

@@ -35,7 +35,7 @@ const MOST_AT_ONCE: usize = 64;
 struct Reported {
     requests: Requests,
     at: Instant,
-    heard: bool,
+    is_written: bool,
 }
 
 /// Reports until the process ends.
@@ -89,9 +89,9 @@ pub async fn report(client: Client, table: Arc<Table>) {
         };
         tokio::select! {
             () = table.load_changed.notified() => {}
-            Some((heard, revision, requests)) = writing.next(), if !writing.is_empty() => {
+            Some((is_written, revision, requests)) = writing.next(), if !writing.is_empty() => {
                 being_written.remove(&revision);
-                reported.insert(revision, Reported { requests, at: time::now(), heard });
+                reported.insert(revision, Reported { requests, at: time::now(), is_written });
             }
             () = pause => {}
         }
@@ -110,7 +110,7 @@ fn due(before: Option<Reported>, requests: Requests, now: Instant) -> Due {
     let at = |when| if now >= when { Due::Now } else { Due::At(when) };
     match before {
         None => Due::Now,
-        Some(before) if !before.heard => at(before.at + RETRY),
+        Some(before) if !before.is_written => at(before.at + RETRY),
         Some(before) if before.requests == requests => Due::Never,
         Some(before) if before.requests.is_idle() && !requests.is_idle() => Due::Now,
         Some(before) => at(before.at + SETTLE),
@@ -151,7 +151,7 @@ async fn previous_reports(client: &Client) -> kube::Result<HashMap<Key, Reported
         let requests = Requests { waiting: load.waiting, in_flight: load.in_flight, last: None };
         if !requests.is_idle() {
             let key = Key { namespace: revision.namespace().unwrap_or_default(), name: revision.name_any() };
-            reported.insert(key, Reported { requests, at: time::now(), heard: true });
+            reported.insert(key, Reported { requests, at: time::now(), is_written: true });
         }
     }
     Ok(reported)
@@ -168,23 +168,23 @@ mod tests {
         let one = Requests { waiting: 1, in_flight: 0, last: at(1) };
         let none = Requests { waiting: 0, in_flight: 0, last: at(2) };
         let later = Requests { last: at(3), ..none };
-        let said = |requests| Some(Reported { requests, at: now, heard: true });
+        let written = |requests| Some(Reported { requests, at: now, is_written: true });
         let cases = [
             ("the first", None, one, now, Due::Now),
             ("one that ended before it was seen", None, none, now, Due::Now),
-            ("the end, at first", said(one), none, now, Due::At(now + SETTLE)),
-            ("the end, settled", said(one), none, now + SETTLE, Due::Now),
-            ("busy again", said(none), one, now, Due::Now),
-            ("no change", said(one), one, now + SETTLE, Due::Never),
-            ("another that ended before it was seen", said(none), later, now, Due::At(now + SETTLE)),
+            ("the end, at first", written(one), none, now, Due::At(now + SETTLE)),
+            ("the end, settled", written(one), none, now + SETTLE, Due::Now),
+            ("busy again", written(none), one, now, Due::Now),
+            ("no change", written(one), one, now + SETTLE, Due::Never),
+            ("another that ended before it was seen", written(none), later, now, Due::At(now + SETTLE)),
             (
                 "not written, just now",
-                Some(Reported { requests: none, at: now, heard: false }),
+                Some(Reported { requests: none, at: now, is_written: false }),
                 none,
                 now,
                 Due::At(now + RETRY),
             ),
-            ("not written", Some(Reported { requests: none, at: now, heard: false }), none, now + RETRY, Due::Now),
+            ("not written", Some(Reported { requests: none, at: now, is_written: false }), none, now + RETRY, Due::Now),
         ];
         for (name, before, requests, when, want) in cases {
             assert_eq!(due(before, requests, when), want, "{name}");

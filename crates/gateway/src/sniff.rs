@@ -47,9 +47,9 @@ pub async fn greeting<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Greetin
             Ok(None) if read.len() < LONGEST_GREETING => {}
             Ok(None) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS greeting is too long")),
             Err((_, mut alert)) => {
-                let mut words = vec![];
-                alert.write_all(&mut words)?;
-                return Ok(Greeting::Other(stream, words));
+                let mut text = vec![];
+                alert.write_all(&mut text)?;
+                return Ok(Greeting::Other(stream, text));
             }
         }
     }

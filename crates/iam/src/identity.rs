@@ -48,7 +48,7 @@ pub struct Identity {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Why a certificate names nobody.
+/// The reason why a certificate gives no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not an X.509 certificate.
@@ -155,7 +155,7 @@ impl Identity {
         self.groups.iter().any(|found| found == group)
     }
 
-    /// Whether the caller came with a token, so with what somebody with better credentials has made.
+    /// Whether the caller came with a token: a credential that was issued to a caller with a stronger one.
     pub fn came_by_token(&self) -> bool {
         self.extra.contains_key(EXTRA_TOKEN_ID)
     }

@@ -21,7 +21,7 @@ use crate::authority::{Authority, BACKDATE};
 use crate::files::{self, FileError, Owner};
 
 /// Life of certificates of servers and clients. Much longer than 398 days is refused by some clients; much shorter would need renewal while
-/// an installation that nobody restarts runs.
+/// an installation runs that is not restarted.
 pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why a certificate could not be issued.

@@ -3,6 +3,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod container;
 pub mod dial;
+pub mod drain_flag;
 pub mod fuzzing;
 #[cfg(test)]
 mod golden;

@@ -35,7 +35,7 @@ fn the_host_with_the_most_left_of_what_is_needed() {
     hosts[2].is_open = false;
     assert_eq!(chosen(&hosts, &machine(1, 0)), "a");
     hosts[0].refused = Some("a is full".into());
-    assert_eq!(chosen(&hosts, &machine(1, 0)), "b", "what the store refused is not asked again");
+    assert_eq!(chosen(&hosts, &machine(1, 0)), "b", "a host that the store refused is not chosen again");
 }
 
 #[test]

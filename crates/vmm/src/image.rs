@@ -76,8 +76,8 @@ pub enum ImageError {
     Late { operation: &'static str, path: PathBuf, limit: Duration },
     #[error("{} is not safe to use: expected {expected}, found {found}", path.display())]
     Unsafe { path: PathBuf, expected: &'static str, found: String },
-    #[error("{} cannot shrink: it has {found} bytes, {asked} were requested", path.display())]
-    Shrink { path: PathBuf, found: u64, asked: u64 },
+    #[error("{} cannot shrink: it has {found} bytes, {requested} were requested", path.display())]
+    Shrink { path: PathBuf, found: u64, requested: u64 },
 }
 
 impl Default for ImageTool {
@@ -141,7 +141,7 @@ impl ImageTool {
         };
         let found = info.virtual_size;
         if size_bytes < found {
-            return Err(ImageError::Shrink { path: path.to_owned(), found, asked: size_bytes });
+            return Err(ImageError::Shrink { path: path.to_owned(), found, requested: size_bytes });
         }
         if size_bytes == found {
             return Ok(());

@@ -111,8 +111,8 @@ impl SimulatedMonitor {
     }
 
     fn say(&self, command: &'static str) -> Result<(), MonitorError> {
-        let said = self.open().and_then(|mut control| writeln!(control, "{command}"));
-        said.map_err(|_| MonitorError::Closed { command: command.into() })
+        let commands = self.open().and_then(|mut control| writeln!(control, "{command}"));
+        commands.map_err(|_| MonitorError::Closed { command: command.into() })
     }
 
     fn unsupported<T>(what: &'static str) -> Result<T, MonitorError> {

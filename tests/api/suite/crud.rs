@@ -32,9 +32,9 @@ async fn an_object_is_created_read_changed_and_deleted() {
     let refused = space.put(&space.disks("/a"), &changed).await;
     assert_eq!((refused.code, &refused.body["reason"]), (409, &json!("Conflict")), "{}", refused.body);
 
-    let gone = space.delete(&space.disks("/a")).await;
-    assert_eq!((gone.code, &gone.body["status"]), (200, &json!("Success")));
-    assert_eq!(gone.body["details"]["name"], "a");
+    let deleted = space.delete(&space.disks("/a")).await;
+    assert_eq!((deleted.code, &deleted.body["status"]), (200, &json!("Success")));
+    assert_eq!(deleted.body["details"]["name"], "a");
     let missing = space.get(&space.disks("/a")).await;
     assert_eq!(missing.code, 404);
     assert_eq!(missing.body["message"], "disks.test.example \"a\" not found");

@@ -119,7 +119,7 @@ async fn duplicate_keys_in_yaml_are_reported_by_line() {
         )
     };
     let lines = ["line 7: key \"sizeGb\" already set in map", "line 9: key \"tags\" already set in map"];
-    let told = lines.map(|it| format!("299 - {it:?}"));
+    let expected = lines.map(|it| format!("299 - {it:?}"));
     let all = format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "));
     let (make, apply) = (
         (Method::POST, "", "application/yaml"),
@@ -137,7 +137,7 @@ async fn duplicate_keys_in_yaml_are_reported_by_line() {
         assert_eq!((refused.code, &refused.body["message"]), (400, &json!(refusal)));
         let made = send("Warn").await;
         assert_eq!(made.code, 201, "{}", made.body);
-        assert_eq!(made.header_values("warning"), told);
+        assert_eq!(made.header_values("warning"), expected);
         assert_eq!(made.body["spec"]["sizeGb"], 2, "the last counts");
         assert!(send("Ignore").await.header_values("warning").is_empty());
     }

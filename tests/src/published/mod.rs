@@ -91,8 +91,8 @@ pub(crate) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> 
 pub fn unlisted(changes: &[String], changelog: &str) -> Vec<String> {
     let section = changelog.split("\n## ").find(|it| it.starts_with("Unreleased")).unwrap_or_default();
     // A line of the changelog is broken where it is long.
-    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let told = words(section);
+    let collapsed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let listed = collapsed(section);
     let lines = changes.iter().map(|it| format!("{LISTED_AS}{it}."));
-    lines.filter(|line| !told.contains(&words(line))).collect()
+    lines.filter(|line| !listed.contains(&collapsed(line))).collect()
 }

@@ -126,8 +126,8 @@ fn operations_may_come_and_not_go() {
 
 #[test]
 fn texts_are_no_part_of_the_surface() {
-    let named = |words: &str| {
-        api(json!({"description": words, "properties": {"description": {"description": words, "type": "string"}}}))
+    let named = |text: &str| {
+        api(json!({"description": text, "properties": {"description": {"description": text, "type": "string"}}}))
     };
     assert_eq!(named("one"), named("other"));
     assert!(named("one").to_string().contains(r#""description":{"type":"string"}"#), "a field of that name is");

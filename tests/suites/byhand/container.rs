@@ -44,8 +44,8 @@ impl Container {
     }
 
     /// Waits until it has written the text.
-    pub fn wait_for_log(&self, words: &str, within: Duration) -> Result<()> {
-        self.process.wait_for(words, within)
+    pub fn wait_for_log(&self, text: &str, within: Duration) -> Result<()> {
+        self.process.wait_for(text, within)
     }
 
     /// Returns the kernel's status of its first process.

@@ -28,7 +28,7 @@ impl Guest {
             let _ = fs::remove_file(old);
         }
         let path = |path: &Path| path.display().to_string();
-        let words = [
+        let arguments = [
             "qemu-system-x86_64".to_owned(),
             "-nodefaults".to_owned(),
             "-no-user-config".to_owned(),
@@ -66,23 +66,23 @@ impl Guest {
             "-qmp".to_owned(),
             format!("unix:{},server=on,wait=off", path(&monitor)),
         ];
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let process = Process::start(&mut namespace.command(&words), folder.join("qemu.log"))?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let process = Process::start(&mut namespace.command(&arguments), folder.join("qemu.log"))?;
         Ok(Guest { process, serial, monitor })
     }
 
     /// Waits until the serial console has shown the text.
-    pub fn wait_for_serial(&mut self, words: &str, within: Duration) -> Result<()> {
+    pub fn wait_for_serial(&mut self, arguments: &str, within: Duration) -> Result<()> {
         let mut ended = None;
         let seen = eventually(within, || {
             ended = self.process.ended().ok().flatten();
-            ended.is_some() || text(&self.serial).contains(words)
+            ended.is_some() || text(&self.serial).contains(arguments)
         });
         let shown = text(&self.serial);
         if let Some(status) = ended {
-            bail!("QEMU ended ({status}) before `{words}`: {}; serial console: {shown}", self.process.log());
+            bail!("QEMU ended ({status}) before `{arguments}`: {}; serial console: {shown}", self.process.log());
         }
-        ensure!(seen, "expected `{words}` on the serial console within {} s, found: {shown}", within.as_secs());
+        ensure!(seen, "expected `{arguments}` on the serial console within {} s, found: {shown}", within.as_secs());
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl Key {
         let key = self.private.display().to_string();
         let target = format!("evroc-user@{address}");
         // The last three options turn a guest that does not answer yet into a quick error instead of a prompt.
-        let words = [
+        let arguments = [
             "ssh",
             "-F",
             "none",
@@ -170,7 +170,7 @@ impl Key {
         ];
         let mut last = None;
         eventually(within, || {
-            let result = namespace.output(&words);
+            let result = namespace.output(&arguments);
             let again = result.as_ref().is_err_and(|error| format!("{error:#}").contains("exit status: 255"));
             last = Some(result);
             !again

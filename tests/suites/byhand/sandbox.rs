@@ -55,15 +55,15 @@ impl Namespace {
     }
 
     /// A command that runs in it. By `nsenter`: `ip netns exec` would hide the control groups.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path())).arg("--").args(words).stdin(Stdio::null());
+        command.arg(format!("--net={}", self.path())).arg("--").args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Runs a command in it and returns its output; an error when it fails.
-    pub fn output(&self, words: &[&str]) -> Result<String> {
-        run(&mut self.command(words))
+    pub fn output(&self, arguments: &[&str]) -> Result<String> {
+        run(&mut self.command(arguments))
     }
 
     /// Makes a tap with an address.
@@ -113,8 +113,8 @@ impl Process {
     }
 
     /// Waits until it has written the text.
-    pub fn wait_for(&self, words: &str, within: Duration) -> Result<()> {
-        ensure!(eventually(within, || self.log().contains(words)), "expected `{words}`, found: {}", self.log());
+    pub fn wait_for(&self, arguments: &str, within: Duration) -> Result<()> {
+        ensure!(eventually(within, || self.log().contains(arguments)), "expected `{arguments}`, found: {}", self.log());
         Ok(())
     }
 

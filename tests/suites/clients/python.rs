@@ -93,6 +93,6 @@ async fn an_operator_of_kopf_reconciles() {
         platform.get::<Disk>("plain").await.metadata.annotations.is_none(),
         "an object without the label is left alone"
     );
-    let said = operator.so_far();
-    assert!(!said.contains("Traceback"), "{said}");
+    let printed = operator.so_far();
+    assert!(!printed.contains("Traceback"), "{printed}");
 }

@@ -14,13 +14,13 @@ fn line(text: &str) -> String {
     let is_age = |word: &str| {
         word.len() > 1 && word.ends_with(['s', 'm', 'h', 'd']) && word.starts_with(|it: char| it.is_ascii_digit())
     };
-    let words = text.split("  ").map(str::trim).filter(|word| !word.is_empty());
-    let words = words.map(|word| match word {
+    let cells = text.split("  ").map(str::trim).filter(|word| !word.is_empty());
+    let cells = cells.map(|word| match word {
         word if is_age(word) => "AGE".to_owned(),
         word if word.starts_with("https://svc-") => "URL".to_owned(),
         word => word.to_owned(),
     });
-    words.collect::<Vec<_>>().join(" | ")
+    cells.collect::<Vec<_>>().join(" | ")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,8 +19,8 @@ fn with_token(world: &World, token: &str) -> Kubectl {
 }
 
 /// Old and new kubectl print different messages for 401.
-fn is_unauthorized(said: &str) -> bool {
-    said.contains("Unauthorized") || said.contains("must be logged in")
+fn is_unauthorized(message: &str) -> bool {
+    message.contains("Unauthorized") || message.contains("must be logged in")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,11 +75,11 @@ async fn a_tour(world: &World, program: &str) {
         assert!(refused.contains("namespaces are not shown here"), "{refused}");
         kubectl.ok(&format!("delete -f - --wait=false {VM}")).await;
         kubectl.ok("wait vm/one --for=delete --timeout=20s || true").await;
-        let gone = || async {
+        let deleted = || async {
             let left = kubectl.ok("get vm,disk -o name").await;
             if left.is_empty() { Ok(()) } else { Err(left) }
         };
-        eventually("the group is empty", gone).await;
+        eventually("the group is empty", deleted).await;
     }
 }
 

@@ -25,16 +25,16 @@ async fn says<K: ApiOf + HasConditions>(
     name: &str,
     how: &DeleteParams,
     reason: &str,
-    words: &[&str],
+    parts: &[&str],
 ) {
     let begun = Instant::now();
     platform.api::<K>().delete(name, how).await.unwrap_or_else(|error| panic!("delete {name}: {error}"));
-    let is_said = |it: &K| it.reason() == reason && words.iter().all(|word| it.message().contains(word));
-    let what = format!("{reason} with {words:?}");
-    let told = platform.until::<K>(name, &what, is_said).await;
+    let is_said = |it: &K| it.reason() == reason && parts.iter().all(|word| it.message().contains(word));
+    let what = format!("{reason} with {parts:?}");
+    let reported = platform.until::<K>(name, &what, is_said).await;
     let took = begun.elapsed();
-    assert!(took <= SOON, "{} {name} said {:?} after {took:?}", K::kind(&()), told.message());
-    assert_eq!(told.ready().0, "False");
+    assert!(took <= SOON, "{} {name} said {:?} after {took:?}", K::kind(&()), reported.message());
+    assert_eq!(reported.ready().0, "False");
 }
 
 /// Waits for the event with the same message.
@@ -141,12 +141,12 @@ async fn of_a_group_and_its_namespace() {
     running_vm(&platform, "hello").await;
     platform.host().set(|b| b.machines_never_end = true);
     hold::<ResourceGroup>(&platform, "demo").await;
-    let words = ["machines.infra.evroclabs.net has 1", "infra.evroclabs.net/node in 2 resource instances"];
-    says::<ResourceGroup>(&platform, "demo", &DeleteParams::default(), "NamespaceTerminating", &words).await;
+    let parts = ["machines.infra.evroclabs.net has 1", "infra.evroclabs.net/node in 2 resource instances"];
+    says::<ResourceGroup>(&platform, "demo", &DeleteParams::default(), "NamespaceTerminating", &parts).await;
     let namespaces = Api::<Namespace>::all(platform.client_as(evroc_iam::Identity::operator()));
     let namespace = namespaces.get("demo").await.expect("the namespace");
     let conditions = namespace.status.and_then(|it| it.conditions).unwrap_or_default();
-    for (condition, word) in [("NamespaceContentRemaining", words[0]), ("NamespaceFinalizersRemaining", words[1])] {
+    for (condition, word) in [("NamespaceContentRemaining", parts[0]), ("NamespaceFinalizersRemaining", parts[1])] {
         let found = conditions.iter().find(|it| it.type_ == condition && it.status == "True");
         let message = found.and_then(|it| it.message.as_deref()).unwrap_or_default();
         assert!(message.contains(word), "{condition}: {message}");

@@ -40,14 +40,14 @@ impl Cloud {
     /// The ends of the instance's logs, for a failure.
     pub fn last_words(&self) -> String {
         let folder = PathBuf::from("/var/lib").join(self.instance()).join("log");
-        let mut said = String::new();
+        let mut printed = String::new();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            said += &format!("--- end of {}\n{}\n", entry.path().display(), end.join("\n"));
+            printed += &format!("--- end of {}\n{}\n", entry.path().display(), end.join("\n"));
         }
-        said
+        printed
     }
 
     /// Stops the instance, removes its state, and returns its leftovers on the machine.
@@ -56,8 +56,8 @@ impl Cloud {
         let line = "PATH=\"$PATH:$EVROC_CLONE/.tools/bin\" evrocd down --purge --instance \"$EVROC_INSTANCE\"";
         let clone = self.terminal.clone.display().to_string();
         self.terminal.set("EVROC_CLONE", &clone);
-        let said = self.terminal.type_line(line, Duration::from_secs(60));
-        if let Ok(output) = said.as_ref().map(|output| output.both.trim()) {
+        let printed = self.terminal.type_line(line, Duration::from_secs(60));
+        if let Ok(output) = printed.as_ref().map(|output| output.both.trim()) {
             println!("purge: {output}");
         }
         let _ = fs::remove_dir_all(&self.folder);

@@ -61,8 +61,8 @@ impl Step {
                 tour.record(self.milestone, line, &output.both);
             }
             Act::Conversation(line, talk) => {
-                let said = talk(tour, line)?;
-                tour.record(self.milestone, line, &said);
+                let printed = talk(tour, line)?;
+                tour.record(self.milestone, line, &printed);
             }
             Act::Look(_, look) => look(tour)?,
         }

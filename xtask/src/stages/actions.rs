@@ -43,15 +43,15 @@ pub fn build(run: &mut Run) -> Result<()> {
     cargo.args(arguments.split(' '));
     let started = Instant::now();
     let output = run.output(&mut cargo)?;
-    let said: Vec<&str> = output.both.lines().filter(|line| !line.starts_with('{')).collect();
-    run.append_log("cargo build", &said.join("\n"))?;
+    let printed: Vec<&str> = output.both.lines().filter(|line| !line.starts_with('{')).collect();
+    run.append_log("cargo build", &printed.join("\n"))?;
     run.programs = output.stdout.lines().filter_map(|line| program(&serde_json::from_str(line).ok()?)).collect();
     run.programs.sort_by(|left, right| left.name.cmp(&right.name));
     if output.ok() {
         run.record_pass("programs and tests", started.elapsed());
     } else {
-        let from = said.iter().position(|line| line.starts_with("error")).unwrap_or(0);
-        let shown: Vec<&str> = said[from..].iter().take(60).copied().collect();
+        let from = printed.iter().position(|line| line.starts_with("error")).unwrap_or(0);
+        let shown: Vec<&str> = printed[from..].iter().take(60).copied().collect();
         run.record_failure("programs and tests", &format!("{}\ncargo build: {}", shown.join("\n"), output.ending()));
     }
     Ok(())

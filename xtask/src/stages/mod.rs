@@ -3,7 +3,7 @@
 //! A budget finds what hangs; on a slow or busy machine it is longer ([`pace`]). A stage that uses it up is ended, and what it left on
 //! the machine is removed.
 //!
-//! A stage does not stop the run when it fails: whoever waits for half an hour wants to know everything. What a stage prints goes to
+//! A stage does not stop the run when it fails: after half an hour the developer wants all results. The output of a stage goes to
 //! `target/test-logs/<stage>.log`; the screen shows one line per program and, for a failure, the part of the log that explains it.
 //! `target/test-report.json` holds the same for machines. The last line is `N passed, N failed`.
 

@@ -24,7 +24,7 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
         let root = format!("{src}lib.rs");
         for file in repo.rust_files(dir).filter(|file| file.path.starts_with(&src) && file.path != root) {
             if place(&file.path).is_none() {
-                let message = format!("it stands on no floor of {dir}; move it into one: {}", names(floors));
+                let message = format!("it is on no floor of {dir}; move it into one: {}", names(floors));
                 findings.push(Finding::error(&file.path, message));
             }
         }
@@ -32,7 +32,7 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
             let (Some((from, _)), Some((to, above))) = (place(&import.from), place(&import.to)) else { continue };
             if from < to {
                 let message = format!(
-                    "it imports from {}, but `{above}` stands above it (from low to high: {}); move what both need down",
+                    "it imports from {}, but `{above}` is above it (from low to high: {}); move what both need down",
                     import.to,
                     names(floors)
                 );
@@ -65,7 +65,7 @@ mod tests {
         let findings = check(&repo);
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].place, "crates/apiserver/src/object/error.rs:2");
-        assert!(findings[0].message.contains("`http` stands above it"), "{findings:?}");
+        assert!(findings[0].message.contains("`http` is above it"), "{findings:?}");
     }
 
     #[test]

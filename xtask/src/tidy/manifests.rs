@@ -1,6 +1,6 @@
 //! Dependencies and their features are declared once, at the workspace root; every crate takes the common lints.
 //!
-//! Two crates that ask for different features of one library build it twice, and whoever builds one crate alone builds
+//! Two crates that ask for different features of one library build it twice, and a build of one crate alone has
 //! another graph than the whole.
 
 use super::Finding;

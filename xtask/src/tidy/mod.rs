@@ -6,6 +6,7 @@
 mod architecture;
 mod circles;
 mod decisions;
+mod english;
 mod floors;
 mod imports;
 mod layers;
@@ -70,6 +71,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("sizes", sizes::check),
     ("waits", waits::check),
     ("words", words::check),
+    ("english", english::check),
     ("architecture", architecture::check),
     ("decisions", decisions::check),
 ];

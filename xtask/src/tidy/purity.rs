@@ -5,14 +5,14 @@ use crate::repo::Repo;
 
 struct Rule {
     dirs: &'static [&'static str],
-    words: &'static [&'static str],
+    paths: &'static [&'static str],
     reason: &'static str,
 }
 
 const RULES: &[Rule] = &[
     Rule {
         dirs: &["crates/api"],
-        words: &["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "std::thread", "std::env", "tokio::"],
+        paths: &["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "std::thread", "std::env", "tokio::"],
         reason: "the kinds do no I/O, so that they build and behave the same on every system",
     },
     Rule {
@@ -30,7 +30,7 @@ const RULES: &[Rule] = &[
             "crates/registry",
             "crates/gateway",
         ],
-        words: &[
+        paths: &[
             "process::Command",
             "tokio::process",
             "rustix::mount",
@@ -44,7 +44,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         dirs: &["crates/compute", "crates/network", "crates/run", "crates/controller", "crates/control"],
-        words: &["std::fs", "tokio::fs"],
+        paths: &["std::fs", "tokio::fs"],
         reason: "it has no files: state is in the API, and what it needs at start is handed to it",
     },
     Rule {
@@ -57,7 +57,7 @@ const RULES: &[Rule] = &[
             "crates/gateway",
             "crates/node",
         ],
-        words: &["evroc_store", "evroc_apiserver"],
+        paths: &["evroc_store", "evroc_apiserver"],
         reason: "everything but the API server is a client of the API",
     },
 ];
@@ -73,7 +73,7 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
             }
             let code = scrub::code(&file.text);
             for (number, line) in scrub::without_tests(&code).lines().enumerate() {
-                for word in rule.words.iter().filter(|word| contains_path(line, word)) {
+                for word in rule.paths.iter().filter(|word| contains_path(line, word)) {
                     let message = format!("`{word}` must not be used here: {}", rule.reason);
                     findings.push(Finding::error(format!("{}:{}", file.path, number + 1), message));
                 }

@@ -69,7 +69,7 @@ fn find(repo: &Repo, traces: &Traces) -> Vec<Finding> {
                 ));
             }
             if line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ") {
-                findings.push(Finding::error(place(), "a merge conflict stands here"));
+                findings.push(Finding::error(place(), "a merge conflict is left here"));
             }
         }
     }

@@ -233,7 +233,7 @@ pub struct AttachedDiskStatus {
 
 /// The state of a virtual machine in one word; the values are the definition's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[allow(missing_docs, reason = "the definition's own words stand in its reference; each name says what it means")]
+#[allow(missing_docs, reason = "the definition has its own descriptions; each name explains itself")]
 pub enum VirtualMachineStatusType {
     Creating,
     ProvisioningFailed,

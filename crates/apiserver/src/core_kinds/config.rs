@@ -44,7 +44,7 @@ pub(super) fn secret() -> ResourceKind {
         schema(
             "Settings that are not for everybody's eyes.",
             json!({
-                "type": string("What it is for; Opaque if not said."),
+                "type": string("The purpose of the data; Opaque by default."),
                 "data": {"type": "object", "additionalProperties": {"type": "string", "format": "byte"}, "description": "Bytes by key, in base64."},
                 "stringData": string_map("Texts by key; folded into data when written, never read back."),
                 "immutable": {"type": "boolean", "description": "If true, data cannot be changed."},

@@ -30,7 +30,7 @@ pub(super) fn resource_quota() -> ResourceKind {
             json!({
                 "spec": object("The limits.", json!({"hard": quantities(hard)})),
                 "status": object(
-                    "The limits, and what is used of them.",
+                    "The limits, and the usage.",
                     json!({"hard": quantities("The limits."), "used": quantities("How many there are.")}),
                 ),
             }),

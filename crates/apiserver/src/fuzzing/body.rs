@@ -42,7 +42,7 @@ pub(super) fn body(data: &[u8]) {
     let json = decode_json(data);
     if let Ok((value, duplicates)) = &json {
         assert!(!is_too_deep(value));
-        let (again, none) = decode_json(value.to_string().as_bytes()).expect("what was read can be written and read");
+        let (again, none) = decode_json(value.to_string().as_bytes()).expect("a decoded value can be written and read");
         assert_eq!(again, *value);
         assert_eq!(none, Vec::<String>::new());
         if duplicates.is_empty() && value.is_object() {

@@ -1,8 +1,8 @@
 //! Ledgers: quantities that objects take together, and that never exceed the given total.
 //!
-//! A kind says what its objects take (`host/host-1`: so much memory) and what they give. A write that takes more than the stored state
+//! A kind says what its objects take (`host/host-1`: an amount of memory) and what they give. A write that takes more than the stored state
 //! of its object compares the sum with the room. Its transaction then rewrites the key of each ledger that it takes from, on condition
-//! that the key is what it was before the sum was read, and that whoever gives the room has not changed either. Of two writes that saw the
+//! that the key is what it was before the sum was read, and that the object that gives the room has not changed either. Of two writes that saw the
 //! same sum only one is committed; the other is checked again. Deletes, and writes that take the same or less, need no ledger: they only
 //! make room. The sums are kept by the cache and are built from the objects, so that nothing has to be repaired after a crash.
 

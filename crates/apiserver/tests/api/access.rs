@@ -165,7 +165,7 @@ async fn bearer_tokens_identify_the_caller() {
     }
 }
 
-/// Returns the user whom the server sees.
+/// Returns the user name that the server sees.
 async fn who(
     request: http::Request<evroc_apiserver::body::RequestBody>,
 ) -> Result<http::Response<Full<bytes::Bytes>>, std::convert::Infallible> {

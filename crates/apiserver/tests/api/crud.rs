@@ -36,10 +36,10 @@ async fn an_object_is_created_read_changed_and_deleted() {
         "Operation cannot be fulfilled on disks.test.example \"a\": the object has been modified; please apply your changes to the latest version and try again"
     );
 
-    let (code, gone) = admin.delete(&format!("{DISKS}/a")).await;
-    assert_eq!(code, 200, "{gone}");
-    assert_eq!(gone["status"], "Success");
-    assert_eq!(gone["details"]["name"], "a");
+    let (code, deleted) = admin.delete(&format!("{DISKS}/a")).await;
+    assert_eq!(code, 200, "{deleted}");
+    assert_eq!(deleted["status"], "Success");
+    assert_eq!(deleted["details"]["name"], "a");
     let (code, missing) = admin.get(&format!("{DISKS}/a")).await;
     assert_eq!(code, 404);
     assert_eq!(missing["message"], "disks.test.example \"a\" not found");

@@ -226,10 +226,10 @@ async fn discovery_and_schemas_have_what_the_view_serves() {
     );
     let has =
         |found: &BTreeSet<String>, plurals: &[&str]| plurals.iter().map(|it| found.contains(*it)).collect::<Vec<_>>();
-    let asked = ["disks", "configmaps", "teams", "hosts", "namespaces"];
-    assert_eq!(has(&plain, &asked), [true, true, true, true, true]);
-    assert_eq!(has(&group, &asked), [true, true, true, false, false]);
-    assert_eq!(has(&organisation, &asked), [false, false, true, false, false]);
+    let requested = ["disks", "configmaps", "teams", "hosts", "namespaces"];
+    assert_eq!(has(&plain, &requested), [true, true, true, true, true]);
+    assert_eq!(has(&group, &requested), [true, true, true, false, false]);
+    assert_eq!(has(&organisation, &requested), [false, false, true, false, false]);
     for (view, has_disks) in [("/clusters/root:acme:web", true), ("/clusters/root:acme", false)] {
         let schemas = admin.get(&format!("{view}/openapi/v3{PLAIN}")).await.1["components"]["schemas"].to_string();
         assert!(schemas.contains("v1.Team") && !schemas.contains("v1.Host"), "{view}");

@@ -53,7 +53,7 @@ fn verdict(observed: &Observed) -> Verdict {
                         format!("the disk's data is being deleted: waits for host {}", volume.spec.host_name)
                     }
                     None => match deletion::waits_for(&observed.disk.metadata, &[COMPUTE_FINALIZER], &[]) {
-                        Some(whom) => format!("the disk is being deleted: {whom}"),
+                        Some(blocker) => format!("the disk is being deleted: {blocker}"),
                         None => "the disk is being deleted".to_owned(),
                     },
                 },

@@ -97,7 +97,7 @@ fn state(observed: &Observed) -> (State, String) {
 /// The guest has ended; who else keeps the VM.
 fn deleting(observed: &Observed) -> String {
     match deletion::waits_for(&observed.vm.metadata, &[COMPUTE_FINALIZER], &[]) {
-        Some(whom) => format!("the VM is being deleted: {whom}"),
+        Some(blocker) => format!("the VM is being deleted: {blocker}"),
         None => "the VM is being deleted".into(),
     }
 }

@@ -70,8 +70,8 @@ async fn a_new_list_is_seen_as_the_changes_since_the_last() {
         Event::InitApply(object("demo", "comes", 7, "red")),
         Event::InitDone,
     ];
-    let heard = Arc::new(Mutex::new(vec![]));
-    let listener = heard.clone();
+    let seen = Arc::new(Mutex::new(vec![]));
+    let listener = seen.clone();
     after(events, move |informer| {
         informer.listen(move |change: &Change<ConfigMap>| {
             let name = change.both().next().unwrap().metadata.name.clone().unwrap();
@@ -79,10 +79,10 @@ async fn a_new_list_is_seen_as_the_changes_since_the_last() {
         });
     })
     .await;
-    let mut heard = heard.lock().unwrap().clone();
-    heard.sort();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort();
     let expected = [("comes", false, true), ("goes", false, true), ("goes", true, false), ("stays", false, true)];
-    assert_eq!(heard, expected.map(|(name, old, new)| (name.to_owned(), old, new)));
+    assert_eq!(seen, expected.map(|(name, old, new)| (name.to_owned(), old, new)));
 }
 
 #[tokio::test]

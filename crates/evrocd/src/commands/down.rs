@@ -28,8 +28,8 @@ pub fn down(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let timeout = Duration::from_secs(arguments.timeout);
-    let (lock, asked) = ask_until_free(instance, &record, timeout)?;
-    let problem = match asked {
+    let (lock, answer) = ask_until_free(instance, &record, timeout)?;
+    let problem = match answer {
         Some(problem) => problem,
         None => stop_what_is_left(&record, timeout)?,
     };
@@ -99,11 +99,11 @@ fn ask_until_free(
     timeout: Duration,
 ) -> anyhow::Result<(InstanceLock, Option<Option<String>>)> {
     let deadline = Instant::now() + ANSWER;
-    let mut asked = None;
+    let mut answer = None;
     loop {
-        asked = ask_supervisor(record, timeout)?.or(asked);
+        answer = ask_supervisor(record, timeout)?.or(answer);
         match InstanceLock::acquire(instance) {
-            Ok(lock) => return Ok((lock, asked)),
+            Ok(lock) => return Ok((lock, answer)),
             Err(LockError::Held(_)) if Instant::now() < deadline => crate::process::pause(Duration::from_millis(50)),
             Err(LockError::Held(_)) => {
                 bail!(

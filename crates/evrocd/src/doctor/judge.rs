@@ -241,7 +241,7 @@ fn disk(facts: &Facts) -> Finding {
 fn memory(facts: &Facts) -> Finding {
     let check = "memory";
     let mib = facts.memory_free / (1 << 20);
-    let (level, words) = match facts.memory_free {
+    let (level, amounts) = match facts.memory_free {
         free if free < MEMORY_NEEDED => (
             Level::Failure,
             ": not even the smallest guest (512 MiB) fits beside the cloud; end other programs or add memory",
@@ -252,7 +252,7 @@ fn memory(facts: &Facts) -> Finding {
         ),
         _ => (Level::Ok, ""),
     };
-    finding(check, level, format!("{mib} MiB of memory are free{words}"))
+    finding(check, level, format!("{mib} MiB of memory are free{amounts}"))
 }
 
 fn open_files(facts: &Facts) -> Finding {

@@ -59,7 +59,7 @@ pub struct Ports {
     pub https: PortChoice,
 }
 
-/// The user for whom files were written.
+/// The user who owns the written files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserFiles {
     /// Owner.

@@ -166,8 +166,8 @@ impl Drop for Instance {
         }
         let output = self.run(Path::new(EVROCD), &["down", "--purge", "--timeout", "5"]);
         if !std::thread::panicking() {
-            let words = [output.stdout, output.stderr].concat();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&words));
+            let printed = [output.stdout, output.stderr].concat();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
             assert_eq!(leftovers(&self.name), Vec::<String>::new());
         }
     }

@@ -19,19 +19,19 @@ fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
     assert!(instance.must(&["store", "backup", backup]).contains("at revision"));
     assert!(instance.must_fail(&["store", "backup", backup]).contains("exists"));
     for arguments in [&["store", "migrate", "--store", &address][..], &["store", "restore", backup]] {
-        let said = instance.must_fail(arguments);
-        assert!(said.contains("stop it first with `evrocd down"), "{said}");
+        let output = instance.must_fail(arguments);
+        assert!(output.contains("stop it first with `evrocd down"), "{output}");
     }
     instance.must(&["down"]);
 
     // Another store would be another cloud: that is refused, and nothing is started.
-    let said = instance.must_fail(&["up", "--detach", "--store", &address]);
-    assert!(said.contains("evrocd store migrate"), "{said}");
-    let said = instance.must(&["store", "migrate", "--store", &address]);
-    assert!(said.contains("and compared them"), "{said}");
-    assert!(said.contains("store.migrated-1"), "{said}");
-    let said = instance.must_fail(&["store", "migrate", "--store", &address]);
-    assert!(said.contains("there already"), "{said}");
+    let output = instance.must_fail(&["up", "--detach", "--store", &address]);
+    assert!(output.contains("evrocd store migrate"), "{output}");
+    let output = instance.must(&["store", "migrate", "--store", &address]);
+    assert!(output.contains("and compared them"), "{output}");
+    assert!(output.contains("store.migrated-1"), "{output}");
+    let output = instance.must_fail(&["store", "migrate", "--store", &address]);
+    assert!(output.contains("there already"), "{output}");
     instance.start(&[]);
     assert_eq!(ask_api(&instance, group).unwrap(), 200);
     assert!(!instance.state().join("control/store/store.db").exists());
@@ -47,17 +47,17 @@ fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
     instance.must(&["down"]);
 
     // A backup of the one is restored into the other.
-    let said = instance.must_fail(&["store", "restore", backup]);
-    assert!(said.contains("--replace"), "{said}");
+    let output = instance.must_fail(&["store", "restore", backup]);
+    assert!(output.contains("--replace"), "{output}");
     instance.must(&["store", "restore", backup, "--replace"]);
     instance.must(&["store", "migrate", "--store", "embedded"]);
     instance.start(&["--store", "embedded"]);
     assert_eq!(ask_api(&instance, group).unwrap(), 200);
     instance.must(&["down"]);
     std::fs::write(instance.home.path().join("nonsense"), "nonsense").unwrap();
-    let said =
+    let output =
         instance.must_fail(&["store", "restore", instance.home.path().join("nonsense").to_str().unwrap(), "--replace"]);
-    assert!(said.contains("is not a sound backup"), "{said}");
+    assert!(output.contains("is not a sound backup"), "{output}");
     instance.must(&["store", "restore", from_etcd.to_str().unwrap(), "--replace"]);
     instance.start(&[]);
     assert_eq!(ask_api(&instance, group).unwrap(), 200);
@@ -67,8 +67,8 @@ fn a_cloud_moves_into_an_etcd_and_back_and_is_restored() {
 fn a_cloud_begins_in_an_etcd() {
     let etcd = Etcd::start("3.5").unwrap();
     let instance = Instance::new();
-    let said = instance.must_fail(&["up", "--detach", "--store", "http://127.0.0.1:1"]);
-    assert!(said.contains("expected etcd://HOST:PORT"), "{said}");
+    let output = instance.must_fail(&["up", "--detach", "--store", "http://127.0.0.1:1"]);
+    assert!(output.contains("expected etcd://HOST:PORT"), "{output}");
     instance.start(&["--store", &etcd.address()]);
     assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
     assert_eq!(instance.record()["etcd"]["address"], format!("{}/evroc", etcd.address()));
@@ -77,11 +77,11 @@ fn a_cloud_begins_in_an_etcd() {
     instance.start(&[]);
     assert_eq!(ask_api(&instance, "/apis/iam.evroclabs.net/v1alpha1/resourcegroups/demo").unwrap(), 200);
     assert!(!instance.state().join("control/store/store.db").exists());
-    let said = instance.must_fail(&["up", "--store", "embedded"]);
-    assert!(said.contains("running with another one"), "{said}");
+    let output = instance.must_fail(&["up", "--store", "embedded"]);
+    assert!(output.contains("running with another one"), "{output}");
     // Another cloud is refused, and when it is removed it takes nothing with it.
     let other = Instance::new();
-    let said = other.must_fail(&[
+    let output = other.must_fail(&[
         "up",
         "--detach",
         "--no-hosts-block",
@@ -91,9 +91,9 @@ fn a_cloud_begins_in_an_etcd() {
         &etcd.address(),
     ]);
     let who = format!("is in use by instance {}, process {} on ", instance.name, instance.ready_roles()["control"]);
-    assert!(said.contains(&who) && said.contains("choose another prefix"), "{said}");
-    let said = other.must(&["down", "--purge"]);
-    assert!(said.contains("is left") && said.contains(&who), "{said}");
+    assert!(output.contains(&who) && output.contains("choose another prefix"), "{output}");
+    let output = other.must(&["down", "--purge"]);
+    assert!(output.contains("is left") && output.contains(&who), "{output}");
     assert_eq!(ask_api(&instance, "/apis/iam.evroclabs.net/v1alpha1/resourcegroups/demo").unwrap(), 200);
     // A purge leaves nothing, there neither.
     instance.must(&["down", "--purge"]);

@@ -40,14 +40,14 @@ async fn release(api: &mut Api) -> Value {
 fn a_replica_is_held_until_its_last_answer_has_been_read() {
     time::run(async {
         let world = World::new();
-        let (go, gone) = oneshot::channel::<()>();
-        let gone = Arc::new(Mutex::new(Some(gone)));
+        let (go, closed) = oneshot::channel::<()>();
+        let closed = Arc::new(Mutex::new(Some(closed)));
         world.start(
             "r",
             http(move |_| {
-                let gone = gone.lock().unwrap().take().unwrap();
+                let closed = closed.lock().unwrap().take().unwrap();
                 let end = futures::stream::once(async move {
-                    gone.await.unwrap();
+                    closed.await.unwrap();
                     Ok(hyper::body::Frame::data(Bytes::from("end")))
                 });
                 std::future::ready(Response::new(BodyExt::boxed(http_body_util::StreamBody::new(end))))

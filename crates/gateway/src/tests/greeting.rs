@@ -26,18 +26,18 @@ async fn controls_names_pass_untouched_with_the_clients_certificate() {
     let control = tokio::spawn(async move {
         let mut stream = control.accept(listener.accept().await.unwrap().0).await.unwrap();
         let seen = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
+        let mut sent = String::new();
+        stream.read_to_string(&mut sent).await.unwrap();
         stream.write_all(b"heard").await.unwrap();
         stream.shutdown().await.unwrap();
-        (seen, said)
+        (seen, sent)
     });
     let mut stream = client.connect(ServerName::try_from("API.evroc.localhost").unwrap(), stream).await.unwrap();
     stream.write_all(b"said").await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut heard = String::new();
-    stream.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "heard", "after the client's half was closed");
+    let mut received = String::new();
+    stream.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "heard", "after the client's half was closed");
     assert_eq!(control.await.unwrap(), (theirs, "said".to_owned()));
     drop(stream);
     served.await.unwrap().unwrap();
@@ -62,17 +62,17 @@ fn without_a_server_name_the_host_header_decides() {
 fn connections_without_tls_are_closed_and_plain_http_gets_an_explanation() {
     time::run(async {
         let world = World::new();
-        let heard = async |said: &[u8]| {
+        let received = async |sent: &[u8]| {
             let (mut stream, served) = world.accept();
-            stream.write_all(said).await.unwrap();
-            let mut heard = vec![];
-            stream.read_to_end(&mut heard).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            let mut received = vec![];
+            stream.read_to_end(&mut received).await.unwrap();
             served.await.unwrap().unwrap();
-            heard
+            received
         };
-        assert!(heard(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with(b"HTTP/1.1 400 "));
-        heard(b"\x16\x03\x01\x00\x05garbage and more").await;
-        heard(&[0xff; 100]).await;
+        assert!(received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with(b"HTTP/1.1 400 "));
+        received(b"\x16\x03\x01\x00\x05garbage and more").await;
+        received(&[0xff; 100]).await;
     });
 }
 
@@ -80,19 +80,19 @@ fn connections_without_tls_are_closed_and_plain_http_gets_an_explanation() {
 fn a_greeting_and_headers_have_their_time() {
     time::run(async {
         let world = World::new();
-        for said in [&b""[..], b"\x16\x03\x01"] {
+        for sent in [&b""[..], b"\x16\x03\x01"] {
             let (mut stream, served) = world.accept();
             let before = time::now();
-            stream.write_all(said).await.unwrap();
+            stream.write_all(sent).await.unwrap();
             assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
             assert_eq!((time::now() - before).as_secs(), GREETING.as_secs());
         }
-        for said in [&b""[..], b"PRI * HTTP/2", b"GET / HTTP/1.1\r\nHost:"] {
+        for sent in [&b""[..], b"PRI * HTTP/2", b"GET / HTTP/1.1\r\nHost:"] {
             let mut stream = world.tls("http/1.1").await;
             let before = time::now();
-            stream.write_all(said).await.unwrap();
+            stream.write_all(sent).await.unwrap();
             let _ = stream.read_to_end(&mut vec![]).await;
-            assert_eq!((time::now() - before).as_secs(), HEADERS.as_secs(), "{said:?}");
+            assert_eq!((time::now() - before).as_secs(), HEADERS.as_secs(), "{sent:?}");
         }
     });
 }
@@ -101,14 +101,14 @@ fn a_greeting_and_headers_have_their_time() {
 fn stopping_waits_for_requests_and_not_for_silent_connections() {
     time::run(async {
         let world = World::new();
-        let (go, gone) = tokio::sync::oneshot::channel::<()>();
-        let gone = Arc::new(Mutex::new(Some(gone)));
+        let (go, closed) = tokio::sync::oneshot::channel::<()>();
+        let closed = Arc::new(Mutex::new(Some(closed)));
         world.start(
             "r",
             http(move |_| {
-                let gone = gone.lock().unwrap().take().unwrap();
+                let closed = closed.lock().unwrap().take().unwrap();
                 async move {
-                    gone.await.unwrap();
+                    closed.await.unwrap();
                     Response::new(text("at last"))
                 }
             }),
@@ -163,9 +163,9 @@ fn a_client_that_never_closes_is_cut_off_after_control_has_closed() {
         control.write_all(b"bye").await.unwrap();
         control.shutdown().await.unwrap();
         let before = time::now();
-        let mut heard = String::new();
-        client.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "bye");
+        let mut received = String::new();
+        client.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "bye");
         passed.await.unwrap().unwrap();
         assert_eq!(time::now() - before, LINGER);
     });

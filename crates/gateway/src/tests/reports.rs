@@ -10,7 +10,7 @@ type Answer = oneshot::Sender<(u16, Value)>;
 
 /// An API that is played by hand: every request waits for its answer.
 pub(super) struct Api {
-    asked: mpsc::UnboundedReceiver<(Request<kube::client::Body>, Answer)>,
+    calls: mpsc::UnboundedReceiver<(Request<kube::client::Body>, Answer)>,
 }
 
 /// A request to the API, to be answered.
@@ -34,7 +34,7 @@ impl Asked {
 
 impl Api {
     pub fn new() -> (Self, kube::Client) {
-        let (sender, asked) = mpsc::unbounded_channel();
+        let (sender, calls) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let (answer, answered) = oneshot::channel();
             let _ = sender.send((request, answer));
@@ -44,38 +44,38 @@ impl Api {
                 Ok::<_, io::Error>(Response::builder().status(status).body(body).unwrap())
             }
         });
-        (Self { asked }, kube::Client::new(service, "default"))
+        (Self { calls }, kube::Client::new(service, "default"))
     }
 
     /// The next request, whenever it comes.
     pub async fn next(&mut self) -> Asked {
-        let (request, answer) = self.asked.recv().await.unwrap();
+        let (request, answer) = self.calls.recv().await.unwrap();
         let what = format!("{} {}", request.method(), request.uri().path());
         let body = request.into_body().collect_bytes().await.unwrap();
         Asked { what, body: serde_json::from_slice(&body).unwrap_or_default(), answer }
     }
 
     pub async fn quiet(&mut self, time: Duration) {
-        if let Ok(asked) = time::timeout(time, self.next()).await {
-            panic!("{} {}", asked.what, asked.body);
+        if let Ok(calls) = time::timeout(time, self.next()).await {
+            panic!("{} {}", calls.what, calls.body);
         }
     }
 
     /// The next report: waiting and in flight.
     async fn report(&mut self) -> (Asked, i64, i64) {
-        let asked = self.next().await;
-        assert_eq!(asked.what, "PATCH /apis/run.evroclabs.net/v1alpha1/namespaces/demo/revisions/a-1/status");
-        let load = &asked.body["status"]["load"];
+        let calls = self.next().await;
+        assert_eq!(calls.what, "PATCH /apis/run.evroclabs.net/v1alpha1/namespaces/demo/revisions/a-1/status");
+        let load = &calls.body["status"]["load"];
         assert!(load["lastRequestTime"].is_string(), "{load}");
         let (waiting, in_flight) = (load["waiting"].as_i64().unwrap(), load["inFlight"].as_i64().unwrap());
-        (asked, waiting, in_flight)
+        (calls, waiting, in_flight)
     }
 
     /// Accepts the next report, which must be this one.
     async fn hears(&mut self, waiting: i64, in_flight: i64) {
-        let (asked, w, f) = self.report().await;
+        let (calls, w, f) = self.report().await;
         assert_eq!((w, f), (waiting, in_flight));
-        asked.answer(200, revision(w, f));
+        calls.answer(200, revision(w, f));
     }
 }
 

@@ -94,12 +94,12 @@ fn half_an_authority_is_finished_or_named() {
                 assert_eq!(notes.len(), 1, "{case}: {notes:?}");
                 let spec = LeafSpec::client("admin", "evroc:operators");
                 let unfit = leaf::why_unfit(&after, &spec, leaf.certificate.as_bytes(), leaf.key.as_bytes(), now());
-                assert_eq!(unfit, None, "{case}: what was issued before stays good");
+                assert_eq!(unfit, None, "{case}: earlier certificates stay valid");
                 assert!(open(&paths).unwrap().1.is_empty(), "{case}: repaired for good");
             }
-            (Err(error), Refused(words)) => {
+            (Err(error), Refused(expected)) => {
                 let text = error.to_string();
-                assert!(text.contains(words), "{case}: {text}");
+                assert!(text.contains(expected), "{case}: {text}");
                 assert!(text.contains("backup") || text.contains("put back"), "{case} says what to do: {text}");
             }
             (Ok(_), Refused(_)) => panic!("{case}: expected a refusal"),

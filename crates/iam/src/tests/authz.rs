@@ -8,14 +8,14 @@ const COMPUTE: &str = "compute.evroclabs.net";
 
 /// `verb group resource[/subresource] [name]`
 fn may(identity: &Identity, line: &str) -> bool {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    if words[1].starts_with('/') {
-        return decide(identity, &Request::Path { verb: words[0], path: words[1] }).is_allowed();
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if fields[1].starts_with('/') {
+        return decide(identity, &Request::Path { verb: fields[0], path: fields[1] }).is_allowed();
     }
-    let (resource, subresource) = words[2].split_once('/').unwrap_or((words[2], ""));
-    let group = if words[1] == "core" { "" } else { words[1] };
-    let name = words.get(3).copied().unwrap_or("");
-    decide(identity, &Request::Resource { verb: words[0], group, resource, subresource, namespace: "demo", name })
+    let (resource, subresource) = fields[2].split_once('/').unwrap_or((fields[2], ""));
+    let group = if fields[1] == "core" { "" } else { fields[1] };
+    let name = fields.get(3).copied().unwrap_or("");
+    decide(identity, &Request::Resource { verb: fields[0], group, resource, subresource, namespace: "demo", name })
         .is_allowed()
 }
 

@@ -14,4 +14,4 @@ pub mod service_log;
 pub mod streams;
 pub mod volume;
 
-pub use crate::owner::DrainFlag;
+pub use crate::drain_flag::DrainFlag;

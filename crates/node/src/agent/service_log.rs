@@ -193,8 +193,8 @@ impl Following {
             }
             self.is_begun = true;
         }
-        let gone = self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone());
-        gone.collect::<Vec<_>>().into_iter().for_each(|uid| self.finished.insert(uid));
+        let removed = self.replicas.iter().filter(|(_, followed)| followed.is_gone).map(|(uid, _)| uid.clone());
+        removed.collect::<Vec<_>>().into_iter().for_each(|uid| self.finished.insert(uid));
         let finished = &self.finished;
         self.replicas.retain(|uid, _| !finished.contains(uid));
         Ok(render(lines, self.form))

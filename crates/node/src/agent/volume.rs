@@ -9,8 +9,8 @@
 //!                       ▼ │
 //!                      Lost
 //! ```
-//! Once a volume was made (`status.sizeBytes` says so) it is never made again: an empty disk in place of a lost one would hide
-//! the loss. Who writes what: this module writes Volume.status and the host's finalizer.
+//! Once a volume was made (`status.sizeBytes` is set) it is never made again: an empty disk in place of a lost one would hide
+//! the loss. Ownership of writes: this module writes Volume.status and the host's finalizer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -236,12 +236,12 @@ mod tests {
 
     #[test]
     fn arguments_are_combined_as_kubernetes_does() {
-        let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
+        let arguments = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
         for (command, args, want) in
             [("", "", Ok("/app serve")), ("", "a b", Ok("/app a b")), ("/x", "", Ok("/x")), ("/x", "a", Ok("/x a"))]
         {
-            let workload = Workload { command: words(command), args: words(args), ..workload() };
-            assert_eq!(process_args(&workload, &image()), want.map(words), "{command:?} {args:?}");
+            let workload = Workload { command: arguments(command), args: arguments(args), ..workload() };
+            assert_eq!(process_args(&workload, &image()), want.map(arguments), "{command:?} {args:?}");
         }
         assert_eq!(process_args(&workload(), &RunConfig::default()), Err(NoProgram));
     }

@@ -167,7 +167,7 @@ impl Runtime {
             id: id.to_owned(),
             message: match stderr.trim() {
                 "" => output.status.to_string(),
-                words => words.to_owned(),
+                arguments => arguments.to_owned(),
             },
         })
     }

@@ -81,6 +81,6 @@ mod tests {
         let mut unique = names.clone();
         unique.sort_unstable();
         unique.dedup();
-        assert_eq!(unique.len(), names.len(), "a name stands twice");
+        assert_eq!(unique.len(), names.len(), "a name occurs twice");
     }
 }

@@ -1,6 +1,6 @@
 //! The driver of guests, as the agent sees it: [`MachineRunner`](super::MachineRunner) runs real ones, [`super::memory`] imagines them.
 //!
-//! What only looks ([`Guests::observe`], [`Guests::state`], [`Guests::list`], [`Guests::disks`]) starts, ends and removes nothing.
+//! Observations ([`Guests::observe`], [`Guests::state`], [`Guests::list`], [`Guests::disks`]) start, end and remove nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -14,7 +14,8 @@ use super::error::MachineError;
 use super::guests::{Guests, ObservedMachine, Run};
 use super::request::{Disposition, MachineState, Request, arrive, judge};
 use super::{MachineConfig, Nic, Stopped};
-use crate::owner::{Arrival, AskError, DrainFlag, Owners, Turn, Workload};
+use crate::drain_flag::DrainFlag;
+use crate::owner::{Arrival, AskError, Owners, Turn, Workload};
 
 /// A machine, as its owner knows it.
 pub struct Owned {

@@ -1,7 +1,7 @@
 //! The folder that the namespaces of VPCs are kept in: a mount point of its own, which no other program knows.
 //!
 //! `/run/netns` belongs to `ip netns`, which mounts that folder over itself when it is first used: a namespace that was mounted below
-//! it before can then be reached by no path. In a folder of our own nobody does that. Its mount is private: mounts in it do not spread
+//! it before can then be reached by no path. In a folder of our own this does not happen. Its mount is private: mounts in it do not spread
 //! to other mount namespaces, and removing a namespace's file ends the copies that were made when one was unshared.
 
 use std::fs;

@@ -160,8 +160,8 @@ pub enum PoolError {
     TooSmall { image: String, needed: u64, size: u64 },
     #[error("volume {uid:?}: expected {expected}, found {found}")]
     Invalid { uid: String, expected: &'static str, found: String },
-    #[error("volume {uid:?} cannot shrink: it has {size} bytes, {asked} were requested")]
-    Shrink { uid: String, size: u64, asked: u64 },
+    #[error("volume {uid:?} cannot shrink: it has {size} bytes, {requested} were requested")]
+    Shrink { uid: String, size: u64, requested: u64 },
     #[error("volume {uid:?} is not on this host")]
     Unknown { uid: String },
     #[error("volume {uid:?} is in use by {holder}")]
@@ -295,7 +295,7 @@ pub(crate) fn check_same(found: &PoolVolume, wanted: &NewVolume) -> Result<(), P
 /// Whether a volume of this size has to change to have that one; refuses to shrink.
 pub(crate) fn must_grow(volume: &PoolVolume, size_bytes: u64) -> Result<bool, PoolError> {
     if size_bytes < volume.size_bytes {
-        return Err(PoolError::Shrink { uid: volume.uid.clone(), size: volume.size_bytes, asked: size_bytes });
+        return Err(PoolError::Shrink { uid: volume.uid.clone(), size: volume.size_bytes, requested: size_bytes });
     }
     Ok(size_bytes > volume.size_bytes)
 }

@@ -9,7 +9,7 @@
 //!                   exit.json                               ShimLost (adopt() finds the child, ends it)     process ends
 //! ```
 //!
-//! What stands in the folder of a shim, and who writes it:
+//! The files in the folder of a shim, with their writers:
 //!
 //! | file | writer | content |
 //! |---|---|---|

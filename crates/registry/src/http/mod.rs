@@ -133,8 +133,8 @@ impl Server {
             Some(Err(_)) | None => None,
         };
         // Without a repository only the caller's identity matters.
-        let asked = if known.is_some() { action } else { Action::Pull };
-        self.authorize(parts, known, asked).await?;
+        let requested = if known.is_some() { action } else { Action::Pull };
+        self.authorize(parts, known, requested).await?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let (Some(route), repository) = (route, repository.transpose()?) else {
             return Err(no_such_path(parts));

@@ -31,7 +31,7 @@ async fn a_kill_during_an_upload_leaves_no_blob() {
     let kept = registry.push_image("a", "v1", "1").await;
     let content = vec![5; 8 << 20];
     let digest = digest(&content);
-    // After half of the content; and when all of it is there, but not yet finished.
+    // After half of the content; and when all of it is received, but not yet finished.
     for sent in [4 << 20, 8 << 20] {
         let path = registry.folder.path().to_owned();
         let content = content.clone();

@@ -84,7 +84,7 @@ mod tests {
             ("flooded", true, true, Some(load(10_000, 100)), MAXIMUM),
             ("just idle", true, true, Some(load(0, 95)), 1),
             ("long idle", true, true, Some(load(0, 80)), 0),
-            ("never asked, long proven", true, false, None, 0),
+            ("never requested, long proven", true, false, None, 0),
         ];
         for (name, proven, newest, load, replicas) in cases {
             let facts = Facts {

@@ -19,8 +19,8 @@ use super::status::status;
 use crate::context::{Run, WAITING};
 use crate::reasons::is_failure;
 
-/// Revisions that are reconciled at the same time. Too low has cold starts wait for each other; too high has the API answer nobody
-/// else.
+/// Revisions that are reconciled at the same time. Too low has cold starts wait for each other; too high lets the API answer no
+/// other client.
 const CONCURRENCY: u16 = 16;
 
 /// Runs the controller until the process ends.

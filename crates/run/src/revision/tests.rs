@@ -304,8 +304,8 @@ proptest! {
             match step {
                 Step::Create(name, _) => observed.replicas.push(replica(&name, "Starting", "False")),
                 Step::Delete(name) => {
-                    let gone = observed.replicas.iter_mut().find(|r| r.name_any() == name).unwrap();
-                    gone.metadata.deletion_timestamp = Some(of(json!(at(100).to_string())));
+                    let removed = observed.replicas.iter_mut().find(|r| r.name_any() == name).unwrap();
+                    removed.metadata.deletion_timestamp = Some(of(json!(at(100).to_string())));
                 }
                 Step::LookAgain(_) => {}
             }

@@ -3,7 +3,7 @@
 use evroc_api::run::{Revision, ServiceStatus};
 use kube::ResourceExt;
 
-/// How many revisions a service keeps beside those that have traffic. Too low takes the history away from whoever looks for
+/// How many revisions a service keeps beside those that have traffic. Too low takes the history away from users who look for
 /// what changed; too high has a service that is deployed every hour fill the store.
 const KEPT: usize = 20;
 

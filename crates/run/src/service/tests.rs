@@ -137,8 +137,8 @@ fn twenty_revisions_are_kept_and_those_with_traffic() {
     revisions.push(revision(1, "True", "Ready"));
     let shown = shown(25, &revisions);
     assert_eq!(shown.traffic[0].revision_name, "hello-00001");
-    let mut gone: Vec<i64> = superfluous(&revisions, &shown).iter().map(|r| r.spec.service_generation).collect();
-    gone.sort_unstable();
-    assert_eq!(gone, [2, 3, 4, 5], "the first has the traffic");
+    let mut deleted: Vec<i64> = superfluous(&revisions, &shown).iter().map(|r| r.spec.service_generation).collect();
+    deleted.sort_unstable();
+    assert_eq!(deleted, [2, 3, 4, 5], "the first has the traffic");
     assert!(superfluous(&revisions[..20], &shown).is_empty());
 }

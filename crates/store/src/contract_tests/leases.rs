@@ -15,7 +15,7 @@ async fn put_leased(store: &Arc<dyn Store>, key: &str, lease: LeaseId) -> Revisi
 }
 
 /// Waits until a key is deleted: when a lease's time has come, backends take a moment to notice.
-async fn gone(store: &Arc<dyn Store>, key: &str) {
+async fn deleted(store: &Arc<dyn Store>, key: &str) {
     let poll = async {
         while get(store, key).await.is_some() {
             tokio::task::yield_now().await;
@@ -35,8 +35,8 @@ pub async fn leases_end_and_take_their_keys(subject: Box<dyn Subject>) {
     assert_eq!(get(&store, "a").await.expect("exists").lease, Some(lease.id));
     let mut stream = watch(&store, KeyRange::all(), before).await;
     subject.pass(TTL * 2).await;
-    gone(&store, "a").await;
-    gone(&store, "c").await;
+    deleted(&store, "a").await;
+    deleted(&store, "c").await;
     assert_eq!(value(&store, "b").await.as_deref(), Some("stays"));
     let mut events = describe(&events_until(&mut stream, before.next()).await);
     events.sort();
@@ -61,7 +61,7 @@ pub async fn leases_are_kept_alive_and_revoked(subject: Box<dyn Subject>) {
     subject.pass(TTL).await;
     assert_eq!(store.lease_keep_alive(kept.id).await.expect("renewed"), kept);
     subject.pass(TTL + Duration::from_millis(100)).await;
-    gone(&store, "left").await;
+    deleted(&store, "left").await;
     assert!(get(&store, "kept").await.is_some());
 
     let before = store.revision().await.expect("revision");
@@ -111,6 +111,6 @@ pub async fn leases_survive_a_restart(mut subject: Box<dyn Subject>) {
     store.lease_revoke(revoked.id).await.expect("revoked");
     assert_eq!(get(&store, "revoked").await, None);
     subject.pass(TTL * 2).await;
-    gone(&store, "ends").await;
+    deleted(&store, "ends").await;
     assert!(get(&store, "freed").await.is_some());
 }

@@ -8,118 +8,19 @@
 //! SQLite takes a damaged block in its log for the log's end and silently drops what follows. The mark detects that: it is only
 //! written after a commit was synced, so a database that is behind its mark has lost acknowledged writes.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
-use thiserror::Error;
 
+use super::folder::{FolderLock, Mark, make_folder, sync_folder};
+use super::format::{APPLICATION_ID, FORMAT_VERSION};
+use super::open_error::OpenError;
 use super::rows::State;
 use crate::contract::Revision;
-use crate::error::StoreError;
-
-/// The format that this version writes, kept in the database's `user_version`.
-pub const FORMAT_VERSION: i32 = 1;
-
-/// "evro": distinguishes a store from other SQLite databases.
-const APPLICATION_ID: i32 = 0x6576_726F;
 
 /// How long a statement waits for another connection's lock. Connections of one store only meet while the log is recovered or
 /// restarted, which takes milliseconds. Too short fails reads, too long only delays an error.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// The reason why a store could not be opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A file operation failed.
-    #[error("{operation} {}", path.display())]
-    Io {
-        /// The operation.
-        operation: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process has the store open.
-    #[error("store {} is in use by process {holder}: stop it first, two processes cannot share a store", folder.display())]
-    Locked {
-        /// The store's folder.
-        folder: PathBuf,
-        /// The other process, if known.
-        holder: String,
-    },
-    /// The database belongs to another program.
-    #[error("{} is not a store of evroc (application id {found:#x}, expected {APPLICATION_ID:#x}): choose another folder", path.display())]
-    Foreign {
-        /// The database.
-        path: PathBuf,
-        /// Its application id.
-        found: i32,
-    },
-    /// The state was written by another version of this program.
-    #[error("store {} has format {found}, this version supports format {FORMAT_VERSION}: {advice}", path.display())]
-    Format {
-        /// The database.
-        path: PathBuf,
-        /// Its format.
-        found: i32,
-        /// The advice.
-        advice: &'static str,
-    },
-    /// The store to create already exists.
-    #[error("{} already holds a store: choose another folder, or move it away first", path.display())]
-    Exists {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The database ends before the newest acknowledged write.
-    #[error(
-        "store {} has lost acknowledged writes: it ends at revision {found}, but revision {acknowledged} was \
-         acknowledged. Restore a backup, or remove the file `acknowledged` beside it to go on without them",
-        path.display()
-    )]
-    LostWrites {
-        /// The database.
-        path: PathBuf,
-        /// Its newest revision.
-        found: Revision,
-        /// The newest acknowledged revision.
-        acknowledged: Revision,
-    },
-    /// The rows do not match the store's own count and checksum.
-    #[error("store {} is damaged: {detail}. Restore a backup", path.display())]
-    Inconsistent {
-        /// The database.
-        path: PathBuf,
-        /// The mismatch.
-        detail: String,
-    },
-    /// A row or the engine's structure is damaged.
-    #[error("reading store {}", path.display())]
-    Read {
-        /// The database.
-        path: PathBuf,
-        /// The damage.
-        #[source]
-        source: StoreError,
-    },
-    /// The engine failed.
-    #[error("{operation} {}", path.display())]
-    Engine {
-        /// The operation.
-        operation: &'static str,
-        /// The database.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: rusqlite::Error,
-    },
-}
 
 /// The files of an open store.
 pub(super) struct Database {
@@ -246,98 +147,6 @@ fn create(conn: &Connection, base: Revision) -> rusqlite::Result<()> {
     ))?;
     State { revision: base, compacted_at: base, ..State::default() }.write(conn)?;
     conn.execute_batch("COMMIT")
-}
-
-fn make_folder(folder: &Path) -> Result<(), OpenError> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder).map_err(|source| OpenError::Io {
-        operation: "create folder",
-        path: folder.to_owned(),
-        source,
-    })?;
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
-    }
-}
-
-fn sync_folder(folder: &Path) -> Result<(), OpenError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| OpenError::Io {
-        operation: "sync folder",
-        path: folder.to_owned(),
-        source,
-    })
-}
-
-fn open_file(folder: &Path, name: &str) -> Result<File, OpenError> {
-    let path = folder.join(name);
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|source| OpenError::Io { operation: "open", path, source })
-}
-
-/// A lock that is held while the store is open. The kernel releases it when the process ends.
-pub(super) struct FolderLock(#[expect(dead_code, reason = "held for its lock")] File);
-
-impl FolderLock {
-    fn take(folder: &Path) -> Result<Self, OpenError> {
-        let mut file = open_file(folder, "lock")?;
-        let io = |operation| {
-            let path = folder.join("lock");
-            move |source| OpenError::Io { operation, path, source }
-        };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Best effort: it is only used in an error message.
-                let _ = file.read_to_string(&mut holder);
-                let holder = match holder.trim() {
-                    "" => "unknown".to_owned(),
-                    known => known.to_owned(),
-                };
-                return Err(OpenError::Locked { folder: folder.to_owned(), holder });
-            }
-            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
-        }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io("write"))?;
-        Ok(FolderLock(file))
-    }
-}
-
-/// The newest acknowledged revision with a checksum.
-pub(super) struct Mark(File);
-
-impl Mark {
-    fn open(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Mark(open_file(folder, "acknowledged")?))
-    }
-
-    /// Reads the mark. `None` if it is absent or unreadable: it may not have been written before a power loss.
-    fn read(&self) -> Option<Revision> {
-        let mut bytes = [0; 12];
-        self.0.read_exact_at(&mut bytes, 0).ok()?;
-        let (revision, crc) = bytes.split_at(8);
-        if crc32fast::hash(revision).to_be_bytes() != crc {
-            return None;
-        }
-        Some(Revision(u64::from_be_bytes(revision.try_into().ok()?)))
-    }
-
-    pub fn write(&self, revision: Revision) -> io::Result<()> {
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&revision.0.to_be_bytes());
-        let crc = crc32fast::hash(&bytes[..8]);
-        bytes[8..].copy_from_slice(&crc.to_be_bytes());
-        self.0.write_all_at(&bytes, 0)
-    }
 }
 
 #[cfg(test)]

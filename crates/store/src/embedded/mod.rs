@@ -10,10 +10,13 @@
 
 mod backup;
 mod database;
+mod folder;
+mod format;
 mod hub;
 mod index;
 mod leases;
 mod open;
+mod open_error;
 mod readers;
 mod rows;
 mod watch;
@@ -37,8 +40,9 @@ use crate::contract::{
 use crate::error::StoreError;
 use crate::limits;
 
-pub use database::{FORMAT_VERSION, OpenError};
+pub use format::FORMAT_VERSION;
 pub use open::{FatalHook, Options};
+pub use open_error::OpenError;
 
 use hub::Hub;
 use index::{Index, Version};

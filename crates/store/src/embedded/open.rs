@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::database::{Database, OpenError};
+use super::database::Database;
 use super::hub::Hub;
 use super::index::{Index, Version};
 use super::leases::Leases;
+use super::open_error::OpenError;
 use super::readers::Readers;
 use super::writer::{self, Writer};
 use super::{Counters, Deadlines, EmbeddedStore, Shared, rows};

@@ -119,8 +119,8 @@ mod tests {
             ("etcd://a b:1", "is not HOST:PORT"),
             ("etcd://a:1/a b", "printable"),
         ] {
-            let said = text.parse::<Address>().expect_err(text).to_string();
-            assert!(said.contains(reason) && said.contains("expected etcd://HOST:PORT"), "{said}");
+            let message = text.parse::<Address>().expect_err(text).to_string();
+            assert!(message.contains(reason) && message.contains("expected etcd://HOST:PORT"), "{message}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The claim on a store: the key `<prefix>/owner`, which expires with its lease unless its holder renews it.
 //!
 //! ```text
-//!  nobody ──── claim ────▶ held ── renewed ──┐      the revision that wrote the key stands in every
-//!    ▲                     │ │ ◀─────────────┘      transaction: who has lost the claim writes nothing
+//!  free   ──── claim ────▶ held ── renewed ──┐      the revision that wrote the key stands in every
+//!    ▲                     │ │ ◀─────────────┘      transaction: a holder that lost it writes nothing
 //!    ├── released ─────────┘ │                      any more, however late its request comes
 //!    ├── not renewed in time ┘
-//!    └── (taken over at once by whoever holds the former holder's lock: then that one is dead)
+//!    └── (taken over at once by the holder of the former holder's lock: then that one is dead)
 //! ```
 //! The lock is a kernel lock on a folder of the instance, and ends with its process. It is identified by boot, device and inode,
 //! so that a copy of the folder, another machine or another boot is another owner.

@@ -177,12 +177,12 @@ impl Inner {
             Err(status) if refusal(&status) == Refusal::Compacted => self.probe(0).await?,
             Err(status) => return Err(status),
         };
-        let mut gone = known;
-        while gone + 1 < newest {
-            let middle = gone + (newest - gone) / 2;
+        let mut deleted = known;
+        while deleted + 1 < newest {
+            let middle = deleted + (newest - deleted) / 2;
             match self.probe(middle).await {
                 Ok(_) => newest = middle,
-                Err(status) if refusal(&status) == Refusal::Compacted => gone = middle,
+                Err(status) if refusal(&status) == Refusal::Compacted => deleted = middle,
                 Err(status) => return Err(status),
             }
         }

@@ -82,7 +82,7 @@ pub(super) async fn erase(inner: &Inner, range: KeyRange) -> Result<()> {
     }
     let found = answer.responses.first().and_then(|response| response.range.as_ref()?.kvs.first());
     check_fence(inner, found).await?;
-    Err(StoreError::backend("remove the store", "etcd refused it, but the claim stands"))
+    Err(StoreError::backend("remove the store", "etcd refused it, but the claim is still held"))
 }
 
 /// Returns the key of the claim, and the comparison that fails if it was lost.

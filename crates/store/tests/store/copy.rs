@@ -59,10 +59,10 @@ async fn a_store_moves_to_an_etcd_and_back() {
     let back = open(second.path()).await;
     assert!(back.revision().await.expect("revision") > base);
     let refused = Options::new(first.path()).create_at(base).open().await.err().map(|error| error.to_string());
-    assert!(refused.is_some_and(|said| said.contains("in use")), "the first is still open");
+    assert!(refused.is_some_and(|message| message.contains("in use")), "the first is still open");
 
     // One difference of each kind is found.
-    for (number, (change, said)) in [
+    for (number, (change, message)) in [
         (Operation::put("key/0300", "other"), "values are not the same"),
         (Operation::put("key/0300x", "more"), "original does not have it"),
         (Operation::delete("key/0300"), "copy does not have it"),
@@ -76,7 +76,7 @@ async fn a_store_moves_to_an_etcd_and_back() {
         copy(&*original, &copied).await.expect("copied");
         copied.txn(Txn::new().then(change.clone())).await.expect("changed");
         match compare(&*original, newest, &copied).await {
-            Err(error @ CopyError::Different { .. }) => assert!(error.to_string().contains(said), "{error}"),
+            Err(error @ CopyError::Different { .. }) => assert!(error.to_string().contains(message), "{error}"),
             found => panic!("{change:?}: {found:?}"),
         }
         copied.erase().await.expect("erased");
@@ -93,8 +93,8 @@ async fn values_that_do_not_fit_are_named() {
     let original = open(folder.path()).await;
     put(&*original, "too/large", vec![0; 2 << 20]).await;
     let copied = in_etcd(&etcd, "/x", Revision(1)).await;
-    let said = copy(&*original, &copied).await.expect_err("it does not fit").to_string();
-    assert!(said.contains("too/large") && said.contains("2097152"), "{said}");
+    let message = copy(&*original, &copied).await.expect_err("it does not fit").to_string();
+    assert!(message.contains("too/large") && message.contains("2097152"), "{message}");
 }
 
 /// A backup is taken by another connection than the store's own, while it is written to.

@@ -194,8 +194,8 @@ fn holds(condition: &Condition, current: Option<&KeyValue>) -> bool {
 async fn check_store(store: Arc<dyn Store>) -> Result<(), String> {
     let history = history(store.clone()).await;
     let outcome = |is: fn(&TxnOutcome) -> bool| {
-        let told = |done: &&Done| matches!(&done.what, What::Txn { txn, outcome: Some(outcome), .. } if !txn.conditions.is_empty() && is(outcome));
-        history.iter().filter(told).count()
+        let failed = |done: &&Done| matches!(&done.what, What::Txn { txn, outcome: Some(outcome), .. } if !txn.conditions.is_empty() && is(outcome));
+        history.iter().filter(failed).count()
     };
     let (applied, refused) =
         (outcome(|it| it.committed().is_some()), outcome(|it| matches!(it, TxnOutcome::ConditionFailed { .. })));

@@ -49,7 +49,7 @@ async fn a_slow_watcher_is_closed() {
     let mut position = Revision::ZERO;
     let error = loop {
         let next = tokio::time::timeout(Duration::from_secs(30), slow.next()).await;
-        match next.expect("it is told").expect("an error") {
+        match next.expect("the watch reports it").expect("an error") {
             Ok(batch) => {
                 assert!(batch.events.is_empty() || batch.revision == position.next());
                 position = batch.revision;
@@ -92,13 +92,13 @@ async fn history_is_complete_or_compacted() {
             }
         })
     };
-    let (mut complete, mut told) = (0, 0);
+    let (mut complete, mut errors) = (0, 0);
     while !compactor.is_finished() || complete == 0 {
         let after = store.compacted_at().await.expect("read");
         let mut position = after;
         let stream = store.watch(WatchRequest::new(KeyRange::all(), after)).await;
         let Ok(mut stream) = stream else {
-            told += 1;
+            errors += 1;
             continue;
         };
         loop {
@@ -114,7 +114,7 @@ async fn history_is_complete_or_compacted() {
                 }
                 Err(StoreError::Compacted { compacted_at, .. }) => {
                     assert!(compacted_at > position);
-                    told += 1;
+                    errors += 1;
                     break;
                 }
                 Err(other) => panic!("{other:?}"),
@@ -122,5 +122,5 @@ async fn history_is_complete_or_compacted() {
         }
     }
     compactor.await.expect("compacted");
-    assert!(complete > 0, "{told} got an error");
+    assert!(complete > 0, "{errors} got an error");
 }

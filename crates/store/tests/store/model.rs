@@ -250,16 +250,16 @@ async fn read(
     at: u64,
     newest: bool,
 ) -> Result<(), TestCaseError> {
-    let asked = (!newest).then_some(Revision(at));
-    let request = RangeRequest { range: range.clone(), limit, at: asked, count: true };
+    let requested = (!newest).then_some(Revision(at));
+    let request = RangeRequest { range: range.clone(), limit, at: requested, count: true };
     if at < model.compacted_at {
         let is_told = |error: &StoreError| matches!(error, StoreError::Compacted { compacted_at, .. } if compacted_at.0 == model.compacted_at);
-        prop_assert!(store.get(key.as_bytes(), asked).await.is_err_and(|error| is_told(&error)));
+        prop_assert!(store.get(key.as_bytes(), requested).await.is_err_and(|error| is_told(&error)));
         prop_assert!(store.range(request).await.is_err_and(|error| is_told(&error)));
         return Ok(());
     }
     let expected = model.states[at as usize].get(key.as_bytes()).cloned();
-    prop_assert_eq!(store.get(key.as_bytes(), asked).await?, (expected, Revision(at)));
+    prop_assert_eq!(store.get(key.as_bytes(), requested).await?, (expected, Revision(at)));
     let page = store.range(request).await?;
     let mut expected = model.range(range, at);
     let total = expected.len();
@@ -274,7 +274,7 @@ async fn read(
 async fn drain(mut watch: Watch, model: &Model) -> Result<Option<Watch>, TestCaseError> {
     while watch.seen < model.revision() {
         let next = tokio::time::timeout(Duration::from_secs(30), watch.stream.next()).await;
-        let batch = match next.map_err(|_| TestCaseError::fail("watch stands still"))? {
+        let batch = match next.map_err(|_| TestCaseError::fail("watch makes no progress"))? {
             Some(Ok(batch)) => batch,
             Some(Err(StoreError::Compacted { .. })) => {
                 prop_assert!(watch.seen < model.compacted_at);

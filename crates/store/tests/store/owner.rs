@@ -25,11 +25,11 @@ async fn start(version: &'static str) -> Etcd {
 /// How an instance opens the store; what ends its process is kept.
 fn options(address: &str, instance: &str, home: &Path) -> (Options, Arc<Mutex<Vec<String>>>) {
     let ends = Arc::new(Mutex::new(Vec::new()));
-    let said = ends.clone();
+    let message = ends.clone();
     let options = Options::new(address.parse::<Address>().expect("an address"))
         .instance(instance)
         .home(home)
-        .on_fatal(move |error| said.lock().expect("not poisoned").push(error.to_string()));
+        .on_fatal(move |error| message.lock().expect("not poisoned").push(error.to_string()));
     (options, ends)
 }
 
@@ -51,14 +51,14 @@ async fn second_opener_is_refused(version: &'static str) {
     let first = open(&address, "one", one.path()).await.expect("opens");
     put(&first, "key", "1").await;
 
-    let said = refused(open(&address, "two", two.path()).await);
+    let message = refused(open(&address, "two", two.path()).await);
     let who = format!("store {address}/evroc is in use by instance one, process {} on ", std::process::id());
-    assert!(said.starts_with(&who), "{said}");
+    assert!(message.starts_with(&who), "{message}");
     for part in [" since 20", "Z: stop it first", "If it is dead, wait ", " s, until its claim has ended", "/PREFIX"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
-    let said = refused(open(&address, "one", one.path()).await);
-    assert!(said.starts_with(&who) && said.ends_with("two processes cannot share a store"), "{said}");
+    let message = refused(open(&address, "one", one.path()).await);
+    assert!(message.starts_with(&who) && message.ends_with("two processes cannot share a store"), "{message}");
     let made = options(&address, "two", two.path()).0.create(Revision(5)).await;
     assert!(refused(made).contains("already holds a store"));
 
@@ -66,7 +66,7 @@ async fn second_opener_is_refused(version: &'static str) {
     let reader = options(&address, "two", two.path()).0.open_to_read().await.expect("opens");
     assert_eq!(value(&reader, "key").await.expect("read").expect("exists"), "1");
     match try_put(&reader, "key", "2").await {
-        Err(StoreError::InvalidRequest(said)) => assert!(said.contains("to be read"), "{said}"),
+        Err(StoreError::InvalidRequest(message)) => assert!(message.contains("to be read"), "{message}"),
         found => panic!("{found:?}"),
     }
     assert!(reader.erase().await.is_err());
@@ -151,10 +151,10 @@ async fn a_process_that_lost_the_claim_changes_nothing() {
                 };
                 assert!(matches!(refused, Err(StoreError::Closed)), "{change}: {refused:?}");
                 let ends = ends.lock().expect("not poisoned").clone();
-                let [said] = &ends[..] else { panic!("{change}: {ends:?}") };
+                let [message] = &ends[..] else { panic!("{change}: {ends:?}") };
                 match taken {
-                    Some(_) => assert!(said.contains("by another process now: instance two, process "), "{said}"),
-                    None => assert!(said.contains("it has no holder now"), "{said}"),
+                    Some(_) => assert!(message.contains("by another process now: instance two, process "), "{message}"),
+                    None => assert!(message.contains("it has no holder now"), "{message}"),
                 }
                 let there = options(&address, "one", home.path()).0.open_to_read().await.expect("opens");
                 for (key, expected) in [("key", Some("1")), ("new", None), ("leased", Some("1"))] {
@@ -220,14 +220,14 @@ async fn a_process_that_is_cut_off_loses_the_claim() {
     assert!(matches!(try_put(&first, "key", "3").await, Err(StoreError::Backend { .. })));
 
     cable.cut.send_replace(false);
-    let told = async {
+    let ended = async {
         while ends.lock().expect("not poisoned").is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, told).await.expect("the process is ordered to end");
-    let said = ends.lock().expect("not poisoned").join("\n");
-    assert!(said.contains("by another process now: instance two, process "), "{said}");
+    tokio::time::timeout(DEADLINE, ended).await.expect("the process is ordered to end");
+    let message = ends.lock().expect("not poisoned").join("\n");
+    assert!(message.contains("by another process now: instance two, process "), "{message}");
     assert!(matches!(try_put(&first, "key", "3").await, Err(StoreError::Closed)));
     assert_eq!(value(&second, "key").await.expect("read").expect("exists"), "2");
 }
@@ -249,8 +249,8 @@ async fn the_same_instance_comes_back_at_once() {
         let etcd = start(version).await;
         let (address, one, two) = (etcd.address(), folder(), folder());
         open_and_die(options(&address, "one", one.path()).0).await;
-        let said = refused(open(&address, "two", two.path()).await);
-        assert!(said.contains("in use by instance one"), "{said}");
+        let message = refused(open(&address, "two", two.path()).await);
+        assert!(message.contains("in use by instance one"), "{message}");
         let begun = Instant::now();
         let back = open(&address, "one", one.path()).await.expect("opens");
         assert!(begun.elapsed() < Duration::from_secs(10), "the claim lasts 30 s: {:?}", begun.elapsed());
@@ -270,7 +270,7 @@ async fn a_namesake_waits_for_the_end_of_the_claim() {
 
     // One that is alive renews its claim: that is seen.
     let alive = options(&etcd.address(), "one", one.path()).0.claim_ttl(SHORT).open().await.expect("opens");
-    let said = refused(open(&etcd.address(), "one", copy.path()).await);
-    assert!(said.contains("in use by instance one"), "{said}");
+    let message = refused(open(&etcd.address(), "one", copy.path()).await);
+    assert!(message.contains("in use by instance one"), "{message}");
     put(&alive, "key", "2").await;
 }

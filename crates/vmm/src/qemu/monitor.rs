@@ -109,7 +109,7 @@ impl Monitor for QemuMonitor {
             Err(MonitorError::Refused { class, .. }) if class == "DeviceNotFound" => {}
             Err(error) => return Err(error),
             Ok(()) => {
-                let gone = async {
+                let ended = async {
                     while let Ok(event) = events.recv().await {
                         if event.name == "DEVICE_DELETED" && event.data["device"] == device.as_str() {
                             break;
@@ -117,7 +117,7 @@ impl Monitor for QemuMonitor {
                     }
                 };
                 let late = |_| MonitorError::Late { command: "device_del".into(), limit: COMMAND_LIMIT };
-                tokio::time::timeout(COMMAND_LIMIT, gone).await.map_err(late)?;
+                tokio::time::timeout(COMMAND_LIMIT, ended).await.map_err(late)?;
             }
         }
         if self.has_node(id).await? {

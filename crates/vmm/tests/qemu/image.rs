@@ -24,7 +24,9 @@ async fn a_clone_is_small_and_has_the_requested_size() {
     tool.grow(&clone, &format, 11_000 * MIB).await.unwrap();
     assert_eq!(tool.info(&clone, &format).await.unwrap().virtual_size, 11_000 * MIB);
     let error = tool.grow(&clone, &format, 5 * MIB).await.unwrap_err();
-    assert!(matches!(error, ImageError::Shrink { found, asked, .. } if found == 11_000 * MIB && asked == 5 * MIB));
+    assert!(
+        matches!(error, ImageError::Shrink { found, requested, .. } if found == 11_000 * MIB && requested == 5 * MIB)
+    );
     assert!(tool.create_blank(&clone, MIB).await.is_err(), "a disk is never overwritten");
 }
 

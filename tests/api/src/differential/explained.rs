@@ -65,7 +65,7 @@ fn is_of_scale(original: &Seen, line: &str) -> bool {
 }
 
 /// Whether the last of these answers shows the object as an earlier one has shown it, but for its revision, with two managers of one
-/// operation. The original orders managers by the second of their last write: one who applies again what is there, and a status that is put
+/// operation. The original orders managers by the second of their last write: a repeated apply of the same values, and a status that is put
 /// back, gets a new second and thereby, now and then, another place, which is a new revision without a visible change.
 fn is_of_nothing(original: &[Seen]) -> bool {
     let without_revision = |seen: &Seen| {
@@ -170,9 +170,9 @@ mod tests {
             explained(&two, 1, &[seen(200, &[]), seen(code, ours)], &[seen(200, &[]), seen(code, original)])
         };
         assert_eq!(name(["DELETE", "PATCH"], 404, &[], &["a"]), Some("warned-of-what-is-gone"));
-        assert_eq!(name(["DELETE", "PATCH"], 200, &[], &["a"]), None, "it is there");
+        assert_eq!(name(["DELETE", "PATCH"], 200, &[], &["a"]), None, "it exists");
         assert_eq!(name(["GET", "PATCH"], 404, &[], &["a"]), None, "nothing was deleted");
-        assert_eq!(name(["DELETE", "PUT"], 404, &[], &["a"]), None, "only a patch is made from what is there");
+        assert_eq!(name(["DELETE", "PUT"], 404, &[], &["a"]), None, "only a patch starts from the stored object");
         assert_eq!(name(["DELETE", "PATCH"], 404, &["a"], &[]), None, "a warning of ours");
     }
 

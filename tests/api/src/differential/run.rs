@@ -101,7 +101,7 @@ pub struct State {
 pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline: Option<Instant>) -> Result<State> {
     std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     let started = Instant::now();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let from = state.next;
     // Differences of an earlier run are checked again: they may have been fixed.
     let again: Vec<u64> = std::mem::take(&mut state.differences).into_values().flatten().collect();
@@ -119,8 +119,8 @@ pub async fn run(pair: &Pair, mut state: State, count: u64, dir: &Path, deadline
         }
         state.next = end;
         save(dir, &state)?;
-        if told.elapsed() > Duration::from_secs(20) {
-            told = Instant::now();
+        if reported.elapsed() > Duration::from_secs(20) {
+            reported = Instant::now();
             let rate = (state.next - from) as f64 / started.elapsed().as_secs_f64();
             println!("{} of {count} sequences, {rate:.0}/s, {} differences", state.next, state.differences.len());
         }
@@ -201,8 +201,8 @@ fn title(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> 
     let media = sequence.steps.get(step).map_or("", |it| it.media_type.as_str());
     let (Some(one), Some(other)) = (ours.get(step), original.get(step)) else { return "number of answers".into() };
     let what: String = if one.code != other.code {
-        let words: Vec<&str> = [one, other].iter().filter_map(|it| it.body["message"].as_str()).collect();
-        words.join(" | ").chars().take(200).collect()
+        let name: Vec<&str> = [one, other].iter().filter_map(|it| it.body["message"].as_str()).collect();
+        name.join(" | ").chars().take(200).collect()
     } else {
         let first = explain(&whole(one), &whole(other)).into_iter().next().unwrap_or_default();
         first.chars().take(140).collect()
@@ -252,7 +252,7 @@ fn save(dir: &Path, state: &State) -> Result<()> {
 /// Takes a run up again; none where there was none of this seed.
 ///
 /// # Errors
-/// If the file is there and cannot be read.
+/// If the file exists and cannot be read.
 pub fn load(dir: &Path, seed: u64) -> Result<Option<State>> {
     let file = dir.join("state.json");
     if !file.exists() {

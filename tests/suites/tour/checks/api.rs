@@ -51,7 +51,7 @@ pub fn a_disk_lives(tour: &mut Tour) -> Result<()> {
     let labels = tour.value("disk api-check", ".metadata.labels")?;
     ensure!(labels.contains("blue") && labels.contains("round"), "apply took another manager's label away: {labels}");
     tour.shell("kubectl delete disk api-check --timeout=15s")?;
-    let gone = tour.refused("kubectl get disk api-check")?;
-    ensure!(gone.contains("NotFound"), "expected NotFound, found: {gone}");
+    let output = tour.refused("kubectl get disk api-check")?;
+    ensure!(output.contains("NotFound"), "expected NotFound, found: {output}");
     Ok(())
 }

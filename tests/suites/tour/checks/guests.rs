@@ -123,7 +123,7 @@ pub fn qemu_is_what_it_should_be(tour: &mut Tour) -> Result<()> {
 
     let links = fs::read_to_string(format!("/proc/{}/net/dev", pids(tour)?["node"]))?;
     let tap = evroc_link_prefix(tour);
-    ensure!(!links.contains(&format!("{tap}t")), "a guest's tap stands in the host's own network");
+    ensure!(!links.contains(&format!("{tap}t")), "a guest's tap is in the host's own network");
     Ok(())
 }
 

@@ -5,21 +5,21 @@ use anyhow::{Context, Result, ensure};
 use crate::tour::step::Tour;
 
 /// Applies a manifest that has to be refused, and expects all these texts in the message.
-fn refused_with(tour: &Tour, manifest: &str, words: &[&str]) -> Result<()> {
-    let said = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
-    for word in words {
-        ensure!(said.contains(word), "expected `{word}` in the refusal, found: {}", said.trim());
+fn refused_with(tour: &Tour, manifest: &str, parts: &[&str]) -> Result<()> {
+    let output = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
+    for word in parts {
+        ensure!(output.contains(word), "expected `{word}` in the refusal, found: {}", output.trim());
     }
     Ok(())
 }
 
 /// Applies a manifest that is accepted and cannot work, expects all these texts in the condition Ready, and deletes it.
-fn reported_with(tour: &Tour, manifest: &str, object: &str, words: &[&str]) -> Result<()> {
+fn reported_with(tour: &Tour, manifest: &str, object: &str, parts: &[&str]) -> Result<()> {
     tour.shell(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
     let outcome = tour.eventually(|tour| {
         let condition = tour.value(object, ".status.conditions[?(@.type==\"Ready\")]")?;
         ensure!(condition.contains("\"status\":\"False\""), "expected Ready=False on {object}, found `{condition}`");
-        for word in words {
+        for word in parts {
             ensure!(condition.contains(word), "expected `{word}` in the condition of {object}, found {condition}");
         }
         Ok(())
@@ -31,9 +31,9 @@ fn reported_with(tour: &Tour, manifest: &str, object: &str, words: &[&str]) -> R
 /// An unknown field is named with its path; kubectl before 1.25 validates on its own and prints its own message.
 pub fn unknown_field(tour: &mut Tour) -> Result<()> {
     let manifest = "apiVersion: compute.evroclabs.net/v1alpha1\nkind: Disk\nmetadata: {name: bad}\nspec: {diskSize: {amount: 1, unit: GB}, colour: blue}";
-    let said = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
-    let is_named = said.contains("spec.colour") || said.contains("(Disk.spec): unknown field \"colour\"");
-    ensure!(is_named, "expected `spec.colour` in the refusal, found: {}", said.trim());
+    let output = tour.refused(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"))?;
+    let is_named = output.contains("spec.colour") || output.contains("(Disk.spec): unknown field \"colour\"");
+    ensure!(is_named, "expected `spec.colour` in the refusal, found: {}", output.trim());
     Ok(())
 }
 
@@ -47,12 +47,12 @@ pub fn bad_value(tour: &mut Tour) -> Result<()> {
 pub fn disk_in_use(tour: &mut Tour) -> Result<()> {
     let manifest = vm("thief", "test.xs", "hello");
     // Refused at once by the claim, or accepted and reported: both name disk and holder.
-    let said = tour.cloud.terminal.type_line(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"), tour.left())?;
-    if said.ok() {
+    let output = tour.cloud.terminal.type_line(&format!("kubectl apply -f - <<'END'\n{manifest}\nEND"), tour.left())?;
+    if output.ok() {
         return reported_with(tour, &manifest, "vm/thief", &["hello"]);
     }
     for word in ["diskRefs", "hello"] {
-        ensure!(said.both.contains(word), "expected `{word}` in the refusal, found: {}", said.both.trim());
+        ensure!(output.both.contains(word), "expected `{word}` in the refusal, found: {}", output.both.trim());
     }
     Ok(())
 }

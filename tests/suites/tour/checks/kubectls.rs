@@ -47,9 +47,9 @@ fn lines_and_looks(tour: &mut Tour, version: &str) -> Result<()> {
             continue;
         }
         let output = tour.cloud.terminal.type_line(line, step.within.min(tour.left()))?;
-        let said = || format!("`{line}`; it printed:\n{}", output.both.trim_end());
-        ensure!(output.ok(), "{}: {}", output.ending(), said());
-        judge(tour, &output).with_context(said)?;
+        let printed = || format!("`{line}`; it printed:\n{}", output.both.trim_end());
+        ensure!(output.ok(), "{}: {}", output.ending(), printed());
+        judge(tour, &output).with_context(printed)?;
         println!("        {version:<20} {line:<60} {:>6.1} s", output.took.as_secs_f64());
         typed += 1;
     }
@@ -77,8 +77,8 @@ fn others(tour: &Tour) -> Result<BTreeMap<String, PathBuf>> {
 
 /// `v1.20.2`, in the one form that all of them print.
 fn version_of(tour: &Tour, kubectl: &str) -> Result<String> {
-    let said = tour.shell(&format!("{kubectl} version --client -o json"))?;
-    let said: serde_json::Value = serde_json::from_str(&said).with_context(|| format!("read {said:?}"))?;
-    let version = said["clientVersion"]["gitVersion"].as_str();
-    version.map(str::to_owned).with_context(|| format!("{kubectl} does not print its version: {said}"))
+    let printed = tour.shell(&format!("{kubectl} version --client -o json"))?;
+    let printed: serde_json::Value = serde_json::from_str(&printed).with_context(|| format!("read {printed:?}"))?;
+    let version = printed["clientVersion"]["gitVersion"].as_str();
+    version.map(str::to_owned).with_context(|| format!("{kubectl} does not print its version: {printed}"))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::go_time;
-use crate::object::field_error::Problems;
+use crate::object::problems::Problems;
 
 enum Type {
     Text,

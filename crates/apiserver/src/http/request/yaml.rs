@@ -7,7 +7,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 
 use super::json::decode_json;
 use crate::object::error::ApiError;
-use crate::object::field_error::MAX_PROBLEMS;
+use crate::object::problems::MAX_PROBLEMS;
 
 /// The number of scalars and brackets to which aliases (`*a`) of a YAML body may expand. With the library's default of a million,
 /// a body of 300 bytes keeps a processor busy for a second.

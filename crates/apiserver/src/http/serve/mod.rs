@@ -216,7 +216,7 @@ impl Listening {
         }
     }
 
-    /// Whether the caller of a connection is one of those for whom places are reserved.
+    /// Whether the caller of a connection is a member of a group with reserved places.
     async fn may_have_reserved(&self, peer: &Peer) -> bool {
         let authenticator = &self.server.shared.authenticator;
         match authenticator.authenticate(peer, &http::HeaderMap::new()).await {

@@ -16,7 +16,7 @@ use crate::object::apply::{self, ApplyError};
 use crate::object::body::ResponseBody;
 use crate::object::error::{ApiError, Cause, Named};
 use crate::object::field_error::FieldError;
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 use crate::object::patch::{self as patches, PatchError, UNPROCESSABLE};
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::object::error::ApiError;
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 
 /// How a list is merged.
 enum ListRule {

@@ -8,7 +8,7 @@ use super::delete_options::DeleteOptions;
 use super::{decode, strategy};
 use crate::object::error::{ApiError, Cause, Named};
 use crate::object::field_error::FieldError;
-use crate::object::field_error::go_number;
+use crate::object::go_text::go_number;
 use crate::object::kind::{ClaimKey, ClaimRefusal, ScalePaths, Take};
 use crate::object::meta_validate;
 use crate::object::registry::GroupResource;

@@ -46,7 +46,7 @@ pub(super) struct Watcher {
 }
 
 /// Returns the type of event that a change is for a selection, if any.
-fn seen_as(selection: &Selection, change: &Change) -> Option<EventType> {
+fn event_type(selection: &Selection, change: &Change) -> Option<EventType> {
     let before = change.previous.as_ref().is_some_and(|it| selection.matches(it));
     let after = change.current.as_ref().is_some_and(|it| selection.matches(it));
     match (before, after) {
@@ -141,7 +141,7 @@ impl Watcher {
                 if change.revision <= self.begin {
                     continue;
                 }
-                let Some(event) = seen_as(&self.selection, change) else { continue };
+                let Some(event) = event_type(&self.selection, change) else { continue };
                 piece.add(self.encoder.change(change, event));
                 if piece.is_full() {
                     break;

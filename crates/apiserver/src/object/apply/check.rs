@@ -2,7 +2,7 @@
 
 use super::path::{Step, display};
 use super::types::{Scalar, Shape, Ty};
-use crate::object::field_error::{go_number, go_quote};
+use crate::object::go_text::{go_number, go_quote};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@
 use super::compare::{compare, fields_of};
 use super::set::FieldSet;
 use super::types::Ty;
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 use serde_json::Value;
 
 /// The manager name that kubectl uses for server-side apply.

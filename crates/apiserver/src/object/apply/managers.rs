@@ -43,9 +43,9 @@ pub(super) type Managers = BTreeMap<ManagerId, Owned>;
 impl ManagerId {
     /// As in conflict messages: `"kubectl-edit" using v1`.
     pub(super) fn describe(&self) -> String {
-        let mut out = crate::object::field_error::go_quote(&self.name);
+        let mut out = crate::object::go_text::go_quote(&self.name);
         if !self.subresource.is_empty() {
-            out += &format!(" with subresource {}", crate::object::field_error::go_quote(&self.subresource));
+            out += &format!(" with subresource {}", crate::object::go_text::go_quote(&self.subresource));
         }
         if self.operation == Operation::Update {
             out += &format!(" using {}", self.api_version);

@@ -1,6 +1,6 @@
 //! Steps of a field path in the `fieldsV1` format: `f:name`, `k:{"name":"a"}`, `v:"a"`, `i:0`.
 
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 use serde_json::{Map, Value};
 
 /// One step. Steps are equal if their texts are: keys and values are written canonically.

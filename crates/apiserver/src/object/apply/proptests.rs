@@ -118,7 +118,7 @@ proptest! {
         prop_assert!(contains(&merged["spec"], &second), "{} in {}", second, merged["spec"]);
     }
 
-    // What became empty is null until it is defaulted, and an empty list that merges by item is nobody's: both are left
+    // A value that became empty is null until it is defaulted, and an empty list that merges by item has no owner: both are left
     // out of the comparison.
     #[test]
     fn one_manager_alone_gets_exactly_what_it_applies(first in spec(), second in spec()) {

@@ -1,6 +1,7 @@
 //! Brings `metadata` into the form of Kubernetes' ObjectMeta: drops unknown fields, refuses wrong types.
 
-use crate::object::field_error::{Problems, UnknownField};
+use crate::object::field_error::UnknownField;
+use crate::object::problems::Problems;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 

@@ -7,8 +7,8 @@ pub mod names;
 #[cfg(test)]
 mod tests;
 
-use crate::object::field_error::go_quote;
 use crate::object::field_error::{FieldError, Reason};
+use crate::object::go_text::go_quote;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 

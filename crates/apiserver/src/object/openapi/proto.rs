@@ -1,6 +1,6 @@
 //! A small protobuf writer: a table of its fields describes a message, which is then written from JSON.
 
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 use serde_json::Value;
 
 /// A message: which JSON key becomes which field.

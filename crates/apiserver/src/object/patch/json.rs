@@ -1,6 +1,6 @@
 //! The operations of a JSON patch.
 
-use crate::object::field_error::go_json;
+use crate::object::go_text::go_json;
 use crate::object::schema::decode::{MAX_DEPTH, depth, is_too_deep};
 use serde_json::{Map, Value};
 

@@ -10,7 +10,8 @@ pub use json::{MAX_COPIED_BYTES, MAX_MOVED};
 #[cfg(test)]
 mod tests;
 
-use crate::object::field_error::{Problems, go_quote};
+use crate::object::go_text::go_quote;
+use crate::object::problems::Problems;
 use crate::object::schema::decode::decode_strict;
 use serde_json::Value;
 use std::collections::HashSet;

@@ -3,7 +3,7 @@
 //! Kubernetes reads `1` as an integer and `1.0` as a float, and writes both as `1`. So a float without a fraction becomes an
 //! integer here, where it fits.
 
-use crate::object::field_error::Problems;
+use crate::object::problems::Problems;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
@@ -73,9 +73,8 @@ pub fn strict_error(duplicates: &[DuplicateField], unknown: &[super::UnknownFiel
 
 /// Returns the same problems one by one: the warning headers with `fieldValidation=Warn`.
 pub fn strict_warnings(duplicates: &[DuplicateField], unknown: &[super::UnknownField]) -> Vec<String> {
-    let duplicate =
-        duplicates.iter().map(|d| format!("duplicate field {}", crate::object::field_error::go_quote(&d.path)));
-    let unknown = unknown.iter().map(|u| format!("unknown field {}", crate::object::field_error::go_quote(&u.path)));
+    let duplicate = duplicates.iter().map(|d| format!("duplicate field {}", crate::object::go_text::go_quote(&d.path)));
+    let unknown = unknown.iter().map(|u| format!("unknown field {}", crate::object::go_text::go_quote(&u.path)));
     duplicate.chain(unknown).collect()
 }
 

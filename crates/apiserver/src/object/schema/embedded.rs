@@ -2,8 +2,9 @@
 
 use super::Node;
 use super::path::Path;
-use crate::object::field_error::{Errors, FieldError, Problems};
+use crate::object::field_error::{Errors, FieldError};
 use crate::object::meta_validate::{coerce_metadata, names, validate_metadata};
+use crate::object::problems::Problems;
 use serde_json::{Map, Value};
 
 /// Drops unknown fields from the metadata of an embedded resource; their paths are below `path`. Malformed metadata is left to

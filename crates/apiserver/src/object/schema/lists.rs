@@ -66,7 +66,7 @@ fn repeated<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<usize> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut out = Vec::new();
     for (i, value) in values.enumerate() {
-        let times = seen.entry(crate::object::field_error::go_json(value)).or_default();
+        let times = seen.entry(crate::object::go_text::go_json(value)).or_default();
         *times += 1;
         if *times == 2 {
             out.push(i);

@@ -83,7 +83,7 @@ proptest! {
 
     #[test]
     fn quoting_is_go_quoting(text in ".{0,8}") {
-        let quoted = crate::object::field_error::go_quote(&text);
+        let quoted = crate::object::go_text::go_quote(&text);
         prop_assert!(quoted.starts_with('"') && quoted.ends_with('"') && !quoted.contains('\n'));
     }
 }

@@ -1,7 +1,7 @@
 //! Removes fields that the schema does not declare.
 
 use super::{Node, UnknownField};
-use crate::object::field_error::Problems;
+use crate::object::problems::Problems;
 use serde_json::Value;
 
 const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];

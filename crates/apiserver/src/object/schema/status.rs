@@ -1,7 +1,7 @@
 //! Field errors as the `Status` object of a 422 response.
 
 use super::FieldError;
-use crate::object::field_error::go_quote;
+use crate::object::go_text::go_quote;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 

@@ -6,7 +6,8 @@
 use super::node::Checks;
 use super::path::Path;
 use super::{ListType, Node, Type, formats};
-use crate::object::field_error::{Errors, FieldError, Reason, go_float, go_json, go_quote};
+use crate::object::field_error::{Errors, FieldError, Reason};
+use crate::object::go_text::{go_float, go_json, go_quote};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 
@@ -189,9 +190,9 @@ fn check_number(number: &serde_json::Number, node: &Node, path: &Path<'_>, out: 
             }
         }
     }
-    let mut report = |words: &str, limit: f64| {
+    let mut report = |comparison: &str, limit: f64| {
         let limit = if int.is_some() { (limit as i64).to_string() } else { go_float(limit) };
-        out.errors.push(invalid(path, value.clone(), format!("should be {words} {limit}")));
+        out.errors.push(invalid(path, value.clone(), format!("should be {comparison} {limit}")));
     };
     if let Some(min) = checks.minimum {
         let order = compare(min);
@@ -235,7 +236,7 @@ fn check_enum(value: &Value, checks: &Checks, path: &Path<'_>, out: &mut Outcome
     let supported: Vec<String> = checks
         .allowed
         .iter()
-        .map(|v| v.as_str().map(str::to_string).unwrap_or_else(|| crate::object::field_error::go_json(v)))
+        .map(|v| v.as_str().map(str::to_string).unwrap_or_else(|| crate::object::go_text::go_json(v)))
         .collect();
     out.errors.push(FieldError::not_supported(path.shown(), value.clone(), &supported));
 }

@@ -6,7 +6,7 @@ pub mod jsonpath;
 #[cfg(test)]
 mod tests;
 
-use crate::object::field_error::{go_json, go_number};
+use crate::object::go_text::{go_json, go_number};
 use jiff::Timestamp;
 use jsonpath::JsonPath;
 use serde_json::{Map, Value, json};
@@ -37,7 +37,7 @@ impl IncludeObject {
             "Object" => Ok(Self::Object),
             other => Err(format!(
                 "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
-                crate::object::field_error::go_quote(other)
+                crate::object::go_text::go_quote(other)
             )),
         }
     }

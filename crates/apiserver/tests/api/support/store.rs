@@ -1,4 +1,4 @@
-//! The store under a test's server: embedded, or in a real etcd where `EVROC_TEST_STORE` says so (`etcd-3.4`, `etcd-3.5`).
+//! The store under a test's server: embedded, or in a real etcd where `EVROC_TEST_STORE` names one (`etcd-3.4`, `etcd-3.5`).
 
 use std::path::Path;
 use std::sync::Arc;

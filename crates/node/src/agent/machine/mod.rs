@@ -45,13 +45,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::host::{Accelerator, HostConditions};
+use crate::drain_flag::DrainFlag;
 use crate::io::BoxDuplex;
 use crate::machine::VolumeUse;
 use crate::machine::guests::{Guests, ObservedMachine};
 use crate::machine::owner::OwnedMachines;
 use crate::metrics;
 use crate::net::network::Network;
-use crate::owner::DrainFlag;
 use ready::Watched;
 use step::Next;
 

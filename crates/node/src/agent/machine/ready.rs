@@ -287,11 +287,11 @@ mod tests {
         let received = stream::unfold(received, |mut r| async move { r.recv().await.map(|change| (change, r)) });
         let greets = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let (bell, mut rung) = mpsc::unbounded_channel();
-        let asked = greets.clone();
+        let probes = greets.clone();
         let watched = Watched::start_with(
             RunId(1),
             received.boxed(),
-            move || std::future::ready(asked.load(std::sync::atomic::Ordering::SeqCst)),
+            move || std::future::ready(probes.load(std::sync::atomic::Ordering::SeqCst)),
             move || bell.send(()).unwrap(),
             |_| tokio::task::yield_now(),
         );

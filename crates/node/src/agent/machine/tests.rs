@@ -18,11 +18,11 @@ use tokio::sync::watch;
 use super::step::Next;
 use super::{Changes, Volumes, Work};
 use crate::agent::host::{Accelerator, HostConditions, Topic};
+use crate::drain_flag::DrainFlag;
 use crate::machine::memory::MemoryGuests;
 use crate::machine::owner::OwnedMachines;
 use crate::machine::{AcceleratorKind, VolumeUse};
 use crate::net::memory::MemoryNetwork;
-use crate::owner::DrainFlag;
 
 struct Host {
     _state: tempfile::TempDir,

@@ -12,7 +12,7 @@
 //! by itself is replaced by control. A container that cannot be observed keeps its condition Ready: it may run, and the gateway
 //! goes on sending requests to it.
 //!
-//! Who writes what: this module writes Replica.status and removes the host's finalizer.
+//! Ownership of writes: this module writes Replica.status and removes the host's finalizer.
 //!
 //! [`plan`] decides what to do (pure). What takes long, a start and an end, is a turn of the container's owner ([`turn`]), so that
 //! nothing holds up a reconciliation: an end preempts a start that is under way.

@@ -42,8 +42,8 @@ use error::disk;
 
 /// More do not fit into one page of mount options, and no builder makes more than 127.
 const MAX_LAYERS: usize = 127;
-/// What one image may take on the disk, all layers together. Lower refuses honest images (those for machine learning reach some
-/// 20 GB, and a layer of the largest seen has 300,000 entries); higher lets a few megabytes fill the disk or use up its inodes.
+/// The most that one image may take on the disk, all layers together. Lower refuses honest images (those for machine learning reach
+/// some 20 GB, and a layer of the largest seen has 300,000 entries); higher lets a few megabytes fill the disk or use up its inodes.
 const IMAGE_LIMITS: Limits = Limits { bytes: 32 << 30, entries: 2_000_000, room: u64::MAX };
 /// Layers that are unpacked at the same time. Higher makes each slower and takes more memory.
 const UNPACKING_AT_ONCE: usize = 4;

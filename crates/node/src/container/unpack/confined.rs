@@ -105,7 +105,7 @@ fn own_memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Becomes `user`. Files get the owners and modes that the layer says, so the right to set those stays; it reaches only the
+/// Becomes `user`. Files get the owners and modes of the layer, so the right to set those stays; it reaches only the
 /// layer's files, as the process can see no others.
 fn give_up_root(user: u32) -> io::Result<()> {
     let kept = CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::FSETID;

@@ -9,8 +9,8 @@
 //!        ◀─ Outcome as JSON ─────── stdout
 //! ```
 //!
-//! What is in a layer and cannot do harm by its absence is left out: devices, FIFOs, sockets. What a layer says about lower layers
-//! (whiteouts in the style of aufs) becomes what overlayfs expects: a character device 0/0, or the attribute [`OPAQUE_XATTR`].
+//! Entries that can be absent without harm are left out: devices, FIFOs, sockets. A layer's statements about lower layers
+//! (whiteouts in the style of aufs) become the form that overlayfs expects: a character device 0/0, or the attribute [`OPAQUE_XATTR`].
 
 mod archive;
 mod confined;

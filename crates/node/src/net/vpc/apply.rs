@@ -1,128 +1,30 @@
-//! Making a namespace like its record: the kernel's part. Everything here blocks.
+//! Makes a namespace like its record. Everything here blocks.
 
-use std::fs;
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::NetworkConfig;
+use super::kernel::{Held, Kernel};
 use super::plan::{Standing, Steps, steps};
 use super::record::Record;
+use super::settings::{set_link_defaults, set_namespace_defaults};
 use crate::net::command::{CommandError, ip_batch, nft};
 use crate::net::dhcp::Lease;
-use crate::net::error::{NetworkError, file};
-use crate::net::links::{self, Links};
+use crate::net::error::NetworkError;
+use crate::net::links::Links;
 use crate::net::mac::MacAddress;
-use crate::net::names::Names;
 use crate::net::netns::Netns;
 use crate::net::network::{PortSpec, VpcSpec};
 use crate::net::rules::{PortRule, VpcRules, vpc_table};
 use crate::net::uplink::{slots, transit_pair};
-use crate::net::{folder, holder, tap};
+use crate::net::{folder, tap};
 use crate::uid::Uid;
 
 /// The gateway's link address, the same on every tap: a guest that keeps it in its ARP cache finds it again after its tap was
 /// made again.
 const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0xe7, 0x0c, 0, 0, 0x01]);
-/// The folder of namespaces in earlier versions; it belongs to `ip netns`.
-const LEGACY_FOLDER: &str = "/run/netns";
-
-/// The addresses that guests of a VPC had before this process began, by which its namespace can be found.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Held {
-    pub(super) taps: Vec<String>,
-    pub(super) slot: Option<u32>,
-}
-
-/// The worker on the kernel.
-#[derive(Debug, Clone)]
-pub(super) struct Kernel {
-    pub(super) config: Arc<NetworkConfig>,
-    pub(super) names: Names,
-}
 
 impl Kernel {
-    /// The folder of the namespaces.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.config.run_dir.join("vpc-netns")
-    }
-
-    fn netns_path(&self, uid: &Uid) -> PathBuf {
-        self.folder().join(uid)
-    }
-
-    /// Paths of this instance's namespaces in the folder that earlier versions used.
-    pub(super) fn legacy_namespaces(&self) -> Vec<PathBuf> {
-        let is_ours = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| self.names.is_legacy_netns(name))
-        };
-        folder::list(Path::new(LEGACY_FOLDER)).into_iter().filter(is_ours).collect()
-    }
-
-    fn legacy_netns_path(&self, uid: &Uid) -> PathBuf {
-        Path::new(LEGACY_FOLDER).join(self.names.legacy_netns(uid))
-    }
-
-    /// Finds the namespace of a VPC: by its path, by the path that earlier versions used (unless `legacy_is_others`), or by a process that
-    /// holds a tap of it. One that was not found at its path is mounted there.
-    pub(super) fn find_namespace(
-        &self,
-        uid: &Uid,
-        legacy_is_others: bool,
-        held: &Held,
-    ) -> Result<Option<Netns>, NetworkError> {
-        let path = self.netns_path(uid);
-        if let Some(netns) = open_if_present(&path)? {
-            return Ok(Some(netns));
-        }
-        let legacy = if legacy_is_others { None } else { open_if_present(&self.legacy_netns_path(uid))? };
-        // A guest still has a namespace that a later mount hides.
-        let found = legacy.or_else(|| self.namespace_of_guests(held));
-        let Some(netns) = found else { return Ok(None) };
-        tracing::info!(vpc = uid.as_str(), from = %netns.path().display(), "takes over a VPC's network namespace");
-        folder::prepare(&self.folder())?;
-        netns.mount_at(&path)?;
-        if !legacy_is_others {
-            Netns::remove(&self.legacy_netns_path(uid))?;
-        }
-        Ok(Some(Netns::open(&path)?))
-    }
-
-    /// Finds the namespace that guests hold a tap of. The names of taps are made from a part of a hash, so another VPC may have one of
-    /// the same name: a namespace that has a path is its VPC's, and the transit addresses have to be right.
-    fn namespace_of_guests(&self, held: &Held) -> Option<Netns> {
-        if held.taps.is_empty() {
-            return None;
-        }
-        let paths = folder::list(&self.folder()).into_iter().chain(self.legacy_namespaces());
-        let others: Vec<_> = paths.filter_map(|path| Netns::open(&path).ok()).collect();
-        let has_slot = |netns: &Netns| {
-            let bind = |slot| UdpSocket::bind((transit_pair(self.config.transit, slot).1, 0)).is_ok();
-            held.slot.is_none_or(|slot| netns.run(|| bind(slot)).unwrap_or(false))
-        };
-        let found = holder::namespaces_of_taps(|tap| held.taps.iter().any(|wanted| wanted == tap));
-        found.into_iter().find(|netns| !others.iter().any(|other| other.is_same(netns)) && has_slot(netns))
-    }
-
-    /// Finds the namespace of a VPC, or makes it.
-    fn namespace(&self, uid: &Uid, held: &Held, legacy_is_others: bool) -> Result<Netns, NetworkError> {
-        match self.find_namespace(uid, legacy_is_others, held)? {
-            Some(netns) => Ok(netns),
-            None => {
-                folder::prepare(&self.folder())?;
-                Ok(Netns::ensure(&self.netns_path(uid))?)
-            }
-        }
-    }
-
-    /// The links of a namespace.
-    pub(super) fn links(&self, netns: &Netns) -> Result<Links, NetworkError> {
-        netns.run(links::list)?.map_err(file("list the links of", netns.path()))
-    }
-
     /// Makes the namespace like the record, in as few steps as [`steps`] finds.
     pub(super) fn apply(
         &self,
@@ -245,20 +147,6 @@ impl Kernel {
         }
     }
 
-    /// Removes a VPC's namespace. Sockets and hypervisors may keep it alive after its name was removed, so the links that lead out are
-    /// removed first.
-    pub(super) fn remove_namespace(&self, uid: &Uid, netns: Option<&Netns>) -> Result<(), NetworkError> {
-        let path = self.netns_path(uid);
-        let opened = match netns {
-            Some(_) => None,
-            None => Netns::open(&path).ok(),
-        };
-        if let Some(netns) = netns.or(opened.as_ref()) {
-            self.remove_link(netns, &self.names.inner_uplink(uid))?;
-        }
-        Ok(Netns::remove(&path)?)
-    }
-
     /// Makes the pair of links to the uplink, or removes one that is not wanted any more.
     fn connect_uplink(&self, record: &Record, netns: &Netns, links: &Links) -> Result<(), NetworkError> {
         let uid = &record.vpc.uid;
@@ -328,14 +216,6 @@ impl Kernel {
     }
 }
 
-fn open_if_present(path: &Path) -> Result<Option<Netns>, NetworkError> {
-    match Netns::open(path) {
-        Ok(netns) => Ok(Some(netns)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Routes of the VPC that are not a tap's: no machine has the other addresses of the subnet, so they are unreachable and never reach
 /// the uplink. Those of an earlier specification are removed; a removal that follows a replacement cannot fail for want of the route.
 fn subnet_script(record: &Record) -> String {
@@ -362,33 +242,4 @@ fn tap_script(link: &str, record: &Record, port: &PortSpec, mtu: u16) -> String 
         script += &format!("address replace {before}/32 dev {link}\naddress delete {before}/32 dev {link}\n");
     }
     script
-}
-
-/// Settings of a whole namespace, made before any link is in it.
-fn set_namespace_defaults() -> Result<(), NetworkError> {
-    set("net/ipv6/conf/all/disable_ipv6", "1", true)?;
-    set("net/ipv6/conf/default/disable_ipv6", "1", true)?;
-    set("net/ipv4/conf/all/rp_filter", "1", false)?;
-    set("net/ipv4/conf/default/rp_filter", "1", false)?;
-    set("net/ipv4/conf/all/send_redirects", "0", false)?;
-    set("net/ipv4/conf/default/send_redirects", "0", false)?;
-    set("net/ipv4/conf/all/accept_redirects", "0", false)?;
-    set("net/ipv4/ip_forward", "1", false)
-}
-
-/// Settings of a tap or of one end of the uplink's pair. `neigh/default` does not exist in namespaces other than the first, so the
-/// delay of proxy ARP is set here.
-fn set_link_defaults(link: &str, is_tap: bool) -> Result<(), NetworkError> {
-    set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1", true)?;
-    set(&format!("net/ipv4/neigh/{link}/proxy_delay"), "0", false)?;
-    if is_tap { set(&format!("net/ipv4/conf/{link}/proxy_arp"), "1", false) } else { Ok(()) }
-}
-
-/// Sets a value in the calling thread's namespace. `is_optional`: kernels without IPv6 are fine.
-fn set(key: &str, value: &str, is_optional: bool) -> Result<(), NetworkError> {
-    let path = Path::new("/proc/sys").join(key);
-    match fs::write(&path, value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_optional => Ok(()),
-        other => other.map_err(file("set", &path)),
-    }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use evroc_api::conditions::Verdict;
 
-use super::apply::Kernel;
 use super::claims::Claims;
-use super::owner::{View, Vpc};
+use super::kernel::Kernel;
 use super::plan::taps;
 use super::record::Records;
+use super::state::{View, Vpc};
 use crate::agent::host::{HostConditions, Topic};
 use crate::dial::Dialer;
 use crate::net::command::nft;

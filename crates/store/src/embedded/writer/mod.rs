@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::sync::{oneshot, watch};
 
 use super::Shared;
-use super::database::{FolderLock, Mark};
+use super::folder::{FolderLock, Mark};
 use super::index::RowId;
 use super::leases::Leases;
 use super::rows::State;

@@ -80,14 +80,14 @@ fn check_transaction(
     acknowledged: Option<u64>,
 ) -> Result<(), String> {
     let items: Vec<_> = keys.iter().map(|key| found.get(key.as_bytes())).collect();
-    let there = items.iter().flatten().count();
+    let existing = items.iter().flatten().count();
     if let Some(revision) = acknowledged
-        && there < keys.len()
+        && existing < keys.len()
     {
-        return Err(format!("{keys:?} was acknowledged at revision {revision}, {there} of its keys exist"));
+        return Err(format!("{keys:?} was acknowledged at revision {revision}, {existing} of its keys exist"));
     }
-    if there != 0 && there != keys.len() {
-        return Err(format!("of the transaction {keys:?} only {there} keys exist"));
+    if existing != 0 && existing != keys.len() {
+        return Err(format!("of the transaction {keys:?} only {existing} keys exist"));
     }
     for (key, item) in keys.iter().zip(items.iter().flatten()) {
         if item.value != workload::content(key) {

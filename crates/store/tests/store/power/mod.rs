@@ -9,7 +9,7 @@
 //! | `ROUNDS` | how many crashes | 200 |
 //! | `SEED` | of the random part | 1 |
 //! | `FROM` | the first round, to go on with a run that was interrupted or to repeat a failure | 0 |
-//! | `RECORD` | file that keeps the record: written if it is not there, else used in place of a new one | none |
+//! | `RECORD` | file that keeps the record: written if it is absent, else used in place of a new one | none |
 
 mod disk;
 mod judge;

@@ -106,7 +106,7 @@ impl Parser<'_> {
             "pwrite64" => {
                 let mut strings = strings(arguments);
                 let Some(file) = strings.next().and_then(|path| self.file(&path)) else { return };
-                let data = strings.next().expect("what is written");
+                let data = strings.next().expect("the written bytes");
                 let numbers = arguments.rsplit_once('"').map_or("", |(_, numbers)| numbers);
                 let offset = numbers.split([',', ')']).filter_map(|word| word.trim().parse().ok()).nth(1);
                 Event::Write(file, offset.expect("where it is written"), data)

@@ -1,4 +1,8 @@
-//! The shim's event loop: output to log and clients, input to the workload, requests, and the end.
+//! The shim's event loop: output to log and clients, input to the workload. Requests are answered in [`requests`], the end of the
+//! workload is handled in [`ending`].
+
+mod ending;
+mod requests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -9,18 +13,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, WaitStatus};
 
 use super::connection::{Connection, Mode};
-use super::end::{children, describe, oom_kills, read_pid};
+use super::end::oom_kills;
 use super::log::{LogWriter, Stream};
-use super::spawn::{self, Streams, Target};
+use super::spawn::Streams;
 use super::{privileges, report};
-use crate::cgroup::kill_members;
-use crate::shim::files;
-use crate::shim::process::ProcessIdentity;
-use crate::shim::protocol::{PROTOCOL_VERSION, Request, Response, State, Status};
-use crate::shim::spec::{Exit, PidRecord, SPEC_VERSION, Spec, Stderr};
+use crate::shim::protocol::State;
+use crate::shim::spec::{PidRecord, Spec, Stderr};
 
 /// Input that waits for a workload which does not read; beyond it clients are not read from either.
 const MAX_INPUT_BYTES: usize = 64 * 1024;
@@ -228,78 +229,6 @@ impl<'a> Pump<'a> {
         }
     }
 
-    fn answer(&mut self, index: usize, request: Request) {
-        let response = match request {
-            Request::Hello => {
-                Response { version: Some(PROTOCOL_VERSION), id: Some(self.spec.id.clone()), ..Response::ok() }
-            }
-            Request::Status => Response { status: Some(self.status()), ..Response::ok() },
-            Request::Signal { signal } => self.signal(signal),
-            Request::Resize { rows, cols } => self.resize(rows, cols),
-            Request::Wait => {
-                self.connections[index].waits_for_exit = true;
-                return;
-            }
-            Request::Attach { replay_bytes } => {
-                let skipped = self.replay.len().saturating_sub(replay_bytes);
-                let past: Vec<u8> = self.replay.iter().skip(skipped).copied().collect();
-                let connection = &mut self.connections[index];
-                connection.send(&Response::ok().line());
-                connection.mode = Mode::Attached;
-                connection.send(&past);
-                return;
-            }
-        };
-        self.connections[index].send(&response.line());
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            state: self.state,
-            child: self.record.child,
-            shim: self.record.shim,
-            attached: self.connections.iter().filter(|connection| connection.mode == Mode::Attached).count(),
-            output_bytes: self.output_bytes,
-            log_bytes_dropped: self.dropped(),
-            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count().saturating_sub(1)),
-        }
-    }
-
-    fn dropped(&self) -> u64 {
-        self.log.dropped() + self.error_log.as_ref().map_or(0, LogWriter::dropped)
-    }
-
-    /// Signals the workload; while it is being created, the processes that create it. As long as the workload is not reaped (which
-    /// only happens here, in the same thread), its pid is its own.
-    fn signal(&self, number: i32) -> Response {
-        if !(1..=libc::SIGRTMAX()).contains(&number) {
-            return Response::refused(format!(
-                "signal: expected a number from 1 to {}, found {number}",
-                libc::SIGRTMAX()
-            ));
-        }
-        let result = match self.state {
-            State::Running => spawn::send_signal(self.main, Target::Process, number),
-            // `argv` began a session, so its group is its own.
-            State::Starting => spawn::send_signal(self.main, Target::Group, number),
-            State::Draining | State::Exited => return Response::refused("signal: the workload does not run"),
-        };
-        match result {
-            Ok(()) => Response::ok(),
-            Err(error) => Response::refused(format!("signal {number}: {error}")),
-        }
-    }
-
-    fn resize(&self, rows: u16, cols: u16) -> Response {
-        let (true, Some(terminal)) = (self.streams.is_terminal, &self.streams.output) else {
-            return Response::refused("resize: the workload has no terminal");
-        };
-        match rustix::termios::tcsetwinsize(terminal, spawn::winsize(rows, cols)) {
-            Ok(()) => Response::ok(),
-            Err(errno) => Response::refused(format!("resize: {errno}")),
-        }
-    }
-
     fn read_output(&mut self, stream: Stream) {
         let source = match stream {
             Stream::Stdout => &mut self.streams.output,
@@ -349,144 +278,6 @@ impl<'a> Pump<'a> {
                 }
             }
         }
-    }
-
-    /// Collects ended children: ours, and orphans of the workload.
-    fn reap(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 128];
-        while rustix::io::read(&self.signals, &mut buffer).is_ok() {}
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            self.early.insert(pid, status);
-        }
-        if self.state == State::Starting && self.early.contains_key(&self.main) {
-            self.hand_over()?;
-        }
-        if self.state == State::Running
-            && let Some(status) = self.early.get(&self.main).copied()
-        {
-            self.ended(Some(status), None);
-        }
-        if self.state != State::Starting {
-            self.early.clear();
-        }
-        Ok(())
-    }
-
-    /// `argv` has ended; the workload is the process it left behind.
-    fn hand_over(&mut self) -> io::Result<()> {
-        let Some(status) = self.early.remove(&self.main) else { return Ok(()) };
-        let Some(pid_file) = self.spec.pid_file.as_deref() else { return Ok(()) };
-        if status.exit_status() != Some(0) {
-            self.ended(Some(status), Some(format!("cannot start: {} {}", self.spec.argv[0], describe(status))));
-            return Ok(());
-        }
-        match read_pid(pid_file) {
-            Ok(pid) => {
-                let number = pid.as_raw_nonzero().get();
-                // A child that has ended meanwhile has no start time any more and needs none.
-                let child = ProcessIdentity::of(number).unwrap_or(ProcessIdentity { pid: number, start_time: 0 });
-                self.main = pid;
-                self.record.child = child;
-                files::write_json(&self.dir, "pid.json", 0o644, &self.record)?;
-                self.workload_runs()
-            }
-            Err(error) => {
-                self.ended(None, Some(format!("cannot start: read the pid in {}: {error}", pid_file.display())));
-                Ok(())
-            }
-        }
-    }
-
-    fn ended(&mut self, status: Option<WaitStatus>, reason: Option<String>) {
-        self.end = Some(End { status, reason, finished_at: Timestamp::now(), noticed: Instant::now() });
-        self.state = State::Draining;
-        self.streams.input = None;
-        self.end_leftovers();
-    }
-
-    /// Kills everything that survives the workload: members of its cgroups and orphans that came to us.
-    fn end_leftovers(&self) {
-        for cgroup in &self.spec.cgroups {
-            kill_members(cgroup, Some(rustix::process::getpid()));
-        }
-        for pid in children() {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-
-    /// `None`: the disk refuses, try again later.
-    fn write_exit(&mut self) -> Option<Exit> {
-        let end = self.end.as_ref()?;
-        let now = Timestamp::now();
-        self.log.finish(now);
-        if let Some(log) = &mut self.error_log {
-            log.finish(now);
-        }
-        let oom = oom_kills(self.spec) > self.oom_kills_before;
-        let mut reason = match (&end.reason, end.status) {
-            (Some(reason), _) => reason.clone(),
-            (None, Some(status)) if oom && status.terminating_signal().is_some() => {
-                format!("ran out of memory ({})", describe(status))
-            }
-            (None, Some(status)) => describe(status),
-            (None, None) => "its end was not observed".into(),
-        };
-        let tail = match self.spec.stderr {
-            Stderr::Separate => &mut self.stderr_tail,
-            Stderr::Merge => &mut self.replay,
-        };
-        if !self.has_run && !tail.is_empty() {
-            let tail = String::from_utf8_lossy(tail.make_contiguous());
-            reason = format!("{reason}: {}", tail.trim_end());
-        }
-        let exit = Exit {
-            version: SPEC_VERSION,
-            id: self.spec.id.clone(),
-            code: end.status.and_then(WaitStatus::exit_status),
-            signal: end.status.and_then(WaitStatus::terminating_signal),
-            oom,
-            started_at: Some(self.record.started_at),
-            finished_at: end.finished_at,
-            reason,
-            stderr_tail: String::from_utf8_lossy(self.stderr_tail.make_contiguous()).trim_end().to_owned(),
-            log_bytes_dropped: self.dropped(),
-        };
-        let _ = files::release_reserve(&self.dir);
-        match files::write_json(&self.dir, "exit.json", 0o644, &exit) {
-            Ok(()) => {
-                if !self.has_run {
-                    report(Some(&exit.reason));
-                }
-                Some(exit)
-            }
-            // If the folder was removed, no record is wanted; waiting clients still get their answer.
-            Err(_) if !self.dir.exists() => Some(exit),
-            Err(error) => {
-                eprintln!("write exit.json: {error}; removing rotated logs and trying again");
-                for number in 1..self.spec.log.max_files {
-                    let _ = std::fs::remove_file(self.dir.join(format!("log.{number}")));
-                }
-                None
-            }
-        }
-    }
-
-    fn say_goodbye(mut self, exit: Exit) -> io::Result<()> {
-        self.state = State::Exited;
-        // Clients that connected but were not accepted yet are served too.
-        self.turn(Some(Duration::ZERO))?;
-        let line = Response { exit: Some(exit), ..Response::ok() }.line();
-        for connection in self.connections.iter_mut().filter(|connection| connection.waits_for_exit) {
-            connection.send(&line);
-            connection.waits_for_exit = false;
-        }
-        let begun = Instant::now();
-        while self.connections.iter().any(Connection::wants_write) && begun.elapsed() < FAREWELL {
-            self.turn(Some(FAREWELL.saturating_sub(begun.elapsed())))?;
-        }
-        // Not permitted after privileges were dropped; the agent removes a socket without a listener.
-        let _ = std::fs::remove_file(&self.spec.socket);
-        Ok(())
     }
 }
 
