@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// The output of a command and how it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
-    /// Both streams as they came, so that an error stands where it happened.
+    /// Both streams as they came, so that an error is in its place.
     pub both: String,
     /// Standard output alone.
     pub stdout: String,
@@ -185,12 +185,12 @@ fn end_group(child: &mut Child) {
     for signal in ["-TERM", "-KILL"] {
         let _ = Command::new("kill").args([signal, "--", &format!("-{leader}")]).stderr(Stdio::null()).status();
         // The leader has to be collected, or its group seems to live on.
-        let mut gone = || {
+        let mut has_ended = || {
             let _ = child.try_wait();
             let probe = Command::new("kill").args(["-0", "--", &format!("-{leader}")]).stderr(Stdio::null()).status();
             !probe.is_ok_and(|status| status.success())
         };
-        if eventually(Duration::from_secs(3), &mut gone) {
+        if eventually(Duration::from_secs(3), &mut has_ended) {
             return;
         }
     }

@@ -40,7 +40,7 @@ impl Table {
         std::fs::write(&file, with_row(&text, self.header(), &row)).with_context(|| format!("write {RESULTS}"))
     }
 
-    /// Whether a row of this commit has these cells: the first ones, in which an empty one stands for any, and the last.
+    /// Whether a row of this commit has these cells: the first ones, in which an empty one matches any, and the last.
     pub fn has(self, first: &[&str], last: &str) -> Result<bool> {
         Ok(has_row(&read()?.1, self.header(), &commit()?, first, last))
     }

@@ -19,7 +19,7 @@ use crate::run::EnvVar;
 #[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
 pub struct HostSpec {
-    /// The zone that it stands in.
+    /// The zone of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Whether nothing new is placed on it.

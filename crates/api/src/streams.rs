@@ -1,4 +1,4 @@
-//! What the server and its clients agree on for streams: the consoles and port forwards of virtual machines.
+//! The conventions between the server and its clients for streams: the consoles and port forwards of virtual machines.
 
 /// The WebSocket subprotocol in which each direction of a port forward ends by itself.
 ///

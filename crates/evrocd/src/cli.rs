@@ -123,7 +123,7 @@ impl UpArgs {
         if let Some(json) = &self.options_json {
             return serde_json::from_str(json).context("--options-json");
         }
-        // The supervisor may stand in another folder.
+        // The supervisor may have another working folder.
         let absolute = |flag, path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose().context(flag);
         let forgets_kinds = self.crd_dir.as_ref().is_some_and(|dir| dir.as_os_str() == "none");
         Ok(UpOptions {

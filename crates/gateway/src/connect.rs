@@ -74,7 +74,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept connection that still stands.
+    /// A kept connection that is still open.
     pub fn kept(&self, replica: &Replica, http2: bool) -> Option<Connection> {
         let mut state = self.state();
         let kept = state.kept.get_mut(&replica.uid)?;

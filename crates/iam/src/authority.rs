@@ -102,7 +102,7 @@ impl Authority {
     /// Opens the authority, finishes one that was left half made, or makes a new one.
     ///
     /// Returns the authority and a sentence for each thing that had to be made or repaired. `owner` gets key and certificate; the public
-    /// copy stays with the caller. `label` (the instance's name) stands in the subject.
+    /// copy stays with the caller. `label` (the instance's name) is part of the subject.
     pub fn open_or_create(
         paths: &AuthorityPaths,
         label: &str,

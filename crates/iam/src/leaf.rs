@@ -30,7 +30,7 @@ pub enum LeafError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A name cannot stand in a certificate.
+    /// A name cannot be in a certificate.
     #[error("{name:?} cannot stand in a certificate as a DNS name")]
     Name {
         /// The name.

@@ -58,9 +58,9 @@ pub type BoxBytes = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
 /// The output of a service on one host.
 pub struct HostLog {
-    /// What had been written at the time of the request, in the order of time.
+    /// The output up to the request, in the order of time.
     pub written: Bytes,
-    /// What is written after that, as it comes; absent if the log is not followed.
+    /// The output after that, as it comes; absent if the log is not followed.
     pub follow: Option<BoxBytes>,
 }
 

@@ -110,7 +110,7 @@ impl SimulatedMonitor {
         std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.control)
     }
 
-    fn say(&self, command: &'static str) -> Result<(), MonitorError> {
+    fn record(&self, command: &'static str) -> Result<(), MonitorError> {
         let commands = self.open().and_then(|mut control| writeln!(control, "{command}"));
         commands.map_err(|_| MonitorError::Closed { command: command.into() })
     }
@@ -126,10 +126,10 @@ impl Monitor for SimulatedMonitor {
         self.open().map(|_| GuestState::Running).map_err(|_| MonitorError::Closed { command: "state".into() })
     }
     async fn power_down(&self) -> Result<(), MonitorError> {
-        self.say("powerdown")
+        self.record("powerdown")
     }
     async fn quit(&self) -> Result<(), MonitorError> {
-        self.say("quit")
+        self.record("quit")
     }
     async fn pause(&self) -> Result<(), MonitorError> {
         Self::unsupported("pausing")

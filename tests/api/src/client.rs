@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The values of a header that may stand several times.
+    /// The values of a header that may occur several times.
     pub fn header_values(&self, name: &str) -> Vec<String> {
         self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     }

@@ -82,7 +82,7 @@ async fn main() -> Result<()> {
             let state = known.unwrap_or(State { seed, ..State::default() });
             let deadline = time.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let state = run(&pair, state, sequences, &dir, deadline).await?;
-            tell(&state);
+            print_state(&state);
             ours.stop().await?;
             state.differences.is_empty()
         }
@@ -91,7 +91,7 @@ async fn main() -> Result<()> {
     std::process::exit(if fine { 0 } else { 1 });
 }
 
-fn tell(state: &State) {
+fn print_state(state: &State) {
     println!("{} sequences from seed {}, {} requests", state.next, state.seed, state.requests);
     for (answer, count) in &state.answers {
         println!("{count:>9} {answer}");

@@ -57,7 +57,7 @@ impl Process {
         self.environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
     }
 
-    /// Whether the name stands in its command line, its control groups or its environment.
+    /// Whether the name occurs in its command line, its control groups or its environment.
     pub fn mentions(&self, name: &str) -> bool {
         let environment = String::from_utf8_lossy(&self.environment);
         self.command.contains(name) || self.groups.contains(name) || environment.contains(name)

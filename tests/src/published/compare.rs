@@ -31,7 +31,7 @@ pub fn incompatible(released: &Value, today: &Value) -> Vec<String> {
     for (path, old) in entries(released) {
         let name = path.trim_start_matches("apis/").trim_start_matches("api/");
         let Some(new) = today.get(path) else {
-            found.tell(name, "the group and version is gone");
+            found.add(name, "the group and version is gone");
             continue;
         };
         found.paths(name, &old["paths"], &new["paths"]);
@@ -39,7 +39,7 @@ pub fn incompatible(released: &Value, today: &Value) -> Vec<String> {
             let kind = format!("{name} {}", schema.rsplit('.').next().unwrap_or(schema));
             match new["schemas"].get(schema) {
                 Some(new) => found.schema(&kind, old, new),
-                None => found.tell(&kind, "the kind is gone"),
+                None => found.add(&kind, "the kind is gone"),
             }
         }
     }
@@ -49,22 +49,22 @@ pub fn incompatible(released: &Value, today: &Value) -> Vec<String> {
 struct Changes(Vec<String>);
 
 impl Changes {
-    fn tell(&mut self, place: &str, what: &str) {
+    fn add(&mut self, place: &str, what: &str) {
         self.0.push(format!("{place}: {what}"));
     }
 
     fn paths(&mut self, group_version: &str, old: &Value, new: &Value) {
         for (path, old) in entries(old) {
             let Some(new) = new.get(path) else {
-                self.tell(group_version, &format!("the path {path} is gone"));
+                self.add(group_version, &format!("the path {path} is gone"));
                 continue;
             };
             for (method, old) in entries(old) {
                 let place = format!("{} {path}", method.to_uppercase());
                 match (old.as_str(), new.get(method).and_then(Value::as_str)) {
-                    (_, None) => self.tell(&place, "the operation is gone"),
+                    (_, None) => self.add(&place, "the operation is gone"),
                     (Some(old), Some(new)) => self.operation(&place, old, new),
-                    (None, Some(_)) => self.tell(&place, "the released operation cannot be read"),
+                    (None, Some(_)) => self.add(&place, "the released operation cannot be read"),
                 }
             }
         }
@@ -80,20 +80,20 @@ impl Changes {
         };
         let ((old_action, old_query, old_types), (action, query, types)) = (parts(old), parts(new));
         if old_action != action {
-            self.tell(place, &format!("the action changed from {old_action} to {action}"));
+            self.add(place, &format!("the action changed from {old_action} to {action}"));
         }
         for name in old_query.difference(&query) {
-            self.tell(place, &format!("the parameter {name} is gone"));
+            self.add(place, &format!("the parameter {name} is gone"));
         }
         for name in old_types.difference(&types) {
-            self.tell(place, &format!("bodies of {name} are no longer taken"));
+            self.add(place, &format!("bodies of {name} are no longer taken"));
         }
     }
 
     fn schema(&mut self, place: &str, old: &Value, new: &Value) {
         let (Some(old_map), Some(new_map)) = (old.as_object(), new.as_object()) else {
             if old != new {
-                self.tell(place, &format!("the schema changed from {old} to {new}"));
+                self.add(place, &format!("the schema changed from {old} to {new}"));
             }
             return;
         };
@@ -102,7 +102,7 @@ impl Changes {
             let below = if key == "items" { format!("{place}[]") } else { format!("{place}.*") };
             match (old.get(key), new.get(key)) {
                 (Some(old), Some(new)) => self.schema(&below, old, new),
-                (Some(_), None) => self.tell(&below, "the former value is gone"),
+                (Some(_), None) => self.add(&below, "the former value is gone"),
                 _ => {}
             }
         }
@@ -124,14 +124,14 @@ impl Changes {
             let place = field(place, name);
             match new["properties"].get(name) {
                 Some(new_field) => self.schema(&place, old_field, new_field),
-                None => self.tell(&place, "the field is gone"),
+                None => self.add(&place, "the field is gone"),
             }
         }
         let required = |of: &Value| texts(&of["required"]);
         for name in required(new).difference(&required(old)) {
             // A field with a default is optional.
             if new["properties"][name].get("default").is_none() {
-                self.tell(&field(place, name), "the field is now required");
+                self.add(&field(place, name), "the field is now required");
             }
         }
     }
@@ -139,10 +139,10 @@ impl Changes {
     /// Values, rules and selectable fields.
     fn values(&mut self, place: &str, old: &Value, new: &Value) {
         match (old["enum"].as_array(), new["enum"].as_array()) {
-            (None, Some(_)) => self.tell(place, &format!("only {} are allowed now", new["enum"])),
+            (None, Some(_)) => self.add(place, &format!("only {} are allowed now", new["enum"])),
             (Some(old), Some(new)) => {
                 for value in old.iter().filter(|it| !new.contains(it)) {
-                    self.tell(place, &format!("the value {value} is gone"));
+                    self.add(place, &format!("the value {value} is gone"));
                 }
             }
             _ => {}
@@ -152,17 +152,17 @@ impl Changes {
             rules.filter_map(|it| it["rule"].as_str()).map(str::to_owned).collect()
         };
         for rule in rules(new).difference(&rules(old)) {
-            self.tell(place, &format!("there is a new rule, `{rule}`"));
+            self.add(place, &format!("there is a new rule, `{rule}`"));
         }
         let selectable = |of: &Value| -> BTreeSet<String> {
             let fields = of["x-kubernetes-selectable-fields"].as_array().into_iter().flatten();
             fields.map(|it| it["fieldPath"].as_str().map_or(it.to_string(), str::to_owned)).collect()
         };
         for name in selectable(old).difference(&selectable(new)) {
-            self.tell(place, &format!("{name} can no longer be selected by"));
+            self.add(place, &format!("{name} can no longer be selected by"));
         }
         if old["nullable"] == true && new["nullable"] != true {
-            self.tell(place, "null is no longer allowed");
+            self.add(place, "null is no longer allowed");
         }
         if old.get("default").is_some() {
             self.changed(place, "default", old.get("default"), new.get("default"));
@@ -200,7 +200,7 @@ impl Changes {
     fn changed(&mut self, place: &str, key: &str, was: Option<&Value>, is: Option<&Value>) {
         let shown = |value: Option<&Value>| value.map_or_else(|| "none".to_owned(), Value::to_string);
         if was != is {
-            self.tell(place, &format!("{key} changed from {} to {}", shown(was), shown(is)));
+            self.add(place, &format!("{key} changed from {} to {}", shown(was), shown(is)));
         }
     }
 }

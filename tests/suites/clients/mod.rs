@@ -40,7 +40,7 @@ impl World {
         World { platform, endpoint, kubeconfig }
     }
 
-    /// A folder that goes with the world: for what clients leave where they stand, in their home and among temporary files.
+    /// A folder that goes with the world: for the files that clients leave in their working folder, in their home and among temporary files.
     fn folder(&self) -> &Path {
         self.kubeconfig.parent().unwrap_or(Path::new("/"))
     }

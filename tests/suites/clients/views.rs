@@ -148,9 +148,9 @@ async fn a_client_library_watches_in_a_view() {
 
     let created = disks.create(&PostParams::default(), &disk("hello", IMAGE)).await.expect("a disk");
     assert_eq!(created.namespace().as_deref(), Some("acme"));
-    let there = world.platform.client_as(evroc_iam::Identity::operator());
-    let there = Api::<Disk>::namespaced(there, &namespace).get("hello").await.expect("the disk in its namespace");
-    assert_eq!((there.namespace(), there.uid()), (Some(namespace.clone()), created.uid()));
+    let whole = world.platform.client_as(evroc_iam::Identity::operator());
+    let whole = Api::<Disk>::namespaced(whole, &namespace).get("hello").await.expect("the disk in its namespace");
+    assert_eq!((whole.namespace(), whole.uid()), (Some(namespace.clone()), created.uid()));
     let patch = json!([{"op": "test", "path": "/metadata/namespace", "value": "acme"},
         {"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}]);
     let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).expect("a patch"));

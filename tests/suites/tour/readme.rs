@@ -144,7 +144,7 @@ fn block(text: &str) -> Result<&str> {
 }
 
 fn replace(text: &str, tour: &str) -> Result<String> {
-    // By place, not by content: what stands between the markers may stand elsewhere too.
+    // By place, not by content: the text between the markers may occur elsewhere too.
     block(text)?;
     let begin = text.find(BEGIN).map_or(0, |at| at + BEGIN.len());
     let end = text.find(END).unwrap_or(text.len());

@@ -42,7 +42,7 @@ pub fn reasons(output: &str, lines: usize) -> String {
     if all.len() <= lines {
         return all.join("\n");
     }
-    // The message stands at the end, what led there at the beginning.
+    // The message is at the end, its cause at the beginning.
     let (head, tail) = (lines / 3, lines - lines / 3);
     let left_out = all.len() - lines;
     format!("{}\n… {left_out} lines left out …\n{}", all[..head].join("\n"), all[all.len() - tail..].join("\n"))

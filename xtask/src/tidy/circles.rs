@@ -22,7 +22,7 @@ struct Exception {
 const EXCEPTIONS: &[Exception] = &[Exception {
     dir: "crates/testkit",
     files: &["client.rs", "endpoint.rs", "gateway.rs", "objects.rs", "platform.rs", "snapshot.rs"],
-    reason: "`Platform` is one type whose methods stand in several files, for tests only",
+    reason: "`Platform` is one type whose methods are in several files, for tests only",
 }];
 
 /// Finds circles of imports between the files of a crate.

@@ -35,7 +35,7 @@ pub(super) struct Wanted {
 #[error("a host did not go on with its log")]
 struct Silent;
 
-/// What one host writes.
+/// The output of one host.
 pub(super) struct HostLines {
     body: BoxStream<'static, Result<Bytes, BoxError>>,
     buffer: BytesMut,

@@ -36,26 +36,26 @@ pub(super) struct MachineStream {
 
 #[async_trait]
 impl Connect for MachineStream {
-    async fn connect(&self, asked: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
-        let place = self.streams.0.places.take(&asked.identity)?;
-        let vm = VirtualMachine::deserialize(&asked.object).map_err(ApiError::internal)?;
-        let machine = self.machine(&asked.namespace, &vm).await?;
+    async fn connect(&self, stream_request: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
+        let place = self.streams.0.places.take(&stream_request.identity)?;
+        let vm = VirtualMachine::deserialize(&stream_request.object).map_err(ApiError::internal)?;
+        let machine = self.machine(&stream_request.namespace, &vm).await?;
         match self.what {
             What::Log => {
-                let bytes = query::number(&asked, "tailBytes")?.unwrap_or(TAIL_BYTES);
-                let is_previous = query::flag(&asked, "previous");
+                let bytes = query::number(&stream_request, "tailBytes")?.unwrap_or(TAIL_BYTES);
+                let is_previous = query::flag(&stream_request, "previous");
                 self.log(&vm, machine.as_ref(), (bytes, is_previous), place).await
             }
             What::Console | What::Port => {
                 let machine = machine.filter(is_running).ok_or_else(|| not_running(&vm))?;
-                self.open(asked, &machine, place).await
+                self.open(stream_request, &machine, place).await
             }
         }
     }
 }
 
 impl MachineStream {
-    /// What runs a virtual machine, if anything does.
+    /// Returns the machine that runs a virtual machine, if any.
     async fn machine(&self, namespace: &str, vm: &VirtualMachine) -> Result<Option<Machine>, ApiError> {
         let Some(uid) = vm.uid() else { return Ok(None) };
         let machines = Api::<Machine>::namespaced(self.streams.client()?, namespace);
@@ -66,28 +66,28 @@ impl MachineStream {
 
     async fn open(
         &self,
-        asked: ConnectRequest,
+        stream_request: ConnectRequest,
         machine: &Machine,
         place: Place,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        let name = format!("VM \"{}\"", asked.name);
+        let name = format!("VM \"{}\"", stream_request.name);
         let (host, uid) = (&machine.spec.host_name, machine.uid().unwrap_or_default());
         let tunnels = &self.streams.0.tunnels;
         let (stream, end) = match self.what {
             What::Port => {
-                let port = query::port(&asked)?;
-                websocket::check(&asked.request)?;
+                let port = query::port(&stream_request)?;
+                websocket::check(&stream_request.request)?;
                 let end = End { reason: format!("{name} closed the connection"), has_directions: true };
                 (tunnels.dial_machine(host, &uid, port).await, end)
             }
             _ => {
-                websocket::check(&asked.request)?;
+                websocket::check(&stream_request.request)?;
                 let end = End { reason: format!("{name} was stopped or restarted"), has_directions: false };
                 (tunnels.console(host, &uid).await, end)
             }
         };
         let stream = stream.map_err(|error| failed(&name, &error))?;
-        Ok(websocket::accept(asked.request, stream, end, self.streams.0.stop.clone(), place))
+        Ok(websocket::accept(stream_request.request, stream, end, self.streams.0.stop.clone(), place))
     }
 
     async fn log(

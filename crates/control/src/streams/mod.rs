@@ -124,18 +124,18 @@ struct Entrance {
 
 #[async_trait]
 impl Connect for Entrance {
-    async fn connect(&self, asked: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
+    async fn connect(&self, stream_request: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
         // Operators may do everything but pretend to be a host: streams would end at them.
         let shared = &self.streams.0;
         let (owner, role, tunnels) = match self.kind {
-            TunnelKind::Node => (format!("{USER_NODE_PREFIX}{}", asked.name), "node", &shared.tunnels),
+            TunnelKind::Node => (format!("{USER_NODE_PREFIX}{}", stream_request.name), "node", &shared.tunnels),
             TunnelKind::Edge => (USER_EDGE.to_owned(), "gateway", &shared.edges),
         };
-        if asked.identity.user != owner {
-            let message = format!("only the {role} of host \"{}\" can open its tunnel", asked.name);
+        if stream_request.identity.user != owner {
+            let message = format!("only the {role} of host \"{}\" can open its tunnel", stream_request.name);
             return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
         }
-        let response = tunnels.accept(&asked.name, asked.request);
+        let response = tunnels.accept(&stream_request.name, stream_request.request);
         Ok(response.map(|_| body::empty()))
     }
 }

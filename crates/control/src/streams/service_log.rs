@@ -34,20 +34,24 @@ pub(super) struct ServiceLog(pub Streams);
 
 #[async_trait]
 impl Connect for ServiceLog {
-    async fn connect(&self, asked: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
-        let place = self.0.0.places.take(&asked.identity)?;
+    async fn connect(&self, stream_request: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
+        let place = self.0.0.places.take(&stream_request.identity)?;
         let options = LogOptions {
-            follow: query::flag(&asked, "follow"),
-            tail_lines: query::number(&asked, "tailLines")?,
-            since: query::time(&asked, "sinceTime")?,
+            follow: query::flag(&stream_request, "follow"),
+            tail_lines: query::number(&stream_request, "tailLines")?,
+            since: query::time(&stream_request, "sinceTime")?,
             // Lines of several hosts are put in order by it.
             timestamps: true,
         };
-        let wanted = Wanted { tail: options.tail_lines, timestamps: query::flag(&asked, "timestamps") };
+        let wanted = Wanted { tail: options.tail_lines, timestamps: query::flag(&stream_request, "timestamps") };
         let listed = Api::<Host>::all(self.0.client()?).list(&ListParams::default()).await;
         let hosts = listed.map_err(ApiError::internal)?.items;
-        let question =
-            Question { tunnels: self.0.0.tunnels.clone(), namespace: asked.namespace, service: asked.name, options };
+        let question = Question {
+            tunnels: self.0.0.tunnels.clone(),
+            namespace: stream_request.namespace,
+            service: stream_request.name,
+            options,
+        };
         let mut asking: FuturesUnordered<_> = hosts.iter().map(|host| question.clone().ask(host)).collect();
         let Opened { logs, problems } = open(&mut asking).await;
         if logs.is_empty()
@@ -97,7 +101,7 @@ impl Connect for ServiceLog {
     }
 }
 
-/// What is asked of each host.
+/// The request to each host.
 #[derive(Clone)]
 struct Question {
     tunnels: Tunnels,

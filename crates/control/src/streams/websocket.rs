@@ -115,7 +115,7 @@ enum Left {
     Broken,
 }
 
-/// What has come from the user so far.
+/// The bytes received from the user so far.
 #[derive(Default)]
 struct Upward {
     /// The user ended the direction, or the guest takes nothing more.
@@ -295,9 +295,9 @@ mod tests {
         let (mut user, mut guest, _stop) = pair(false).await;
         user.send(Message::binary(&b"question"[..])).await.unwrap();
         user.send(Message::binary(Bytes::new())).await.unwrap();
-        let mut asked = String::new();
-        guest.read_to_string(&mut asked).await.unwrap();
-        assert_eq!(asked, "question");
+        let mut stream_request = String::new();
+        guest.read_to_string(&mut stream_request).await.unwrap();
+        assert_eq!(stream_request, "question");
         guest.write_all(b"answer").await.unwrap();
         assert_eq!(next(&mut user).await, Message::binary(&b"answer"[..]));
     }

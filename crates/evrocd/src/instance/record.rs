@@ -89,7 +89,7 @@ pub struct InstanceRecord {
     pub ports: Option<Ports>,
     /// Domain of the fixed names and services.
     pub domain: String,
-    /// Whether the fixed names stand in /etc/hosts.
+    /// Whether /etc/hosts has the fixed names.
     pub hosts_block: bool,
     /// Folder of built images that is imported at start.
     #[serde(default)]
@@ -100,7 +100,7 @@ pub struct InstanceRecord {
     /// How long a service without requests keeps its last container.
     #[serde(default = "default_scale_to_zero")]
     pub scale_to_zero_seconds: u64,
-    /// The zone that this host stands in.
+    /// The zone of this host.
     #[serde(default = "default_zone")]
     pub zone: String,
     /// The way out of VPCs: `none`, `host`, or `netns:<path>`.

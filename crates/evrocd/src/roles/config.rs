@@ -81,7 +81,7 @@ pub struct RoleConfig {
     pub scale_to_zero_seconds: u64,
     /// The way out of VPCs: `none`, `host`, or `netns:<path>`.
     pub uplink: String,
-    /// The zone that this host stands in.
+    /// The zone of this host.
     pub zone: String,
 }
 

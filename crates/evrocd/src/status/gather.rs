@@ -18,7 +18,7 @@ use crate::supervisor::protocol::SupervisorStatus;
 pub struct Overview {
     /// Instance.
     pub instance: String,
-    /// What the instance does.
+    /// Returns the activity of the instance.
     pub state: InstanceState,
     /// The supervisor's answer, if one runs.
     pub supervisor: Option<SupervisorStatus>,

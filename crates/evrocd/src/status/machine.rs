@@ -1,4 +1,4 @@
-//! What the machine has: processors, memory, disk.
+//! The resources of the machine: processors, memory, disk.
 
 use std::fs;
 use std::path::Path;

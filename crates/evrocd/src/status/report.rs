@@ -1,4 +1,4 @@
-//! What the report consists of, as supervisor and command line exchange it and as JSON shows it. No I/O.
+//! The parts of the report, as supervisor and command line exchange it and as JSON shows it. No I/O.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub enum WorkloadState {
     Lost,
 }
 
-/// What a supervisor does.
+/// The activity of a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SupervisorState {
@@ -43,7 +43,7 @@ pub enum SupervisorState {
     Stopping,
 }
 
-/// What an instance does: what its supervisor does, or what there is without one.
+/// The activity of an instance: that of its supervisor, or the state without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", untagged)]
 pub enum InstanceState {
@@ -53,7 +53,7 @@ pub enum InstanceState {
     Alone(Alone),
 }
 
-/// What there is without a supervisor.
+/// The state without a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Alone {
@@ -63,7 +63,7 @@ pub enum Alone {
     Orphaned,
 }
 
-/// What a role does.
+/// The activity of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RoleState {
@@ -96,7 +96,7 @@ as_in_json!(WorkloadState, SupervisorState, InstanceState, RoleState);
 pub struct Urls {
     /// For kubectl.
     pub api: String,
-    /// Registry, as it stands in image names.
+    /// Registry, as in image names.
     pub registry: String,
     /// Pattern of services' addresses.
     pub services: String,

@@ -66,24 +66,27 @@ impl Supervisor {
                 }
             }
             Event::Reported { role, generation, report } => self.note_report(role, generation, &report),
-            Event::Asked(asked) => match asked.request {
+            Event::ClientRequest(client_request) => match client_request.request {
                 Request::Status => {
-                    let status = self.status(asked.is_privileged);
-                    let _ = asked.reply.send(Reply::Status(Box::new(status))).await;
+                    let status = self.status(client_request.is_privileged);
+                    let _ = client_request.reply.send(Reply::Status(Box::new(status))).await;
                 }
-                _ if !asked.is_privileged => {
+                _ if !client_request.is_privileged => {
                     let message = "only root may do this: run it with sudo".to_owned();
-                    let _ = asked.reply.send(Reply::Error { message }).await;
+                    let _ = client_request.reply.send(Reply::Error { message }).await;
                 }
                 Request::Reload => {
                     let error =
                         reload::replace_self(&self.record, &self.lock, &self.api, &self.https, self.is_detached);
                     let message = format!("cannot start the new program: {error}; the old one goes on");
                     tracing::error!(message);
-                    let _ = asked.reply.send(Reply::Error { message }).await;
+                    let _ = client_request.reply.send(Reply::Error { message }).await;
                 }
                 Request::Down { timeout_seconds } => {
-                    return Some(Stop::Down { timeout: Duration::from_secs(timeout_seconds), reply: asked.reply });
+                    return Some(Stop::Down {
+                        timeout: Duration::from_secs(timeout_seconds),
+                        reply: client_request.reply,
+                    });
                 }
             },
         }

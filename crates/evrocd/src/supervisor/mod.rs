@@ -62,7 +62,7 @@ enum Event {
     /// A role reported something.
     Reported { role: Role, generation: u64, report: Report },
     /// A client sent a request.
-    Asked(server::Asked),
+    ClientRequest(server::ClientRequest),
 }
 
 /// How the supervisor was started.

@@ -15,7 +15,7 @@ use crate::status::report::{RoleState, SupervisorState, Workload};
 pub enum Request {
     /// The running roles.
     Status,
-    /// Replace supervisor and roles by the program that now stands in the state folder. Guests and containers stay.
+    /// Replace supervisor and roles by the program that is now in the state folder. Guests and containers stay.
     Reload,
     /// Stop guests and containers, then the roles, then the supervisor.
     Down {
@@ -53,7 +53,7 @@ pub enum Reply {
 pub struct SupervisorStatus {
     /// Instance.
     pub instance: String,
-    /// What it does.
+    /// Its activity.
     pub state: SupervisorState,
     /// Version of the supervisor.
     pub version: String,
@@ -69,7 +69,7 @@ pub struct SupervisorStatus {
     pub api_port: u16,
     /// HTTPS port.
     pub https_port: u16,
-    /// Whether the fixed names stand in /etc/hosts.
+    /// Whether /etc/hosts has the fixed names.
     pub hosts_block: bool,
     /// State folder.
     pub state_dir: PathBuf,
@@ -87,7 +87,7 @@ pub struct SupervisorStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleStatus {
-    /// What it does.
+    /// Its activity.
     pub state: RoleState,
     /// Process id, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

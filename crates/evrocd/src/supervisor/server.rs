@@ -28,7 +28,7 @@ const CLIENTS_OF_A_USER: usize = 4;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A client's request.
-pub struct Asked {
+pub struct ClientRequest {
     /// The request.
     pub request: Request,
     /// Whether the client is root.
@@ -128,7 +128,7 @@ async fn serve(stream: UnixStream, queue: mpsc::Sender<Event>) {
     let (reply, mut replies) = mpsc::channel(16);
     match serde_json::from_str(&text) {
         Ok(request) => {
-            if queue.send(Event::Asked(Asked { request, is_privileged, reply })).await.is_err() {
+            if queue.send(Event::ClientRequest(ClientRequest { request, is_privileged, reply })).await.is_err() {
                 return;
             }
         }

@@ -95,18 +95,18 @@ impl Supervisor {
                 Some(Event::Exited { role, generation, ended }) => {
                     self.note_exit(role, generation, ended);
                 }
-                Some(Event::Asked(asked)) => self.answer_while_stopping(asked).await,
+                Some(Event::ClientRequest(client_request)) => self.answer_while_stopping(client_request).await,
                 None => {}
             }
         }
     }
 
-    async fn answer_while_stopping(&self, asked: server::Asked) {
-        let reply = match asked.request {
-            Request::Status => Reply::Status(Box::new(self.status(asked.is_privileged))),
+    async fn answer_while_stopping(&self, client_request: server::ClientRequest) {
+        let reply = match client_request.request {
+            Request::Status => Reply::Status(Box::new(self.status(client_request.is_privileged))),
             _ => Reply::Error { message: "the instance is being stopped".into() },
         };
-        let _ = asked.reply.send(reply).await;
+        let _ = client_request.reply.send(reply).await;
     }
 
     async fn end_roles(&mut self) {

@@ -58,11 +58,11 @@ fn a_lost_request_is_repeated_if_that_is_safe() {
             let head = request.method() == http::Method::HEAD;
             let (container, heads) = scripted(&["", if head { "HTTP/1.1 200 OK\r\n\r\n" } else { OK }]);
             world.start("r", container);
-            let (status, said) = world.ask(request).await;
+            let (status, answer_text) = world.ask(request).await;
             assert_eq!(
                 (status, heads.lock().unwrap().len()),
                 if repeated { (200, 2) } else { (502, 1) },
-                "{name}: {said}"
+                "{name}: {answer_text}"
             );
             settled().await;
             assert_eq!(world.requests(), (0, 0), "{name}");
@@ -92,9 +92,9 @@ fn a_request_that_ends_containers_does_not_end_many() {
         for name in ["r1", "r2", "r3", "r4", "r5"] {
             world.start(name, container.clone());
         }
-        let (status, said) = world.ask(get("/")).await;
+        let (status, answer_text) = world.ask(get("/")).await;
         assert_eq!((status, heads.lock().unwrap().len()), (502, REPEATS + 1));
-        assert!(said.contains("closed the connection without an answer"), "{said}");
+        assert!(answer_text.contains("closed the connection without an answer"), "{answer_text}");
     });
 }
 

@@ -14,13 +14,13 @@ pub(super) struct Api {
 }
 
 /// A request to the API, to be answered.
-pub(super) struct Asked {
+pub(super) struct Call {
     pub what: String,
     pub body: Value,
     answer: Answer,
 }
 
-impl Asked {
+impl Call {
     pub fn answer(self, status: u16, body: Value) {
         self.answer.send((status, body)).unwrap();
     }
@@ -48,34 +48,34 @@ impl Api {
     }
 
     /// The next request, whenever it comes.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> Call {
         let (request, answer) = self.calls.recv().await.unwrap();
         let what = format!("{} {}", request.method(), request.uri().path());
         let body = request.into_body().collect_bytes().await.unwrap();
-        Asked { what, body: serde_json::from_slice(&body).unwrap_or_default(), answer }
+        Call { what, body: serde_json::from_slice(&body).unwrap_or_default(), answer }
     }
 
     pub async fn quiet(&mut self, time: Duration) {
-        if let Ok(calls) = time::timeout(time, self.next()).await {
-            panic!("{} {}", calls.what, calls.body);
+        if let Ok(call) = time::timeout(time, self.next()).await {
+            panic!("{} {}", call.what, call.body);
         }
     }
 
     /// The next report: waiting and in flight.
-    async fn report(&mut self) -> (Asked, i64, i64) {
-        let calls = self.next().await;
-        assert_eq!(calls.what, "PATCH /apis/run.evroclabs.net/v1alpha1/namespaces/demo/revisions/a-1/status");
-        let load = &calls.body["status"]["load"];
+    async fn report(&mut self) -> (Call, i64, i64) {
+        let call = self.next().await;
+        assert_eq!(call.what, "PATCH /apis/run.evroclabs.net/v1alpha1/namespaces/demo/revisions/a-1/status");
+        let load = &call.body["status"]["load"];
         assert!(load["lastRequestTime"].is_string(), "{load}");
         let (waiting, in_flight) = (load["waiting"].as_i64().unwrap(), load["inFlight"].as_i64().unwrap());
-        (calls, waiting, in_flight)
+        (call, waiting, in_flight)
     }
 
     /// Accepts the next report, which must be this one.
     async fn hears(&mut self, waiting: i64, in_flight: i64) {
-        let (calls, w, f) = self.report().await;
+        let (call, w, f) = self.report().await;
         assert_eq!((w, f), (waiting, in_flight));
-        calls.answer(200, revision(w, f));
+        call.answer(200, revision(w, f));
     }
 }
 

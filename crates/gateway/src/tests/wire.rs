@@ -218,9 +218,9 @@ fn a_request_without_a_target_gets_a_sentence() {
         ];
         for (host, status, words) in cases {
             let request = Request::get("/").header("host", host).body(text("")).unwrap();
-            let (found, said) = world.ask(request).await;
+            let (found, answer_text) = world.ask(request).await;
             assert_eq!(found, status, "{host}");
-            assert!(said.contains(words), "{host}: {said}");
+            assert!(answer_text.contains(words), "{host}: {answer_text}");
         }
         let without = Request::get("/").body(text("")).unwrap();
         assert_eq!(world.ask(without).await.0, 400);

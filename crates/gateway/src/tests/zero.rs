@@ -23,7 +23,7 @@ fn named(name: &'static str, go: &tokio::sync::watch::Receiver<bool>) -> Contain
 fn many_wait_and_all_are_answered() {
     time::run(async {
         let world = Arc::new(World::new());
-        let asked: Vec<_> = (0..100)
+        let sent: Vec<_> = (0..100)
             .map(|_| {
                 let world = world.clone();
                 tokio::spawn(async move { world.ask(get("/")).await })
@@ -36,7 +36,7 @@ fn many_wait_and_all_are_answered() {
         settled().await;
         assert_eq!(world.requests(), (100, 0), "a replica that is not ready gets none");
         world.table.set_replica(replica("r"));
-        for answer in asked {
+        for answer in sent {
             assert_eq!(answer.await.unwrap(), (200, "hello".into()));
         }
         settled().await;
@@ -82,9 +82,9 @@ fn waiting_ends_with_a_sentence() {
     time::run(async {
         let world = World::new();
         let before = time::now();
-        let (status, said) = world.ask(get("/")).await;
+        let (status, answer_text) = world.ask(get("/")).await;
         assert_eq!((status, (time::now() - before).as_secs()), (504, WAIT_FOR_REPLICA.as_secs()));
-        assert!(said.contains("no replica of revision a-1 became ready"), "{said}");
+        assert!(answer_text.contains("no replica of revision a-1 became ready"), "{answer_text}");
         assert_eq!(world.requests(), (0, 0));
     });
 }
@@ -136,15 +136,15 @@ fn the_replica_with_the_fewest_requests_is_next() {
             world.start(name, named(name, &wait));
         }
         world.table.set_replica(Replica { revision: key("a-2"), ..replica("r3") });
-        let mut asked = vec![];
+        let mut sent = vec![];
         for _ in 0..10 {
             let world = world.clone();
-            asked.push(tokio::spawn(async move { world.ask(get("/")).await.1 }));
+            sent.push(tokio::spawn(async move { world.ask(get("/")).await.1 }));
             settled().await;
         }
         go.send(true).unwrap();
         let mut by: HashMap<String, usize> = HashMap::new();
-        for answer in asked {
+        for answer in sent {
             *by.entry(answer.await.unwrap()).or_default() += 1;
         }
         assert_eq!(by, HashMap::from([("r1".into(), 5), ("r2".into(), 5)]), "and none to another revision's");
@@ -171,7 +171,7 @@ fn a_replica_that_cannot_be_reached_for_a_while_heals_by_itself() {
     time::run(async {
         let world = Arc::new(World::new());
         world.table.set_replica(replica("r"));
-        let asked: Vec<_> = (0..50)
+        let sent: Vec<_> = (0..50)
             .map(|_| {
                 let world = world.clone();
                 tokio::spawn(async move { world.ask(post("/", "x")).await.0 })
@@ -183,7 +183,7 @@ fn a_replica_that_cannot_be_reached_for_a_while_heals_by_itself() {
         assert!((5..20).contains(&tries), "a failure of many is one, with pauses that grow: {tries} tries");
         world.place("r", hello());
         let before = time::now();
-        for answer in asked {
+        for answer in sent {
             assert_eq!(answer.await.unwrap(), 200);
         }
         assert!((time::now() - before) < Duration::from_secs(1), "{:?}", (time::now() - before));

@@ -42,7 +42,7 @@ pub static NODE: Role = Role {
         Rule { verbs: &["create", "update", "patch"], groups: &[INFRA], resources: &["hosts"], names: Names::OwnHost },
         Rule { verbs: REPORT, groups: &[INFRA], resources: &["hosts/status"], names: Names::OwnHost },
         Rule { verbs: &["get", "create"], groups: &[INFRA], resources: &["hosts/tunnel"], names: Names::OwnHost },
-        // Finalizers stand in metadata: taking one away is an update of the object.
+        // Finalizers are in metadata: removing one is an update of the object.
         Rule { verbs: CHANGE, groups: &[INFRA], resources: &["volumes", "machines", "replicas"], names: Names::Any },
         Rule {
             verbs: REPORT,

@@ -141,7 +141,7 @@ impl DiskImages {
         is_done
     }
 
-    /// Publishes one image; returns what stands in the way of it.
+    /// Publishes one image; returns the obstacle, if any.
     async fn publish(&self, facts: &ImageFacts, published: Option<&DiskImage>) -> Result<Option<Verdict>> {
         let api = Api::<DiskImage>::all(self.base.client.clone());
         match (decide(facts, published), published) {

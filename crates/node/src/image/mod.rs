@@ -85,7 +85,7 @@ impl Images for ImageStore {
 pub struct Image {
     /// The facts about it.
     pub facts: ImageFacts,
-    /// The file that volumes stand on; never changes.
+    /// The file that volumes are cloned from; never changes.
     pub base: PathBuf,
 }
 
@@ -151,7 +151,7 @@ impl ImageStore {
         let mut found = Scan::default();
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            // Container images stand in the same cache, with another kind of image.json; a half import begins with a dot.
+            // Container images are in the same cache, with another kind of image.json; a half import begins with a dot.
             if name.starts_with('.') || !self.folder.join(&name).join("disk.qcow2").exists() {
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::shim::{ShimLauncher, ShimUsers};
 
 /// The settings with which machines are run.
 #[derive(Clone, Debug)]
-pub struct RunnerConfig {
+pub struct MachineRunnerConfig {
     /// Names control groups.
     pub instance: String,
     /// The node's state: `/var/lib/<instance>/node`.

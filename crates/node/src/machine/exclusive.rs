@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::RunnerConfig;
+use super::config::MachineRunnerConfig;
 use super::error::{MachineError, failed};
 use super::paths::{MachinePaths, machines, names};
 use super::record;
@@ -56,7 +56,7 @@ fn shared(machine: &str, volume: &str, other: &str) -> MachineError {
 /// Refuses a machine one of whose volumes another machine on this host has that runs. While the record of one that runs is damaged,
 /// every volume that was handed to a machine may be its own.
 pub(super) async fn refuse_shared_volumes(
-    host: &RunnerConfig,
+    host: &MachineRunnerConfig,
     pool: &dyn Pool,
     machine: &str,
     volumes: &[String],

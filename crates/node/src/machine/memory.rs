@@ -131,12 +131,12 @@ impl MemoryGuests {
         if let Some(machine) = self.book().machines.get_mut(uid) {
             machine.observed = ObservedMachine::Orphaned("its shim was killed".into());
         }
-        self.tell(uid, GuestChange::Ended);
+        self.notify(uid, GuestChange::Ended);
     }
 
     /// Makes a guest reboot.
     pub fn reboot(&self, uid: &str) {
-        self.tell(uid, GuestChange::Reset);
+        self.notify(uid, GuestChange::Reset);
     }
 
     /// Changes the state of the guest in the hypervisor.
@@ -144,7 +144,7 @@ impl MemoryGuests {
         if let Some(machine) = self.book().machines.get_mut(uid) {
             machine.state = state;
         }
-        self.tell(uid, GuestChange::StateChanged);
+        self.notify(uid, GuestChange::StateChanged);
     }
 
     /// Uids of the machines whose hypervisor lives.
@@ -181,7 +181,7 @@ impl MemoryGuests {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, uid: &str, change: GuestChange) {
+    fn notify(&self, uid: &str, change: GuestChange) {
         // The receiver may be dropped.
         let _ = self.0.changes.send((uid.to_owned(), change));
     }
@@ -195,7 +195,7 @@ impl MemoryGuests {
             machine.observed =
                 ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
         }
-        self.tell(uid, GuestChange::Ended);
+        self.notify(uid, GuestChange::Ended);
     }
 
     fn fails(&self, uid: &str, operation: &'static str, fault: Option<&String>) -> Result<(), MachineError> {
@@ -318,7 +318,7 @@ impl Guests for MemoryGuests {
             self.0.close(machine);
             machine.observed = ObservedMachine::Ended(exit.clone());
         }
-        self.tell(uid, GuestChange::Ended);
+        self.notify(uid, GuestChange::Ended);
         Ok(Some(Stopped { manner, exit }))
     }
 
@@ -342,7 +342,7 @@ impl Guests for MemoryGuests {
             }
             can_go_on
         })?;
-        self.tell(uid, GuestChange::StateChanged);
+        self.notify(uid, GuestChange::StateChanged);
         Ok(can_go_on)
     }
 

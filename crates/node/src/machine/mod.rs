@@ -25,7 +25,7 @@
 //! | shim, serial log | `<state>/shims/vm-<uid>/` |
 //! | monitor socket | `<run>/vm/<uid>.sock`: made here, given to the hypervisor as a descriptor |
 //! | limits | control group `/<instance>/vm-<uid>` |
-//! | its user | `RunnerConfig::first_uid` + a number kept in the record: no two machines share one |
+//! | its user | `MachineRunnerConfig::first_uid` + a number kept in the record: no two machines share one |
 //!
 //! Volumes and taps are not made here: a volume is handed to the machine's user at start and taken back at the end, a tap comes
 //! as an open descriptor.
@@ -49,7 +49,7 @@ mod running;
 
 use std::os::fd::OwnedFd;
 
-pub use config::RunnerConfig;
+pub use config::MachineRunnerConfig;
 pub use error::MachineError;
 pub use guests::{Guests, StopManner, Stopped};
 pub use ready::{wait_for_serial, wait_for_serial_in};

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::config::RunnerConfig;
+use super::config::MachineRunnerConfig;
 use super::error::{MachineError, failed};
 
 /// The prefix of the names of a machine's shim, control group and socket.
@@ -21,8 +21,8 @@ pub(super) struct MachinePaths {
 }
 
 impl MachinePaths {
-    pub(super) fn new(config: &RunnerConfig, uid: &str) -> Self {
-        let RunnerConfig { instance, state_dir, run_dir, .. } = config;
+    pub(super) fn new(config: &MachineRunnerConfig, uid: &str) -> Self {
+        let MachineRunnerConfig { instance, state_dir, run_dir, .. } = config;
         let folder = machines(state_dir).join(uid);
         Self {
             seed: folder.join("seed.img"),

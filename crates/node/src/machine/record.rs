@@ -162,7 +162,7 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join(NAME), "{").unwrap();
         std::fs::write(folder.join("seed.img"), "").unwrap();
-        // The seed belongs to the user who runs the test, who stands for the second machine's user.
+        // The seed belongs to the user who runs the test, who plays the second machine's user.
         let own = folder.join("seed.img").metadata().unwrap().uid();
         let first = own.saturating_sub(1);
         let kept = own - first;

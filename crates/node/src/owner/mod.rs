@@ -97,11 +97,11 @@ impl<E: std::error::Error> Clone for AskError<E> {
 }
 
 /// The answer as it is shared by all that wait for it.
-pub type Asked<W> = Result<<W as Workload>::Answer, AskError<<W as Workload>::Error>>;
+pub type AskResult<W> = Result<<W as Workload>::Answer, AskError<<W as Workload>::Error>>;
 
 struct Letter<W: Workload> {
     request: W::Request,
-    reply: oneshot::Sender<Asked<W>>,
+    reply: oneshot::Sender<AskResult<W>>,
 }
 
 struct Entry<W: Workload> {
@@ -130,7 +130,7 @@ impl<W: Workload> Owners<W> {
     }
 
     /// Sends a request to the owner of `uid` and waits for the answer.
-    pub async fn ask(&self, uid: &str, request: W::Request) -> Asked<W> {
+    pub async fn ask(&self, uid: &str, request: W::Request) -> AskResult<W> {
         let (reply, answer) = oneshot::channel();
         self.send(uid, Letter { request, reply });
         answer.await.unwrap_or(Err(AskError::Lost))
@@ -189,12 +189,12 @@ fn lock<W: Workload>(entries: &Entries<W>) -> MutexGuard<'_, HashMap<String, Ent
 struct Waiting<W: Workload> {
     kind: W::Kind,
     request: W::Request,
-    replies: Vec<oneshot::Sender<Asked<W>>>,
+    replies: Vec<oneshot::Sender<AskResult<W>>>,
 }
 
 struct Current<W: Workload> {
     kind: W::Kind,
-    replies: Vec<oneshot::Sender<Asked<W>>>,
+    replies: Vec<oneshot::Sender<AskResult<W>>>,
     turn: BoxFuture<'static, Result<Turn<W::Answer>, W::Error>>,
 }
 
@@ -271,7 +271,7 @@ impl<W: Workload> Task<W> {
         }
     }
 
-    fn last_of(&mut self, kind: W::Kind) -> Option<&mut Vec<oneshot::Sender<Asked<W>>>> {
+    fn last_of(&mut self, kind: W::Kind) -> Option<&mut Vec<oneshot::Sender<AskResult<W>>>> {
         let waiting = self.queue.iter_mut().rev().find(|waiting| waiting.kind == kind).map(|w| &mut w.replies);
         waiting.or(self.current.as_mut().filter(|current| current.kind == kind).map(|current| &mut current.replies))
     }

@@ -63,7 +63,7 @@ async fn settle() {
     }
 }
 
-fn ask(owners: &Owners<Arc<Door>>, kind: Kind) -> tokio::task::JoinHandle<Asked<Arc<Door>>> {
+fn ask(owners: &Owners<Arc<Door>>, kind: Kind) -> tokio::task::JoinHandle<AskResult<Arc<Door>>> {
     let owners = owners.clone();
     tokio::spawn(async move { owners.ask("u", kind).await })
 }

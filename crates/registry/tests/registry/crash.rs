@@ -55,8 +55,8 @@ fn upload_and_kill(folder: &Path, content: &[u8], sent: usize) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("server starts");
-    let told = BufReader::new(server.stderr.take().expect("piped"));
-    let address = told
+    let server_lines = BufReader::new(server.stderr.take().expect("piped"));
+    let address = server_lines
         .lines()
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("listening on ").map(str::to_owned))

@@ -78,9 +78,9 @@ fn start(folder: &Path, round: &str, wrapper: Option<&str>) -> Child {
 
 /// Reads acknowledgements, kills after `kill_after` of them, and returns all reported ones.
 fn acks(mut child: Child, kill_after: usize) -> (Vec<Ack>, std::process::ExitStatus) {
-    let told = BufReader::new(child.stderr.take().expect("piped"));
+    let child_lines = BufReader::new(child.stderr.take().expect("piped"));
     let mut acks = Vec::new();
-    for line in told.lines().map_while(Result::ok) {
+    for line in child_lines.lines().map_while(Result::ok) {
         let mut words = line.split(' ');
         if words.next() != Some("ack") {
             continue;

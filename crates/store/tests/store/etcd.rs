@@ -150,7 +150,7 @@ async fn several_stores_and_strangers_share_an_etcd() {
         assert!(batch.is_progress_mark());
         seen = batch.revision;
     }
-    // A prefix in which something else stands.
+    // A prefix with other keys.
     let nested = open(&format!("{}/one/data", etcd.address())).await.expect("opens");
     put(&nested, "x", "y").await;
     match value(&one, "data/x").await {

@@ -156,9 +156,9 @@ async fn a_process_that_lost_the_claim_changes_nothing() {
                     Some(_) => assert!(message.contains("by another process now: instance two, process "), "{message}"),
                     None => assert!(message.contains("it has no holder now"), "{message}"),
                 }
-                let there = options(&address, "one", home.path()).0.open_to_read().await.expect("opens");
+                let reader = options(&address, "one", home.path()).0.open_to_read().await.expect("opens");
                 for (key, expected) in [("key", Some("1")), ("new", None), ("leased", Some("1"))] {
-                    let found = value(&there, key).await.expect("read");
+                    let found = value(&reader, key).await.expect("read");
                     assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{change}: {key}");
                 }
             }

@@ -162,7 +162,7 @@ fn view(answer: Answer) -> Seen {
 impl Known {
     /// Replaces placeholders of the server's own values; an unknown one stays, and is bad input for both.
     fn fill(&self, text: &str) -> String {
-        // The namespace first: it stands in names.
+        // The namespace first: it is a part of names.
         let mut text = text.replace("@ns", self.values.get("@ns").map_or("@ns", String::as_str));
         for (name, value) in &self.values {
             text = text.replace(name.as_str(), value);

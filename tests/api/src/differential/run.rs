@@ -201,8 +201,8 @@ fn title(sequence: &Sequence, step: usize, ours: &[Seen], original: &[Seen]) -> 
     let media = sequence.steps.get(step).map_or("", |it| it.media_type.as_str());
     let (Some(one), Some(other)) = (ours.get(step), original.get(step)) else { return "number of answers".into() };
     let what: String = if one.code != other.code {
-        let name: Vec<&str> = [one, other].iter().filter_map(|it| it.body["message"].as_str()).collect();
-        name.join(" | ").chars().take(200).collect()
+        let messages: Vec<&str> = [one, other].iter().filter_map(|it| it.body["message"].as_str()).collect();
+        messages.join(" | ").chars().take(200).collect()
     } else {
         let first = explain(&whole(one), &whole(other)).into_iter().next().unwrap_or_default();
         first.chars().take(140).collect()

@@ -165,7 +165,7 @@ fn missing(operation: &str, path: &str) -> String {
 /// Returns the container of a path's last step, and that step.
 fn locate<'a>(doc: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
     let mut steps = path.split('/');
-    // The path starts with a slash; Kubernetes ignores what stands before it.
+    // The path starts with a slash; Kubernetes ignores any text before it.
     steps.next()?;
     let steps: Vec<String> = steps.map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
     let (last, parents) = steps.split_last()?;

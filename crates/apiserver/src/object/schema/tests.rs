@@ -423,7 +423,7 @@ fn the_cost_of_rules_is_bounded() {
     let want = format!("': no further validation rules will be run due to call cost exceeds limit for rule: {loops}");
     // Its steps or, on a slow host, its time.
     assert!(refused.len() == 1 && refused[0].to_string().ends_with(&want), "{refused:?}");
-    // An answer that no longer depends on it stands.
+    // A result that no longer depends on it is kept.
     assert_eq!(errors(&format!("{loops} || self.n < 0"), 40), []);
     let overflow = errors("-self.n > 0", 1)[0].to_string();
     assert_eq!(overflow, "spec: Invalid value: \"object\": integer overflow evaluating rule: -self.n > 0");

@@ -21,11 +21,11 @@ use evroc_node::cgroup::{Cgroups, shims_group};
 use evroc_node::container::containers::HostContainers;
 use evroc_node::container::fetch::RegistryClient;
 use evroc_node::container::image::ImageStore as ContainerImages;
-use evroc_node::container::runner::{CREATE_DEADLINE, ContainerRunner, RunnerConfig as ContainerConfig};
+use evroc_node::container::runner::{CREATE_DEADLINE, ContainerRunner, ContainerRunnerConfig};
 use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::{Dialer, server::DialServer};
 use evroc_node::image::ImageStore as DiskImages;
-use evroc_node::machine::{MachineRunner, RunnerConfig as MachineConfig};
+use evroc_node::machine::{MachineRunner, MachineRunnerConfig};
 use evroc_node::net::network::Network as _;
 use evroc_node::net::uplink::Uplink;
 use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
@@ -110,7 +110,7 @@ impl Node {
         let shim_users = ShimUsers::new(state.join("shims"), config.uid_base + FIRST_SHIM_UID, SHIM_UIDS);
 
         let runner = ContainerRunner::new(
-            ContainerConfig {
+            ContainerRunnerConfig {
                 instance: config.instance.clone(),
                 state_dir: state.clone(),
                 run_dir: config.run_dir.clone(),
@@ -141,7 +141,7 @@ impl Node {
         let pool = LocalPool::open(state.join("volumes"), disk_images.clone(), Some(tool_user))?;
         let pool: Arc<dyn Pool> = Arc::new(pool);
         let runner = MachineRunner::new(
-            MachineConfig {
+            MachineRunnerConfig {
                 instance: config.instance.clone(),
                 state_dir: state.clone(),
                 run_dir: config.run_dir.clone(),

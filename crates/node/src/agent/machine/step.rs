@@ -203,7 +203,7 @@ impl Work {
         if let (MachinePhase::Running, Some(fault)) = (phase, &fault) {
             ready = Verdict::no("NetworkLost", fault.clone());
         } else if let (MachinePhase::Running, Some(before)) = (phase, ready_of(machine)) {
-            // The reason of the last start stands in the message until the next.
+            // The reason of the last start stays in the message until the next.
             ready.message = before;
         }
         let next = match found {

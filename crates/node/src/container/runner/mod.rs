@@ -98,7 +98,7 @@ impl ContainerError {
 
 /// The settings with which containers are run.
 #[derive(Debug, Clone)]
-pub struct RunnerConfig {
+pub struct ContainerRunnerConfig {
     /// Prefix of control groups.
     pub instance: String,
     /// The node's state: `/var/lib/<instance>/node`.
@@ -131,7 +131,7 @@ pub struct ContainerSpec {
 /// Runs containers. Cheap to clone.
 #[derive(Clone)]
 pub struct ContainerRunner {
-    config: Arc<RunnerConfig>,
+    config: Arc<ContainerRunnerConfig>,
     cgroups: Cgroups,
     runtime: Runtime,
     dialer: Dialer,
@@ -159,7 +159,7 @@ struct Names {
 
 impl ContainerRunner {
     /// Makes the folders that all containers share.
-    pub fn new(config: RunnerConfig, dialer: Dialer) -> Result<Self, ContainerError> {
+    pub fn new(config: ContainerRunnerConfig, dialer: Dialer) -> Result<Self, ContainerError> {
         for path in [
             config.state_dir.join("shims"),
             config.run_dir.join("netns"),
@@ -186,7 +186,7 @@ impl ContainerRunner {
     }
 
     fn names(&self, uid: &str) -> Names {
-        let RunnerConfig { instance, state_dir, run_dir, .. } = &*self.config;
+        let ContainerRunnerConfig { instance, state_dir, run_dir, .. } = &*self.config;
         let id = format!("{PREFIX}{uid}");
         Names {
             group: format!("/{instance}/{id}"),

@@ -157,7 +157,7 @@ impl Tree {
         }
     }
 
-    /// Turns `.wh.NAME` and `.wh..wh..opq` into what overlayfs understands. They speak of lower layers only: what
+    /// Turns `.wh.NAME` and `.wh..wh..opq` into the forms of overlayfs. They concern lower layers only: what
     /// this layer itself holds stays.
     fn whiteout(&mut self, parent_path: &Path, name: &OsStr) -> Result<(), Problem> {
         if name.as_bytes() == OPAQUE_MARKER {

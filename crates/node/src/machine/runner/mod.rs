@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::cgroup::Cgroups;
 use crate::machine::AcceleratorKind;
-use crate::machine::config::RunnerConfig;
+use crate::machine::config::MachineRunnerConfig;
 use crate::machine::error::{MachineError, check_uid, failed};
 use crate::machine::exclusive::Claims;
 use crate::machine::paths::{MachinePaths, PREFIX, machines, names};
@@ -46,7 +46,7 @@ pub enum FoundMachine {
 /// Runs machines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct MachineRunner {
-    pub(super) config: Arc<RunnerConfig>,
+    pub(super) config: Arc<MachineRunnerConfig>,
     pub(super) cgroups: Cgroups,
     pub(super) volumes: Arc<dyn Pool>,
     pub(super) claims: Claims,
@@ -59,7 +59,7 @@ pub struct MachineRunner {
 
 impl MachineRunner {
     /// Makes the folders that all machines share.
-    pub fn new(config: RunnerConfig, volumes: Arc<dyn Pool>) -> Result<Self, MachineError> {
+    pub fn new(config: MachineRunnerConfig, volumes: Arc<dyn Pool>) -> Result<Self, MachineError> {
         for (path, mode) in [
             (machines(&config.state_dir), 0o711),
             (config.state_dir.join("shims"), 0o711),

@@ -35,7 +35,7 @@ pub fn all() -> BTreeMap<String, Vec<String>> {
     each.map(|keys| (keys[0].clone(), keys)).collect()
 }
 
-fn tell(revision: Revision, keys: &[String]) {
+fn print_acknowledged(revision: Revision, keys: &[String]) {
     let line = format!("{ACK}{revision} {}\n", keys.join(" "));
     std::io::stderr().write_all(line.as_bytes()).expect("told");
 }
@@ -59,7 +59,7 @@ async fn work() {
                 let keys = keys(round, writer);
                 let txn = keys.iter().fold(Txn::new(), |txn, key| txn.then(Operation::put(key.clone(), content(key))));
                 let revision = store.txn(txn).await.expect("applied").committed().expect("no conditions");
-                tell(revision, &keys);
+                print_acknowledged(revision, &keys);
             }
         }))
         .await;
