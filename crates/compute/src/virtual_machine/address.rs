@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::observe::{Observed, address};
 
-/// The address that the virtual machine has, unless its subnet was made anew with other addresses.
+/// The address that the virtual machine has, unless its subnet was made again with other addresses.
 pub(super) fn kept_address(observed: &Observed) -> Option<Ipv4Addr> {
     let subnet = subnet(observed)?;
     address(&observed.vm).filter(|address| subnet.is_usable(*address))

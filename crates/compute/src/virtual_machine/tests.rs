@@ -365,7 +365,7 @@ fn addresses_are_those_of_the_subnet_as_it_is_now() {
         ("10.0.0.0/32", None, &[], None),
         ("255.255.255.0/24", None, &[], None),
         ("nonsense", None, &[], None),
-        // The subnet was deleted and made anew with other addresses.
+        // The subnet was deleted and made again with other addresses.
         ("10.1.0.0/24", Some("10.0.0.9"), &["10.1.0.3"], Some("10.1.0.4")),
         ("10.0.0.0/29", Some("10.0.0.7"), &[], Some("10.0.0.3")),
         ("10.0.0.0/24", Some("10.0.0.1"), &[], Some("10.0.0.3")),

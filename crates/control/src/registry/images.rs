@@ -22,7 +22,7 @@ const LARGEST_CONFIGURATION: usize = 4 << 20;
 pub struct Groups(Arc<OnceLock<Client>>);
 
 impl Groups {
-    /// Reads groups with this client from now on. Until then nobody is known and the registry answers that it is not available.
+    /// Reads groups with this client from now on. Until then no group is known and the registry answers that it is not available.
     pub fn begin(&self, client: Client) {
         // A second client would be one of the same server.
         let _first = self.0.set(client);

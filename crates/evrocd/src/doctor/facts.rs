@@ -92,9 +92,9 @@ pub struct Facts {
     pub upstream_nameservers: Vec<IpAddr>,
     /// Programs that are missing.
     pub missing_programs: Vec<&'static str>,
-    /// What `runc --version` prints; `None` if it is missing.
+    /// The output of `runc --version`; `None` if it is missing.
     pub runc_version: Option<String>,
-    /// What QEMU prints of its version; `None` if it is missing.
+    /// The version output of QEMU; `None` if it is missing.
     pub qemu_version: Option<String>,
     /// Whether firmware for guests was found.
     pub has_firmware: bool,
@@ -160,7 +160,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// What a program prints of its version.
+/// Returns the version output of a program.
 fn version(name: &str) -> Option<String> {
     let output = Command::new(find_program(name)?).arg("--version").stdin(Stdio::null()).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -1,4 +1,4 @@
-//! What a role may take of the machine: memory, by a control group of its own, and its place when the kernel runs out of memory.
+//! The limits of a role on the machine: memory, by a control group of its own, and its place when the kernel runs out of memory.
 //!
 //! ```text
 //! /<instance>/roles/<role>   one process: control, edge or node; limited
@@ -6,7 +6,7 @@
 //! ```
 //! A role over its limit is ended by the kernel and started again by the supervisor; guests and containers go on. Without the limit, a
 //! leak in a role would make the kernel choose among the tenants' guests. A host that cannot limit (no memory controller) runs roles
-//! without a limit, and the log says so.
+//! without a limit, and the log reports it.
 
 use std::fs::{self, File};
 use std::io;

@@ -227,8 +227,8 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     Ok(record)
 }
 
-/// Returns the one of `others` whose links on this machine could not be told from those of `instance`: names of links have room for a part
-/// of a hash only.
+/// Returns the one of `others` whose links on this machine could not be distinguished from those of `instance`: names of links have
+/// room for a part of a hash only.
 fn same_links<'a>(instance: &InstanceName, others: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let prefix = Names::new(instance.as_str()).link_prefix().to_owned();
     others.into_iter().find(|other| *other != instance.as_str() && Names::new(other).link_prefix() == prefix)

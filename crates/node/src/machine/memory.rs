@@ -39,7 +39,7 @@ pub struct Faults {
     pub never_greets: bool,
 }
 
-/// What imagined guests share; by default nothing is checked.
+/// The state that guests in memory share; by default nothing is checked.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
     /// The memory of all guests together, in bytes.
@@ -244,7 +244,7 @@ impl Shared {
 }
 
 impl Book {
-    /// What a machine that starts must not do beside those that run.
+    /// Returns the conflicts of a machine that starts with those that run.
     fn wrong_with(&self, config: &MachineConfig, memory_bytes: Option<u64>) -> Vec<String> {
         let running: Vec<&MachineConfig> = self
             .machines

@@ -22,7 +22,7 @@ use crate::io::BoxDuplex;
 const CONNECTION_BUFFER: usize = 64 << 10;
 /// The port of ssh servers.
 const SSH: u16 = 22;
-/// What the ssh server of an imagined guest says.
+/// The greeting of the ssh server of a guest in memory.
 const GREETING: &[u8] = b"SSH-2.0-imagined\r\n";
 
 /// Whether the guest of the machine with this uid has an ssh server that greets.
@@ -88,7 +88,7 @@ impl MemoryNetwork {
         receiver
     }
 
-    /// Lets port 22 of every machine of which `greets` says so answer as an ssh server does.
+    /// Lets port 22 of every machine for which `greets` returns true answer as an ssh server does.
     pub fn answer_ssh(&self, greets: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.state().greets = Some(Arc::new(greets));
     }

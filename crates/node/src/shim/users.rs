@@ -35,7 +35,7 @@ impl ShimUsers {
         Self { folder: folder.into(), first, count, starting: Arc::default() }
     }
 
-    /// Chooses a user for the shim with the folder `id`: the one that owned the folder before, else one that nobody has.
+    /// Chooses a user for the shim with the folder `id`: the one that owned the folder before, else an unused one.
     pub fn choose(&self, id: &str) -> io::Result<ChosenUser> {
         let mut starting = self.starting();
         let mut taken = starting.clone();

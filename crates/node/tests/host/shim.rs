@@ -176,7 +176,7 @@ async fn a_shim_whose_socket_refuses_is_not_taken_for_dead() {
     let (shim, child) = (open(client.record().shim), open(client.record().child));
     let aside = spec.socket.with_extension("aside");
     std::fs::rename(&spec.socket, &aside).unwrap();
-    // A socket that nobody listens on any more.
+    // A socket without a listener.
     drop(std::os::unix::net::UnixListener::bind(&spec.socket).unwrap());
     let refused = tokio::net::UnixStream::connect(&spec.socket).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);

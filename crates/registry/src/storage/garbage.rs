@@ -7,7 +7,7 @@
 //! ```
 //! Pushes wait for one repository or one folder, not for the whole collection. What a push links in the meantime is noted as well (see
 //! [`Storage::note_link`]), so that content is never removed below a link, whatever the grace period is. A collection that is cut off by a
-//! crash has removed links or content that nobody needed; the next one begins anew.
+//! crash has removed unneeded links or content; the next one begins again.
 //!
 //! Manifests are kept, also those without a tag: images are pulled by digest, and a revision keeps its digest when the tag moves on.
 

@@ -53,7 +53,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Removes all repositories below `name` if they belong to `uid` or to nobody; returns how many there were.
+    /// Removes all repositories below `name` if they belong to `uid` or have no owner; returns how many there were.
     pub fn forget(&self, name: &str, uid: &str) -> Result<usize, RegistryError> {
         let mut owners = self.references.write().unwrap_or_else(PoisonError::into_inner);
         if owners.get(name).is_some_and(|owner| owner != uid) {
@@ -104,7 +104,7 @@ fn remove_folder(path: PathBuf) -> Result<(), RegistryError> {
         .map_err(|error| RegistryError::io(format!("remove {}", path.display()), error))
 }
 
-/// The answer for a repository of nobody.
+/// The answer for a repository without an owner.
 pub(crate) fn unknown_owner(repository: &Repository) -> RegistryError {
     let name = repository.first_component();
     RegistryError::new(

@@ -144,7 +144,7 @@ async fn an_image_whose_tag_moved_on_is_kept() {
     assert_eq!(registry.get(&path).await.expect(200).body, first);
 }
 
-/// What is pushed while garbage is collected without any grace is complete when its manifest was accepted.
+/// An image that is pushed while garbage is collected without any grace is complete when its manifest was accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_collection_never_breaks_an_image_that_is_being_pushed() {
     use evroc_registry::OCI_MANIFEST;

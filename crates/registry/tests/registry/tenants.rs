@@ -92,7 +92,7 @@ async fn a_later_tenant_of_the_same_name_finds_nothing() {
     let catalog = registry.get("/v2/_catalog").await.expect(200).json();
     assert_eq!(catalog, json!({"repositories": ["demo-not/app"]}));
 
-    // Nobody had them removed, as after a crash: the first look of the later tenant does.
+    // They were not removed, as after a crash: the first look of the later tenant removes them.
     known.set(&[("demo", "2", false), ("demo-not", "9", false)]);
     for repository in ["demo/app", "demo"] {
         registry.get(&format!("/v2/{repository}/manifests/v1")).await.refused(404, "NAME_UNKNOWN");

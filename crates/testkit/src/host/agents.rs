@@ -28,7 +28,7 @@ use super::hardware::{Hardware, OneImage};
 use super::life::Mortal;
 use super::{Behaviour, HostSize};
 
-/// What a host's agents are made of, life after life.
+/// The parts of a host's agents, over restarts.
 pub(super) struct Agents {
     pub name: String,
     pub zone: String,
@@ -130,7 +130,7 @@ impl Agents {
         );
     }
 
-    /// What the probe has found.
+    /// Returns the result of the probe.
     async fn accelerator(&self) -> Option<Accelerator> {
         if self.behaviour.borrow().probe_never_ends {
             return None;

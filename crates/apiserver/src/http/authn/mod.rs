@@ -30,7 +30,7 @@ pub trait Authenticate: Send + Sync {
     async fn authenticate(&self, peer: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError>;
 }
 
-/// The caller whom a mounted service found by credentials of its own, for the audit log: an extension of the request.
+/// The caller that a mounted service identified by credentials of its own, for the audit log: an extension of the request.
 #[derive(Clone, Debug, Default)]
 pub struct FoundCaller(Arc<OnceLock<Identity>>);
 

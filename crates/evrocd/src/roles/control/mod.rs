@@ -31,7 +31,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::{RoleConfig, RoleContext};
 
 /// How often the registry removes unreferenced blobs. The first time comes soon after the start, so that a process that is often started
-/// anew collects too.
+/// again collects too.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
 const COLLECT_FIRST: Duration = Duration::from_secs(120);
 /// How old an unreferenced blob must be to be removed: older than the longest push.

@@ -22,7 +22,7 @@ pub struct Tool {
     pub program: PathBuf,
     /// The Debian package that it is in.
     pub package: &'static str,
-    /// What does not work without it.
+    /// The feature that does not work without it.
     pub purpose: &'static str,
 }
 

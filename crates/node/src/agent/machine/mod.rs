@@ -62,7 +62,7 @@ pub struct Machines {
     work: Work,
     /// The volumes of this host, as of a moment ago.
     volumes: Store<Volume>,
-    /// What fills [`Self::volumes`], until [`run`] takes it.
+    /// The writer of [`Self::volumes`], until [`run`] takes it.
     fill: Mutex<Option<reflector::store::Writer<Volume>>>,
 }
 

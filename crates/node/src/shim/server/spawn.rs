@@ -49,7 +49,7 @@ impl Prepared {
     }
 }
 
-/// Whom a signal is for.
+/// The target of a signal.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
     /// One process.

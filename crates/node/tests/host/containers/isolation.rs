@@ -1,4 +1,4 @@
-//! What a container sees of the host, and what it may do.
+//! The view of a container on the host, and its permissions.
 
 use super::*;
 

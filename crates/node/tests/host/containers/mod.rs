@@ -13,7 +13,7 @@ use evroc_node::container::bundle::Workload;
 use evroc_node::container::image::Image;
 use evroc_node::container::manifest::{ImageConfig, Platform, RootFs, RunConfig};
 use evroc_node::container::runner::{
-    CREATE_DEADLINE, Container, ContainerError, ContainerRunner, ContainerSpec, FoundContainer, RunnerConfig,
+    CREATE_DEADLINE, Container, ContainerError, ContainerRunner, ContainerRunnerConfig, ContainerSpec, FoundContainer,
 };
 use evroc_node::container::unpack::{UnpackLauncher, Unpacker};
 use evroc_node::dial::Dialer;
@@ -128,8 +128,8 @@ impl Drop for Host {
     }
 }
 
-fn config(root: &Path, instance: &str) -> RunnerConfig {
-    RunnerConfig {
+fn config(root: &Path, instance: &str) -> ContainerRunnerConfig {
+    ContainerRunnerConfig {
         instance: instance.to_owned(),
         state_dir: root.join("node"),
         run_dir: root.join("run"),
@@ -211,6 +211,6 @@ fn script(host: &Host, command: &str, instead: &str) -> PathBuf {
 fn half_runner(host: &Host) -> ContainerRunner {
     let called = format!("touch {}/start-was-called && exec sleep 1000", host.root.path().display());
     let path = script(host, "start", &called);
-    let config = RunnerConfig { runtime: path, ..config(host.root.path(), &host.instance) };
+    let config = ContainerRunnerConfig { runtime: path, ..config(host.root.path(), &host.instance) };
     ContainerRunner::new(config, Dialer::start().unwrap()).unwrap()
 }

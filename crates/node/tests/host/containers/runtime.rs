@@ -6,7 +6,7 @@ use super::*;
 async fn a_runtime_that_hangs_while_it_creates_is_ended() {
     let host = Host::new();
     let path = script(&host, "create", "exec sleep 1000");
-    let config = RunnerConfig {
+    let config = ContainerRunnerConfig {
         runtime: path,
         create_deadline: Duration::from_millis(500),
         ..config(host.root.path(), &host.instance)
@@ -29,7 +29,7 @@ async fn a_removal_does_not_wait_for_a_runtime_that_hangs() {
     for command in ["create", "start"] {
         let called = host.root.path().join(format!("{command}-was-called"));
         let runtime = script(&host, command, &format!("touch {} && exec sleep 1000", called.display()));
-        let config = RunnerConfig { runtime, ..config(host.root.path(), &host.instance) };
+        let config = ContainerRunnerConfig { runtime, ..config(host.root.path(), &host.instance) };
         let hanging = ContainerRunner::new(config, Dialer::start().unwrap()).unwrap();
         let starting = tokio::spawn({
             let (hanging, spec) = (hanging.clone(), host.spec("a", &["serve"]));

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evroc_node::cgroup::Cgroups;
+use evroc_node::drain_flag::DrainFlag;
 use evroc_node::image::ImageStore;
 use evroc_node::machine::devices::Change;
 use evroc_node::machine::guests::{GuestChange, Log};
 use evroc_node::machine::owner::{Answer, Order, OwnedMachines};
 use evroc_node::machine::{
-    AcceleratorKind, FoundMachine, Guests, Machine, MachineConfig, MachineError, MachineRunner, RunnerConfig,
+    AcceleratorKind, FoundMachine, Guests, Machine, MachineConfig, MachineError, MachineRunner, MachineRunnerConfig,
     StopManner, VolumeUse, wait_for_serial, wait_for_serial_in,
 };
-use evroc_node::owner::DrainFlag;
 use evroc_node::pool::{ImageRef, LocalPool, NewVolume, Pool};
 use evroc_node::seed::SeedInput;
 use evroc_node::shim::{ProcessIdentity, ShimLauncher, ShimUsers, tail};
@@ -94,7 +94,7 @@ impl Drop for Host {
 }
 
 fn runner(root: &Path, instance: &str, hypervisor: &Arc<dyn Hypervisor>, volumes: &LocalPool) -> MachineRunner {
-    let config = RunnerConfig {
+    let config = MachineRunnerConfig {
         instance: instance.to_owned(),
         state_dir: root.join("state"),
         run_dir: root.join("run"),
