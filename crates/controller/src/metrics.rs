@@ -1,4 +1,4 @@
-//! What is measured of every controller of this process, with the names of Kubernetes' controllers.
+//! The metrics of every controller of this process, with the names of Kubernetes' controllers.
 //!
 //! `workqueue_*` is known of a [`crate::Queue`]: a key waits from the moment when something wakes it until its reconciliation begins. A key
 //! that is to be looked at again after some time does not wait meanwhile.
@@ -70,7 +70,7 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
     }
 });
 
-/// What is measured of the reconciliations of one kind.
+/// The metrics of the reconciliations of one kind.
 #[derive(Clone)]
 pub(crate) struct Measured {
     success: Counter,

@@ -1,4 +1,4 @@
-//! What is measured of the requests for each service.
+//! The metrics of the requests for each service.
 //!
 //! Series of a service exist as long as the service: [`Metrics::forget`] removes them. A request for something else is counted under the
 //! reason why it went nowhere, never under the host that it named.
@@ -170,7 +170,7 @@ pub(crate) fn write_present(scrape: &mut Scrape<'_>, present: &[(Arc<ServiceMetr
 /// Namespace and name.
 type Name = (String, String);
 
-/// What a gateway measures.
+/// The metrics of a gateway.
 pub(crate) struct Metrics {
     answers: Counters<(ServiceLabels, ClassLabels)>,
     seconds: Histograms<ServiceLabels>,

@@ -36,7 +36,7 @@ pub struct Proxy {
     pub domain: String,
     /// The names below the domain that control serves.
     pub control_names: &'static [&'static str],
-    /// What is measured.
+    /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
 }
 

@@ -90,7 +90,7 @@ impl Gateway {
         self.proxy.table.clone()
     }
 
-    /// What is measured.
+    /// The metrics.
     #[cfg(test)]
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
         self.proxy.metrics.clone()

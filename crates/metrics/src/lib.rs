@@ -7,7 +7,7 @@
 //! Rules, so that the number of series is bounded by what exists and not by what clients send:
 //! - A label is an enum, a status code, or the name of an object or kind that exists ([`Text`]); never a path, a host name or a verb as a
 //!   client wrote it. What is unknown is `other`.
-//! - Whoever adds series for an object removes them with the object.
+//! - The owner of series for an object removes them with the object.
 //! - What is a number of things that exist (objects, guests, connections) is read when it is asked for ([`Registry::at_scrape`]) and not
 //!   counted twice.
 //!

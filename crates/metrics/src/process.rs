@@ -1,4 +1,5 @@
-//! What Prometheus' client libraries report of every process, read from `/proc`. Elsewhere than on Linux nothing is reported.
+//! The metrics that Prometheus' client libraries report of every process, read from `/proc`. Elsewhere than on Linux nothing is
+//! reported.
 
 use std::fmt;
 use std::fs;

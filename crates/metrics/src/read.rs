@@ -18,7 +18,7 @@ pub struct Sample {
 pub struct ReadError {
     /// Its number, from 1.
     pub line: usize,
-    /// What was expected.
+    /// The expectation.
     pub expected: &'static str,
 }
 

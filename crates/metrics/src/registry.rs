@@ -79,7 +79,8 @@ impl Registry {
     /// Returns all values as OpenMetrics text, to its end mark.
     pub fn text(&self) -> String {
         let mut all = String::with_capacity(16 << 10);
-        // Writing into a string fails only if a value says so; what was written before it is dropped, because half a family is wrong.
+        // Writing into a string fails only if a value reports an error; the text before it is dropped, because half a family is
+        // wrong.
         if text::encode(&mut all, &self.families()).is_err() {
             return "# EOF\n".into();
         }

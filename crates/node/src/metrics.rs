@@ -1,6 +1,6 @@
-//! What is measured of a host: what is bound to it, and how starts and pulls went.
+//! The metrics of a host: the objects that are bound to it, and its starts and pulls.
 //!
-//! Guests and containers are counted when somebody asks, from the objects that the agents keep anyway. A process of tests has many hosts:
+//! Guests and containers are counted at each scrape, from the objects that the agents keep anyway. A process of tests has many hosts:
 //! their numbers are added up.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -20,7 +20,7 @@ words! {
 }
 
 words! {
-    /// What a host starts or fetches.
+    /// The work that a host starts or fetches.
     pub(crate) enum Work {
         /// A hypervisor with its guest.
         Guest = "guest",
@@ -124,7 +124,7 @@ fn counted(phases: impl Iterator<Item = Text>) -> impl Iterator<Item = (Phase, f
     counts.into_iter().map(|(phase, count)| (Phase { phase }, f64::from(count)))
 }
 
-/// The objects in all stores that somebody keeps.
+/// The objects in all stores that are still in use.
 fn present<K>(stores: &Mutex<Vec<Weak<Store<K>>>>) -> Vec<Arc<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,

@@ -29,7 +29,7 @@ pub struct TunnelConfig {
     pub api: Uri,
     /// The name of this host's object.
     pub host: String,
-    /// Whose tunnel it is.
+    /// The kind of its owner.
     pub kind: TunnelKind,
     /// The roots to trust and the certificate to show.
     pub tls: Arc<rustls::ClientConfig>,

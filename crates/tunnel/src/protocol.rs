@@ -7,7 +7,7 @@ pub const PROTOCOL: &str = "evroc-tunnel";
 /// The path of a request for the metrics of the process.
 pub const METRICS_PATH: &str = "/v1/metrics";
 
-/// Whose tunnel it is.
+/// The kind of a tunnel's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TunnelKind {
     /// The host's agent's.

@@ -228,8 +228,8 @@ impl Tunnels {
         Ok(self.get(host, previous_serial_log_path(virtual_machine_uid, tail_bytes)).await?.into_body())
     }
 
-    /// The metrics of the process at the other end. Whoever asks asks often and many hosts, so an absent tunnel is not waited for, and a
-    /// silent one not long.
+    /// The metrics of the process at the other end. Scrapes are frequent and cover many hosts, so an absent tunnel is not waited for,
+    /// and a silent one not long.
     pub async fn metrics(&self, host: &str) -> Result<Bytes, TunnelError> {
         if !self.is_connected(host) {
             return Err(TunnelError::NotConnected { host: host.to_owned() });

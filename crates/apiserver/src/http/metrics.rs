@@ -1,4 +1,4 @@
-//! What is measured of requests.
+//! The metrics of requests.
 //!
 //! Names and labels are those of Kubernetes' API server where it has the value. Labels are names of registered kinds, their
 //! subresources, and words of this module: what a client sends in another way becomes `other`, so that the number of series is bounded by
@@ -120,7 +120,7 @@ struct KindLabels {
     subresources: HashMap<String, (Text, bool)>,
 }
 
-/// What is measured of the requests of one server.
+/// The metrics of the requests of one server.
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
     kinds: HashMap<String, Vec<KindLabels>>,

@@ -41,7 +41,7 @@ pub struct Streams(Arc<Shared>);
 
 struct Shared {
     tunnels: Tunnels,
-    /// Of gateways.
+    /// The tunnels of gateways.
     edges: Tunnels,
     places: Arc<Places>,
     /// Known only when the API server runs, which the handlers are a part of.

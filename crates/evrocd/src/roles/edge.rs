@@ -44,7 +44,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What control may ask of a gateway.
+/// The requests that control may make to a gateway.
 struct MetricsOnly;
 
 impl MetricsOnly {

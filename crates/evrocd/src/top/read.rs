@@ -16,7 +16,7 @@ use crate::instance::InstanceName;
 pub(super) struct Process {
     /// `control`, `node/<host>`, `edge/<host>`.
     pub name: String,
-    /// What it measured, or why that is not known.
+    /// The samples, or the reason why they are not known.
     pub samples: Result<Vec<Sample>, String>,
 }
 

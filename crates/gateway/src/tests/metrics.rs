@@ -1,4 +1,4 @@
-//! What is measured of services, and that it ends with them.
+//! The metrics of services, and that they end with them.
 
 use evroc_metrics::read::{Sample, read};
 use serde_json::json;
