@@ -26,7 +26,8 @@ impl<'a> Figures<'a> {
 
     /// The sum of values now.
     pub fn sum(&self, name: &str, want: Want<'_>) -> f64 {
-        Self::of(self.now, name, want).map(|sample| sample.value).sum()
+        // The sum of nothing is -0.
+        Self::of(self.now, name, want).map(|sample| sample.value).sum::<f64>() + 0.0
     }
 
     /// By how much a counter grew.
@@ -46,7 +47,7 @@ impl<'a> Figures<'a> {
     /// The growth per second of the counters that `is_it` accepts.
     pub fn rate_if(&self, name: &str, is_it: impl Fn(&Sample) -> bool) -> f64 {
         let grown: f64 = self.now.iter().filter(|it| it.name == name && is_it(it)).map(|it| self.growth(it)).sum();
-        grown / self.seconds.max(f64::EPSILON)
+        (grown + 0.0) / self.seconds.max(f64::EPSILON)
     }
 
     /// A quantile of what a histogram observed between the readings; `None` if nothing was. Within a bucket, values are taken as evenly
