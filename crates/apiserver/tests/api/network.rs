@@ -120,7 +120,8 @@ async fn a_stream_that_took_the_connection_over_ends_with_the_credential() {
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HELLO", "it serves first");
-    let end = stream.read(&mut answer).await;
+    let end = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read(&mut answer)).await;
+    let end = end.expect("it ends");
     assert!(!matches!(end, Ok(1..)), "nobody wrote anything, and the connection has ended: {end:?}");
 }
 
