@@ -40,14 +40,17 @@ impl Storage {
     /// push sends blobs first), then all content that no repository has.
     pub fn collect_garbage(&self, grace: Duration) -> Result<GarbageReport, RegistryError> {
         let _one_at_a_time = lock(&self.collecting);
-        {
-            // Alone, so that no push is between its note and its link.
-            let _alone = self.references.write().unwrap_or_else(PoisonError::into_inner);
-            *lock(&self.linked) = Some(HashSet::new());
-        }
+        self.begin_collection();
         let collected = self.mark(grace).and_then(|(report, needed)| self.sweep(report, &needed, grace));
         *lock(&self.linked) = None;
         collected
+    }
+
+    /// Has links noted from now on.
+    pub(super) fn begin_collection(&self) {
+        // Alone, so that no push is between its note and its link.
+        let _alone = self.references.write().unwrap_or_else(PoisonError::into_inner);
+        *lock(&self.linked) = Some(HashSet::new());
     }
 
     /// Notes that something refers to a digest, for a collection that is under way. The caller holds the references.
@@ -57,7 +60,7 @@ impl Storage {
         }
     }
 
-    fn mark(&self, grace: Duration) -> Result<(GarbageReport, HashSet<Digest>), RegistryError> {
+    pub(super) fn mark(&self, grace: Duration) -> Result<(GarbageReport, HashSet<Digest>), RegistryError> {
         let mut report = GarbageReport::default();
         let mut needed = HashSet::new();
         for repository in self.repository_folders()? {
@@ -120,7 +123,7 @@ impl Storage {
         files::sync_folder(empty.unwrap_or(&repositories))
     }
 
-    fn sweep(
+    pub(super) fn sweep(
         &self,
         mut report: GarbageReport,
         needed: &HashSet<Digest>,

@@ -18,6 +18,8 @@ mod garbage;
 mod listings;
 mod manifests;
 mod owners;
+#[cfg(test)]
+mod tests;
 mod uploads;
 
 use std::collections::{HashMap, HashSet};
