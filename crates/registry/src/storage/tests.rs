@@ -1,4 +1,4 @@
-//! What happens between two steps of a collection of garbage, and between the start and the end of a push: step by step.
+//! Steps between those of a collection of garbage, and between the start and the end of a push, one by one.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn what_was_admitted_for_a_former_owner_does_not_become_visible() {
     assert_eq!(refused.code(), Code::NameUnknown);
     let refused = storage.mount_blob(&repository, &self::repository("a/other"), "1", &config).unwrap_err();
     assert_eq!(refused.code(), Code::NameUnknown);
-    // An upload of the former owner that nobody cancelled.
+    // An upload of the former owner that was not cancelled.
     let session = storage.begin_upload(&repository, "1").unwrap();
     session.append(&[Bytes::from_static(b"late")]).unwrap();
     let late = Digest::of(Algorithm::Sha256, b"late");
