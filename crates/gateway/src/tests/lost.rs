@@ -137,7 +137,7 @@ async fn a_restarted_node_is_dialled_on_a_new_connection() {
     let path = folder.path().join("dial.sock");
     let client = crate::dial::DialClient::new(&path);
     let dial = async || client.dial("r", 1).await.unwrap_err().to_string();
-    assert!(dial().await.starts_with("ask the node"));
+    assert!(dial().await.starts_with("request a connection from the node"));
     for life in ["first", "second"] {
         let _ = std::fs::remove_file(&path);
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
