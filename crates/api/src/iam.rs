@@ -1,4 +1,4 @@
-//! `iam.evroclabs.net`: organisations and resource groups.
+//! `iam.evroclabs.net`: organisations, resource groups and revoked credentials.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{self, LONGEST_LABEL, NameRule};
-use crate::rules::{Immutable, KindRules};
+use crate::rules::{Function, Immutable, KindRules, Problem};
 
 impl KindRules for Organization {
     const NAMES: NameRule = NameRule::ANY;
@@ -18,6 +18,51 @@ impl KindRules for ResourceGroup {
         path: "organization",
         message: "organization cannot be changed: make a new resource group in the other organization",
     }];
+}
+
+impl KindRules for RevokedCredential {
+    const NAMES: NameRule = NameRule::ANY;
+    const IMMUTABLE: &'static [Immutable] =
+        &[Immutable { path: "", message: "a revocation cannot be changed: make another one" }];
+    const PROBLEMS: Function<Self, Problem> = Some(|revoked| {
+        let spec = &revoked.spec;
+        match (&spec.certificate_serial, &spec.token_id) {
+            (Some(_), None) | (None, Some(_)) => Vec::new(),
+            _ => vec![Problem::new("spec", "expected either certificateSerial or tokenID")],
+        }
+    });
+    const REVOKES: Function<Self, String> = Some(|revoked| {
+        let serial = revoked
+            .spec
+            .certificate_serial
+            .as_deref()
+            .map(|serial| serial.replace(':', "").trim_start_matches('0').to_ascii_lowercase());
+        serial.into_iter().chain(revoked.spec.token_id.clone()).collect()
+    });
+}
+
+/// A credential that is not accepted any more although its time has not ended: by the API, the registry, and streams that run.
+/// The revocation holds for as long as this object exists.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "iam.evroclabs.net", version = "v1alpha1", kind = "RevokedCredential", plural = "revokedcredentials")]
+#[kube(printcolumn = r#"{"name":"Certificate","type":"string","jsonPath":".spec.certificateSerial"}"#)]
+#[kube(printcolumn = r#"{"name":"Token","type":"string","jsonPath":".spec.tokenID"}"#)]
+#[kube(printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".spec.reason"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedCredentialSpec {
+    /// The serial number of a client certificate, hexadecimal, as in the audit log or as `openssl x509 -noout -serial` prints it.
+    /// Tokens that were made with the certificate are revoked with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::CERTIFICATE_SERIAL))]
+    pub certificate_serial: Option<String>,
+    /// The id of a token for the API or the registry, as in the audit log.
+    #[serde(rename = "tokenID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::TOKEN_ID))]
+    pub token_id: Option<String>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A customer: the owner of resource groups.

@@ -16,6 +16,8 @@ pub type Unreadable = serde_json::Error;
 
 /// Reads the claims of an object.
 pub type ReadClaims = fn(&Value) -> Result<Vec<Claim>, Unreadable>;
+/// Reads the credentials that an object revokes.
+pub type ReadRevokes = fn(&Value) -> Result<Vec<String>, Unreadable>;
 /// Reads what an object, given in its stored form, takes from ledgers.
 pub type ReadTakes = fn(&[u8]) -> Result<Vec<Take>, Unreadable>;
 /// Reads what an object, given in its stored form, gives to ledgers.
@@ -37,6 +39,8 @@ pub struct Kind {
     pub takes: Option<ReadTakes>,
     /// Returns the amounts that an object gives to ledgers.
     pub gives: Option<ReadGives>,
+    /// Returns the credentials that an object revokes.
+    pub revokes: Option<ReadRevokes>,
 }
 
 /// Every kind: registered by the API server and printed by the example `crds`.
@@ -53,6 +57,7 @@ pub fn all() -> Vec<Kind> {
         Kind::of::<run::Revision>(),
         Kind::of::<iam::Organization>(),
         Kind::of::<iam::ResourceGroup>(),
+        Kind::of::<iam::RevokedCredential>(),
         Kind::of::<infra::Host>(),
         Kind::of::<infra::Volume>(),
         Kind::of::<infra::Machine>(),
@@ -81,6 +86,7 @@ impl Kind {
             claims: K::CLAIMS.map(|_| claims::<K> as ReadClaims),
             takes: K::TAKES.map(|_| takes::<K> as ReadTakes),
             gives: K::GIVES.map(|_| gives::<K> as ReadGives),
+            revokes: K::REVOKES.map(|_| revokes::<K> as ReadRevokes),
         }
     }
 }
@@ -117,6 +123,11 @@ fn problems<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<Problem> {
 fn claims<K: KindRules>(object: &Value) -> Result<Vec<Claim>, Unreadable> {
     let object = K::deserialize(object)?;
     Ok(K::CLAIMS.map(|claims| claims(&object)).unwrap_or_default())
+}
+
+fn revokes<K: KindRules>(object: &Value) -> Result<Vec<String>, Unreadable> {
+    let object = K::deserialize(object)?;
+    Ok(K::REVOKES.map(|revokes| revokes(&object)).unwrap_or_default())
 }
 
 fn takes<K: KindRules>(stored: &[u8]) -> Result<Vec<Take>, Unreadable> {

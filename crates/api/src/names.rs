@@ -9,6 +9,10 @@ pub const LABEL: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 pub const LABEL_OR_EMPTY: &str = "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$";
 /// The form of DNS labels with dots between them: what every object's name has.
 pub const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The serial number of a certificate, as in the audit log or as openssl prints it.
+pub const CERTIFICATE_SERIAL: &str = "^[0-9a-fA-F]{1,2}(:?[0-9a-fA-F]{2}){0,19}$";
+/// The id of a token, as in the audit log.
+pub const TOKEN_ID: &str = "^[-_0-9a-zA-Z]{8,64}$";
 /// The form of a uid that the API server gives.
 pub const UID: &str = "^[-a-zA-Z0-9]{1,64}$";
 /// The form of a SHA-256 in hexadecimal.

@@ -57,6 +57,8 @@ pub trait KindRules: Resource<DynamicType = ()> + CustomResourceExt + Deserializ
     /// Returns the amounts that the object takes from ledgers, from creation to deletion. A function of `spec` and the metadata's
     /// names.
     const TAKES: Function<Self, Take> = None;
+    /// The credentials that the object revokes, as the API server names them in the audit log.
+    const REVOKES: Function<Self, String> = None;
     /// The room that the object gives to a ledger.
     const GIVES: Function<Self, Room> = None;
 }

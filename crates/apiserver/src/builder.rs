@@ -9,7 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::background::{expiry, gc, namespaces, quota};
+use crate::background::{expiry, gc, namespaces, quota, revocations};
 use crate::core_kinds;
 use crate::http::audit::{AuditSink, NoAudit};
 use crate::http::authn::{Authenticate, AuthenticatorChain};
@@ -17,7 +17,7 @@ use crate::http::authz::{Authorize, GroupAuthorizer};
 use crate::http::discovery::Documents;
 use crate::http::discovery::of_views::ViewDocuments;
 use crate::http::flow::{Flow, FlowLimits};
-use crate::http::health::HealthCheck;
+use crate::http::health::{HealthCheck, Probes};
 use crate::http::metrics::{Metrics, MetricsOfOthers, NoOthers};
 use crate::http::mount::Mount;
 use crate::http::server::shared::Shared;
@@ -69,6 +69,7 @@ pub struct Builder {
     views: Arc<dyn Views>,
     mounts: Vec<Mount>,
     checks: Vec<Arc<dyn HealthCheck>>,
+    origins: Vec<String>,
     flow: FlowLimits,
     metrics: MetricsRegistry,
     others: Arc<dyn MetricsOfOthers>,
@@ -88,6 +89,7 @@ impl Builder {
             views: Arc::new(NoViews),
             mounts: Vec::new(),
             checks: Vec::new(),
+            origins: Vec::new(),
             flow: FlowLimits::default(),
             metrics: MetricsRegistry::default(),
             others: Arc::new(NoOthers),
@@ -183,6 +185,14 @@ impl Builder {
         self
     }
 
+    /// Lets pages of this host (`console.example.org`, with a port other than 443 after a colon) open WebSockets. Pages of the
+    /// request's own host always may, and so do programs, which send no `Origin`.
+    #[must_use]
+    pub fn allow_origin(mut self, host: &str) -> Self {
+        self.origins.push(host.to_ascii_lowercase());
+        self
+    }
+
     /// Sets how many requests of one caller run and wait.
     #[must_use]
     pub fn flow_limits(mut self, limits: FlowLimits) -> Self {
@@ -228,16 +238,19 @@ impl Builder {
                 registry,
                 cache,
                 authenticator: self.authenticator,
+                revoked: Arc::default(),
                 authorizer: self.authorizer,
                 audit: self.audit,
                 views: self.views,
                 mounts: self.mounts,
-                checks: self.checks,
+                probes: Probes::new(self.checks),
+                origins: self.origins,
                 flow: Flow::new(self.flow),
                 stopping: CancellationToken::new(),
             }),
         };
         exposition::measure_state(&server.shared);
+        revocations::start(&server);
         if self.controllers {
             gc::start(&server);
             expiry::start(&server);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evroc_api::kinds::Kind;
 use evroc_api::ledgers;
-use evroc_apiserver::kind::{ClaimsFn, GivesFn, TakesFn};
+use evroc_apiserver::kind::{ClaimsFn, GivesFn, RevokesFn, TakesFn};
 use evroc_apiserver::{CrdError, ResourceKind, Room, Take};
 
 use serde_json::Value;
@@ -40,6 +40,14 @@ fn registered(kind: Kind) -> Result<ResourceKind, CrdError> {
     registered.gives = kind
         .gives
         .map(|gives| Arc::new(move |stored: &[u8]| Ok(gives(stored)?.into_iter().map(room).collect())) as GivesFn);
+    registered.revokes = kind.revokes.map(|revokes| {
+        Arc::new(move |object: &Value| {
+            revokes(object).unwrap_or_else(|error| {
+                tracing::error!(%error, "a stored revocation cannot be read");
+                Vec::new()
+            })
+        }) as RevokesFn
+    });
     let problems = kind.problems;
     registered.validate = Some(Arc::new(move |new, old| refusals::field_errors(new, problems(new, old))));
     Ok(registered)

@@ -8,18 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use evroc_apiserver::authn::{
-    Authenticate, AuthenticatorChain, AuthnError, CertificateAuthenticator, Identity as Caller, Peer, bearer_token,
+    Authenticate, AuthenticatorChain, AuthnError, CertificateAuthenticator, Peer, bearer_token,
 };
 use evroc_apiserver::error::{ApiError, Named};
 use evroc_apiserver::virtual_kind::{Answer, Question};
 use evroc_apiserver::{ResourceKind, Scope};
+use evroc_controller::Clock;
 use evroc_iam::Identity;
 use evroc_iam::identity::{GROUP_EDGES, GROUP_NODES};
 use evroc_iam::token::{API_AUDIENCE, Claims, TokenError, TokenKey, TokenVerifier};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::access::{caller_of, identity_of, read_certificate};
+use crate::access::read_certificate;
 
 /// The life of a token in seconds by default: clients renew it, and a stolen one is soon worthless.
 const LIFE: u64 = 300;
@@ -31,7 +32,6 @@ const LONGEST: u64 = 24 * 3600;
 const GROUP: &str = "iam.evroclabs.net";
 
 /// Makes and checks the tokens of one installation.
-#[derive(Debug)]
 pub struct Issuer {
     /// Its name, for example `https://iam.evroc.localhost`.
     pub name: String,
@@ -39,12 +39,18 @@ pub struct Issuer {
     pub key: TokenKey,
     /// Checks.
     pub verifier: TokenVerifier,
+    clock: Clock,
 }
 
 impl Issuer {
     /// An issuer that trusts its own key.
-    pub fn new(name: String, key: TokenKey) -> Self {
-        Self { verifier: TokenVerifier::new(&name, [&key]), name, key }
+    pub fn new(name: String, key: TokenKey, clock: Clock) -> Self {
+        Self { verifier: TokenVerifier::new(&name, [&key]), name, key, clock }
+    }
+
+    /// Returns the time at which tokens are made and checked.
+    pub fn now(&self) -> SystemTime {
+        (self.clock)().into()
     }
 
     /// Returns a token for `identity` at `audience`, and the second since 1970 in which it ends.
@@ -76,10 +82,10 @@ struct Bearer(Arc<Issuer>);
 
 #[async_trait]
 impl Authenticate for Bearer {
-    async fn authenticate(&self, _: &Peer, headers: &http::HeaderMap) -> Result<Option<Caller>, AuthnError> {
+    async fn authenticate(&self, _: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
         let Some(token) = bearer_token(headers) else { return Ok(None) };
-        match self.0.verifier.verify(token, API_AUDIENCE, SystemTime::now()) {
-            Ok(claims) => Ok(Some(caller_of(claims.identity()))),
+        match self.0.verifier.verify(token, API_AUDIENCE, self.0.now()) {
+            Ok(claims) => Ok(Some(claims.identity())),
             Err(error) => Err(AuthnError { reason: error.to_string() }),
         }
     }
@@ -119,15 +125,15 @@ struct Tokens(Arc<Issuer>);
 #[async_trait]
 impl Answer for Tokens {
     async fn answer(&self, question: Question) -> Result<Value, ApiError> {
-        let identity = identity_of(&question.identity);
-        if let Some(why) = refusal(&identity) {
+        let identity = &question.identity;
+        if let Some(why) = refusal(identity) {
             return Err(ApiError::forbidden(Named { group: GROUP, resource: "accesstokens", name: "" }, why));
         }
         let mut answer = question.object;
         let life = answer.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(LIFE);
         let (token, end) = self
             .0
-            .token(&identity, API_AUDIENCE, SystemTime::now(), Duration::from_secs(life))
+            .token(identity, API_AUDIENCE, self.0.now(), Duration::from_secs(life))
             .map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
         let end =
             Timestamp::from_second(end).map_err(|error| ApiError::internal(format!("the token's end: {error}")))?;

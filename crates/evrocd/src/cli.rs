@@ -161,6 +161,9 @@ pub struct StoreChoice {
     /// Key of that certificate. Remembered.
     #[arg(long, value_name = "FILE", requires = "store_cert")]
     pub store_key: Option<PathBuf>,
+    /// Connect to an etcd on other machines without TLS: whoever sees the network reads and changes the whole state, secrets included.
+    #[arg(long, requires = "store", conflicts_with = "store_ca")]
+    pub store_without_tls: bool,
 }
 
 /// The word for the store that needs nothing else.
@@ -177,9 +180,15 @@ impl StoreChoice {
             );
             return Ok(Some(None));
         }
+        let address: Address = store.parse()?;
+        anyhow::ensure!(
+            self.store_ca.is_some() || self.store_without_tls || address.is_loopback(),
+            "--store {address}: expected --store-ca, because the etcd is not on this machine and the state has secrets in plain text; \
+             pass --store-without-tls if the network between them is yours alone"
+        );
         let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
         Ok(Some(Some(EtcdSettings {
-            address: store.parse::<Address>()?.to_string(),
+            address: address.to_string(),
             ca: absolute(&self.store_ca)?,
             certificate: absolute(&self.store_cert)?,
             key: absolute(&self.store_key)?,
@@ -356,7 +365,16 @@ mod tests {
         for line in [
             &[][..],
             &["--api-port", "0", "--no-hosts-block", "--crd-dir", "none", "--store", "embedded"],
-            &["--state-dir-root", "here", "--image-dir", "there", "--store", "etcd://a:1/x", "--uplink", "none"],
+            &[
+                "--state-dir-root",
+                "here",
+                "--image-dir",
+                "there",
+                "--store",
+                "etcd://127.0.0.1:1/x",
+                "--uplink",
+                "none",
+            ],
         ] {
             let wanted = options(line);
             let json = serde_json::to_string(&wanted).unwrap();
@@ -364,6 +382,26 @@ mod tests {
             assert!(wanted.state_root.is_none_or(|path| path.is_absolute()));
         }
         assert_eq!(options(&["--store", "embedded"]).store, Some(None));
+    }
+
+    #[test]
+    fn an_etcd_elsewhere_needs_tls() {
+        for (arguments, is_fine) in [
+            (&["--store", "embedded"][..], true),
+            (&["--store", "etcd://127.0.0.1:2379"], true),
+            (&["--store", "etcd://10.0.0.1:2379"], false),
+            (&["--store", "etcd://127.0.0.1:2379,10.0.0.1:2379"], false),
+            (&["--store", "etcd://10.0.0.1:2379", "--store-ca", "ca.crt"], true),
+            (&["--store", "etcd://10.0.0.1:2379", "--store-without-tls"], true),
+        ] {
+            #[derive(clap::Parser)]
+            struct Only {
+                #[command(flatten)]
+                store: StoreChoice,
+            }
+            let parsed = <Only as clap::Parser>::parse_from(["it"].iter().chain(arguments));
+            assert_eq!(parsed.store.settings().is_ok(), is_fine, "{arguments:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Group of the installation's administrators: everything is allowed.
@@ -28,24 +29,28 @@ pub const USER_CONTROLLER_PREFIX: &str = "system:controller:";
 /// Key in `extra` under which the id of the token stands that a caller came with; callers with a certificate have none.
 pub const EXTRA_TOKEN_ID: &str = "authentication.evroclabs.net/token-id";
 
-/// Key in `extra` under which the serial number of the client certificate stands that a caller came with.
+/// Key in `extra` under which the serial number (hexadecimal, lower case, without leading zeros) of the client certificate stands that a caller came with.
 pub const EXTRA_CERTIFICATE_SERIAL: &str = "authentication.evroclabs.net/certificate-serial";
-/// Key in `extra` under which the end of the credential stands that a caller came with, in seconds since 1970.
-pub const EXTRA_EXPIRES: &str = "authentication.evroclabs.net/expires";
+/// Key in `extra` of the scopes that narrow what a token is good for; absent where it is not narrowed.
+pub const EXTRA_SCOPE: &str = "authentication.evroclabs.net/scope";
 
-/// The author of a request, in Kubernetes' terms (`user.Info`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An authenticated caller, in Kubernetes' terms (`user.Info`): the one type for the API, the registry and the streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// User name.
-    pub name: String,
-    /// Groups, `system:authenticated` included.
-    pub groups: Vec<String>,
+    /// The name, for example `admin` or `system:node:host-1`.
+    pub user: String,
     /// Stable id of the user, empty where there is none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// Anything else an authenticator knows.
+    /// Groups, `system:authenticated` included.
     #[serde(default)]
+    pub groups: Vec<String>,
+    /// Anything else an authenticator knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Vec<String>>,
+    /// When the credential ends that the caller came with, and with it every stream; `None` for callers within the process.
+    #[serde(skip)]
+    pub expires: Option<Timestamp>,
 }
 
 /// The reason why a certificate gives no identity.
@@ -78,34 +83,32 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// An identity in one group (and in `system:authenticated`).
-    pub fn new(name: impl Into<String>, group: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            groups: vec![group.into(), GROUP_AUTHENTICATED.to_owned()],
-            uid: String::new(),
-            extra: BTreeMap::new(),
-        }
+    /// A caller in some groups, and in `system:authenticated`.
+    pub fn new(user: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
+        groups.retain(|group| group != GROUP_AUTHENTICATED);
+        groups.push(GROUP_AUTHENTICATED.to_owned());
+        Self { user: user.into(), groups, ..Self::default() }
     }
 
     /// The identity of the controller `name`, for callers inside the control process.
     pub fn controller(name: &str) -> Self {
-        Self::new(format!("{USER_CONTROLLER_PREFIX}{name}"), GROUP_CONTROLLERS)
+        Self::new(format!("{USER_CONTROLLER_PREFIX}{name}"), [GROUP_CONTROLLERS])
     }
 
     /// The identity of the host agent on `host`.
     pub fn node(host: &str) -> Self {
-        Self::new(format!("{USER_NODE_PREFIX}{host}"), GROUP_NODES)
+        Self::new(format!("{USER_NODE_PREFIX}{host}"), [GROUP_NODES])
     }
 
     /// The identity of the HTTPS gateway.
     pub fn edge() -> Self {
-        Self::new(USER_EDGE, GROUP_EDGES)
+        Self::new(USER_EDGE, [GROUP_EDGES])
     }
 
     /// The first operator.
     pub fn operator() -> Self {
-        Self::new(USER_ADMIN, GROUP_OPERATORS)
+        Self::new(USER_ADMIN, [GROUP_OPERATORS])
     }
 
     /// The identity in a client certificate **that the TLS layer has already verified** against the installation's authority
@@ -136,18 +139,12 @@ impl Identity {
         if groups.iter().any(|group| group == GROUP_CONTROLLERS) {
             return Err(IdentityError::Internal { group: GROUP_CONTROLLERS });
         }
-        groups.push(GROUP_AUTHENTICATED.to_owned());
         let serial = certificate.raw_serial_as_string().replace(':', "");
-        let expires = certificate.validity().not_after.timestamp().to_string();
-        Ok(Self {
-            name: name.to_owned(),
-            groups,
-            uid: String::new(),
-            extra: BTreeMap::from([
-                (EXTRA_CERTIFICATE_SERIAL.to_owned(), vec![serial]),
-                (EXTRA_EXPIRES.to_owned(), vec![expires]),
-            ]),
-        })
+        let serial = serial.trim_start_matches('0').to_owned();
+        let mut identity = Self::new(name, groups);
+        identity.extra.insert(EXTRA_CERTIFICATE_SERIAL.to_owned(), vec![serial]);
+        identity.expires = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok();
+        Ok(identity)
     }
 
     /// Whether the identity is in `group`.
@@ -160,9 +157,16 @@ impl Identity {
         self.extra.contains_key(EXTRA_TOKEN_ID)
     }
 
-    /// The end of the credential that the caller came with, in seconds since 1970; `None` for callers within the process.
-    pub fn expires(&self) -> Option<i64> {
-        self.extra.get(EXTRA_EXPIRES)?.first()?.parse().ok()
+    /// The credentials without which the caller would not be known, as a list of revoked ones names them: the serial number of the
+    /// certificate, the id of the token and the serial number of the certificate that it was made with.
+    pub fn credentials(&self) -> impl Iterator<Item = &str> {
+        let of = |key: &str| self.extra.get(key).into_iter().flatten().map(String::as_str);
+        of(EXTRA_TOKEN_ID).chain(of(EXTRA_CERTIFICATE_SERIAL))
+    }
+
+    /// The scopes that narrow what the caller's token is good for.
+    pub fn scopes(&self) -> &[String] {
+        self.extra.get(EXTRA_SCOPE).map_or(&[], Vec::as_slice)
     }
 
     /// The host that this identity is the agent of.
@@ -170,7 +174,7 @@ impl Identity {
         if !self.is_in(GROUP_NODES) {
             return None;
         }
-        self.name.strip_prefix(USER_NODE_PREFIX).filter(|host| !host.is_empty())
+        self.user.strip_prefix(USER_NODE_PREFIX).filter(|host| !host.is_empty())
     }
 
     /// The controller that this identity is.
@@ -178,6 +182,6 @@ impl Identity {
         if !self.is_in(GROUP_CONTROLLERS) {
             return None;
         }
-        self.name.strip_prefix(USER_CONTROLLER_PREFIX).filter(|name| !name.is_empty())
+        self.user.strip_prefix(USER_CONTROLLER_PREFIX).filter(|name| !name.is_empty())
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
@@ -18,7 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError, Owner};
-use crate::identity::{EXTRA_EXPIRES, EXTRA_TOKEN_ID, GROUP_AUTHENTICATED, Identity};
+use crate::identity::{EXTRA_CERTIFICATE_SERIAL, EXTRA_SCOPE, EXTRA_TOKEN_ID, GROUP_AUTHENTICATED, Identity};
 
 /// Longest token that is looked at, in bytes. Tokens travel in a header, of which servers take 8 to 16 KiB in all.
 const LONGEST_TOKEN: usize = 8 * 1024;
@@ -92,6 +93,9 @@ pub struct Claims {
     /// The scopes of the token; empty: everything that the user may do. The audience defines their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scope: Vec<String>,
+    /// The serial number of the certificate that the token was made with: where that is revoked, the token is worth nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<String>,
     /// Further claims.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
@@ -112,32 +116,34 @@ impl Claims {
         SystemRandom::new().fill(&mut id).map_err(|_| TokenError::Random)?;
         Ok(Self {
             iss: issuer.to_owned(),
-            sub: identity.name.clone(),
+            sub: identity.user.clone(),
             aud: audience.to_owned(),
-            exp: identity.expires().unwrap_or(i64::MAX).min(iat.saturating_add(life.as_secs() as i64)),
+            exp: identity
+                .expires
+                .map_or(i64::MAX, |end| end.as_second())
+                .min(iat.saturating_add(life.as_secs() as i64)),
             nbf: iat,
             iat,
             jti: URL_SAFE_NO_PAD.encode(id),
             groups: identity.groups.iter().filter(|group| *group != GROUP_AUTHENTICATED).cloned().collect(),
             scope: Vec::new(),
+            made_with: identity.extra.get(EXTRA_CERTIFICATE_SERIAL).and_then(|serials| serials.first()).cloned(),
             extra: BTreeMap::new(),
         })
     }
 
     /// Returns the identity of a verified token.
     pub fn identity(&self) -> Identity {
-        let mut groups = self.groups.clone();
-        groups.retain(|group| group != GROUP_AUTHENTICATED);
-        groups.push(GROUP_AUTHENTICATED.to_owned());
-        Identity {
-            name: self.sub.clone(),
-            groups,
-            uid: String::new(),
-            extra: BTreeMap::from([
-                (EXTRA_TOKEN_ID.to_owned(), vec![self.jti.clone()]),
-                (EXTRA_EXPIRES.to_owned(), vec![self.exp.to_string()]),
-            ]),
+        let mut identity = Identity::new(self.sub.clone(), self.groups.clone());
+        identity.extra.insert(EXTRA_TOKEN_ID.to_owned(), vec![self.jti.clone()]);
+        if let Some(serial) = &self.made_with {
+            identity.extra.insert(EXTRA_CERTIFICATE_SERIAL.to_owned(), vec![serial.clone()]);
         }
+        if !self.scope.is_empty() {
+            identity.extra.insert(EXTRA_SCOPE.to_owned(), self.scope.clone());
+        }
+        identity.expires = Timestamp::from_second(self.exp).ok();
+        identity
     }
 }
 

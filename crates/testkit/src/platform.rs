@@ -7,8 +7,7 @@ use std::time::Duration;
 use evroc_api::conditions;
 use evroc_api::infra::Host;
 use evroc_apiserver::ApiServer;
-use evroc_apiserver::authn::Identity;
-use evroc_control::access::{RoleAuthorizer, caller_of};
+use evroc_control::access::RoleAuthorizer;
 use evroc_control::controllers::Controllers;
 use evroc_control::registry::images::{Groups, RegistryImages};
 use evroc_control::streams::Streams;
@@ -16,7 +15,7 @@ use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
 use evroc_controller::Context;
-use evroc_iam::{Identity as IamIdentity, TokenKey};
+use evroc_iam::{Identity, TokenKey};
 use evroc_network::ForgetGroup;
 use evroc_registry::Registry;
 use evroc_run::Settings;
@@ -90,7 +89,8 @@ impl Builder {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let store = Arc::new(EmbeddedStore::open(dir.path().join("store")).await.expect("a store"));
         let (key, _) = TokenKey::open_or_create(&dir.path().join("token.key"), None).expect("a key for tokens");
-        let issuer = Arc::new(Issuer::new(format!("https://iam.{DOMAIN}"), key));
+        let issuer =
+            Arc::new(Issuer::new(format!("https://iam.{DOMAIN}"), key, Arc::new(k8s_openapi::jiff::Timestamp::now)));
         let mut builder = ApiServer::builder(store.clone())
             .authorizer(Arc::new(RoleAuthorizer))
             .views(Arc::new(Endpoints))
@@ -114,9 +114,9 @@ impl Builder {
         } else {
             (Arc::new(images.clone()), Arc::new(images.clone()))
         };
-        let context = |identity: IamIdentity| Context { client: client(caller_of(identity)), clock: clock.as_clock() };
+        let context = |identity: Identity| Context { client: client(identity), clock: clock.as_clock() };
         let host = |name: &str, zone: &str, size: HostSize| {
-            let api = server.service_as(caller_of(IamIdentity::node(name)));
+            let api = server.service_as(Identity::node(name));
             SimHost::start(name, zone, size, (api, streams.tunnels().clone()), clock.as_clock())
         };
         let mut hosts = self.hosts;
@@ -124,9 +124,9 @@ impl Builder {
             hosts.push(("host-1".into(), "a".into(), HostSize::default()));
         }
         let mut platform = Platform {
-            admin: client(caller_of(IamIdentity::operator())),
+            admin: client(Identity::operator()),
             hosts: hosts.iter().map(|(name, zone, size)| host(name, zone, *size)).collect(),
-            gateway: SimGateway::start(context(IamIdentity::edge())),
+            gateway: SimGateway::start(context(Identity::edge())),
             controllers: Controllers {
                 clock: clock.as_clock(),
                 settings: Settings { domain: DOMAIN.into(), https_port: 8443, scale_to_zero_after: self.idle },
@@ -225,8 +225,8 @@ impl Platform {
     }
 
     /// Returns a client of another user, in the test's resource group.
-    pub fn client_as(&self, identity: IamIdentity) -> Client {
-        self.server.client_as(caller_of(identity), GROUP)
+    pub fn client_as(&self, identity: Identity) -> Client {
+        self.server.client_as(identity, GROUP)
     }
 
     /// The operator's client for a kind.

@@ -66,7 +66,7 @@ async fn a_foreign_token_is_401() {
         .and_then(|claims| forged.sign(&claims));
     let (head, signature) = good.rsplit_once('.').expect("three parts");
     let (header, _) = head.split_once('.').expect("three parts");
-    let stranger = issuer.token(&Identity::new("x", "y"), API_AUDIENCE, now, minute).expect("a token").0;
+    let stranger = issuer.token(&Identity::new("x", ["y"]), API_AUDIENCE, now, minute).expect("a token").0;
     let payload = stranger.split('.').nth(1).expect("three parts");
     for (what, token) in [
         ("expired", token(API_AUDIENCE, now - hour)),

@@ -15,7 +15,7 @@ use super::{all_is_well, refusal, running_vm};
 async fn a_caller_without_a_role_gets_nothing() {
     let platform = Platform::start().await;
     running_vm(&platform, "hello").await;
-    let client = platform.client_as(Identity::new("mallory", "strangers"));
+    let client = platform.client_as(Identity::new("mallory", ["strangers"]));
     let vms = Api::<VirtualMachine>::default_namespaced(client.clone());
     let everything = ListParams::default();
     for (code, message) in [

@@ -4,4 +4,5 @@ pub(crate) mod expiry;
 pub(crate) mod gc;
 pub(crate) mod namespaces;
 pub(crate) mod quota;
+pub(crate) mod revocations;
 mod send;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{first_line, object};
 use crate::object::schema::Model;
 
-/// The limit of the evaluation (two seconds), and that of one step that it is in.
+/// Far above what the counted steps of an object take.
 const LONGEST: Duration = Duration::from_secs(8);
 
 pub(super) fn cel(data: &[u8]) {

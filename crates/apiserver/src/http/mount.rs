@@ -1,7 +1,7 @@
 //! Other HTTP services on the same listener: a registry, a console, an issuer. Their requests pass authentication, flow control and
 //! audit like any other; what the caller may do is theirs to decide. They receive the [`crate::http::authn::Peer`], and the
-//! [`crate::http::authn::Identity`] where the server knows the caller, as extensions of the request. A service with credentials of its own
-//! notes the caller in [`crate::http::authn::FoundCaller`], so that the audit log names them.
+//! [`crate::http::authn::Identity`] where the server knows the caller, as extensions of the request. A service with
+//! credentials of its own brings the authenticator that knows them, so that flow control and audit know its callers as well.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,6 +16,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
+use crate::http::authn::Authenticate;
 use crate::object::body::{BoxError, RequestBody, ResponseBody};
 
 type Answering = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
@@ -27,6 +28,7 @@ pub struct Mount {
     path_prefix: String,
     has_own_challenge: bool,
     label: Text,
+    authenticator: Option<Arc<dyn Authenticate>>,
     service: Arc<dyn Fn(Request<RequestBody>) -> Answering + Send + Sync>,
 }
 
@@ -53,6 +55,7 @@ impl Mount {
             path_prefix: path_prefix.into(),
             has_own_challenge: false,
             label: path_prefix.into(),
+            authenticator: None,
             service,
         }
     }
@@ -61,6 +64,17 @@ impl Mount {
     #[must_use]
     pub fn with_own_challenge(self) -> Self {
         Mount { has_own_challenge: true, ..self }
+    }
+
+    /// Sets the authenticator of this service's callers, in place of the server's own.
+    #[must_use]
+    pub fn authenticated_by(self, authenticator: Arc<dyn Authenticate>) -> Self {
+        Mount { authenticator: Some(authenticator), ..self }
+    }
+
+    /// Returns the authenticator of this service's callers, if it is not the server's own.
+    pub(crate) fn authenticator(&self) -> Option<&Arc<dyn Authenticate>> {
+        self.authenticator.as_ref()
     }
 
     /// Whether the service challenges for credentials itself.

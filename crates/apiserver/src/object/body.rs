@@ -43,6 +43,18 @@ pub fn until(body: ResponseBody, rest: Duration) -> ResponseBody {
     Pieces(Box::pin(pieces.take_until(Box::pin(tokio::time::sleep(rest))))).boxed_unsync()
 }
 
+/// The body, which fails when `end` comes, if that is before its own end.
+pub fn unless(body: ResponseBody, end: impl Future<Output = ()> + Send + 'static, why: &'static str) -> ResponseBody {
+    let own_end = futures::stream::once(std::future::ready(None));
+    let pieces = body.into_data_stream().map(Some).chain(own_end);
+    let failure = futures::stream::once(async move {
+        end.await;
+        Some(Err(BoxError::from(why)))
+    });
+    let merged = futures::stream::select(pieces, failure).take_while(|piece| std::future::ready(piece.is_some()));
+    Pieces(Box::pin(merged.filter_map(std::future::ready))).boxed_unsync()
+}
+
 type PieceStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 struct Pieces(PieceStream);

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use evroc_apiserver::audit::{AuditRecord, AuditSink};
-use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, FoundCaller, Identity, Peer, bearer_token};
+use evroc_apiserver::authn::{Authenticate, AuthenticatorChain, AuthnError, Identity, Peer, bearer_token};
+use evroc_apiserver::health::HealthCheck;
 use evroc_apiserver::mount::Mount;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
@@ -30,6 +33,59 @@ async fn strangers_get_health_and_nothing_else() {
     for path in ["/", "/version", "/api", "/apis", "/openapi/v3", "/api/v1/namespaces", DISKS, "/no/such"] {
         assert_eq!(ask(path).await.0, 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn health_does_its_work_once_however_many_ask() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let check = Arc::new(CountingCheck(looks.clone()));
+    let (server, counts) = TestServer::observed(|builder| builder.without_controllers().health_check(check)).await;
+    let before = counts.revisions.load(Ordering::SeqCst);
+    let started = Instant::now();
+    for number in 0..200 {
+        let path = ["/readyz?verbose", "/livez", "/healthz", "/readyz/store"][number % 4];
+        let request = http::Request::get(path).body(Full::<bytes::Bytes>::default()).unwrap();
+        assert_eq!(server.api.service().oneshot(request).await.unwrap().status(), 200, "{path}");
+    }
+    let most = 1 + started.elapsed().as_secs() as usize;
+    let asked = counts.revisions.load(Ordering::SeqCst) - before;
+    assert!((1..=most).contains(&asked), "the store was asked {asked} times, expected at most {most}");
+    let looked = looks.load(Ordering::SeqCst);
+    assert!((1..=most).contains(&looked), "the check ran {looked} times, expected at most {most}");
+}
+
+struct CountingCheck(Arc<AtomicUsize>);
+
+#[async_trait::async_trait]
+impl HealthCheck for CountingCheck {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn is_liveness(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_hosts_open_no_websockets() {
+    let server = TestServer::start_with(|builder| builder.allow_origin("console.example")).await;
+    let ask = async |origin: &str| {
+        let request = http::Request::get(format!("{DISKS}/a/anything"))
+            .header("host", "api.example")
+            .header("upgrade", "websocket")
+            .header("connection", "upgrade")
+            .header("origin", origin);
+        server.admin().respond(request.body(Full::default()).unwrap()).await.status().as_u16()
+    };
+    assert_eq!(ask("https://evil.example").await, 403);
+    assert_eq!(ask("https://console.example").await, 404, "it is let in, and finds nothing");
+    assert_eq!(ask("https://api.example").await, 404);
 }
 
 #[tokio::test]
@@ -170,10 +226,6 @@ async fn who(
     request: http::Request<evroc_apiserver::body::RequestBody>,
 ) -> Result<http::Response<Full<bytes::Bytes>>, std::convert::Infallible> {
     let name = request.extensions().get::<Identity>().map_or("nobody", |it| it.user.as_str()).to_owned();
-    if request.headers().get("authorization").is_some_and(|it| it == "Bearer of-the-service") {
-        let found = request.extensions().get::<FoundCaller>().expect("a place for the caller");
-        found.note(Identity::new("carol", ["people"]));
-    }
     Ok(http::Response::new(Full::from(name)))
 }
 
@@ -181,12 +233,12 @@ async fn who(
 async fn mounted_services_pass_authentication_and_audit() {
     let kept = Arc::new(Kept::default());
     let sink = kept.clone();
-    let tokens = Tokens { good: "bob", old: "eve" };
+    let of_server = || Arc::new(Tokens { good: "bob", old: "eve" });
+    let of_service = AuthenticatorChain(vec![of_server(), Arc::new(Tokens { good: "carol", old: "eve" })]);
+    let own =
+        Mount::new("", "/own", tower::service_fn(who)).with_own_challenge().authenticated_by(Arc::new(of_service));
     let server = TestServer::start_with(|it| {
-        it.audit(sink)
-            .authenticator(Arc::new(tokens))
-            .mount(Mount::new("", "/own", tower::service_fn(who)).with_own_challenge())
-            .mount(Mount::new("", "/console", tower::service_fn(who)))
+        it.audit(sink).authenticator(of_server()).mount(own).mount(Mount::new("", "/console", tower::service_fn(who)))
     })
     .await;
     let ask = async |path: &str, token: &str| {
@@ -198,9 +250,9 @@ async fn mounted_services_pass_authentication_and_audit() {
     };
     assert_eq!(ask("/own/x", "bob").await, (200, "bob".into()));
     assert_eq!(ask("/own/x", "mallory").await, (200, "nobody".into()), "it has credentials of its own");
-    assert_eq!(ask("/own/x", "of-the-service").await.0, 200);
+    assert_eq!(ask("/own/x", "carol").await, (200, "carol".into()));
     assert_eq!(ask("/console/x", "bob").await, (200, "bob".into()));
-    assert_eq!(ask("/console/x", "mallory").await.0, 401);
+    assert_eq!(ask("/console/x", "carol").await.0, 401, "only the other service knows her");
     let records = kept.0.lock().unwrap();
     let recorded = records.iter().map(|it| (it.uri.as_str(), it.code, it.user.as_ref().map(|it| it.user.as_str())));
     let expected = [

@@ -2,6 +2,7 @@
 
 mod access;
 mod claims;
+mod collections;
 mod connections;
 mod core_kinds;
 mod crud;
@@ -18,6 +19,7 @@ mod network;
 mod patches;
 mod quotas;
 mod restart;
+mod revocations;
 mod support;
 mod views;
 mod watches;

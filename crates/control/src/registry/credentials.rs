@@ -1,7 +1,7 @@
 //! RegistryCredential: a question whose answer is what skopeo, docker and podman need.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use evroc_apiserver::error::ApiError;
@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use crate::access::identity_of;
 
 /// How long a credential is good for: a working day.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
@@ -36,16 +35,16 @@ struct Credentials(Arc<Access>);
 #[async_trait]
 impl Answer for Credentials {
     async fn answer(&self, question: Question) -> Result<Value, ApiError> {
-        let identity = identity_of(&question.identity);
+        let identity = &question.identity;
         let (password, end) = self
             .0
             .issuer
-            .token(&identity, AUDIENCE, SystemTime::now(), LIFE)
+            .token(identity, AUDIENCE, self.0.issuer.now(), LIFE)
             .map_err(|error| ApiError::internal(format!("sign a token: {error}")))?;
         let end = Timestamp::from_second(end).map(|time| time.to_string()).unwrap_or_default();
         let mut answer = question.object;
         answer["status"] = json!({
-            "registry": self.0.registry, "username": identity.name, "password": password,
+            "registry": self.0.registry, "username": identity.user, "password": password,
             "caBundle": self.0.ca, "expirationTimestamp": end,
         });
         Ok(answer)

@@ -38,6 +38,10 @@ fn sample(plural: &str) -> Option<Sample> {
             vec![("", json!({"service": "a", "serviceGeneration": 2, "container": {"image": "r.x/a"}}))],
         ),
         "resourcegroups" => (json!({"organization": "local"}), vec![("organization", json!("other"))]),
+        "revokedcredentials" => (
+            json!({"certificateSerial": "5f3a0c"}),
+            vec![("", json!({"certificateSerial": "5f3a0d", "reason": "lost"}))],
+        ),
         "volumes" => (
             json!({"hostName": "host-1", "sizeBytes": 1, "image": "tiny", "imageSha256": "0".repeat(64)}),
             vec![("hostName", json!("host-2")), ("image", json!("debian")), ("imageSha256", json!("1".repeat(64)))],

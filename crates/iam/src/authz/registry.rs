@@ -26,8 +26,9 @@ impl Action {
     }
 }
 
-/// Whether `identity`, narrowed by its token's `scope` (empty: not narrowed), may do `action` on `repository`.
-pub fn allows(identity: &Identity, scope: &[String], repository: &str, action: Action) -> bool {
+/// Whether `identity`, narrowed by the scopes of its token, may do `action` on `repository`.
+pub fn allows(identity: &Identity, repository: &str, action: Action) -> bool {
+    let scope = identity.scopes();
     let by_identity = identity.is_in(GROUP_OPERATORS) || (action == Action::Pull && identity.host().is_some());
     by_identity && (scope.is_empty() || scope.iter().any(|entry| entry_allows(entry, repository, action)))
 }

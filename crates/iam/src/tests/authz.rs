@@ -22,7 +22,7 @@ fn may(identity: &Identity, line: &str) -> bool {
 fn table(identity: &Identity, lines: &[(&str, bool)]) {
     for (line, want) in lines {
         let line = line.replace("INFRA", INFRA).replace("RUN", RUN).replace("COMPUTE", COMPUTE);
-        assert_eq!(may(identity, &line), *want, "{} {line}", identity.name);
+        assert_eq!(may(identity, &line), *want, "{} {line}", identity.user);
     }
 }
 
@@ -150,7 +150,7 @@ fn controllers_write_only_their_own_kinds() {
 
 #[test]
 fn requests_that_no_table_names_are_denied() {
-    let stranger = Identity::new("mallory", "users");
+    let stranger = Identity::new("mallory", ["users"]);
     table(
         &stranger,
         &[
@@ -167,16 +167,15 @@ fn requests_that_no_table_names_are_denied() {
         ],
     );
     // The group without the name, and the name without the group, identify none.
-    table(&Identity::new("h1", "system:nodes"), &[("list INFRA machines", false)]);
-    table(&Identity::new("system:node:h1", "users"), &[("list INFRA machines", false)]);
-    table(&Identity::new("run", "system:controllers"), &[("list RUN services", false)]);
-    let nobody = Identity { name: "x".into(), groups: vec![], uid: String::new(), extra: Default::default() };
+    table(&Identity::new("h1", ["system:nodes"]), &[("list INFRA machines", false)]);
+    table(&Identity::new("system:node:h1", ["users"]), &[("list INFRA machines", false)]);
+    table(&Identity::new("run", ["system:controllers"]), &[("list RUN services", false)]);
+    let nobody = Identity { user: "x".into(), ..Identity::default() };
     table(&nobody, &[("get /api", false)]);
 }
 
 #[test]
 fn registry_access_follows_identity_and_scope() {
-    let scope = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let operator = Identity::operator();
     for (identity, scopes, repository, action, want) in [
         (&operator, "", "demo/hello", Action::Push, true),
@@ -190,13 +189,16 @@ fn registry_access_follows_identity_and_scope() {
         (&Identity::node("h1"), "", "demo/hello", Action::Pull, true),
         (&Identity::node("h1"), "", "demo/hello", Action::Push, false),
         (&Identity::edge(), "", "demo/hello", Action::Pull, false),
-        (&Identity::new("mallory", "users"), "repository:*:pull", "demo/hello", Action::Pull, false),
+        (&Identity::new("mallory", ["users"]), "repository:*:pull", "demo/hello", Action::Pull, false),
     ] {
+        let mut identity = identity.clone();
+        let scopes: Vec<String> = scopes.split_whitespace().map(str::to_owned).collect();
+        identity.extra.insert(crate::identity::EXTRA_SCOPE.into(), scopes.clone());
         assert_eq!(
-            registry::allows(identity, &scope(scopes), repository, action),
+            registry::allows(&identity, repository, action),
             want,
-            "{} {scopes} {repository} {action:?}",
-            identity.name
+            "{} {scopes:?} {repository} {action:?}",
+            identity.user
         );
     }
 }

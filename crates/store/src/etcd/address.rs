@@ -1,6 +1,7 @@
 //! The address of an etcd cluster: `etcd://host:port,host:port/prefix`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// The default prefix of keys.
@@ -24,6 +25,16 @@ impl Address {
     #[must_use]
     pub fn endpoints(&self) -> &[String] {
         &self.endpoints
+    }
+
+    /// Whether every member is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.endpoints.iter().all(|endpoint| {
+            let host = endpoint.rsplit_once(':').map_or(endpoint.as_str(), |(host, _)| host);
+            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+            address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+        })
     }
 
     /// Returns the prefix of this store's keys.
@@ -103,6 +114,19 @@ mod tests {
                 (endpoints.iter().map(|e| (*e).to_owned()).collect(), prefix)
             );
             assert_eq!(address.to_string().parse::<Address>().expect(text), address);
+        }
+    }
+
+    #[test]
+    fn members_of_this_machine_are_known() {
+        for (text, is_loopback) in [
+            ("etcd://127.0.0.1", true),
+            ("etcd://127.0.0.2:1,[::1]:2,localhost:3", true),
+            ("etcd://127.0.0.1,10.0.0.1", false),
+            ("etcd://localhost.example.org", false),
+            ("etcd://[::2]", false),
+        ] {
+            assert_eq!(text.parse::<Address>().expect(text).is_loopback(), is_loopback, "{text}");
         }
     }
 

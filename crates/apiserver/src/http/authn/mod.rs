@@ -2,15 +2,18 @@
 
 mod certificate;
 mod peer;
+mod revoked;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 pub use crate::object::identity::Identity;
 pub use certificate::CertificateAuthenticator;
+pub(crate) use peer::Ending;
 pub use peer::Peer;
+pub(crate) use revoked::Revoked;
 
 /// The error for invalid credentials; without credentials an authenticator returns `Ok(None)`.
 #[derive(Debug, Error)]
@@ -28,23 +31,6 @@ pub trait Authenticate: Send + Sync {
     /// # Errors
     /// If the credentials are invalid.
     async fn authenticate(&self, peer: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError>;
-}
-
-/// The caller that a mounted service identified by credentials of its own, for the audit log: an extension of the request.
-#[derive(Clone, Debug, Default)]
-pub struct FoundCaller(Arc<OnceLock<Identity>>);
-
-impl FoundCaller {
-    /// Notes the caller; the first one counts.
-    pub fn note(&self, caller: Identity) {
-        let _first = self.0.set(caller);
-    }
-
-    /// The caller, if one was found.
-    #[must_use]
-    pub fn get(&self) -> Option<&Identity> {
-        self.0.get()
-    }
 }
 
 /// Asks several authenticators in turn; the first that knows the caller wins.

@@ -1,8 +1,10 @@
 //! The remote end of a connection, and what its requests record about it.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
@@ -28,6 +30,16 @@ struct Connection {
     is_known: AtomicBool,
     /// Seconds since 1970; 0 for none.
     end: AtomicI64,
+    ending: Mutex<Option<Ending>>,
+}
+
+/// A future that ends when the connection has to.
+pub(crate) struct Ending(pub(crate) Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ending")
+    }
 }
 
 impl Peer {
@@ -44,6 +56,16 @@ impl Peer {
     /// Whether a caller with valid credentials has used the connection.
     pub(crate) fn is_known(&self) -> bool {
         self.connection.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection with a future, also if a request has taken it over.
+    pub(crate) fn end_with(&self, ending: Ending) {
+        *self.connection.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
+    }
+
+    /// Returns that future, once.
+    pub(crate) fn take_ending(&self) -> Option<Ending> {
+        self.connection.ending.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends the connection at a time, also if a request has taken it over.

@@ -71,7 +71,10 @@ pub(crate) fn admit(object: &mut Value) -> Result<Vec<String>, String> {
                 object.shift_remove("metadata");
             }
         }
-        Some(other) => return Err(mismatch(other, ".metadata", "ObjectMeta")),
+        Some(other) => {
+            let found = json_type(other, "");
+            return Err(format!("json: cannot unmarshal {found} into Go value of type v1.ObjectMeta"));
+        }
     }
     match found.mismatch {
         Some(mismatch) => Err(mismatch),
@@ -165,7 +168,13 @@ impl Found {
 }
 
 fn mismatch(value: &Value, field: &str, go_type: &str) -> String {
-    let found = match value {
+    let found = json_type(value, go_type);
+    format!("json: cannot unmarshal {found} into Go struct field {field} of type {go_type}")
+}
+
+/// Returns the name that Go has for a JSON value which a Go type cannot hold.
+fn json_type(value: &Value, go_type: &str) -> String {
+    match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
         Value::Number(number) if go_type == "int64" => format!("number {number}"),
@@ -173,8 +182,7 @@ fn mismatch(value: &Value, field: &str, go_type: &str) -> String {
         Value::String(_) => "string".to_owned(),
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
-    };
-    format!("json: cannot unmarshal {found} into Go struct field {field} of type {go_type}")
+    }
 }
 
 #[cfg(test)]

@@ -10,18 +10,19 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::http::authn::Peer;
+use crate::http::authn::{Ending, Peer};
 
 /// A stream that fails once the time is over that [`Peer::end_at`] says; before that is called it costs a comparison.
 pub(super) struct Expiring<S> {
     stream: S,
     peer: Peer,
     end: Option<Pin<Box<Sleep>>>,
+    ending: Option<Ending>,
 }
 
 impl<S> Expiring<S> {
     pub(super) fn new(stream: S, peer: Peer) -> Self {
-        Expiring { stream, peer, end: None }
+        Expiring { stream, peer, end: None, ending: None }
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -30,6 +31,15 @@ impl<S> Expiring<S> {
         {
             let rest = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
             self.end = Some(Box::pin(sleep(rest)));
+        }
+        if let Some(ending) = self.peer.take_ending() {
+            self.ending = Some(ending);
+        }
+        if let Some(ending) = &mut self.ending
+            && ending.0.as_mut().poll(cx).is_ready()
+        {
+            let why = "the credential of the caller was revoked";
+            return Poll::Ready(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         match &mut self.end {
             None => Poll::Pending,
@@ -99,5 +109,21 @@ mod tests {
         stream.read_exact(&mut byte).await.unwrap();
         assert_eq!(stream.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "nothing was written");
         assert!(stream.write_all(b"c").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_the_credential_is_revoked() {
+        let (one, mut other) = tokio::io::duplex(64);
+        let peer = Peer::default();
+        let mut stream = Expiring::new(one, peer.clone());
+        let (revoke, revoked) = tokio::sync::oneshot::channel::<()>();
+        peer.end_with(Ending(Box::pin(async move {
+            let _ = revoked.await;
+        })));
+        let mut byte = [0];
+        other.write_all(b"a").await.unwrap();
+        stream.read_exact(&mut byte).await.unwrap();
+        revoke.send(()).unwrap();
+        assert_eq!(stream.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -6,19 +6,20 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::shared::Shared;
-use super::{enter, exposition, probes};
+use super::{enter, exposition, origin, probes};
 use crate::http::audit::{self, AuditRecord};
-use crate::http::authn::{FoundCaller, Peer};
+use crate::http::authn::{Authenticate, Ending, Peer};
 use crate::http::authz::Decision;
 use crate::http::flow::Place;
 use crate::http::mount::Mount;
 use crate::http::request::{Query, RequestInfo, negotiate};
 use crate::http::{discovery, metrics, respond, verbs};
-use crate::object::body::{RequestBody, ResponseBody};
+use crate::object::body::{self, RequestBody, ResponseBody};
 use crate::object::error::{ApiError, Named};
 use crate::object::identity::Identity;
 
@@ -72,6 +73,7 @@ pub(super) async fn handle(
     let mounted = mount.as_ref().map(|mount| mount.label().clone());
     let is_apply = metrics::is_apply(request.headers());
     let answering = async {
+        origin::check(&request, &shared.origins)?;
         match mount {
             Some(mount) => answer_mounted(shared, &mount, &peer, request, &mut trail).await,
             None => answer(shared, identity, &peer, query, request, &mut trail).await,
@@ -135,7 +137,7 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, ApiError> {
     let mut identity = match identity {
         Some(identity) => identity,
-        None => authenticate(shared, peer, request.headers()).await.map_err(|reason| {
+        None => authenticate(shared, &shared.authenticator, peer, request.headers()).await.map_err(|reason| {
             trail.reason = reason;
             ApiError::unauthorized()
         })?,
@@ -165,12 +167,12 @@ async fn answer(
     // Released when the response begins, so that watches and streams do not hold it.
     let place = enter_flow(shared, &identity).await?;
     if info.is_resource {
-        let expires = identity.expires;
+        let (expires, revoked) = (identity.expires, shared.revoked.of(&identity));
         let response = verbs::dispatch(shared, identity, info, query, request, place).await?;
         if let Some(end) = expires.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
             peer.end_at(end);
         }
-        Ok(response)
+        Ok(until_revoked(response, revoked, peer))
     } else {
         if cluster.is_none()
             && let Some(answered) = exposition::answer(shared, &info, request.headers()).await
@@ -193,15 +195,40 @@ async fn enter_flow(shared: &Shared, caller: &Identity) -> Result<Place, ApiErro
     })
 }
 
+/// Ends a stream, or a connection that was taken over, when the caller's credential is revoked.
+fn until_revoked(
+    response: Response<ResponseBody>,
+    revoked: Option<impl Future<Output = ()> + Send + 'static>,
+    peer: &Peer,
+) -> Response<ResponseBody> {
+    let Some(revoked) = revoked else { return response };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        peer.end_with(Ending(Box::pin(revoked)));
+        return response;
+    }
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| body::unless(body, revoked, "the credential of the caller was revoked"))
+}
+
 /// Authenticates a request from the network, or returns why that failed.
-async fn authenticate(shared: &Arc<Shared>, peer: &Peer, headers: &HeaderMap) -> Result<Identity, String> {
-    let identity = match shared.authenticator.authenticate(peer, headers).await {
+async fn authenticate(
+    shared: &Arc<Shared>,
+    authenticator: &Arc<dyn Authenticate>,
+    peer: &Peer,
+    headers: &HeaderMap,
+) -> Result<Identity, String> {
+    let identity = match authenticator.authenticate(peer, headers).await {
         Ok(Some(identity)) => identity,
         Ok(None) => return Err("no credentials were given".into()),
         Err(error) => return Err(error.reason),
     };
     if identity.is_in(CONTROLLERS) {
         return Err(format!("only callers within the process are in {CONTROLLERS}"));
+    }
+    if shared.revoked.has(&identity) {
+        return Err(format!("the credential of {:?} was revoked", identity.user));
     }
     peer.note_known();
     Ok(identity)
@@ -222,13 +249,15 @@ async fn answer_mounted(
         Method::DELETE => "delete",
         _ => "other",
     };
-    let caller = match authenticate(shared, peer, request.headers()).await {
+    let authenticator = mount.authenticator().unwrap_or(&shared.authenticator);
+    let caller = match authenticate(shared, authenticator, peer, request.headers()).await {
         Ok(identity) => {
             trail.identity = Some(identity.clone());
             request.extensions_mut().insert(identity.clone());
             identity
         }
-        Err(_) if mount.has_own_challenge() => {
+        Err(reason) if mount.has_own_challenge() => {
+            trail.reason = reason;
             // Callers that only the service knows share the places of their address.
             let address = peer.address.map(|it| it.ip().to_string()).unwrap_or_default();
             Identity::new(format!("{UNKNOWN_PREFIX}{address}"), [""; 0])
@@ -239,12 +268,8 @@ async fn answer_mounted(
         }
     };
     let _place = enter_flow(shared, &caller).await?;
-    let found = FoundCaller::default();
-    request.extensions_mut().insert(found.clone());
-    let response = mount.answer(request).await;
-    if trail.identity.is_none() {
-        trail.identity = found.get().cloned();
-    }
+    let revoked = shared.revoked.of(&caller);
+    let response = until_revoked(mount.answer(request).await, revoked, peer);
     if !response.status().is_client_error() {
         peer.note_known();
     }

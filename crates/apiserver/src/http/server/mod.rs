@@ -3,6 +3,7 @@
 pub(crate) mod enter;
 pub(crate) mod exposition;
 mod handler;
+mod origin;
 mod probes;
 mod service;
 pub(crate) mod shared;

@@ -212,7 +212,7 @@ async fn older_page(
 }
 
 /// Returns a list assembled from the bytes of the cache, in pieces.
-fn plain_list(
+pub(super) fn plain_list(
     registered: &Registered,
     metadata: &Value,
     items: Vec<Arc<CachedObject>>,

@@ -72,8 +72,12 @@ pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: O
         errors.extend(errors.clone());
         errors.extend(meta_validate::validate_metadata(object, None, registered.kind.is_namespaced()));
     }
-    let mut of_schema = registered.model.validate_after(object, old, &errors);
-    if call.info.subresource == "status" {
+    let is_status = call.info.subresource == "status";
+    let mut of_schema = match old {
+        Some(old) if is_status => registered.model.validate_status_after(object, old, &errors),
+        old => registered.model.validate_after(object, old, &errors),
+    };
+    if is_status {
         // The status is validated as a document of its own: the message has the path within it, the field the path in the object.
         for error in &mut of_schema {
             if error.path.starts_with("status.")
@@ -103,8 +107,23 @@ pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: O
 fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for path in [&paths.spec_replicas_path, &paths.status_replicas_path] {
-        let found = path.split('.').filter(|it| !it.is_empty()).try_fold(object, |at, part| at.get(part));
         let mut refuse = |value: i64, why: String| errors.push(FieldError::invalid(path, value.into(), why));
+        let found = path.split('.').filter(|it| !it.is_empty()).try_fold(Some(object), |at, part| match at {
+            Some(Value::Object(map)) => Ok(map.get(part)),
+            Some(other) => Err(other),
+            None => Ok(None),
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(other) => {
+                let (text, of) = go_form(other);
+                refuse(
+                    0,
+                    format!("{path} accessor error: {text} is of the type {of}, expected map[string]interface{{}}"),
+                );
+                continue;
+            }
+        };
         match found.map(|it| (it, it.as_i64())) {
             None => {}
             Some((_, Some(count))) if count < 0 => refuse(count, "should be a non-negative integer".into()),
@@ -113,19 +132,25 @@ fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
             }
             Some((_, Some(_))) => {}
             Some((other, None)) => {
-                let (text, of) = match other {
-                    Value::String(text) => (text.clone(), "string"),
-                    Value::Bool(_) => (other.to_string(), "bool"),
-                    Value::Number(number) => (go_number(number), "float64"),
-                    Value::Null => ("<nil>".to_owned(), "<nil>"),
-                    Value::Array(_) => (other.to_string(), "[]interface {}"),
-                    Value::Object(_) => (other.to_string(), "map[string]interface {}"),
-                };
+                let (text, of) = go_form(other);
                 refuse(0, format!("{path} accessor error: {text} is of the type {of}, expected int64"));
             }
         }
     }
     errors
+}
+
+/// Returns a value in Go's form, and the name of its type in Go.
+fn go_form(value: &Value) -> (String, &'static str) {
+    match value {
+        Value::String(text) => (text.clone(), "string"),
+        Value::Bool(_) => (value.to_string(), "bool"),
+        Value::Number(number) if number.is_i64() => (go_number(number), "int64"),
+        Value::Number(number) => (go_number(number), "float64"),
+        Value::Null => ("<nil>".to_owned(), "<nil>"),
+        Value::Array(_) => (value.to_string(), "[]interface {}"),
+        Value::Object(_) => (value.to_string(), "map[string]interface {}"),
+    }
 }
 
 /// Returns the namespace's key and revision. An error if it does not exist or accepts no new objects.

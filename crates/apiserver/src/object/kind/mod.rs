@@ -122,6 +122,9 @@ pub type TakesFn = Arc<dyn Fn(&[u8]) -> Result<Vec<Take>, serde_json::Error> + S
 /// A pure function from an object's stored form to the room that it gives.
 pub type GivesFn = Arc<dyn Fn(&[u8]) -> Result<Vec<Room>, serde_json::Error> + Send + Sync>;
 
+/// A pure function that returns the credentials that an object revokes, as [`crate::Identity::credentials`] names them.
+pub type RevokesFn = Arc<dyn Fn(&Value) -> Vec<String> + Send + Sync>;
+
 /// A pure function that returns the claims of an object.
 pub type ClaimsFn = Arc<dyn Fn(&Value) -> Vec<ClaimKey> + Send + Sync>;
 
@@ -185,6 +188,8 @@ pub struct ResourceKind {
     pub takes: Option<TakesFn>,
     /// The room that objects give to ledgers.
     pub gives: Option<GivesFn>,
+    /// The credentials that an object revokes while it exists.
+    pub revokes: Option<RevokesFn>,
     /// Rules beyond the schema.
     pub validate: Option<ValidateFn>,
     /// Normalisation before validation.
@@ -224,6 +229,7 @@ impl ResourceKind {
             claims: None,
             takes: None,
             gives: None,
+            revokes: None,
             validate: None,
             prepare: None,
             connect: BTreeMap::new(),

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod status;
 
 mod cel;
+use cel::Scope;
 #[cfg(fuzzing)]
 pub(crate) use cel::is_running as is_rule_running;
 mod defaults;
@@ -116,7 +117,18 @@ impl Model {
         let mut errors = validate::validate(object, old, &self.root);
         errors.extend(embedded::validate(object, &self.root));
         let before: Vec<FieldError> = errors.iter().chain(earlier).cloned().collect();
-        errors.extend(self.validate_rules_after(object, old, &before));
+        errors.extend(self.validate_rules_after(object, old, &before, Scope::Object));
+        errors
+    }
+
+    /// The same for a write of `status` alone, which never fails for the rest: rules about what such a write cannot change are not
+    /// evaluated. Kubernetes evaluates them; it drops what most of them find, but not errors in the evaluation, nor that they
+    /// are too expensive.
+    pub fn validate_status_after(&self, object: &Value, old: &Value, earlier: &[FieldError]) -> Vec<FieldError> {
+        let mut errors = validate::validate(object, Some(old), &self.root);
+        errors.extend(embedded::validate(object, &self.root).into_iter().filter(|it| it.path.starts_with("status")));
+        let before: Vec<FieldError> = errors.iter().chain(earlier).cloned().collect();
+        errors.extend(self.validate_rules_after(object, Some(old), &before, Scope::Status));
         errors
     }
 
@@ -124,12 +136,18 @@ impl Model {
     pub fn validate_other_kind(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
         let mut errors = embedded::validate(object, &self.root);
         let before: Vec<FieldError> = earlier.iter().chain(&errors).cloned().collect();
-        errors.extend(self.validate_rules_after(object, old, &before));
+        errors.extend(self.validate_rules_after(object, old, &before, Scope::Object));
         errors
     }
 
     /// Checks list keys and rules.
-    fn validate_rules_after(&self, object: &Value, old: Option<&Value>, earlier: &[FieldError]) -> Vec<FieldError> {
+    fn validate_rules_after(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        earlier: &[FieldError],
+        scope: Scope,
+    ) -> Vec<FieldError> {
         let mut errors = Vec::new();
         // A list that was already invalid does not prevent updates of other fields.
         if old.is_none_or(|old| lists::validate(old, &self.root).is_empty()) {
@@ -142,7 +160,7 @@ impl Model {
         if errors.iter().chain(earlier).any(|e| e.reason.blocks_rules()) {
             errors.push(FieldError::invalid("<nil>", Value::Null, RULES_NOT_CHECKED));
         } else {
-            errors.extend(cel::validate(object, old, &self.root));
+            errors.extend(cel::validate(object, old, &self.root, scope));
         }
         errors
     }

@@ -421,7 +421,6 @@ fn the_cost_of_rules_is_bounded() {
     assert_eq!(errors(loops, 5), []);
     let refused = errors(loops, 40);
     let want = format!("': no further validation rules will be run due to call cost exceeds limit for rule: {loops}");
-    // Its steps or, on a slow host, its time.
     assert!(refused.len() == 1 && refused[0].to_string().ends_with(&want), "{refused:?}");
     // A result that no longer depends on it is kept.
     assert_eq!(errors(&format!("{loops} || self.n < 0"), 40), []);

@@ -1,6 +1,6 @@
 //! The objects of one kind and their recent changes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -55,6 +55,8 @@ pub struct PageRequest<'a> {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<ObjectKey, Arc<CachedObject>>,
+    /// The number of objects in each namespace that has some: a quota asks for it before every create.
+    counts: HashMap<Box<str>, usize>,
     index: Index,
     history: VecDeque<Arc<Change>>,
     history_bytes: usize,
@@ -64,6 +66,22 @@ struct State {
     floor: u64,
     /// The revision of the newest change.
     newest: u64,
+}
+
+impl State {
+    /// Adds to the number of objects of a namespace.
+    fn count(&mut self, namespace: &str, change: isize) {
+        match (self.counts.get_mut(namespace), change) {
+            (_, 0) => {}
+            (Some(count), _) if count.checked_add_signed(change) == Some(0) => {
+                self.counts.remove(namespace);
+            }
+            (Some(count), _) => *count = count.saturating_add_signed(change),
+            (None, _) => {
+                self.counts.insert(namespace.into(), change.unsigned_abs());
+            }
+        }
+    }
 }
 
 /// The objects of one kind.
@@ -92,6 +110,8 @@ impl KindCache {
     pub(super) fn reset(&self, objects: BTreeMap<ObjectKey, Arc<CachedObject>>, revision: u64) {
         let index = Index::of(&objects);
         let mut state = self.write();
+        state.counts.clear();
+        objects.keys().for_each(|key| state.count(key.namespace(), 1));
         state.objects = objects;
         state.index = index;
         state.first += state.history.len() as u64 + 1;
@@ -113,10 +133,12 @@ impl KindCache {
         let mut guard = self.write();
         let state = &mut *guard;
         for (key, current) in changes {
+            let namespace: Box<str> = key.namespace().into();
             let previous = match &current {
                 Some(object) => state.objects.insert(key, object.clone()),
                 None => state.objects.remove(&key),
             };
+            state.count(&namespace, isize::from(current.is_some()) - isize::from(previous.is_some()));
             if previous.is_none() && current.is_none() {
                 continue;
             }
@@ -160,10 +182,13 @@ impl KindCache {
         self.read().objects.len()
     }
 
-    /// Returns the number of objects in a namespace.
+    /// Returns the number of objects in a namespace, or of all if that is empty, in constant time.
     pub fn count_in(&self, namespace: &str) -> usize {
-        let (start, end) = bounds(namespace, None);
-        self.read().objects.range::<str, _>((as_bound(&start), as_bound(&end))).count()
+        let state = self.read();
+        if namespace.is_empty() {
+            return state.objects.len();
+        }
+        state.counts.get(namespace).copied().unwrap_or_default()
     }
 
     /// Whether a namespace holds an object that is not being deleted.

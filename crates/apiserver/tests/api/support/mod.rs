@@ -1,6 +1,7 @@
 //! A server in this process, over a store of its own, and a plain client for it.
 
 pub mod network;
+pub mod observed;
 pub mod pki;
 pub mod store;
 
@@ -13,11 +14,13 @@ use evroc_apiserver::authn::CertificateAuthenticator;
 use evroc_apiserver::authz::GroupAuthorizer;
 use evroc_apiserver::server::IdentityService;
 use evroc_apiserver::{ApiServer, Builder, Identity};
+use evroc_store::Store;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+pub use observed::{Counts, ObservedStore};
 pub use store::TestState;
 
 /// The file that defines the kinds of the tests.
@@ -40,9 +43,25 @@ impl TestServer {
         Self::start_over(TestState::new().await, configure).await
     }
 
+    /// A server, and what it asks of its store.
+    pub async fn observed(configure: impl FnOnce(Builder) -> Builder) -> (Self, Arc<Counts>) {
+        let state = TestState::new().await;
+        let store = ObservedStore::new(state.open().await);
+        let counts = store.counts.clone();
+        (Self::start_with_store(state, Arc::new(store), configure).await, counts)
+    }
+
     /// A server over a state that an earlier one may have left.
     pub async fn start_over(state: TestState, configure: impl FnOnce(Builder) -> Builder) -> Self {
         let store = state.open().await;
+        Self::start_with_store(state, store, configure).await
+    }
+
+    async fn start_with_store(
+        state: TestState,
+        store: Arc<dyn Store>,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let unlimited = vec!["evroc:operators".into(), "system:controllers".into()];
         let builder = ApiServer::builder(store)
             .authenticator(Arc::new(CertificateAuthenticator::new(pki::read_certificate)))

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use evroc_apiserver::Identity;
-use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -19,9 +18,7 @@ pub struct Pem {
 
 /// The platform's parser of client certificates.
 pub fn read_certificate(der: &[u8]) -> Result<Identity, String> {
-    let found = evroc_iam::Identity::from_client_certificate(der).map_err(|error| error.to_string())?;
-    let expires = found.expires().map(|seconds| Timestamp::from_second(seconds).unwrap());
-    Ok(Identity { user: found.name, groups: found.groups, extra: found.extra, expires, ..Identity::default() })
+    Identity::from_client_certificate(der).map_err(|error| error.to_string())
 }
 
 /// Issues certificates.

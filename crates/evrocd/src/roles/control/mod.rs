@@ -13,7 +13,7 @@ use evroc_apiserver::mount::Mount;
 use evroc_apiserver::serve::ServeOptions;
 use evroc_control::access::RoleAuthorizer;
 use evroc_control::controllers::Controllers;
-use evroc_control::registry::access::Access;
+use evroc_control::registry::access::{self as registry_users, Access};
 use evroc_control::registry::credentials;
 use evroc_control::registry::images::{Groups, RegistryImages};
 use evroc_control::streams::Streams;
@@ -46,7 +46,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let groups = Groups::default();
     let registry = Registry::open(config.role_dir.join("registry"), Arc::new(groups.clone())).await;
     let registry = registry.context("cannot open the registry")?;
-    let access = Arc::new(access(&config)?);
+    let access = Arc::new(registry_access(&config)?);
 
     let mut builder = ApiServer::builder(store.clone());
     for kind in kinds::all().context("a definition of our own is not valid")? {
@@ -68,7 +68,12 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         .views(Arc::new(Endpoints))
         .audit(Arc::new(audit))
         .metrics(evroc_metrics::Registry::process().clone())
-        .mount(Mount::new("", "/v2", router).with_own_challenge())
+        .mount(
+            Mount::new("", "/v2", router)
+                .with_own_challenge()
+                .authenticated_by(registry_users::authenticator(&access.issuer)),
+        )
+        .allow_origin(&console(&config))
         .start()
         .await
         .context("cannot start the API server")?;
@@ -94,10 +99,22 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     outcome
 }
 
-fn access(config: &RoleConfig) -> anyhow::Result<Access> {
+/// The host of the console, whose pages may open WebSockets.
+fn console(config: &RoleConfig) -> String {
+    match config.https_port {
+        443 => format!("console.{}", config.domain),
+        port => format!("console.{}:{port}", config.domain),
+    }
+}
+
+fn registry_access(config: &RoleConfig) -> anyhow::Result<Access> {
     let path = config.token_key.as_ref().context("no token key in the settings")?;
     let (key, _) = TokenKey::open_or_create(path, None).context("cannot use the token key")?;
-    let issuer = Arc::new(Issuer::new(format!("https://iam.{}", config.domain), key));
+    let issuer = Arc::new(Issuer::new(
+        format!("https://iam.{}", config.domain),
+        key,
+        Arc::new(k8s_openapi::jiff::Timestamp::now),
+    ));
     let ca = std::fs::read_to_string(&config.ca_certificate).context("cannot read the authority's certificate")?;
     let registry = match config.https_port {
         443 => format!("registry.{}", config.domain),

@@ -1,16 +1,14 @@
 //! Expressions and the functions that they can call.
 
+use super::install::{NEGATE, install};
 use super::tree::{PARSER, parts, parts_mut};
-use super::{macros, meter};
+use super::{macros, metered};
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{Expr, operators};
 use kube_cel::cel::extractors::This;
 use kube_cel::cel::parser::{Expression, Parser};
 use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
 use std::sync::{Arc, LazyLock};
-
-/// A function name that no expression can contain.
-const NEGATE: &str = "@negate";
 
 /// Macros of newer CEL versions that the library lacks, and functions that Kubernetes does not have (lists of a given length). A
 /// rule that uses one is refused with its schema, not when it runs.
@@ -38,7 +36,7 @@ pub(super) static BASE: LazyLock<Context<'static>> = LazyLock::new(|| {
     context.add_function("type", type_of);
     context.add_function("sum", sum);
     context.add_function(NEGATE, negate);
-    context.add_function(meter::SPEND, meter::spend);
+    metered::register(&mut context);
     macros::register(&mut context);
     for name in ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"] {
         context.add_variable_from_value(name, Value::String(Arc::new(name.to_string())));
@@ -141,7 +139,7 @@ fn parse_here(source: &str) -> Result<Expression, String> {
         return Err(problem);
     }
     rewrite(&mut expression);
-    meter::install(&mut expression);
+    install(&mut expression);
     Ok(expression)
 }
 

@@ -35,6 +35,13 @@ fn template(name: &str, arguments: usize, pair: &str) -> Option<String> {
     })
 }
 
+/// Whether functions are called with this prefix (`sets.contains(a, b)`): a value of this name is not what they are called on.
+pub(super) fn is_namespace(name: &str) -> bool {
+    const NAMESPACES: [&str; 10] =
+        ["base64", "cidr", "format", "ip", "jsonpatch", "lists", "math", "optional", "sets", "strings"];
+    NAMESPACES.contains(&name)
+}
+
 /// Registers the functions that expanded macros call.
 pub(super) fn register(context: &mut Context<'_>) {
     context.add_function("__pairs", pairs);

@@ -1,39 +1,40 @@
 //! Limits the cost of rules. Rules loop over the input of clients, loops can be nested, and each iteration may copy a list:
 //! without a bound one object of 1.5 MB keeps a processor busy for hours.
 //!
-//! The library has no limit of its own, so every loop of a compiled expression calls [`SPEND`] before each iteration, with the
-//! number of steps that an iteration takes. The call fails when the budget of the evaluation is spent, or at a deadline, because
-//! the cost of a step depends on the size of the values.
+//! The library has no limit of its own, so everything whose cost depends on values is counted: [`super::install`] rewrites each
+//! compiled expression so that it asks here before or after such work. Only steps are counted, never time: an object that an idle
+//! host accepts is accepted by a busy one.
 
-use super::tree::{parts, parts_mut};
-use kube_cel::cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
+use super::tree::steps;
+use super::weights::Weight;
 use kube_cel::cel::parser::Expression;
-use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
+use kube_cel::cel::{Context, ExecutionError, Value};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
-/// A function name that no expression can contain.
-pub(super) const SPEND: &str = "@spend";
-
-/// Steps of one rule and of all rules for one object, as in Kubernetes. Lower limits refuse rules that are in use.
+/// Steps of one rule and of all rules for one object, as in Kubernetes. Lower limits refuse rules that are in use, higher ones let a
+/// client occupy a processor: a step takes some 100 to 300 ns.
 const RULE_STEPS: u64 = 1_000_000;
 const OBJECT_STEPS: u64 = 10_000_000;
-
-/// Time for all rules of one object. Shorter refuses large objects on a busy host; longer lets a client occupy a processor.
-const TIME: Duration = Duration::from_secs(2);
 
 /// Kubernetes' message when the budget of an object is spent before a rule.
 pub(super) const NOTHING_LEFT: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
 
-/// cel-go's messages.
+/// cel-go's message.
 const TOO_EXPENSIVE: &str = "operation cancelled: actual cost limit exceeded";
-const TOO_LONG: &str = "operation interrupted: the rules took too long";
+
+/// Stack for an evaluation. The deepest expressions need a quarter of it, in a build without optimisation.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Runs evaluations on a stack that is large enough, whatever the caller's thread has left.
+pub(super) fn with_stack<T>(evaluate: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK_BYTES, STACK_BYTES, evaluate)
+}
 
 thread_local! {
-    /// The steps and the deadline that the evaluation on this thread has left.
-    static LEFT: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
+    /// What the evaluation on this thread has left.
+    static LEFT: Cell<Option<Weight>> = const { Cell::new(None) };
 }
 
 /// An expression with the steps that it takes when each of its loops runs once.
@@ -51,20 +52,25 @@ impl From<Expression> for Metered {
 
 /// The budget of the rules of one object.
 pub(super) struct Budget {
-    steps: u64,
-    deadline: Instant,
+    left: Weight,
     /// Set once the budget was reported as exceeded: the remaining rules are skipped.
     pub(super) is_over: bool,
 }
 
 impl Budget {
     pub(super) fn of_object() -> Self {
-        Budget { steps: OBJECT_STEPS, deadline: Instant::now() + TIME, is_over: false }
+        Budget { left: Weight::of_steps(OBJECT_STEPS), is_over: false }
+    }
+
+    /// A smaller one.
+    #[cfg(test)]
+    pub(super) fn of_steps(steps: u64) -> Self {
+        Budget { left: Weight::of_steps(steps), is_over: false }
     }
 
     /// Whether the budget is spent.
     pub(super) fn is_spent(&self) -> bool {
-        self.steps == 0 || Instant::now() >= self.deadline
+        self.left == Weight::NONE
     }
 
     /// Evaluates an expression within the budget. A panic of the library is an error like any other: the object is refused with a
@@ -74,15 +80,22 @@ impl Budget {
         Metered { expression, steps }: &Metered,
         context: &Context,
     ) -> Result<Value, ExecutionError> {
-        let given = self.steps.min(RULE_STEPS).saturating_sub(*steps);
-        let before = LEFT.replace(Some((given, self.deadline)));
+        let own = Weight::of_steps(*steps);
+        let given = self.left.min(Weight::of_steps(RULE_STEPS)).minus(own);
+        let before = LEFT.replace(Some(given));
         let out = catch_unwind(AssertUnwindSafe(|| context.resolve(expression))).unwrap_or_else(|_| {
             tracing::error!(?expression, "the evaluation of a rule panicked");
             Err(ExecutionError::function_error("rule", "internal error"))
         });
-        let left = LEFT.replace(before).map_or(0, |(left, _)| left);
-        self.steps -= self.steps.min(steps + (given - left));
+        let left = LEFT.replace(before).unwrap_or(Weight::NONE);
+        self.left = self.left.minus(own).minus(given.minus(left));
         out
+    }
+
+    /// What was not spent.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> Weight {
+        self.left
     }
 }
 
@@ -94,41 +107,12 @@ pub(crate) fn is_running() -> bool {
 
 /// Returns the reason if an evaluation failed because of its cost; further rules are then not run.
 pub(super) fn exceeded(error: &ExecutionError) -> Option<&'static str> {
-    let text = error.to_string();
-    [TOO_EXPENSIVE, TOO_LONG].into_iter().find(|reason| text.contains(reason))
+    error.to_string().contains(TOO_EXPENSIVE).then_some(TOO_EXPENSIVE)
 }
 
-/// Called by every loop before each iteration, with the steps of an iteration.
-pub(super) fn spend(context: &FunctionContext, steps: i64) -> Result<bool, ExecutionError> {
-    let Some((left, deadline)) = LEFT.get() else { return Ok(true) };
-    let wanted = steps.unsigned_abs();
-    LEFT.set(Some((left.saturating_sub(wanted), deadline)));
-    if left < wanted {
-        return Err(context.error(TOO_EXPENSIVE));
-    }
-    if Instant::now() >= deadline {
-        return Err(context.error(TOO_LONG));
-    }
-    Ok(true)
-}
-
-/// Adds the call of [`SPEND`] to every loop.
-pub(super) fn install(expression: &mut Expression) {
-    parts_mut(expression).into_iter().for_each(install);
-    let Expr::Comprehension(it) = &mut expression.expr else { return };
-    let cost = steps(&it.loop_cond) + steps(&it.loop_step);
-    let literal = |value| Expression { id: 0, expr: Expr::Literal(value) };
-    let cost = literal(LiteralValue::Int((cost as i64).into()));
-    let spend = call(SPEND, vec![cost]);
-    let condition = std::mem::take(&mut it.loop_cond);
-    it.loop_cond = call(operators::LOGICAL_AND, vec![spend, condition]);
-}
-
-fn call(name: &str, args: Vec<Expression>) -> Expression {
-    Expression { id: 0, expr: Expr::Call(CallExpr { target: None, func_name: name.to_string(), args }) }
-}
-
-/// Counts the nodes of an expression: its steps when each loop runs once.
-fn steps(expression: &Expression) -> u64 {
-    1 + parts(expression).into_iter().map(steps).sum::<u64>()
+/// Takes from the budget of the evaluation on this thread, for the function `name`.
+pub(super) fn spend(name: &str, weight: Weight) -> Result<(), ExecutionError> {
+    let Some(left) = LEFT.get() else { return Ok(()) };
+    LEFT.set(Some(left.minus(weight)));
+    if left < weight { Err(ExecutionError::function_error(name, TOO_EXPENSIVE)) } else { Ok(()) }
 }

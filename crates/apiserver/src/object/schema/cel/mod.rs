@@ -5,13 +5,18 @@
 //! rules without `oldSelf` are dropped where the update changes nothing; a rule that fails to run refuses the object.
 
 mod expression;
+mod install;
 mod macros;
 mod meter;
+mod metered;
 mod rules;
 mod tree;
 #[cfg(fuzzing)]
 pub(crate) use meter::is_running;
+#[cfg(test)]
+mod tests;
 mod value;
+mod weights;
 
 use super::path::Path;
 use super::validate::OldItems;
@@ -42,10 +47,20 @@ impl Ratchet<'_> {
     }
 }
 
-pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
+/// What a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everything.
+    Object,
+    /// Only `status`: rules about the rest are not evaluated, so that such a write never fails for what somebody else has written.
+    Status,
+}
+
+pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node, scope: Scope) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let ratchet = Ratchet { current: old, parent_unchanged: false };
-    Visitor { budget: Budget::of_object(), errors: &mut errors }.visit(object, old, ratchet, root, root, &Path::ROOT);
+    let mut visitor = Visitor { budget: Budget::of_object(), errors: &mut errors, scope };
+    meter::with_stack(|| visitor.visit(object, old, ratchet, root, root, &Path::ROOT));
     errors.list
 }
 
@@ -53,6 +68,7 @@ pub(super) fn validate(object: &Value, old: Option<&Value>, root: &Node) -> Vec<
 struct Visitor<'a> {
     budget: Budget,
     errors: &'a mut Errors,
+    scope: Scope,
 }
 
 impl Visitor<'_> {
@@ -67,6 +83,9 @@ impl Visitor<'_> {
         path: &Path<'_>,
     ) {
         if !node.has_rules || value.is_null() {
+            return;
+        }
+        if self.scope == Scope::Status && ratchet.unchanged(value) {
             return;
         }
         let old = old.filter(|o| !o.is_null());
@@ -118,12 +137,17 @@ impl Visitor<'_> {
         if self.budget.is_over || self.errors.is_full() {
             return;
         }
+        let skips_rest = self.scope == Scope::Status && path.is_root();
+        let is_skipped = |rule: &Rule| skips_rest && !rule.reads_status;
+        if node.rules.iter().all(is_skipped) {
+            return;
+        }
         let mut context = BASE.new_inner_scope();
         context.add_variable_from_value("self", to_cel(value, typed));
         let cel_old = old.filter(|_| node.rules.iter().any(|r| r.uses_old)).map(|o| to_cel(o, typed));
 
         for rule in &node.rules {
-            if rule.uses_old && old.is_none() && !rule.optional_old {
+            if is_skipped(rule) || (rule.uses_old && old.is_none() && !rule.optional_old) {
                 continue;
             }
             let mut context = context.new_inner_scope();

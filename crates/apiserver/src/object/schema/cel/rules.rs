@@ -1,9 +1,12 @@
 //! Rules, compiled with their schema.
 
+use kube_cel::cel::common::ast::{Expr, LiteralValue, operators};
+use kube_cel::cel::parser::Expression;
 use serde_json::Value;
 
 use super::expression::parse;
 use super::meter::Metered;
+use super::tree::parts;
 use crate::object::field_error::{Reason, shown};
 use crate::object::schema::SchemaError;
 
@@ -17,6 +20,8 @@ pub(in crate::object::schema) struct Rule {
     pub(super) reason: Option<Reason>,
     pub(super) field_path: String,
     pub(super) uses_old: bool,
+    /// Whether it looks at the field `status`, or at all of the value.
+    pub(super) reads_status: bool,
     pub(super) optional_old: bool,
 }
 
@@ -38,6 +43,7 @@ pub(in crate::object::schema) fn compile_rules(rules: Option<&Value>, path: &str
         let message_source = text("messageExpression");
         let expression = compile(&source)?;
         out.push(Rule {
+            reads_status: reads(&expression, "status"),
             uses_old: expression.references().has_variable("oldSelf"),
             expression: expression.into(),
             message: text("message"),
@@ -54,6 +60,25 @@ pub(in crate::object::schema) fn compile_rules(rules: Option<&Value>, path: &str
         });
     }
     Ok(out)
+}
+
+/// Whether an expression looks at a field of `self` or `oldSelf`, or at all of them.
+fn reads(expression: &Expression, field: &str) -> bool {
+    let is_self =
+        |expression: &Expression| matches!(&expression.expr, Expr::Ident(name) if name == "self" || name == "oldSelf");
+    match &expression.expr {
+        Expr::Ident(_) => is_self(expression),
+        Expr::Select(select) if is_self(&select.operand) => select.field == field,
+        Expr::Call(call) => match call.args.as_slice() {
+            [value, Expression { expr: Expr::Literal(LiteralValue::String(name)), .. }]
+                if is_self(value) && matches!(call.func_name.as_str(), operators::INDEX | operators::OPT_INDEX) =>
+            {
+                name.inner() == field
+            }
+            _ => parts(expression).into_iter().any(|part| reads(part, field)),
+        },
+        _ => parts(expression).into_iter().any(|part| reads(part, field)),
+    }
 }
 
 /// Turns `.spec['a.b'].c` into `spec[a.b].c`, as Kubernetes prints paths.

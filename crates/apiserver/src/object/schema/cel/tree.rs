@@ -1,6 +1,6 @@
 //! Access to the parts of an expression's syntax tree.
 
-use kube_cel::cel::common::ast::{EntryExpr, Expr};
+use kube_cel::cel::common::ast::{EntryExpr, Expr, LiteralValue, operators};
 use kube_cel::cel::parser::Expression;
 
 /// The name of the parser's thread. Its panics become errors: the library panics at some invalid expressions.
@@ -45,5 +45,24 @@ fn entry_parts_mut(entry: &mut EntryExpr) -> Vec<&mut Expression> {
     match entry {
         EntryExpr::StructField(field) => vec![&mut field.value],
         EntryExpr::MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
+    }
+}
+
+/// The functions that count, under names that no expression can contain.
+pub(super) const SPEND: &str = "@spend";
+pub(super) const WEIGH: &str = "@weigh";
+
+/// Counts the nodes of an expression as its author wrote it: its steps when each loop runs once.
+pub(super) fn steps(expression: &Expression) -> u64 {
+    let below = || parts(expression).into_iter().map(steps).sum::<u64>();
+    match &expression.expr {
+        Expr::Call(call) if call.func_name == WEIGH => below(),
+        Expr::Call(call) if call.func_name == SPEND => 0,
+        // A field, which the author wrote as a selection.
+        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+            [operand, Expression { expr: Expr::Literal(LiteralValue::String(_)), .. }] => 1 + steps(operand),
+            _ => 1 + below(),
+        },
+        _ => 1 + below(),
     }
 }

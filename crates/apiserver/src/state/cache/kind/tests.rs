@@ -49,6 +49,9 @@ proptest! {
             kind.apply(revision, vec![(key, current)]);
         }
         let newest = writes.len() as u64;
+        for namespace in NAMESPACES.into_iter().chain(["", "none"]) {
+            prop_assert_eq!(kind.count_in(namespace), kind.in_namespace(namespace).len(), "{}", namespace);
+        }
         for (at, namespace, after, limit) in asks {
             let at = at.min(writes.len());
             let namespace = NAMESPACES.get(namespace).copied().unwrap_or_default();
