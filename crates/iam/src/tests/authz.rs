@@ -113,8 +113,8 @@ fn monitoring_systems_read_metrics_and_tenants_do_not() {
             ("get core secrets x", false),
         ]
     };
-    table(&Identity::new("prometheus", "system:monitoring"), &rights(true));
-    table(&Identity::new("mallory", "users"), &rights(false));
+    table(&Identity::new("prometheus", ["system:monitoring"]), &rights(true));
+    table(&Identity::new("mallory", ["users"]), &rights(false));
     table(&Identity::operator(), &[("get /metrics", true), ("get /metrics/edge/h1", true)]);
 }
 
