@@ -12,7 +12,7 @@ pub struct RoleAuthorizer;
 /// Reads a verified client certificate for the API server.
 ///
 /// # Errors
-/// Why it names nobody, for the audit log.
+/// The reason why it names no user, for the audit log.
 pub fn read_certificate(der: &[u8]) -> Result<Identity, String> {
     Identity::from_client_certificate(der).map_err(|error| error.to_string())
 }

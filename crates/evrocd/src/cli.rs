@@ -161,7 +161,7 @@ pub struct StoreChoice {
     /// Key of that certificate. Remembered.
     #[arg(long, value_name = "FILE", requires = "store_cert")]
     pub store_key: Option<PathBuf>,
-    /// Connect to an etcd on other machines without TLS: whoever sees the network reads and changes the whole state, secrets included.
+    /// Connect to an etcd on other machines without TLS: all hosts of the network between can read and change the whole state, secrets included.
     #[arg(long, requires = "store", conflicts_with = "store_ca")]
     pub store_without_tls: bool,
 }

@@ -1,3 +1,3 @@
-//! The identity of a caller: the type of the crate that decides who somebody is.
+//! The identity of a caller: the type of the crate that reads credentials.
 
 pub use evroc_iam::Identity;

@@ -33,7 +33,7 @@ pub(super) fn with_stack<T>(evaluate: impl FnOnce() -> T) -> T {
 }
 
 thread_local! {
-    /// What the evaluation on this thread has left.
+    /// The budget that the evaluation on this thread has left.
     static LEFT: Cell<Option<Weight>> = const { Cell::new(None) };
 }
 
@@ -92,7 +92,7 @@ impl Budget {
         out
     }
 
-    /// What was not spent.
+    /// Returns the budget that was not spent.
     #[cfg(test)]
     pub(super) fn left(&self) -> Weight {
         self.left

@@ -107,7 +107,7 @@ fn weight_of_operation(operator: &str, one: &dyn Val, other: &dyn Val) -> Weight
     }
 }
 
-/// What a function of [`PRODUCTS`] does beyond reading its arguments.
+/// Returns the weight of the work that a function of [`PRODUCTS`] does beyond reading its arguments.
 fn weight_of_product(name: &str, values: &[Value]) -> Weight {
     let bytes = |products: usize| Weight::of_bytes(products);
     match (name, values) {
@@ -163,11 +163,11 @@ fn library(name: &str, has_target: bool, values: Vec<Value>) -> Result<Value, Ex
     context.resolve(&Expression { id: 0, expr: Expr::Call(call) })
 }
 
-/// What it costs to compile a pattern that is not part of the rule: up to some milliseconds.
+/// The cost of compiling a pattern that is not part of the rule: up to some milliseconds.
 const COMPILATION_STEPS: u64 = 5_000;
 /// The size of such a pattern when it is compiled. Larger ones take longer to compile and to match.
 const COMPILED_BYTES: usize = 256 << 10;
-/// What it counts for, in characters of a pattern: it may repeat what it has.
+/// The length that such a pattern counts for, in characters of a pattern: it may repeat what it has.
 const FOREIGN_PATTERN_CHARS: usize = 1_024;
 /// Compiled patterns of rules that are kept: more than there are in all kinds.
 const KEPT_PATTERNS: usize = 1_024;

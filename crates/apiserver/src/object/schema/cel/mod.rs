@@ -47,12 +47,12 @@ impl Ratchet<'_> {
     }
 }
 
-/// What a write may change.
+/// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Everything.
     Object,
-    /// Only `status`: rules about the rest are not evaluated, so that such a write never fails for what somebody else has written.
+    /// Only `status`: rules about the rest are not evaluated, so that such a write never fails for what another client has written.
     Status,
 }
 

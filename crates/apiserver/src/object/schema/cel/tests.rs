@@ -1,4 +1,4 @@
-//! What rules cost, and which of them a write of `status` evaluates.
+//! The cost of rules, and the rules that a write of `status` evaluates.
 
 use kube_cel::cel::parser::Expression;
 use serde_json::{Value, json};

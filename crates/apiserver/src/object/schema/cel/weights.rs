@@ -78,7 +78,7 @@ impl Weight {
         }
     }
 
-    /// What a comparison of two values may cost: it ends at the first difference, and where lengths differ.
+    /// Returns the weight of a comparison of two values: it ends at the first difference, and where lengths differ.
     pub(super) fn of_comparing(one: &dyn Val, other: &dyn Val) -> Self {
         if let (Some(one), Some(other)) = (one.downcast_ref::<CelList>(), other.downcast_ref::<CelList>()) {
             if one.inner().len() != other.inner().len() {
