@@ -61,7 +61,19 @@ fn store_crashes() -> Result<bool> {
     Ok(passed)
 }
 
-/// Compares with the original, crashes the store, fuzzes the API, then repeats build, suites and the leftover check; `Ok(true)` when
+/// Minutes in which groups, machines, disks and services come and go.
+const CHURN_MINUTES: u64 = 60;
+
+/// Has everything come and go on simulated hosts, and compares what there is with what there was; `Ok(true)` when nothing has grown.
+pub fn churn(minutes: u64) -> Result<bool> {
+    println!("== {minutes} minutes in which everything comes and goes");
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args(["test", "--package", "evroc-tests", "--test", "suites", "--", "sim::churn::", "--nocapture"]);
+    cargo.env("EVROC_CHURN_MINUTES", minutes.to_string());
+    Ok(cargo.current_dir(repo::root()).status()?.success())
+}
+
+/// Compares with the original, crashes the store, fuzzes the API, has everything come and go for an hour, then repeats build, suites and the leftover check; `Ok(true)` when
 /// none failed before the time was over. What has a good row of this commit in docs/soak.md is not done again.
 pub fn soak(time: Duration) -> Result<bool> {
     let (sequences, seed) = (SEQUENCES, FIRST_SEED);
@@ -78,6 +90,10 @@ pub fn soak(time: Duration) -> Result<bool> {
     }
     if !fuzzing::run_rest()? {
         println!("soak: fuzzing has found something; its inputs are in fuzz/corpus");
+        return Ok(false);
+    }
+    if !churn(CHURN_MINUTES)? {
+        println!("soak: something grows that should not");
         return Ok(false);
     }
     let deadline = Instant::now() + time;

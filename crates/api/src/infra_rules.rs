@@ -4,7 +4,7 @@ use kube::ResourceExt;
 
 use crate::claims::{ChosenBy, Claim};
 use crate::infra::{Host, Machine, Replica, Volume, VolumeSpec};
-use crate::ledgers::{self, DISK, MEMORY, Room, Take};
+use crate::ledgers::{self, DISK, GROUP_MEMORY, GROUP_STORAGE, MEMORY, Room, Take};
 use crate::names::NameRule;
 use crate::rules::{Function, Immutable, KindRules, OfChange, Problem};
 
@@ -22,8 +22,8 @@ impl KindRules for Volume {
     ];
     const CHANGES_REFUSED: OfChange<Self> = Some(never_smaller);
     const TAKES: Function<Self, Take> = Some(|volume| {
-        let ledger = ledgers::of_host(&volume.spec.host_name);
-        vec![Take { ledger, resource: DISK, amount: volume.spec.size_bytes, field: "spec.sizeBytes" }]
+        let (host, group) = (&volume.spec.host_name, volume.namespace());
+        takes(host, group, (DISK, GROUP_STORAGE), volume.spec.size_bytes, "spec.sizeBytes")
     });
 }
 
@@ -33,8 +33,8 @@ impl KindRules for Machine {
         &[Immutable { path: "", message: "a machine is one incarnation and cannot be changed: make another one" }];
     const CLAIMS: Function<Self, Claim> = Some(claims_of_machine);
     const TAKES: Function<Self, Take> = Some(|machine| {
-        let ledger = ledgers::of_host(&machine.spec.host_name);
-        vec![Take { ledger, resource: MEMORY, amount: machine.spec.memory_bytes, field: "spec.memoryBytes" }]
+        let (host, group) = (&machine.spec.host_name, machine.namespace());
+        takes(host, group, (MEMORY, GROUP_MEMORY), machine.spec.memory_bytes, "spec.memoryBytes")
     });
 }
 
@@ -43,9 +43,22 @@ impl KindRules for Replica {
     const IMMUTABLE: &'static [Immutable] =
         &[Immutable { path: "", message: "a replica cannot be changed: make another one" }];
     const TAKES: Function<Self, Take> = Some(|replica| {
-        let ledger = ledgers::of_host(&replica.spec.host_name);
-        vec![Take { ledger, resource: MEMORY, amount: replica.spec.memory_bytes, field: "spec.memoryBytes" }]
+        let (host, group) = (&replica.spec.host_name, replica.namespace());
+        takes(host, group, (MEMORY, GROUP_MEMORY), replica.spec.memory_bytes, "spec.memoryBytes")
     });
+}
+
+/// What runs on a host takes of it and of its resource group.
+fn takes(
+    host: &str,
+    group: Option<String>,
+    resource: (&'static str, &'static str),
+    amount: u64,
+    field: &'static str,
+) -> Vec<Take> {
+    let of_host = Take { ledger: ledgers::of_host(host), resource: resource.0, amount, field };
+    let of_group = group.map(|group| Take { ledger: ledgers::of_group(&group), resource: resource.1, amount, field });
+    std::iter::once(of_host).chain(of_group).collect()
 }
 
 /// The last report of the host's agent. Nothing before it: unknown resources are not given away.

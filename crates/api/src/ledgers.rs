@@ -1,12 +1,17 @@
 //! Ledgers: quantities that objects take together, whose sum must not exceed the available amount.
 //!
-//! A ledger has a name (`host/<name>`) and one or more resources (`memory`, `disk`). What objects take from it is summed and compared
-//! with the room in the same store transaction that writes an object, so that no two of them take the same room.
+//! A ledger has a name (`host/<name>`, `group/<name>`) and one or more resources (`memory`, `disk`). What objects take from it is summed and compared
+//! with the room in the same store transaction that writes an object, so that no two of them take the same room. A host gives the room of
+//! its ledger. The ledger of a resource group has the room that its ResourceQuotas allow, or any amount without one.
 
 /// Bytes of memory.
 pub const MEMORY: &str = "memory";
 /// Bytes of disk.
 pub const DISK: &str = "disk";
+/// Bytes of memory that what runs in a resource group has, by the name that a ResourceQuota calls it.
+pub const GROUP_MEMORY: &str = "requests.memory";
+/// Bytes of all disks of a resource group, by the name that a ResourceQuota calls it.
+pub const GROUP_STORAGE: &str = "requests.storage";
 
 /// The amount of one resource of a ledger that an object takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,11 @@ pub struct Room {
     pub resource: &'static str,
     /// How much, in the resource's unit.
     pub amount: u64,
+}
+
+/// The ledger of the resource group with this namespace.
+pub fn of_group(namespace: &str) -> String {
+    format!("group/{namespace}")
 }
 
 /// The ledger of a host.

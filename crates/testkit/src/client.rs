@@ -7,9 +7,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::platform::GROUP;
-
-/// A kind whose objects a test can reach by name alone: those of the test's resource group, and those of the whole cloud.
+/// A kind whose objects a test can reach by name alone: those of the client's resource group, and those of the whole cloud.
 pub trait ApiOf: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static {
     /// Its client.
     fn api(client: Client) -> Api<Self>;
@@ -23,7 +21,7 @@ pub trait Place<K> {
 
 impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Place<K> for NamespaceResourceScope {
     fn place(client: Client) -> Api<K> {
-        Api::namespaced(client, GROUP)
+        Api::default_namespaced(client)
     }
 }
 

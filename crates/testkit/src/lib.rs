@@ -11,6 +11,7 @@
 //! Each can be made to misbehave. [`Fault`] lets one write of the controllers fail, lose its answer, or be the last thing that
 //! they do before they are killed. Time is the machine's, and can be moved forward ([`Platform::advance`]).
 
+mod churn;
 mod client;
 mod clock;
 mod empty_store;
@@ -24,6 +25,7 @@ mod platform;
 mod snapshot;
 mod wait;
 
+pub use churn::Sizes;
 pub use client::{ApiOf, describe};
 pub use clock::TestClock;
 pub use empty_store::empty_store;

@@ -25,6 +25,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,7 @@ pub struct Builder {
     fault: Option<Fault>,
     idle: Duration,
     has_registry: bool,
+    host_runtime: Option<Handle>,
 }
 
 impl Builder {
@@ -57,6 +59,13 @@ impl Builder {
     #[must_use]
     pub fn host(mut self, name: &str, zone: &str, size: HostSize) -> Self {
         self.hosts.push((name.into(), zone.into(), size));
+        self
+    }
+
+    /// Runs the hosts' agents on a runtime of their own, so that their threads can be told from those of the platform.
+    #[must_use]
+    pub fn hosts_on(mut self, runtime: Handle) -> Self {
+        self.host_runtime = Some(runtime);
         self
     }
 
@@ -117,7 +126,8 @@ impl Builder {
         let context = |identity: Identity| Context { client: client(identity), clock: clock.as_clock() };
         let host = |name: &str, zone: &str, size: HostSize| {
             let api = server.service_as(Identity::node(name));
-            SimHost::start(name, zone, size, (api, streams.tunnels().clone()), clock.as_clock())
+            let runtime = self.host_runtime.clone().unwrap_or_else(Handle::current);
+            SimHost::start(name, zone, size, (api, streams.tunnels().clone()), clock.as_clock(), &runtime)
         };
         let mut hosts = self.hosts;
         if hosts.is_empty() {
@@ -141,7 +151,7 @@ impl Builder {
             server,
             issuer,
             store,
-            _dir: dir,
+            dir,
         };
         platform.start_controllers();
         for host in platform.hosts.iter().map(SimHost::name) {
@@ -168,7 +178,7 @@ pub struct Platform {
     server: ApiServer,
     issuer: Arc<Issuer>,
     store: Arc<EmbeddedStore>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Drop for Platform {
@@ -186,7 +196,13 @@ impl Platform {
 
     /// Begins to describe a platform.
     pub fn builder() -> Builder {
-        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15), has_registry: false }
+        Builder {
+            hosts: vec![],
+            fault: None,
+            idle: Duration::from_secs(15),
+            has_registry: false,
+            host_runtime: None,
+        }
     }
 
     /// The only host, or the first.
@@ -237,6 +253,16 @@ impl Platform {
     /// The operator's client, in the test's resource group.
     pub fn admin(&self) -> Client {
         self.admin.clone()
+    }
+
+    /// The same in another resource group.
+    pub fn admin_in(&self, group: &str) -> Client {
+        self.server.client_as(Identity::operator(), group)
+    }
+
+    /// The store, and the folder that it is in.
+    pub(crate) fn store(&self) -> (&EmbeddedStore, std::path::PathBuf) {
+        (&self.store, self.dir.path().join("store"))
     }
 
     /// How many transactions the store has committed.

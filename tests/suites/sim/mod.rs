@@ -4,6 +4,7 @@
 //! matter of the crates' own tests and of the tour.
 
 mod access;
+mod churn;
 mod deletions;
 mod disks;
 mod failures;

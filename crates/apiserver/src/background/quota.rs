@@ -12,8 +12,10 @@ use super::send::{expect, path_of, send};
 use crate::http::server::{ApiServer, IdentityService};
 use crate::object::identity::Identity;
 use crate::object::registry::Registered;
+use crate::state::cache::object::CachedObject;
 use crate::state::cache::{Cache, Notice};
-use crate::state::quota::{limit, names_of, storage};
+use crate::state::ledgers;
+use crate::state::quota::{TAKEN, limit, names_of, storage};
 
 /// The delay before a failed write of a quota's status is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -79,7 +81,9 @@ impl Controller {
     /// Adds the namespace of a change that may have changed a count.
     fn concerns(&self, notice: &Notice, due: &mut BTreeSet<String>) {
         let Some(subject) = notice.change.subject() else { return };
-        let is_counted = notice.change.previous.is_none() || notice.change.current.is_none();
+        let takes = |object: Option<&Arc<CachedObject>>| object.map(|object| object.takes.clone());
+        let (previous, current) = (notice.change.previous.as_ref(), notice.change.current.as_ref());
+        let is_counted = previous.is_none() || current.is_none() || takes(previous) != takes(current);
         let is_quota = notice.registered.storage == storage();
         if is_quota || (is_counted && self.cache.kind(&storage()).count_in(subject.key.namespace()) > 0) {
             due.insert(subject.key.namespace().to_owned());
@@ -97,6 +101,10 @@ impl Controller {
                         used.insert(name, kind.count_in(namespace).to_string().into());
                     }
                 }
+            }
+            for name in TAKEN.into_iter().filter(|name| limit(&object, name).is_some()) {
+                let balance = self.cache.ledgers(|it| it.balance(&ledgers::of_namespace(namespace), name));
+                used.insert(name.to_owned(), balance.taken.to_string().into());
             }
             used.sort_keys();
             let status = json!({"hard": hard, "used": used});

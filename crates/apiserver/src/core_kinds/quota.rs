@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{age, object, schema};
 use crate::object::field_error::FieldError;
 use crate::object::kind::ResourceKind;
-use crate::state::quota::count;
+use crate::state::quota::{TAKEN, count};
 
 pub(super) fn resource_quota() -> ResourceKind {
     let quantities = |description: &str| {
@@ -19,7 +19,7 @@ pub(super) fn resource_quota() -> ResourceKind {
             },
         })
     };
-    let hard = "The most that there may be of each: `count/<plural>.<group>`, for example `count/disks.compute.evroclabs.net: 10`.";
+    let hard = "The most that there may be of each: `count/<plural>.<group>`, for example `count/disks.compute.evroclabs.net: 10`; bytes of memory (`requests.memory`) and of disks (`requests.storage`), for example `64Gi`.";
     let mut kind = ResourceKind::new(
         "",
         "v1",
@@ -61,7 +61,7 @@ fn problems(quota: &Value) -> Vec<FieldError> {
     let is_wrong = |(name, quantity): &(&String, &Value)| {
         let is_count =
             name.starts_with("count/") || matches!(name.as_str(), "configmaps" | "secrets" | "resourcequotas");
-        is_count && count(quantity).is_none()
+        (is_count || TAKEN.contains(&name.as_str())) && count(quantity).is_none()
     };
     let wrong = hard.into_iter().flatten().filter(is_wrong);
     wrong

@@ -4,13 +4,17 @@
 //! of its object compares the sum with the room. Its transaction then rewrites the key of each ledger that it takes from, on condition
 //! that the key is what it was before the sum was read, and that the object that gives the room has not changed either. Of two writes that saw the
 //! same sum only one is committed; the other is checked again. Deletes, and writes that take the same or less, need no ledger: they only
-//! make room. The sums are kept by the cache and are built from the objects, so that nothing has to be repaired after a crash.
+//! make room. The ledger of a namespace (`group/<namespace>`) has the room that the smallest of its quotas allows; without a quota it has
+//! any amount, and costs nothing. A quota applies to writes that begin after it was written: its status changes with every create, so that its
+//! revision cannot be a condition. The sums are kept by the cache and are built from the objects, so that nothing has to be repaired after a crash.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::cache::{Cache, CacheError};
+use super::quota;
 use super::storage::claims::Ledger;
 use crate::object::kind::{Room, Take};
 
@@ -35,6 +39,21 @@ pub(crate) enum LedgerError {
     },
     /// The cache does not follow the store.
     Cache(CacheError),
+}
+
+/// The prefix of the ledgers of namespaces.
+const OF_NAMESPACE: &str = "group/";
+
+/// The ledger of a namespace.
+pub(crate) fn of_namespace(namespace: &str) -> String {
+    format!("{OF_NAMESPACE}{namespace}")
+}
+
+/// The name of the key of the ledger that a quota limits: it is removed with the quota, and made anew while there is another one.
+pub(crate) fn limited_by(quota: &Value) -> Option<String> {
+    let namespace = quota.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+    let is_limited = quota::TAKEN.iter().any(|name| quota::limit(quota, name).is_some());
+    is_limited.then(|| key_name(&of_namespace(namespace)))
 }
 
 /// The name of a ledger's key among the claims.
@@ -65,6 +84,11 @@ pub(crate) async fn check(cache: &Cache, new: &[Take], old: &[Take]) -> Result<G
     wanted.retain(|_, (amount, had, _)| amount > had);
     let mut guard = Guard::default();
     for ((ledger, resource), (amount, had, field)) in wanted {
+        let namespace = ledger.strip_prefix(OF_NAMESPACE);
+        let quotas = namespace.map(|namespace| quota::allowances(cache, namespace, resource));
+        if quotas.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
         let name = key_name(ledger);
         if !guard.ledgers.iter().any(|(known, _)| *known == name) {
             let written = cache.claim(&name).map(|held| held.revision);
@@ -75,10 +99,13 @@ pub(crate) async fn check(cache: &Cache, new: &[Take], old: &[Take]) -> Result<G
             guard.ledgers.push((name, written));
         }
         let balance = cache.ledgers(|ledgers| ledgers.balance(ledger, resource));
-        let (room, others) = (balance.room(), balance.taken.saturating_sub(had));
+        let smallest = quotas.iter().flatten().min_by_key(|allowance| allowance.limit);
+        let room = smallest.map_or_else(|| balance.room(), |allowance| u128::from(allowance.limit));
+        let others = balance.taken.saturating_sub(had);
         if others + amount > room {
             let left = room.saturating_sub(others);
-            let message = format!("{ledger} has {left} of {room} {resource} left, {amount} wanted");
+            let by = smallest.map(|allowance| format!(" (ResourceQuota \"{}\")", allowance.quota)).unwrap_or_default();
+            let message = format!("{ledger} has {left} of {room} {resource} left, {amount} wanted{by}");
             return Err(LedgerError::Exceeded { field: field.to_owned(), message });
         }
         guard.givers.extend(balance.given.into_iter().map(|(key, (_, revision))| (key, revision)));

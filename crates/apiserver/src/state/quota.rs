@@ -1,4 +1,5 @@
-//! Quotas on the number of objects of a kind in a namespace (`count/<plural>.<group>`), as v1 ResourceQuota.
+//! Quotas on the number of objects of a kind in a namespace (`count/<plural>.<group>`), and on what objects take together
+//! (`requests.memory`, `requests.storage`; see [`super::ledgers`]), as v1 ResourceQuota.
 //!
 //! A create counts the existing objects, and its transaction writes the ledger of that kind and namespace, which must be
 //! unchanged since the count began: of two creates that saw the same number only one is committed, and the other counts again. So
@@ -13,6 +14,30 @@ use crate::object::kind::ResourceKind;
 use crate::object::registry::{GroupResource, Registered};
 use crate::state::cache::{Cache, CacheError};
 use crate::state::storage::claims::Ledger;
+
+/// What quotas limit beside numbers of objects, by Kubernetes' names: bytes that objects take from the ledger of their namespace.
+pub(crate) const TAKEN: [&str; 2] = ["requests.memory", "requests.storage"];
+
+/// What a quota allows of one resource.
+pub(crate) struct Allowance {
+    /// The name of the quota.
+    pub(crate) quota: String,
+    /// The limit.
+    pub(crate) limit: u64,
+}
+
+/// What the quotas of a namespace allow of one resource; nothing if none limits it.
+pub(crate) fn allowances(cache: &Cache, namespace: &str, resource: &str) -> Vec<Allowance> {
+    if !cache.has(&storage()) {
+        return vec![];
+    }
+    let quotas = cache.kind(&storage()).in_namespace(namespace);
+    let allowances = quotas.iter().filter_map(|quota| {
+        let limit = limit(&quota.parse(), resource)?;
+        Some(Allowance { quota: quota.key.name().to_owned(), limit })
+    });
+    allowances.collect()
+}
 
 /// The reason why an object may not be created.
 pub(crate) enum QuotaError {
@@ -71,9 +96,11 @@ pub(crate) fn count(quantity: &Value) -> Option<u64> {
         "k" => 1_000,
         "M" => 1_000_000,
         "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
         "Ki" => 1 << 10,
         "Mi" => 1 << 20,
         "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
@@ -128,6 +155,7 @@ mod tests {
             (json!("5"), Some(5)),
             (json!("2k"), Some(2_000)),
             (json!("1Ki"), Some(1_024)),
+            (json!("2Ti"), Some(2 << 40)),
             (json!("0"), Some(0)),
             (json!("-1"), None),
             (json!("1.5"), None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evroc_apiserver::{ResourceKind, Room, Take};
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, eventually_deleted, names};
+use crate::support::{Client, TestServer, eventually, eventually_deleted, names};
 
 /// `HOSTS` give memory and disk, `LOADS` take of them.
 const LOADS: &str = "/apis/test.example/v1/namespaces/demo/loads";
@@ -30,7 +30,7 @@ fn loads() -> ResourceKind {
         let object: Value = serde_json::from_slice(stored)?;
         let ledger = format!("host/{}", object["spec"]["host"].as_str().unwrap_or_default());
         let take = |(resource, amount): (String, u64)| Take {
-            ledger: ledger.clone(),
+            ledger: if resource.starts_with("requests.") { "group/demo".into() } else { ledger.clone() },
             field: format!("spec.amounts.{resource}"),
             resource,
             amount,
@@ -183,4 +183,56 @@ async fn the_next_server_knows_the_taken_claims() {
     let admin = server.admin();
     assert_eq!(admin.post(LOADS, &load("b", "x", &json!({"memory": 5}))).await.0, 409);
     admin.create(LOADS, &load("b", "x", &json!({"memory": 4}))).await;
+}
+
+const QUOTAS: &str = "/api/v1/namespaces/demo/resourcequotas";
+
+async fn limit(admin: &Client, name: &str, memory: &str) {
+    let hard = json!({"requests.memory": memory});
+    let quota =
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}});
+    admin.create(QUOTAS, &quota).await;
+}
+
+#[tokio::test]
+async fn a_namespace_has_the_room_that_its_quotas_allow() {
+    let (_server, admin) = server().await;
+    let takes = |amount: u64| json!({"requests.memory": amount});
+    admin.create(LOADS, &load("a", "x", &takes(4))).await;
+    limit(&admin, "wide", "1Ki").await;
+    limit(&admin, "narrow", "10").await;
+    let (code, refused) = admin.post(LOADS, &load("b", "x", &takes(7))).await;
+    let cause = json!({"reason": "InsufficientCapacity", "field": "spec.amounts.requests.memory",
+        "message": "group/demo has 6 of 10 requests.memory left, 7 wanted (ResourceQuota \"narrow\")"});
+    assert_eq!((code.as_u16(), &refused["details"]["causes"]), (409, &json!([cause])), "{refused}");
+    admin.create(LOADS, &load("b", "x", &takes(6))).await;
+    let used = |expected: &'static str| move |_, quota: &Value| quota["status"]["used"]["requests.memory"] == expected;
+    eventually(&admin, &format!("{QUOTAS}/narrow"), "ten used", used("10")).await;
+    // What is there can become smaller, and not greater; a change is shown.
+    let change = async |amount: u64| {
+        admin.merge(&format!("{LOADS}/b"), &json!({"spec": {"amounts": takes(amount)}})).await.0.as_u16()
+    };
+    assert_eq!((change(7).await, change(5).await), (409, 200));
+    eventually(&admin, &format!("{QUOTAS}/narrow"), "nine used", used("9")).await;
+    // Other namespaces have quotas of their own, and without the narrow one there is room.
+    admin.delete(&format!("{QUOTAS}/narrow")).await;
+    assert_eq!(change(1000).await, 200);
+    assert_eq!(change(1021).await, 409);
+    admin.delete(&format!("{QUOTAS}/wide")).await;
+    assert_eq!(change(5000).await, 200);
+    let wrong = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"requests.memory": "much"}}});
+    assert_eq!(admin.post(QUOTAS, &wrong).await.0, 422);
+}
+
+#[tokio::test]
+async fn many_at_once_never_exceed_a_quota() {
+    let (_server, admin) = server().await;
+    limit(&admin, "few", "10").await;
+    let creates = (0..12).map(|n| {
+        let admin = admin.clone();
+        async move { admin.post(LOADS, &load(&format!("l{n}"), "x", &json!({"requests.memory": 3}))).await.0.as_u16() }
+    });
+    let codes = futures::future::join_all(creates).await;
+    assert_eq!(codes.iter().filter(|code| **code == 201).count(), 3, "{codes:?}");
+    assert!(codes.iter().all(|code| [201, 409].contains(code)), "{codes:?}");
 }

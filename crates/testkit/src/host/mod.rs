@@ -19,6 +19,7 @@ use evroc_node::net::memory::MemoryNetwork;
 use evroc_node::pool::{MemoryPool, Pool};
 use evroc_tunnel::Tunnels;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -37,7 +38,7 @@ pub struct SimHost {
     network: MemoryNetwork,
     restart: Arc<Notify>,
     task: JoinHandle<()>,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl Drop for SimHost {
@@ -53,6 +54,7 @@ impl SimHost {
         size: HostSize,
         (api, tunnels): (IdentityService, Tunnels),
         clock: Clock,
+        runtime: &Handle,
     ) -> Self {
         let state = tempfile::tempdir().expect("a folder for the agents");
         let behaviour = watch::Sender::new(Behaviour::default());
@@ -79,8 +81,8 @@ impl SimHost {
             behaviour: behaviour.subscribe(),
             restart: restart.clone(),
         };
-        let task = tokio::spawn(agents.run());
-        Self { name: name.into(), behaviour, pool, guests, containers, network, restart, task, _state: state }
+        let task = runtime.spawn(agents.run());
+        Self { name: name.into(), behaviour, pool, guests, containers, network, restart, task, state }
     }
 
     /// Its name.
@@ -104,6 +106,11 @@ impl SimHost {
         let running = self.guests.configurations().into_iter().find(|machine| machine.name == virtual_machine);
         self.guests
             .power_off(&running.unwrap_or_else(|| panic!("{virtual_machine} does not run on {}", self.name)).uid);
+    }
+
+    /// The folder of its agents.
+    pub(crate) fn state(&self) -> &std::path::Path {
+        self.state.path()
     }
 
     /// The drivers of guests and containers, for faults of a single one.

@@ -230,6 +230,7 @@ pub(super) async fn submit(
     let cache = &call.shared().cache;
     let ended = live.filter(|_| object.is_none() && quota::is_quota(kind));
     let mut closed = ended.map(|live| quota::ledgers_of(cache, &live.object)).unwrap_or_default();
+    closed.extend(ended.and_then(|live| ledgers::limited_by(&live.object)));
     if object.is_none()
         && kind.gives.is_some()
         && let Some(giver) = cache.kind(&registered.storage).get(key.as_str())

@@ -16,6 +16,7 @@
 //! machine's owner ([`crate::machine::owner`]).
 
 mod drain;
+mod end;
 mod phase;
 pub mod ready;
 mod start;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::NODE_FINALIZER;
 use evroc_api::compute::GUEST_READY;
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase, MachineStatus};
@@ -23,8 +22,6 @@ use crate::machine::owner::Order;
 use crate::net::network::TapState;
 use crate::shim::Exit;
 
-/// How long a guest gets to power itself off. Too low loses its unwritten data; too high keeps a hung guest from ending.
-const GRACE: Duration = Duration::from_secs(60);
 /// How often a running machine is observed although no event came. Longer shows changes without events later.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A guest that waits for room on the host's disk is resumed within this time.
@@ -156,18 +153,6 @@ impl Work {
         Outcome::report(status(machine, MachinePhase::Unknown, &verdict, now), Next::Again(pause))
     }
 
-    async fn end_orphan(&self, machine: &Machine, uid: &str, reason: &str) -> Outcome {
-        tracing::info!(machine = machine.name_any(), uid, reason, "end a hypervisor that lost its shim");
-        self.watched().remove(uid);
-        match self.owned.ask(uid, Order::EndOrphan).await {
-            Ok(_) => Outcome::next(Next::Again(Duration::ZERO)),
-            Err(error) => {
-                tracing::warn!(machine = machine.name_any(), uid, error = chain(&error), "cannot end a hypervisor");
-                Outcome::next(Next::Again(TRY_AGAIN))
-            }
-        }
-    }
-
     async fn running(
         &self,
         machine: &Machine,
@@ -268,44 +253,6 @@ impl Work {
         let ring = move || drop(changed.send(object.clone()));
         self.watched().insert(uid.to_owned(), Watched::start(run.id, changes, greets, ring));
     }
-
-    /// Stops the guest in good order and removes every trace of it.
-    async fn end(&self, machine: &Machine, uid: &str, now: Timestamp) -> Outcome {
-        if !machine.finalizers().iter().any(|f| f == NODE_FINALIZER) {
-            return Outcome::next(Next::AwaitChange);
-        }
-        let lives = [MachinePhase::Running, MachinePhase::Paused, MachinePhase::Unknown];
-        if phase_of(machine).is_some_and(|phase| lives.contains(&phase)) {
-            let stopping = Verdict::no("Stopping", "the guest was asked to power off");
-            return Outcome::report(
-                status(machine, MachinePhase::Stopping, &stopping, now),
-                Next::Again(Duration::ZERO),
-            );
-        }
-        let ended = async {
-            // From here on its leftovers may be removed, also after a restart that finds no object.
-            self.guests().mark_deleted(uid).await.map_err(|error| chain(&error))?;
-            self.owned.ask(uid, Order::Stop(GRACE)).await.map_err(|error| chain(&error))?;
-            self.owned.ask(uid, Order::Remove).await.map_err(|error| chain(&error))?;
-            self.network.remove_port(&machine.spec.network.vpc_uid, uid).await.map_err(|error| chain(&error))
-        };
-        if let Err(error) = ended.await {
-            tracing::warn!(machine = machine.name_any(), uid, error, "cannot remove a machine, will be tried again");
-            return Outcome::next(Next::Again(TRY_AGAIN));
-        }
-        self.forget(uid);
-        Outcome::next(Next::RemoveFinalizer)
-    }
-
-    /// Forgets a machine that is no longer on this host.
-    pub(super) fn forget(&self, uid: &str) {
-        self.watched().remove(uid);
-        self.failed_looks().remove(uid);
-        self.conditions.clear(Topic::RecordsReadable, &part(uid));
-        self.conditions.clear(Topic::NoOrphans, &part(uid));
-        // An absent one is fine.
-        let _ = std::fs::remove_file(self.stopped_with_host.join(uid));
-    }
 }
 
 /// The name of a machine among the parts of the host's conditions.
@@ -319,7 +266,7 @@ fn ready_of(machine: &Machine) -> Option<String> {
     (ready.status == "True").then(|| ready.message.clone())
 }
 
-fn phase_of(machine: &Machine) -> Option<MachinePhase> {
+pub(super) fn phase_of(machine: &Machine) -> Option<MachinePhase> {
     machine.status.as_ref().and_then(|status| status.phase)
 }
 

@@ -19,6 +19,7 @@
 
 mod images;
 mod plan;
+mod report;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -28,9 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evroc_api::NODE_FINALIZER;
-use evroc_api::conditions::{self, READY, Verdict};
-use evroc_api::infra::{Replica, ReplicaPhase, ReplicaStatus};
-use evroc_controller::{Context, Result, chain, get, retry, run_on, write_status};
+use evroc_api::infra::Replica;
+use evroc_controller::{Context, Result, chain, get, retry, run_on};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
@@ -51,6 +51,7 @@ use crate::owner::Owners;
 #[cfg(test)]
 use plan::Kind;
 use plan::{Observation, Step, plan};
+pub use report::OBSERVED;
 use turn::{Owned, Request};
 
 /// How long a container gets to end after its stop signal.
@@ -162,35 +163,6 @@ impl Replicas {
         u32::try_from(futures::future::join_all(stops).await.len()).unwrap_or(u32::MAX)
     }
 
-    async fn report(
-        &self,
-        api: &Api<Replica>,
-        replica: &Replica,
-        phase: ReplicaPhase,
-        verdict: &Verdict,
-    ) -> Result<()> {
-        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
-        status.phase = Some(phase);
-        conditions::set(&mut status.conditions, READY, verdict, replica.metadata.generation, self.base.now());
-        write_status(api, replica, &status).await.map(|_| ())
-    }
-
-    async fn fail(&self, api: &Api<Replica>, replica: &Replica, why: &Verdict) -> Result<()> {
-        tracing::info!(replica = replica.name_any(), reason = why.reason, message = why.message, "replica failed");
-        self.report(api, replica, ReplicaPhase::Failed, why).await
-    }
-
-    /// Reports that the container cannot be observed. Its condition Ready stays as it was.
-    async fn report_unseen(&self, api: &Api<Replica>, replica: &Replica, why: &Verdict) -> Result<()> {
-        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
-        if status.phase != Some(ReplicaPhase::Unknown) {
-            tracing::warn!(replica = replica.name_any(), message = why.message, "container cannot be observed");
-        }
-        status.phase = Some(ReplicaPhase::Unknown);
-        conditions::set(&mut status.conditions, OBSERVED, why, replica.metadata.generation, self.base.now());
-        write_status(api, replica, &status).await.map(|_| ())
-    }
-
     /// Reconciles this replica again when its container ends.
     fn watch(self: &Arc<Self>, replica: &Replica) {
         let (uid, object) = (replica.uid().unwrap_or_default(), ObjectRef::from_obj(replica));
@@ -254,9 +226,6 @@ impl Replicas {
     }
 }
 
-/// The condition that says whether the host can observe the container.
-pub const OBSERVED: &str = "Observed";
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -303,22 +272,4 @@ async fn reconcile(replica: Arc<Replica>, this: Arc<Replicas>) -> Result<Action>
         Step::End => this.ask(&replica, Request::End(Box::new(replica.clone()))),
     }
     Ok(Action::await_change())
-}
-
-impl Replicas {
-    /// Puts the condition Observed right once the container can be observed again.
-    async fn settle_observed(&self, api: &Api<Replica>, replica: &Replica) -> Result<()> {
-        let mut status: ReplicaStatus = replica.status.clone().unwrap_or_default();
-        let is_settled = status.phase == Some(ReplicaPhase::Running)
-            && conditions::get(&status.conditions, OBSERVED).is_none_or(|observed| observed.status == "True");
-        if is_settled {
-            return Ok(());
-        }
-        status.phase = Some(ReplicaPhase::Running);
-        if conditions::get(&status.conditions, OBSERVED).is_some() {
-            let seen = Verdict::yes("Observed", "the host can observe the container");
-            conditions::set(&mut status.conditions, OBSERVED, &seen, replica.metadata.generation, self.base.now());
-        }
-        write_status(api, replica, &status).await.map(|_| ())
-    }
 }

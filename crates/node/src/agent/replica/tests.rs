@@ -2,6 +2,8 @@ use std::collections::HashSet;
 use std::io;
 
 use evroc_api::GATEWAY_FINALIZER;
+use evroc_api::conditions::{self, READY, Verdict};
+use evroc_api::infra::ReplicaPhase;
 use http::{Method, Request as HttpRequest, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
