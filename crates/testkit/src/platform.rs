@@ -196,13 +196,7 @@ impl Platform {
 
     /// Begins to describe a platform.
     pub fn builder() -> Builder {
-        Builder {
-            hosts: vec![],
-            fault: None,
-            idle: Duration::from_secs(15),
-            has_registry: false,
-            host_runtime: None,
-        }
+        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15), has_registry: false, host_runtime: None }
     }
 
     /// The only host, or the first.
