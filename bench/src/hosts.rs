@@ -139,9 +139,9 @@ async fn rest(platform: &Platform, arguments: &Arguments) -> Result<()> {
 
 /// Processor time of this process so far, in seconds.
 struct ProcessorTime {
-    /// Of the threads of the platform.
+    /// The time of the platform's threads.
     control: f64,
-    /// Of the threads of the agents.
+    /// The time of the agents' threads.
     hosts: f64,
 }
 

@@ -48,7 +48,7 @@ impl KindRules for Replica {
     });
 }
 
-/// What runs on a host takes of it and of its resource group.
+/// Returns the takes of a workload: from its host and from its resource group.
 fn takes(
     host: &str,
     group: Option<String>,

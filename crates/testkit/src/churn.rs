@@ -40,7 +40,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// What is more than before. Descriptors and memory, which others in this process have too, and the store's files, which have their size only
+    /// Lists everything that is more than before. Descriptors and memory, which others in this process have too, and the store's files, which have their size only
     /// after many rounds, are compared if the test is `alone`.
     pub fn grown_since(&self, before: &Self, alone: bool) -> Vec<String> {
         let mut grown = vec![];

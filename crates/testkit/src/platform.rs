@@ -62,7 +62,7 @@ impl Builder {
         self
     }
 
-    /// Runs the hosts' agents on a runtime of their own, so that their threads can be told from those of the platform.
+    /// Runs the hosts' agents on a runtime of their own, so that their threads can be distinguished from those of the platform.
     #[must_use]
     pub fn hosts_on(mut self, runtime: Handle) -> Self {
         self.host_runtime = Some(runtime);

@@ -1,4 +1,4 @@
-//! What comes and goes leaves nothing: everything that grows is bounded.
+//! Objects that come and go leave nothing: everything that grows is bounded.
 
 use std::time::{Duration, Instant};
 

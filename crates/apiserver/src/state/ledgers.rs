@@ -49,7 +49,7 @@ pub(crate) fn of_namespace(namespace: &str) -> String {
     format!("{OF_NAMESPACE}{namespace}")
 }
 
-/// The name of the key of the ledger that a quota limits: it is removed with the quota, and made anew while there is another one.
+/// The name of the key of the ledger that a quota limits: it is removed with the quota, and written again while another one exists.
 pub(crate) fn limited_by(quota: &Value) -> Option<String> {
     let namespace = quota.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     let is_limited = quota::TAKEN.iter().any(|name| quota::limit(quota, name).is_some());

@@ -15,10 +15,10 @@ use crate::object::registry::{GroupResource, Registered};
 use crate::state::cache::{Cache, CacheError};
 use crate::state::storage::claims::Ledger;
 
-/// What quotas limit beside numbers of objects, by Kubernetes' names: bytes that objects take from the ledger of their namespace.
+/// The resources that quotas limit beside numbers of objects, by Kubernetes' names: bytes that objects take from the ledger of their namespace.
 pub(crate) const TAKEN: [&str; 2] = ["requests.memory", "requests.storage"];
 
-/// What a quota allows of one resource.
+/// The limit that a quota sets for one resource.
 pub(crate) struct Allowance {
     /// The name of the quota.
     pub(crate) quota: String,
@@ -26,7 +26,7 @@ pub(crate) struct Allowance {
     pub(crate) limit: u64,
 }
 
-/// What the quotas of a namespace allow of one resource; nothing if none limits it.
+/// Returns the limits that the quotas of a namespace set for one resource; none if none limits it.
 pub(crate) fn allowances(cache: &Cache, namespace: &str, resource: &str) -> Vec<Allowance> {
     if !cache.has(&storage()) {
         return vec![];
