@@ -80,9 +80,12 @@ pub(super) fn validate(call: &Call, sent: Option<&Value>, object: &Value, old: O
     if is_status {
         // The status is validated as a document of its own: the message has the path within it, the field the path in the object.
         for error in &mut of_schema {
-            if error.path.starts_with("status.")
-                && let Some(rest) = error.detail.strip_prefix("status.")
-            {
+            let within = match error.path.as_str() {
+                "status" => error.detail.strip_prefix("status").filter(|rest| rest.starts_with(" in body")),
+                path if path.starts_with("status.") => error.detail.strip_prefix("status."),
+                _ => None,
+            };
+            if let Some(rest) = within {
                 error.detail = rest.to_owned();
             }
         }
@@ -110,8 +113,8 @@ fn scale_errors(object: &Value, paths: &ScalePaths) -> Vec<FieldError> {
         let mut refuse = |value: i64, why: String| errors.push(FieldError::invalid(path, value.into(), why));
         let found = path.split('.').filter(|it| !it.is_empty()).try_fold(Some(object), |at, part| match at {
             Some(Value::Object(map)) => Ok(map.get(part)),
+            Some(Value::Null) | None => Ok(None),
             Some(other) => Err(other),
-            None => Ok(None),
         });
         let found = match found {
             Ok(found) => found,
