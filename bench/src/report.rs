@@ -131,8 +131,8 @@ mod tests {
             Row::alone("back", "s", 0.5),
         ];
         let text = table(&rows);
-        assert!(text.contains("| writes | 3000 /s | 600.0 /s (Kubernetes) | 5.0 | 5 |"), "{text}");
-        assert!(text.contains("| wait | 2.00 ms | 9.00 ms (Kubernetes) | 4.5 |  |"), "{text}");
+        assert!(text.contains("| writes | 3000 /s | 600.0 /s (Kubernetes) | 5.00 | 5 |"), "{text}");
+        assert!(text.contains("| wait | 2.00 ms | 9.00 ms (Kubernetes) | 4.50 |  |"), "{text}");
         assert!(text.contains("| back | 0.50 s |  |  |  |"), "{text}");
     }
 }

@@ -149,7 +149,9 @@ fn join(request: Request<Incoming>, connection: BoxDuplex) -> Response<Body> {
         let item = ready!(answer.poll_next_unpin(context));
         if item.is_none() {
             // The far side sends no more, but may still receive: the upload ends with the request's body.
-            upload.take().map(AbortOnDrop::detach);
+            if let Some(upload) = upload.take() {
+                upload.detach();
+            }
         }
         Poll::Ready(item)
     })))

@@ -13,7 +13,7 @@
 //! Rules for a role:
 //! - Signal readiness once ([`RoleContext::ready`]), when a request would be answered.
 //! - SIGTERM means: finish requests in flight, then return (`ctx.stop`). It never stops guests or containers; only [`Command::Drain`]
-//! does.
+//!   does.
 //! - The end of a supervisor (end of the link) is no reason to stop: the next one ends the role in an orderly way and takes its sockets.
 //! - SIGINT and SIGHUP are not for roles and are ignored.
 

@@ -48,18 +48,34 @@ impl Host {
 
 const TOOL_USER: u32 = 1_899_999_030;
 
-/// Takes the lock that QEMU takes on an image that it writes to, until the file is closed.
-pub(super) fn hold(path: &Path) -> File {
-    let file = File::options().read(true).write(true).open(path).unwrap();
-    #[allow(unsafe_code)]
-    // SAFETY: a zeroed `struct flock` is valid, and the descriptor is open.
-    let outcome = unsafe {
-        let mut lock: libc::flock = std::mem::zeroed();
-        (lock.l_type, lock.l_start, lock.l_len) = (libc::F_RDLCK as i16, 201, 1);
-        libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock)
-    };
-    assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
-    file
+/// The lock that QEMU has on an image that it writes to. It ends when this is dropped, and not only when the file is closed: a
+/// process that another test forks at that moment has a copy of the descriptor until it executes its program.
+pub(super) struct ImageLock(File);
+
+/// Takes the lock that QEMU takes on an image that it writes to.
+pub(super) fn hold(path: &Path) -> ImageLock {
+    let lock = ImageLock(File::options().read(true).write(true).open(path).unwrap());
+    lock.set(libc::F_RDLCK).unwrap();
+    lock
+}
+
+impl ImageLock {
+    fn set(&self, kind: i32) -> io::Result<()> {
+        #[allow(unsafe_code)]
+        // SAFETY: a zeroed `struct flock` is valid, and the descriptor is open.
+        let outcome = unsafe {
+            let mut lock: libc::flock = std::mem::zeroed();
+            (lock.l_type, lock.l_start, lock.l_len) = (kind as i16, 201, 1);
+            libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock)
+        };
+        if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for ImageLock {
+    fn drop(&mut self) {
+        self.set(libc::F_UNLCK).unwrap();
+    }
 }
 
 #[async_trait]

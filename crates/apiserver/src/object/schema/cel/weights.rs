@@ -1,7 +1,7 @@
 //! The weights of values: how much work it is to copy, compare or search them.
 
 use kube_cel::cel::Value;
-use kube_cel::cel::common::types::{CelBytes, CelList, CelMap, CelMapKey, CelOptional, CelString};
+use kube_cel::cel::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString};
 use kube_cel::cel::common::value::Val;
 use kube_cel::cel::objects::{Key, OptionalValue};
 
@@ -67,10 +67,9 @@ impl Weight {
         } else if let Some(list) = value.downcast_ref::<CelList>() {
             list.inner().iter().map(|item| Weight::of_val(item.as_ref())).fold(Weight::NONE, Weight::entry)
         } else if let Some(map) = value.downcast_ref::<CelMap>() {
-            let entry = |(key, value): (&CelMapKey, &Box<dyn Val>)| {
-                Weight::of_val(key.inner()).plus(Weight::of_val(value.as_ref()))
-            };
-            map.inner().iter().map(entry).fold(Weight::NONE, Weight::entry)
+            let entries = map.inner().iter();
+            let weights = entries.map(|(key, value)| Weight::of_val(key.inner()).plus(Weight::of_val(value.as_ref())));
+            weights.fold(Weight::NONE, Weight::entry)
         } else if let Some(optional) = value.downcast_ref::<CelOptional>() {
             optional.inner().map_or(Weight::NONE, Weight::of_val)
         } else {
