@@ -102,6 +102,10 @@ def make_valid(kind, spec):
         spec["container"]["image"] = IMAGE
     elif kind == "Subnet":
         spec["ipv4CidrBlock"]["block"] = f"10.{next(numbers) % 256}.0.0/24"
+    elif kind == "RevokedCredential":
+        # One of the two, and neither that of a credential in use.
+        spec.setdefault("certificateSerial", "0a")
+        spec.pop("tokenID", None)
     elif kind == "VirtualMachine":
         for index, disk in enumerate(spec.get("diskRefs", [])):
             disk["bootFrom"] = index == 0

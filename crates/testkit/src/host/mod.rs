@@ -41,9 +41,25 @@ pub struct SimHost {
     state: TempDir,
 }
 
+/// How often the end of a host waits for the agents, or removes their folder: far more often than it has ever to.
+const ATTEMPTS: usize = 10_000;
+
 impl Drop for SimHost {
     fn drop(&mut self) {
         self.task.abort();
+        // What the agents have under way may still write into their folder, and a folder that gets a file is not removed.
+        for _ in 0..ATTEMPTS {
+            if self.task.is_finished() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        for _ in 0..ATTEMPTS {
+            match std::fs::remove_dir_all(self.state.path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::yield_now(),
+                _ => break,
+            }
+        }
     }
 }
 
