@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -49,6 +50,17 @@ pub struct Run {
     tally: Tally,
 }
 
+/// The path of this program. It is looked up once: a stage that builds the workspace may replace the file, and the kernel would then
+/// report a path that does not exist.
+fn own_program() -> Result<PathBuf> {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = PATH.get() {
+        return Ok(path.clone());
+    }
+    let path = std::env::current_exe().context("find this program")?;
+    Ok(PATH.get_or_init(|| path).clone())
+}
+
 impl Run {
     /// Starts a run: makes its temporary folder and takes a snapshot of the machine.
     pub fn begin(filter: Option<&str>) -> Result<Run> {
@@ -60,7 +72,7 @@ impl Run {
         let logs = logs();
         fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
         let filter = filter.map(str::to_owned);
-        let own_program = std::env::current_exe().context("find this program")?;
+        let own_program = own_program()?;
         let run = Run {
             name,
             filter,
