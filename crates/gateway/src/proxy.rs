@@ -161,7 +161,7 @@ impl Proxy {
                     Choice::NotBefore(when) => until = when.min(deadline),
                     Choice::Nowhere => cold = cold.or_else(|| service.clone().map(ColdWait::begin)),
                 }
-                // Who waits already keeps its place.
+                // Requests that wait already keep their places.
                 if is_new && self.table.waiting(revision) > MOST_WAITING {
                     let name = &revision.name;
                     let text = format!(
