@@ -1,6 +1,4 @@
-//! A delete that waits reports within a second what blocks it: in the object's condition Ready, and in an event.
-
-use std::time::{Duration, Instant};
+//! A delete that waits reports what blocks it: in the object's condition Ready, and in an event.
 
 use evroc_api::compute::{Disk, VirtualMachine};
 use evroc_api::iam::ResourceGroup;
@@ -15,8 +13,6 @@ use serde_json::json;
 
 use super::{all_is_well, running_vm};
 
-/// The time after which a user asks why nothing happens.
-const SOON: Duration = Duration::from_secs(1);
 const THEIRS: &str = "example.com/backup";
 
 /// Deletes, and waits until the object's condition contains these texts.
@@ -27,13 +23,10 @@ async fn says<K: ApiOf + HasConditions>(
     reason: &str,
     parts: &[&str],
 ) {
-    let begun = Instant::now();
     platform.api::<K>().delete(name, how).await.unwrap_or_else(|error| panic!("delete {name}: {error}"));
     let is_said = |it: &K| it.reason() == reason && parts.iter().all(|word| it.message().contains(word));
     let what = format!("{reason} with {parts:?}");
     let reported = platform.until::<K>(name, &what, is_said).await;
-    let took = begun.elapsed();
-    assert!(took <= SOON, "{} {name} said {:?} after {took:?}", K::kind(&()), reported.message());
     assert_eq!(reported.ready().0, "False");
 }
 

@@ -87,7 +87,7 @@ pub fn unit(run: &mut Run) -> Result<()> {
 /// The suites, one test after the other: they share two cores with the guests that they start.
 pub fn suites(run: &mut Run) -> Result<()> {
     let suites = run.programs.iter().find(|program| program.name == SUITES).cloned();
-    let suites = suites.context("the suites were not built: run the stage `build` too, and see its output")?;
+    let suites = suites.context("the suites were not built: see the output of the stage `build`")?;
     run.test(&suites, &["--test-threads=1"], true)
 }
 

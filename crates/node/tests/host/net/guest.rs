@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +218,12 @@ impl Guest {
     pub fn pings(&self, arguments: &[&str]) -> bool {
         ping(&self.netns, arguments)
     }
+
+    /// Whether a router answers that the address cannot be reached; false also when nothing answers.
+    pub fn is_refused(&self, address: &str) -> bool {
+        let output = report(&self.netns, &[address]);
+        !output.status.success() && String::from_utf8_lossy(&output.stdout).contains("+1 errors")
+    }
 }
 
 impl Drop for Guest {
@@ -230,8 +236,12 @@ impl Drop for Guest {
 }
 
 pub fn ping(netns: &Netns, arguments: &[&str]) -> bool {
+    report(netns, arguments).status.success()
+}
+
+fn report(netns: &Netns, arguments: &[&str]) -> Output {
     let run = || Command::new("ping").args(["-n", "-c", "1", "-W", "2"]).args(arguments).output().unwrap();
-    netns.run(run).unwrap().status.success()
+    netns.run(run).unwrap()
 }
 
 /// Carries frames (with their virtio headers) between two taps until the other end of `stop` is closed.

@@ -115,9 +115,7 @@ async fn without_a_way_out_names_are_not_waited_for() {
     two.boot();
     assert_eq!(ack.opts().get(OptionCode::DomainNameServer), None);
     assert!(one.pings(&["10.0.0.4"]));
-    let started = std::time::Instant::now();
-    assert!(!one.pings(&[INTERNET]));
-    assert!(started.elapsed() < Duration::from_secs(1), "refused, not dropped");
+    assert!(one.is_refused(INTERNET), "refused, not dropped");
     // One machine goes, the other stays.
     host.network.remove_port("a", "machine-4").await.unwrap();
     assert!(!one.pings(&["10.0.0.4"]) && one.pings(&["10.0.0.1"]));
