@@ -48,7 +48,7 @@ mod object;
 mod state;
 
 pub use builder::{BuildError, Builder};
-pub use http::serve::ServeOptions;
+pub use http::serve::{ServeOptions, ServerTls};
 pub use http::server::ApiServer;
 pub use http::{audit, authn, authz, flow, health, metrics, mount, serve, server, views};
 pub use object::connect::{Connect, ConnectRequest};

@@ -107,6 +107,9 @@ pub struct UpArgs {
     /// The way out of private networks: none, host (through this machine), or netns:PATH. Remembered [default: host].
     #[arg(long, value_name = "UPLINK")]
     pub uplink: Option<String>,
+    /// Life of the certificates of the cloud's processes, which are renewed while it runs; for tests. Remembered [default: 30 days].
+    #[arg(long, hide = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=31_536_000))]
+    pub leaf_life_seconds: Option<u64>,
     #[command(flatten)]
     pub store: StoreChoice,
     /// Internal: this is the background process.
@@ -140,6 +143,7 @@ impl UpArgs {
             crd_dir: if forgets_kinds { self.crd_dir.clone() } else { absolute("--crd-dir", &self.crd_dir)? },
             scale_to_zero_seconds: self.scale_to_zero_seconds,
             uplink: self.uplink.clone(),
+            leaf_life_seconds: self.leaf_life_seconds,
             store: self.store.settings()?,
         })
     }
@@ -374,6 +378,8 @@ mod tests {
                 "etcd://127.0.0.1:1/x",
                 "--uplink",
                 "none",
+                "--leaf-life-seconds",
+                "20",
             ],
         ] {
             let wanted = options(line);

@@ -30,4 +30,4 @@ mod tests;
 mod time;
 
 pub use connect::{Dial, Stream};
-pub use serve::{Gateway, Settings};
+pub use serve::{Gateway, GatewayTls, Settings};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use evroc_metrics::{Held, Registry};
@@ -59,10 +59,34 @@ pub struct Settings {
     pub metrics: Registry,
 }
 
+/// The settings of TLS for the connections that a gateway accepts. Open connections keep theirs.
+#[derive(Clone)]
+pub struct GatewayTls(Arc<RwLock<Arc<ServerConfig>>>);
+
+impl GatewayTls {
+    fn new(settings: ServerConfig) -> Self {
+        Self(Arc::new(RwLock::new(Self::offering_http(settings))))
+    }
+
+    /// Replaces the settings.
+    pub fn replace(&self, settings: ServerConfig) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Self::offering_http(settings);
+    }
+
+    fn offering_http(mut settings: ServerConfig) -> Arc<ServerConfig> {
+        settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(settings)
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
 /// The gateway.
 pub struct Gateway {
     settings: Settings,
-    tls: TlsAcceptor,
+    tls: GatewayTls,
     admission: Arc<Admission>,
     client: Client,
     proxy: Arc<Proxy>,
@@ -70,8 +94,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Makes a gateway that terminates TLS with `tls`, reads the API through `client` and reaches replicas through `dial`.
-    pub fn new(settings: Settings, mut tls: ServerConfig, client: Client, dial: Arc<dyn Dial>) -> Self {
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    pub fn new(settings: Settings, tls: ServerConfig, client: Client, dial: Arc<dyn Dial>) -> Self {
         let table = Arc::<Table>::default();
         table.measure(&settings.metrics);
         let proxy = Proxy {
@@ -82,7 +105,12 @@ impl Gateway {
             control_names: settings.control_names,
         };
         let admission = Admission::new(admission::MOST);
-        Self { settings, tls: TlsAcceptor::from(Arc::new(tls)), admission, client, proxy: Arc::new(proxy) }
+        Self { settings, tls: GatewayTls::new(tls), admission, client, proxy: Arc::new(proxy) }
+    }
+
+    /// The gateway's TLS, for who replaces its certificate while it runs.
+    pub fn tls(&self) -> GatewayTls {
+        self.tls.clone()
     }
 
     /// The table of routes, for those who feed it by other means than the API.
@@ -155,7 +183,7 @@ impl Gateway {
         watch: Watcher,
         stop: &CancellationToken,
     ) -> io::Result<()> {
-        let stream = soon(GREETING, "TLS was not agreed on", stop, self.tls.accept(stream)).await?;
+        let stream = soon(GREETING, "TLS was not agreed on", stop, self.tls.acceptor().accept(stream)).await?;
         let stream = soon(HEADERS, "no request", stop, first_words(stream)).await?;
         let (proxy, activity) = (self.proxy.clone(), Arc::new(Activity::default()));
         let used = activity.clone();

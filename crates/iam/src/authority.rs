@@ -21,7 +21,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::files::{self, FileError, Owner};
+use crate::files::{self, FileError};
 
 /// Life of the authority's certificate. Shorter: every kubeconfig and trust store has to be renewed with it. Longer than the
 /// installation's life is of no use.
@@ -77,7 +77,7 @@ pub enum AuthorityError {
 /// The paths of the authority's files.
 #[derive(Debug, Clone)]
 pub struct AuthorityPaths {
-    /// Private key, readable by `control` only.
+    /// Private key, readable only by the user that issues certificates.
     pub key: PathBuf,
     /// Certificate beside the key.
     pub certificate: PathBuf,
@@ -101,12 +101,11 @@ impl std::fmt::Debug for Authority {
 impl Authority {
     /// Opens the authority, finishes one that was left half made, or makes a new one.
     ///
-    /// Returns the authority and a sentence for each thing that had to be made or repaired. `owner` gets key and certificate; the public
-    /// copy stays with the caller. `label` (the instance's name) is part of the subject.
+    /// Returns the authority and a sentence for each thing that had to be made or repaired. All files belong to the caller. `label` (the
+    /// instance's name) is part of the subject.
     pub fn open_or_create(
         paths: &AuthorityPaths,
         label: &str,
-        owner: Option<Owner>,
         now: SystemTime,
     ) -> Result<(Self, Vec<String>), AuthorityError> {
         let mut notes = Vec::new();
@@ -123,7 +122,7 @@ impl Authority {
                     }
                 }
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Make)?;
-                files::write_atomic(&paths.key, key.serialize_pem().as_bytes(), 0o600, owner)?;
+                files::write_atomic(&paths.key, key.serialize_pem().as_bytes(), 0o600, None)?;
                 notes.push(format!(
                     "made a certificate authority in {}",
                     paths.key.parent().unwrap_or(Path::new("/")).display()
@@ -153,7 +152,7 @@ impl Authority {
                         paths.certificate.display()
                     ));
                 }
-                files::write_atomic(&paths.certificate, pem.as_bytes(), 0o644, owner)?;
+                files::write_atomic(&paths.certificate, pem.as_bytes(), 0o644, None)?;
                 files::write_atomic(&paths.public_copy, pem.as_bytes(), 0o644, None)?;
                 pem
             }

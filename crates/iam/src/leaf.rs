@@ -1,7 +1,7 @@
 //! Certificates of servers and clients: issued, checked and renewed.
 //!
 //! [`ensure`] is the one operation: after it, the two files hold a certificate that fits the [`LeafSpec`], belongs to its key, is signed by
-//! the authority and has at least a third of its life left. It writes nothing when that was so already. The key is written first: a crash
+//! the authority and is not due for renewal ([`renewal`]). It writes nothing when that was so already. The key is written first: a crash
 //! between the two writes leaves a pair that does not match, which the next call replaces.
 
 use std::net::IpAddr;
@@ -20,9 +20,16 @@ use x509_parser::prelude::X509Certificate;
 use crate::authority::{Authority, BACKDATE};
 use crate::files::{self, FileError, Owner};
 
-/// Life of certificates of servers and clients. Much longer than 398 days is refused by some clients; much shorter would need renewal while
-/// an installation runs that is not restarted.
-pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Life of the certificates of servers, hosts and gateways, which are renewed while the installation runs. Longer makes a stolen key good
+/// for longer; shorter leaves less than the ten days in which a supervisor that has failed can be noticed and started again.
+pub const ROLE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Life of the certificates in operators' kubeconfigs, which people carry to other machines and nobody renews there: as kubeadm and k3s.
+pub const OPERATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// By which part of its life a certificate's renewal may be earlier than at two thirds of it, so that those that were issued together are
+/// not renewed together.
+const JITTER: i64 = 20;
 
 /// Why a certificate could not be issued.
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +134,8 @@ impl LeafPaths {
     }
 }
 
-/// Issues a certificate in memory.
-pub fn issue(authority: &Authority, spec: &LeafSpec, now: SystemTime) -> Result<LeafPem, LeafError> {
+/// Issues a certificate in memory that ends after `life`.
+pub fn issue(authority: &Authority, spec: &LeafSpec, life: Duration, now: SystemTime) -> Result<LeafPem, LeafError> {
     let fail = |source| LeafError::Issue { subject: spec.subject(), source };
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
@@ -152,34 +159,96 @@ pub fn issue(authority: &Authority, spec: &LeafSpec, now: SystemTime) -> Result<
     }
     params.distinguished_name = name;
     let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + unix.saturating_sub(BACKDATE);
-    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + unix + LEAF_LIFE;
+    // A short life must not be over at its beginning.
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + unix.saturating_sub(BACKDATE.min(life / 10));
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + unix + life;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
     let certificate = params.signed_by(&key, &authority.issuer).map_err(fail)?;
     Ok(LeafPem { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// Makes sure that `paths` hold a good certificate for `spec`. Returns why a new one was issued, or `None` when the old one stands.
+/// The result of [`ensure`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ensured {
+    /// Why a new certificate was issued; `None` when the old one stands.
+    pub replaced: Option<String>,
+    /// When it is to be looked at again: seconds since 1970.
+    pub renewal: i64,
+}
+
+/// Makes sure that `paths` hold a good certificate for `spec`; a new one gets `life`.
 pub fn ensure(
     authority: &Authority,
     spec: &LeafSpec,
     paths: &LeafPaths,
     owner: Option<Owner>,
+    life: Duration,
     now: SystemTime,
-) -> Result<Option<String>, LeafError> {
+) -> Result<Ensured, LeafError> {
     let certificate = files::read_if_exists(&paths.certificate)?;
     let key = files::read_if_exists(&paths.key)?;
-    let reason = match (&certificate, &key) {
+    let replaced = match (&certificate, &key) {
         (None, None) => Some("there was none".to_owned()),
         (None, Some(_)) | (Some(_), None) => Some("only one of certificate and key was there".to_owned()),
         (Some(certificate), Some(key)) => why_unfit(authority, spec, certificate, key, now),
     };
-    if reason.is_some() {
-        let pem = issue(authority, spec, now)?;
+    let mut certificate = certificate.unwrap_or_default();
+    if replaced.is_some() {
+        let pem = issue(authority, spec, life, now)?;
         files::write_atomic(&paths.key, pem.key.as_bytes(), 0o600, owner)?;
         files::write_atomic(&paths.certificate, pem.certificate.as_bytes(), 0o644, owner)?;
+        certificate = pem.certificate.into_bytes();
     }
-    Ok(reason)
+    Ok(Ensured { replaced, renewal: Leaf::read(&certificate).map_or(0, |leaf| leaf.renewal()) })
+}
+
+/// The data of a certificate that decide about its renewal, for those who show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The subject's common name.
+    pub subject: String,
+    /// The issuer, in one line.
+    pub issuer: String,
+    /// Serial number: hexadecimal, lower case.
+    pub serial: String,
+    /// Start of its life, in seconds since 1970.
+    pub not_before: i64,
+    /// End of its life, in seconds since 1970.
+    pub not_after: i64,
+    jitter: u8,
+}
+
+impl Leaf {
+    /// Reads a certificate in PEM; `None` if it is damaged.
+    pub fn read(pem: &[u8]) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(pem).ok()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Some(Self::of(&certificate))
+    }
+
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let names: Vec<_> = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).collect();
+        Self {
+            subject: names.join(", "),
+            issuer: certificate.issuer().to_string(),
+            serial: certificate.raw_serial_as_string().replace(':', ""),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+            jitter: certificate.raw_serial().last().copied().unwrap_or_default(),
+        }
+    }
+
+    /// When it is to be renewed: seconds since 1970.
+    pub fn renewal(&self) -> i64 {
+        renewal(self.not_before, self.not_after, self.jitter)
+    }
+}
+
+/// The moment at which a certificate is renewed: at two thirds of its life, or earlier by up to a twentieth of it, as `jitter` says,
+/// which is a byte of its serial number. All in seconds since 1970.
+pub fn renewal(not_before: i64, not_after: i64, jitter: u8) -> i64 {
+    let life = (not_after - not_before).max(0);
+    not_before + life - life / 3 - life / JITTER * i64::from(jitter) / 255
 }
 
 /// Why a stored pair must be replaced; `None` when it is good.
@@ -208,17 +277,12 @@ pub fn why_unfit(
     if !matches_spec(spec, &certificate) {
         return Some("its names changed".into());
     }
-    let validity = certificate.validity();
+    let leaf = Leaf::of(&certificate);
     let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    if needs_renewal(validity.not_before.timestamp(), validity.not_after.timestamp(), unix) {
-        return Some("less than a third of its life was left".into());
+    if unix < leaf.not_before || unix >= leaf.renewal() {
+        return Some("two thirds of its life were over".into());
     }
     None
-}
-
-/// Whether less than a third of a certificate's life remains, or it is not valid yet. All in seconds since 1970.
-pub fn needs_renewal(not_before: i64, not_after: i64, now: i64) -> bool {
-    now < not_before || (not_after - now) < (not_after - not_before) / 3
 }
 
 fn signed_by(authority: &Authority, certificate: &X509Certificate<'_>) -> bool {

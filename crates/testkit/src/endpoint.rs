@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use evroc_apiserver::{ApiServer, ServeOptions};
-use evroc_iam::{Authority, AuthorityPaths, LeafSpec, leaf};
+use evroc_iam::leaf::{self, OPERATOR_LIFE, ROLE_LIFE};
+use evroc_iam::{Authority, AuthorityPaths, LeafSpec};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -40,8 +41,8 @@ impl Endpoint {
         let paths =
             AuthorityPaths { key: file("ca.key"), certificate: file("ca.crt"), public_copy: file("public-ca.crt") };
         let now = SystemTime::now();
-        let (authority, _) = Authority::open_or_create(&paths, "testkit", None, now).expect("an authority");
-        let own = leaf::issue(&authority, &LeafSpec::control_server(DOMAIN), now).expect("a certificate");
+        let (authority, _) = Authority::open_or_create(&paths, "testkit", now).expect("an authority");
+        let own = leaf::issue(&authority, &LeafSpec::control_server(DOMAIN), ROLE_LIFE, now).expect("a certificate");
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority.certificate_der().clone()).expect("the authority as root");
         let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
@@ -76,7 +77,7 @@ impl Endpoint {
 
     /// The `user` of a kubeconfig who has a certificate.
     pub fn certificate(&self, user: &str, group: &str) -> Value {
-        let leaf = leaf::issue(&self.authority, &LeafSpec::client(user, group), SystemTime::now());
+        let leaf = leaf::issue(&self.authority, &LeafSpec::client(user, group), OPERATOR_LIFE, SystemTime::now());
         let leaf = leaf.expect("a certificate");
         json!({
             "client-certificate-data": STANDARD.encode(leaf.certificate),

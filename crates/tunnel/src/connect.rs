@@ -9,6 +9,8 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::protocol::{PROTOCOL, TunnelKind, tunnel_path};
 use crate::{TunnelHandler, serve_connection};
@@ -31,8 +33,9 @@ pub struct TunnelConfig {
     pub host: String,
     /// The kind of its owner.
     pub kind: TunnelKind,
-    /// The roots to trust and the certificate to show.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// The roots to trust and the certificate to show. When they change, a new tunnel is opened with the new ones, for all streams that
+    /// begin; the former goes on until its streams have ended.
+    pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
 }
 
 /// The reason why a tunnel could not be opened.
@@ -60,16 +63,27 @@ pub enum ConnectError {
 }
 
 /// Keeps a tunnel open and serves it with `handler`, until dropped.
-pub async fn keep_connected(config: TunnelConfig, handler: Arc<dyn TunnelHandler>) {
+pub async fn keep_connected(mut config: TunnelConfig, handler: Arc<dyn TunnelHandler>) {
     let mut pause = MIN_PAUSE;
     let mut is_reported = false;
+    // Tunnels that another has taken the place of; control ends each when its last stream has ended.
+    let mut former = JoinSet::new();
     loop {
+        while former.try_join_next().is_some() {}
+        config.tls.mark_unchanged();
         let result = match open(&config).await {
             Ok(upgraded) => {
                 tracing::info!(host = config.host, "tunnel to control is open");
                 is_reported = false;
                 let opened = Instant::now();
-                let result = serve_connection(upgraded, handler.clone()).await;
+                let mut serving = Box::pin(serve_connection(upgraded, handler.clone()));
+                let result = tokio::select! {
+                    result = serving.as_mut() => result,
+                    () = changed(&mut config.tls) => {
+                        former.spawn(serving);
+                        continue;
+                    }
+                };
                 if opened.elapsed() > GOOD_LIFE {
                     pause = MIN_PAUSE;
                 }
@@ -89,6 +103,13 @@ pub async fn keep_connected(config: TunnelConfig, handler: Arc<dyn TunnelHandler
     }
 }
 
+/// Waits for a change; for ever where nobody can change it any more.
+async fn changed<T>(value: &mut watch::Receiver<T>) {
+    if value.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn open(config: &TunnelConfig) -> Result<hyper::upgrade::Upgraded, ConnectError> {
     let address = || ConnectError::Address { api: config.api.clone() };
     let is_tls = config.api.scheme_str() == Some("https");
@@ -103,7 +124,7 @@ async fn open(config: &TunnelConfig) -> Result<hyper::upgrade::Upgraded, Connect
     stream.set_nodelay(true).map_err(connect)?;
     let upgrading = async {
         if is_tls {
-            let mut tls = (*config.tls).clone();
+            let mut tls = (**config.tls.borrow()).clone();
             // HTTP/2 has no such upgrade.
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             let server = ServerName::try_from(name.clone()).map_err(|_| address())?;

@@ -260,7 +260,7 @@ async fn a_node_connects_and_connects_again() {
         api: format!("http://{address}").parse().unwrap(),
         host: "h1".into(),
         kind: TunnelKind::Node,
-        tls: Arc::new(tls.with_no_client_auth()),
+        tls: tokio::sync::watch::channel(Arc::new(tls.with_no_client_auth())).1,
     };
     let node = tokio::spawn(keep_connected(config.clone(), Arc::new(FakeHost::default())));
     let mut stream = tunnels.console("h1", "m1").await.unwrap();
@@ -277,5 +277,42 @@ async fn a_node_connects_and_connects_again() {
     assert_eq!(stream.read_u8().await.unwrap(), b'y');
     assert_eq!(tunnels.hosts(), ["h1"]);
     second.abort();
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_new_certificate_opens_a_new_tunnel_and_ends_no_stream() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tunnels = Tunnels::default();
+    let (address, server) = api(tunnels.clone()).await;
+    let identity = || {
+        let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+        Arc::new(tls.with_no_client_auth())
+    };
+    let (replace, tls) = tokio::sync::watch::channel(identity());
+    let api = format!("http://{address}").parse().unwrap();
+    let config = TunnelConfig { api, host: "h1".into(), kind: TunnelKind::Node, tls };
+    let node = tokio::spawn(keep_connected(config, Arc::new(FakeHost::default())));
+    let mut before = tunnels.console("h1", "m1").await.unwrap();
+    let first = tunnels.generation("h1").unwrap();
+    for round in 0..3u64 {
+        replace.send_replace(identity());
+        while tunnels.generation("h1") != Some(first + round + 1) {
+            tokio::task::yield_now().await;
+        }
+        before.write_all(b"x").await.unwrap();
+        assert_eq!(before.read_u8().await.unwrap(), b'x', "the open console goes on");
+        let mut after = tunnels.console("h1", "m1").await.unwrap();
+        after.write_all(b"y").await.unwrap();
+        assert_eq!(after.read_u8().await.unwrap(), b'y');
+    }
+    // The first tunnel ends with its last stream, and the latest stays.
+    assert!(tunnels.open_connections() >= 2);
+    drop(before);
+    while tunnels.open_connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tunnels.generation("h1"), Some(first + 3));
+    node.abort();
     server.abort();
 }

@@ -109,6 +109,9 @@ struct Shared {
     arrivals: watch::Sender<u64>,
     /// How long an absent tunnel is waited for.
     patience: Duration,
+    /// Cloned for each open connection.
+    #[cfg(test)]
+    counted: Arc<()>,
 }
 
 impl Default for Tunnels {
@@ -121,7 +124,16 @@ impl Tunnels {
     pub(crate) fn with_patience(patience: Duration) -> Self {
         let senders = Mutex::default();
         let (generation, arrivals) = (AtomicU64::new(0), watch::Sender::new(0));
-        Self { shared: Arc::new(Shared { senders, generation, arrivals, patience }) }
+        Self {
+            shared: Arc::new(Shared {
+                senders,
+                generation,
+                arrivals,
+                patience,
+                #[cfg(test)]
+                counted: Arc::default(),
+            }),
+        }
     }
 
     /// Answers a node's request for a tunnel: 101, and the connection is served in the background until it ends. The caller has made
@@ -169,6 +181,8 @@ impl Tunnels {
         self.lock().insert(host.to_owned(), (generation, sender));
         tracing::info!(host, "tunnel open");
         self.shared.arrivals.send_replace(generation);
+        #[cfg(test)]
+        let _counted = self.shared.counted.clone();
         let result = connection.await;
         let mut senders = self.lock();
         if senders.get(host).is_some_and(|(current, _)| *current == generation) {
@@ -183,6 +197,18 @@ impl Tunnels {
         let mut hosts: Vec<_> = self.lock().keys().cloned().collect();
         hosts.sort();
         hosts
+    }
+
+    /// The number of the host's tunnel; each has another.
+    #[cfg(test)]
+    pub(crate) fn generation(&self, host: &str) -> Option<u64> {
+        self.lock().get(host).map(|(generation, _)| *generation)
+    }
+
+    /// How many connections serve as tunnels, those included that others have taken the place of.
+    #[cfg(test)]
+    pub(crate) fn open_connections(&self) -> usize {
+        Arc::strong_count(&self.shared.counted) - 1
     }
 
     /// Whether the host has a tunnel now.

@@ -2,22 +2,20 @@
 //! caller's own files. Each step looks first and does nothing when all is well, so that an interrupted first start is simply finished.
 
 mod login;
+mod pki;
 mod program;
 mod user;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
-use std::time::SystemTime;
 
 use evroc_iam::files::{self, FileError, Owner};
-use evroc_iam::identity::{GROUP_EDGES, GROUP_NODES, USER_EDGE, USER_NODE_PREFIX};
-use evroc_iam::leaf::{self, LeafPaths, LeafSpec};
-use evroc_iam::{Authority, AuthorityPaths, TokenKey};
 
 use crate::instance::{InstanceRecord, Layout};
 use crate::roles::EtcdSettings;
 
+pub use pki::ensure_certificates;
 pub use program::{digest_of_self, install_program};
 pub use user::{Caller, ensure_user_files, remove_user_files, write_for_user};
 
@@ -83,6 +81,7 @@ pub fn ensure_folders(record: &InstanceRecord) -> Result<Vec<String>, BootstrapE
         (state.clone(), 0o755, root),
         (state.join("bin"), 0o755, root),
         (state.join("pki"), 0o755, root),
+        (layout.authority(), 0o700, root),
         (state.join("log"), 0o755, root),
         (state.join("control"), 0o700, control),
         (state.join("control/pki"), 0o700, control),
@@ -100,7 +99,7 @@ pub fn ensure_folders(record: &InstanceRecord) -> Result<Vec<String>, BootstrapE
     ] {
         ensure_folder(&path, mode, owner)?;
     }
-    for folder in ["", "bin", "pki", "control/pki", "control", "edge", "node"] {
+    for folder in ["", "bin", "pki", "pki/authority", "control/pki", "control", "edge", "node"] {
         for path in files::remove_leftovers(&state.join(folder))? {
             notes.push(format!("removed {}, left by an interrupted write", path.display()));
         }
@@ -131,56 +130,6 @@ fn ensure_folder(path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> 
             .map_err(|source| FileError::new("change the mode of", path, source))?;
     }
     Ok(())
-}
-
-/// The result of [`ensure_certificates`].
-pub struct Certificates {
-    /// The authority, to issue the caller's certificate with.
-    pub authority: Authority,
-    /// A sentence for each thing that was made or renewed.
-    pub notes: Vec<String>,
-    /// Roles whose files changed and that must be restarted if they run.
-    pub changed: Vec<&'static str>,
-}
-
-/// Makes, finishes or renews the authority, the token key and the certificates of the roles.
-pub fn ensure_certificates(record: &InstanceRecord, now: SystemTime) -> Result<Certificates, BootstrapError> {
-    let layout = record.layout();
-    let control = Owner::same(record.uids.control());
-    let edge = Owner::same(record.uids.edge());
-    let pki = layout.state.join("control/pki");
-    let paths = AuthorityPaths {
-        key: pki.join("ca.key"),
-        certificate: pki.join("ca.crt"),
-        public_copy: layout.public_authority(),
-    };
-    let (authority, mut notes) = Authority::open_or_create(&paths, &record.instance, Some(control), now)?;
-    TokenKey::open_or_create(&pki.join("token.key"), Some(control))?;
-
-    let root = Owner { uid: 0, gid: 0 };
-    let mut changed = Vec::new();
-    for (role, spec, folder, name, owner) in [
-        ("control", LeafSpec::control_server(&record.domain), pki.clone(), "server", control),
-        ("edge", LeafSpec::client(USER_EDGE, GROUP_EDGES), layout.role("edge"), "edge", edge),
-        ("edge", LeafSpec::gateway_server(&record.domain), layout.role("edge"), "serving", edge),
-        (
-            "node",
-            LeafSpec::client(format!("{USER_NODE_PREFIX}{}", host_name()), GROUP_NODES),
-            layout.role("node"),
-            "node",
-            root,
-        ),
-    ] {
-        let paths = LeafPaths::in_folder(&folder, name);
-        if let Some(reason) = leaf::ensure(&authority, &spec, &paths, Some(owner), now)? {
-            if reason != "there was none" {
-                notes.push(format!("replaced {}: {reason}", paths.certificate.display()));
-            }
-            changed.push(role);
-        }
-    }
-    changed.dedup();
-    Ok(Certificates { authority, notes, changed })
 }
 
 /// The folder of copies of the etcd's certificates and key, which control may read: the operator's own files may be root's.

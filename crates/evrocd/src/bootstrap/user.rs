@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use evroc_iam::files;
 use evroc_iam::identity::{GROUP_OPERATORS, USER_ADMIN};
 use evroc_iam::kubeconfig::Kubeconfig;
-use evroc_iam::leaf::{self, LeafSpec};
+use evroc_iam::leaf::{self, LeafSpec, OPERATOR_LIFE};
 use evroc_iam::{Authority, ssh};
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +119,7 @@ pub fn ensure_user_files(
         leaf::why_unfit(authority, &spec, pem.certificate.as_bytes(), pem.key.as_bytes(), now).is_none()
     });
     if !is_good {
-        let content = kubeconfig.render(&leaf::issue(authority, &spec, now)?);
+        let content = kubeconfig.render(&leaf::issue(authority, &spec, OPERATOR_LIFE, now)?);
         files.push(WantedFile { name: "kubeconfig".into(), content, mode: 0o600 });
     }
     let comment = format!("evroc@{}", record.instance);

@@ -84,6 +84,11 @@ impl Layout {
         self.state.join("bin/evrocd")
     }
 
+    /// The folder of the authority and its key, which only root may open.
+    pub fn authority(&self) -> PathBuf {
+        self.state.join("pki/authority")
+    }
+
     /// The authority's certificate, for everybody.
     pub fn public_authority(&self) -> PathBuf {
         self.state.join("pki/ca.crt")

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use evroc_iam::files::{self, FileError};
+use evroc_iam::leaf::ROLE_LIFE;
 use serde::{Deserialize, Serialize};
 
 use super::{INSTANCES_DIR, InstanceName, Layout};
@@ -100,6 +101,9 @@ pub struct InstanceRecord {
     /// How long a service without requests keeps its last container.
     #[serde(default = "default_scale_to_zero")]
     pub scale_to_zero_seconds: u64,
+    /// Life of the certificates of roles.
+    #[serde(default = "default_leaf_life")]
+    pub leaf_life_seconds: u64,
     /// The zone of this host.
     #[serde(default = "default_zone")]
     pub zone: String,
@@ -125,6 +129,10 @@ pub struct InstanceRecord {
 
 fn default_scale_to_zero() -> u64 {
     SCALE_TO_ZERO_SECONDS
+}
+
+fn default_leaf_life() -> u64 {
+    ROLE_LIFE.as_secs()
 }
 
 fn default_uplink() -> String {
@@ -174,6 +182,7 @@ impl InstanceRecord {
             image_dir: None,
             crd_dir: None,
             scale_to_zero_seconds: default_scale_to_zero(),
+            leaf_life_seconds: default_leaf_life(),
             zone: default_zone(),
             uplink: default_uplink(),
             etcd: None,

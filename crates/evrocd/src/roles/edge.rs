@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use evroc_gateway::dial::DialClient;
@@ -13,15 +12,13 @@ use evroc_tunnel::{
     BoxBytes, BoxDuplex, HostLog, LogOptions, Refusal, TunnelConfig, TunnelHandler, TunnelKind, keep_connected,
 };
 use http::StatusCode;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{RoleConfig, RoleContext, api};
+use super::{RoleContext, api, tls};
 
 /// Runs until SIGTERM.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let config = context.config.clone();
-    let client = api::client(&config)?;
+    let client = api::client(&config, &context.reloads)?;
     let settings = Settings {
         domain: config.domain.clone(),
         control: SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port)),
@@ -29,13 +26,19 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
         metrics: Registry::process().clone(),
     };
     let dial = Arc::new(DialClient::new(&config.run_dir.join("dial.sock")));
-    let gateway = Gateway::new(settings, tls(&config)?, client, dial);
+    let gateway = Gateway::new(settings, tls::gateway(&config)?, client, dial);
+    let (served, own) = (gateway.tls(), config.clone());
+    context.reloads.keep(move || {
+        served.replace(tls::gateway(&own)?);
+        Ok(())
+    })?;
+    let own = config.clone();
     context.ready().await;
     let tunnel = TunnelConfig {
         api: config.api_url().parse()?,
         host: config.host_name.clone(),
         kind: TunnelKind::Edge,
-        tls: Arc::new(api::tls(&config)?),
+        tls: context.reloads.keep(move || tls::client(&own))?,
     };
     let tunnel = tokio::spawn(keep_connected(tunnel, Arc::new(MetricsOnly)));
     let listeners = std::mem::take(&mut context.https_listeners);
@@ -78,13 +81,4 @@ impl TunnelHandler for MetricsOnly {
     async fn metrics(&self) -> Result<Bytes, Refusal> {
         Ok(Registry::process().text().into())
     }
-}
-
-fn tls(config: &RoleConfig) -> anyhow::Result<rustls::ServerConfig> {
-    let certificate = config.server_certificate.as_ref().context("no server certificate in the settings")?;
-    let key = config.server_key.as_ref().context("no server key in the settings")?;
-    let chain = CertificateDer::pem_file_iter(certificate).context("cannot read the gateway's certificate")?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().context("cannot read the gateway's certificate")?;
-    let key = PrivateKeyDer::from_pem_file(key).context("cannot read the gateway's key")?;
-    Ok(rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?)
 }

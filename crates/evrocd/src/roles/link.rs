@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! role ──► supervisor   {"type":"ready"} {"type":"progress","message":…} {"type":"drained","stopped":2,"killed":0}
-//! role ◄── supervisor   {"type":"drain","timeoutSeconds":60} {"type":"reopenLog"}
+//!                       {"type":"certificatesLoaded","number":3}
+//! role ◄── supervisor   {"type":"drain","timeoutSeconds":60} {"type":"reopenLog"} {"type":"loadCertificates","number":3}
 //! ```
 //! A line that one side does not know is skipped: after an upgrade the two may be of different versions for a moment.
 
@@ -31,6 +32,14 @@ pub enum Report {
         /// How many had to be killed.
         killed: u32,
     },
+    /// Answer to [`Command::LoadCertificates`].
+    CertificatesLoaded {
+        /// The number of the command.
+        number: u64,
+        /// Why some could not be loaded; the role goes on with those that it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
 }
 
 /// From supervisor to role.
@@ -45,6 +54,12 @@ pub enum Command {
     },
     /// The log file was renamed: reopen the path. Handled by the link itself.
     ReopenLog,
+    /// Certificates, keys or the list of trusted authorities were replaced: read them again, and answer [`Report::CertificatesLoaded`].
+    /// Handled by the link itself.
+    LoadCertificates {
+        /// Distinguishes the answers.
+        number: u64,
+    },
 }
 
 /// Reads the lines of `stream` into `commands` and writes `reports` to it, until the other side ends. For roles.
@@ -53,20 +68,32 @@ pub async fn serve(
     mut reports: mpsc::Receiver<Report>,
     commands: mpsc::Sender<Command>,
     reopen_log: impl Fn() -> io::Result<()>,
+    load_certificates: impl Fn() -> anyhow::Result<()>,
 ) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     loop {
         tokio::select! {
-            line = lines.next_line() => match line {
-                Ok(Some(line)) => match serde_json::from_str(&line) {
+            read = lines.next_line() => match read {
+                Ok(Some(text)) => match serde_json::from_str(&text) {
                     Ok(Command::ReopenLog) => {
                         if let Err(error) = reopen_log() {
                             tracing::warn!(%error, "cannot reopen the log file");
                         }
                     }
+                    Ok(Command::LoadCertificates { number }) => {
+                        let error = load_certificates().err().map(|error| format!("{error:#}"));
+                        match &error {
+                            None => tracing::info!("loaded certificates that were replaced"),
+                            Some(error) => tracing::error!(error, "cannot load certificates that were replaced"),
+                        }
+                        let answer = line(&Report::CertificatesLoaded { number, error });
+                        if write.write_all(answer.as_bytes()).await.is_err() {
+                            break;
+                        }
+                    }
                     Ok(command) => drop(commands.send(command).await),
-                    Err(_) => tracing::warn!(line, "skipped a line of the supervisor's"),
+                    Err(_) => tracing::warn!(line = text, "skipped a line of the supervisor's"),
                 },
                 Ok(None) | Err(_) => break,
             },
@@ -111,10 +138,11 @@ mod tests {
         let (commands, mut received) = mpsc::channel(4);
         let reopened = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = reopened.clone();
-        let task = tokio::spawn(serve(theirs, queue, commands, move || {
+        let reopen = move || {
             count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             Ok(())
-        }));
+        };
+        let task = tokio::spawn(serve(theirs, queue, commands, reopen, || anyhow::bail!("there are none")));
         let (read, mut write) = ours.into_split();
         let mut lines = BufReader::new(read).lines();
         reports.send(Report::Ready).await.unwrap();
@@ -127,6 +155,9 @@ mod tests {
             .unwrap();
         assert_eq!(received.recv().await, Some(Command::Drain { timeout_seconds: 1 }));
         assert_eq!(reopened.load(std::sync::atomic::Ordering::SeqCst), 1);
+        write.write_all(b"{\"type\":\"loadCertificates\",\"number\":3}\n").await.unwrap();
+        let answer = Report::CertificatesLoaded { number: 3, error: Some("there are none".into()) };
+        assert_eq!(format!("{}\n", lines.next_line().await.unwrap().unwrap()), line(&answer));
         drop((write, lines));
         for _ in 0..100 {
             reports.send(Report::Ready).await.unwrap();

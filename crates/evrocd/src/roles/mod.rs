@@ -23,6 +23,7 @@ pub mod control;
 pub mod edge;
 pub mod link;
 pub mod node;
+mod tls;
 
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{DEFAULT_UPLINK, FIRST_ZONE, RoleConfig, RoleMode, SCALE_TO_ZERO_SECONDS};
 pub use control::store::EtcdSettings;
 pub use link::{Command, Report};
+pub use tls::Reloads;
 
 /// A role's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,8 @@ pub struct RoleContext {
     pub stop: CancellationToken,
     /// Commands of the supervisor.
     pub commands: mpsc::Receiver<Command>,
+    /// What is read again when certificates were replaced.
+    pub reloads: Arc<Reloads>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -131,14 +135,16 @@ fn context(config: RoleConfig) -> anyhow::Result<RoleContext> {
     watch_signals(stop.clone())?;
     let (reports, report_queue) = mpsc::channel(64);
     let (command_queue, commands) = mpsc::channel(16);
+    let reloads = Arc::new(Reloads::default());
     if let Some(fd) = inherited("EVROC_LINK")?.into_iter().next() {
         let stream = std::os::unix::net::UnixStream::from(fd);
         stream.set_nonblocking(true)?;
         let stream = tokio::net::UnixStream::from_std(stream)?;
-        let log = config.log_file.clone();
-        tokio::spawn(link::serve(stream, report_queue, command_queue, move || reopen_log(&log)));
+        let (log, loads) = (config.log_file.clone(), reloads.clone());
+        let reopen = move || reopen_log(&log);
+        tokio::spawn(link::serve(stream, report_queue, command_queue, reopen, move || loads.load()));
     }
-    Ok(RoleContext { config: Arc::new(config), api_listeners, https_listeners, stop, commands, reports })
+    Ok(RoleContext { config: Arc::new(config), api_listeners, https_listeners, stop, commands, reloads, reports })
 }
 
 fn listeners(variable: &str) -> anyhow::Result<Vec<TcpListener>> {

@@ -14,8 +14,6 @@ use crate::status::report::SupervisorState;
 
 /// How often a role may die at the first start before the start is given up.
 pub(super) const DEATHS_AT_START: u32 = 5;
-/// How often certificates are looked at while the supervisor runs.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
 /// How often log files are looked at.
 const LOG_CHECK: Duration = Duration::from_secs(10);
 
@@ -27,8 +25,6 @@ impl Supervisor {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut log_check = tokio::time::interval(LOG_CHECK);
-        let mut certificate_check = tokio::time::interval(CERTIFICATE_CHECK);
-        certificate_check.reset();
         loop {
             let next_start = self.roles.values().filter_map(|slot| slot.next_start).min();
             tokio::select! {
@@ -38,8 +34,11 @@ impl Supervisor {
                     true => tracing::info!("ignored SIGHUP"),
                     false => return Ok(Stop::Signal("SIGHUP")),
                 },
-                _ = log_check.tick() => self.rotate_logs(logs::LARGEST),
-                _ = certificate_check.tick() => self.renew_certificates().await,
+                _ = log_check.tick() => {
+                    self.rotate_logs(logs::LARGEST);
+                    self.end_roles_that_do_not_load();
+                }
+                () = sleep_until(Some(self.next_renewal)) => self.renew_certificates(),
                 () = sleep_until(next_start) => {
                     for role in Role::ALL {
                         if self.roles[&role].next_start.is_some_and(|at| at <= Instant::now()) {
@@ -97,6 +96,8 @@ impl Supervisor {
     pub(super) fn note_exit(&mut self, role: Role, generation: u64, ended: Option<Ended>) -> bool {
         let Some(slot) = self.roles.get_mut(&role) else { return false };
         let Some(started) = slot.started.take_if(|started| started.generation == generation) else { return false };
+        // The next process reads the files as they are.
+        slot.loading = None;
         let lived = started.at.elapsed();
         slot.quick_deaths = backoff::quick_deaths(slot.quick_deaths, lived);
         let delay = backoff::delay(slot.quick_deaths);
@@ -120,6 +121,15 @@ impl Supervisor {
                     self.state = SupervisorState::Running;
                     let status = self.status(true);
                     self.progress.ready(status);
+                }
+            }
+            Report::CertificatesLoaded { number, error } => {
+                if slot.loading.is_some_and(|(waited_for, _)| waited_for == *number) {
+                    slot.loading = None;
+                }
+                if let Some(error) = error {
+                    tracing::error!(%role, error, "the role cannot load its certificates: it is started again");
+                    let _ = started.handle.signal(rustix::process::Signal::TERM);
                 }
             }
             Report::Progress { message } => tracing::info!(%role, message, "progress"),

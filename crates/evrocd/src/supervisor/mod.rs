@@ -17,6 +17,7 @@
 //! | SIGKILL | roles go on serving; the next `evrocd up` takes over |
 
 mod backoff;
+mod certificates;
 pub mod client;
 mod events;
 mod limits;
@@ -36,7 +37,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evroc_iam::files::Owner;
 use tokio::sync::mpsc;
@@ -137,6 +138,10 @@ struct Supervisor {
     queue: mpsc::Sender<Event>,
     state: SupervisorState,
     started: Instant,
+    /// When certificates are looked at next.
+    next_renewal: Instant,
+    /// The number of the last command to load certificates.
+    loads: u64,
 }
 
 /// The reason why the loop ended.
@@ -172,6 +177,8 @@ impl Supervisor {
             queue,
             state: SupervisorState::Starting,
             started: Instant::now(),
+            next_renewal: Instant::now() + certificates::next_check(prepared.renewal, SystemTime::now()),
+            loads: 0,
         })
     }
 

@@ -45,6 +45,8 @@ pub struct UpOptions {
     pub scale_to_zero_seconds: Option<u64>,
     /// The way out of VPCs.
     pub uplink: Option<String>,
+    /// Life of the certificates of roles.
+    pub leaf_life_seconds: Option<u64>,
     /// Where the state is kept: `Some(None)` is the embedded store, which is `null` in JSON, where `None` is left out.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub store: Option<Option<EtcdSettings>>,
@@ -80,6 +82,8 @@ pub struct Prepared {
     pub digest: String,
     /// This boot.
     pub boot_id: String,
+    /// When the first certificate is to be renewed: seconds since 1970.
+    pub renewal: i64,
 }
 
 /// Default domain.
@@ -171,7 +175,8 @@ pub async fn prepare(
     record.roles.clear();
     record.supervisor = ProcessId::current();
     record.save()?;
-    Ok(Prepared { lock, record, api, https, digest, boot_id })
+    let renewal = certificates.renewal;
+    Ok(Prepared { lock, record, api, https, digest, boot_id, renewal })
 }
 
 fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Result<InstanceRecord> {
@@ -216,6 +221,9 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     }
     if let Some(uplink) = &options.uplink {
         record.uplink.clone_from(uplink);
+    }
+    if let Some(seconds) = options.leaf_life_seconds {
+        record.leaf_life_seconds = seconds;
     }
     if let Some(seconds) = options.scale_to_zero_seconds {
         record.scale_to_zero_seconds = seconds;

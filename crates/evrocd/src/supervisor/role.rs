@@ -35,6 +35,8 @@ pub struct RoleSlot {
     pub quick_deaths: u32,
     /// How it last ended.
     pub last_exit: Option<String>,
+    /// The command to load certificates that it has not answered yet, and when it was sent.
+    pub loading: Option<(u64, Instant)>,
 }
 
 impl RoleSlot {

@@ -1,7 +1,6 @@
 //! Periodic work of a running supervisor: logs, certificates, and requests for its state.
 
 use std::fs::File;
-use std::time::SystemTime;
 
 use evroc_iam::files::Owner;
 
@@ -9,7 +8,7 @@ use super::protocol::{RoleStatus, SupervisorStatus};
 use super::role::{self, RoleSlot};
 use super::{Supervisor, logs};
 use crate::bootstrap;
-use crate::roles::{Command, Role};
+use crate::roles::Command;
 use crate::status::report::RoleState;
 use crate::status::workloads;
 
@@ -67,26 +66,6 @@ impl Supervisor {
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, cause = %error.source, "cannot rotate a log"),
-            }
-        }
-    }
-
-    /// Renews due certificates and restarts the roles that use them.
-    pub(super) async fn renew_certificates(&mut self) {
-        match bootstrap::ensure_certificates(&self.record, SystemTime::now()) {
-            Ok(certificates) => {
-                for note in certificates.notes {
-                    tracing::info!(note);
-                }
-                for role in Role::ALL.into_iter().filter(|role| certificates.changed.contains(&role.name())) {
-                    if let Some(started) = &self.roles[&role].started {
-                        // Its end is an ordinary event: it is started again at once, with the new files.
-                        let _ = started.handle.signal(rustix::process::Signal::TERM);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "cannot check the certificates")
             }
         }
     }

@@ -69,32 +69,66 @@ fn knock(target: SocketAddr, stop: &AtomicBool, counts: &Counts) {
     }
 }
 
+/// A connection to the API with the operator's certificate.
+pub type Connection = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
 /// Sends a request to the API over TLS with the operator's certificate of the kubeconfig; returns the status code. Waits as long as a
 /// patient user.
 pub fn ask_api(instance: &Instance, path: &str) -> io::Result<u16> {
-    let kubeconfig =
-        std::fs::read_to_string(instance.home.path().join(format!(".evroc/{}/kubeconfig", instance.name)))?;
+    status(&mut begin(instance, path)?)
+}
+
+/// Sends a request to the API and leaves the answer to the caller.
+pub fn begin(instance: &Instance, path: &str) -> io::Result<Connection> {
+    request(&instance.kubeconfig(), instance.ports().0, "GET", path)
+}
+
+/// Sends a request with the certificates of any kubeconfig.
+pub fn request(kubeconfig: &str, port: u16, method: &str, path: &str) -> io::Result<Connection> {
     let field = |name: &str| {
         let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
         decode(line.trim_start_matches(':').trim())
     };
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&field("certificate-authority-data")).unwrap()).unwrap();
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
+    let tls = settings(&field("certificate-authority-data"))
         .with_client_auth_cert(
             vec![CertificateDer::from_pem_slice(&field("client-certificate-data")).unwrap()],
             rustls::pki_types::PrivateKeyDer::from_pem_slice(&field("client-key-data")).unwrap(),
         )
         .unwrap();
-    let server = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = open(tls, "127.0.0.1", port)?;
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").as_bytes())?;
+    Ok(stream)
+}
+
+/// Shakes hands as a client without a certificate that trusts the instance's authorities; returns the server's certificate.
+pub fn certificate_of(instance: &Instance, name: &str, port: u16) -> io::Result<Vec<u8>> {
+    let authorities = std::fs::read(instance.state().join("pki/ca.crt"))?;
+    let mut stream = open(settings(&authorities).with_no_client_auth(), name, port)?;
+    stream.conn.complete_io(&mut stream.sock)?;
+    Ok(stream.conn.peer_certificates().unwrap()[0].to_vec())
+}
+
+fn settings(authorities: &[u8]) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
+fn open(tls: rustls::ClientConfig, name: &str, port: u16) -> io::Result<Connection> {
+    let server = ServerName::try_from(name.to_owned()).unwrap();
     let connection = rustls::ClientConnection::new(Arc::new(tls), server).map_err(io::Error::other)?;
-    let socket = TcpStream::connect(("127.0.0.1", instance.ports().0))?;
+    let socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    let mut stream = rustls::StreamOwned::new(connection, socket);
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").as_bytes())?;
+    Ok(rustls::StreamOwned::new(connection, socket))
+}
+
+/// The status code of an answer.
+pub fn status(stream: &mut Connection) -> io::Result<u16> {
     let mut head = [0u8; 12];
     stream.read_exact(&mut head)?;
     String::from_utf8_lossy(&head[9..]).parse().map_err(io::Error::other)

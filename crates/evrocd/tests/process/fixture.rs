@@ -123,6 +123,11 @@ impl Instance {
         Path::new("/var/lib").join(&self.name)
     }
 
+    /// The operator's kubeconfig.
+    pub fn kubeconfig(&self) -> String {
+        std::fs::read_to_string(self.home.path().join(format!(".evroc/{}/kubeconfig", self.name))).unwrap()
+    }
+
     /// API and HTTPS port.
     pub fn ports(&self) -> (u16, u16) {
         let record = self.record();

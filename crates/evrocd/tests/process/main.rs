@@ -2,6 +2,7 @@
 //!
 //! Needs root, as `evrocd` does. Everything carries the instance's random name and is removed at the end, also when a test fails.
 
+mod certificates;
 mod client;
 mod fixture;
 mod roles;

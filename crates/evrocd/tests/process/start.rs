@@ -12,7 +12,8 @@ fn secrets_are_their_owners_only() {
     let instance = Instance::up();
     let base = u32::try_from(instance.record()["uids"]["base"].as_u64().unwrap()).unwrap();
     for (path, want_mode, want_uid) in [
-        ("control/pki/ca.key", 0o600, base + 1),
+        ("pki/authority", 0o700, 0),
+        ("pki/authority/ca.key", 0o600, 0),
         ("control/pki/server.key", 0o600, base + 1),
         ("control/pki/token.key", 0o600, base + 1),
         ("control", 0o700, base + 1),
@@ -34,12 +35,53 @@ fn secrets_are_their_owners_only() {
     assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
 }
 
+/// What a role that was taken over could read.
+fn reads(uid: u32, path: &Path) -> bool {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("cat");
+    command.arg(path).uid(uid).gid(uid).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.status().unwrap().success()
+}
+
+#[test]
+fn no_confined_role_reads_the_key_of_the_authority_and_older_state_is_put_right() {
+    let instance = Instance::up();
+    let base = u32::try_from(instance.record()["uids"]["base"].as_u64().unwrap()).unwrap();
+    let pki = instance.state().join("control/pki");
+    let secret = instance.state().join("pki/authority");
+    let check = || {
+        for uid in [base + 1, base + 2] {
+            assert!(!reads(uid, &secret.join("ca.key")), "user {uid}");
+            assert!(reads(uid, &instance.state().join("pki/ca.crt")), "user {uid}");
+        }
+        assert!(reads(base + 1, &pki.join("token.key")), "control signs tokens");
+        assert!(!reads(base + 2, &pki.join("token.key")), "edge does not");
+        assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
+    };
+    check();
+    // As the first format had it: the key in control's folder, and control's.
+    instance.must(&["down"]);
+    let key = std::fs::read(secret.join("ca.key")).unwrap();
+    for name in ["ca.key", "ca.crt"] {
+        std::fs::rename(secret.join(name), pki.join(name)).unwrap();
+        std::os::unix::fs::chown(pki.join(name), Some(base + 1), Some(base + 1)).unwrap();
+    }
+    std::fs::remove_dir(&secret).unwrap();
+    std::fs::write(instance.state().join("format"), r#"{"format":1,"writtenBy":"0.1.0"}"#).unwrap();
+    assert!(reads(base + 1, &pki.join("ca.key")));
+    let text = instance.start(&[]);
+    assert!(text.contains("the key of the certificate authority is root's alone"), "{text}");
+    assert_eq!(std::fs::read(secret.join("ca.key")).unwrap(), key, "the same authority");
+    assert!(!pki.join("ca.key").exists());
+    check();
+}
+
 #[test]
 fn files_stay_when_nothing_changed() {
     let instance = Instance::up();
     let user = instance.home.path().join(".evroc").join(&instance.name);
     let files =
-        ["control/pki/ca.key", "control/pki/ca.crt", "control/pki/server.crt", "edge/serving.crt", "node/node.crt"]
+        ["pki/authority/ca.key", "pki/authority/ca.crt", "control/pki/server.crt", "edge/serving.crt", "node/node.crt"]
             .map(|path| instance.state().join(path));
     let read = || {
         let mut all: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
@@ -64,7 +106,7 @@ fn files_stay_when_nothing_changed() {
 fn half_a_certificate_authority_is_finished_or_named() {
     let instance = Instance::up();
     instance.must(&["down"]);
-    let pki = instance.state().join("control/pki");
+    let pki = instance.state().join("pki/authority");
     std::fs::remove_file(pki.join("ca.crt")).unwrap();
     std::fs::remove_file(instance.state().join("pki/ca.crt")).unwrap();
     std::fs::write(pki.join(".tmp-ca.crt-1-1"), "half").unwrap();
@@ -80,7 +122,6 @@ fn half_a_certificate_authority_is_finished_or_named() {
     assert!(text.contains("ca.key is missing") && text.contains("backup"), "{text}");
     assert_eq!(instance.status()["state"], "stopped", "nothing is left running");
     std::fs::write(pki.join("ca.key"), key).unwrap();
-    std::process::Command::new("chown").arg("--reference").arg(&pki).arg(pki.join("ca.key")).status().unwrap();
     instance.start(&[]);
 }
 

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
@@ -9,7 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{days, now};
 use crate::authority::{Authority, AuthorityError, AuthorityPaths};
-use crate::leaf::{self, LeafPaths, LeafSpec, needs_renewal};
+use crate::leaf::{self, Leaf, LeafPaths, LeafSpec, OPERATOR_LIFE, ROLE_LIFE, renewal};
 
 fn paths(folder: &Path) -> AuthorityPaths {
     fs::create_dir_all(folder.join("control")).unwrap();
@@ -22,7 +23,7 @@ fn paths(folder: &Path) -> AuthorityPaths {
 }
 
 fn open(paths: &AuthorityPaths) -> Result<(Authority, Vec<String>), AuthorityError> {
-    Authority::open_or_create(paths, "test", None, now())
+    Authority::open_or_create(paths, "test", now())
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn half_an_authority_is_finished_or_named() {
         let folder = tempfile::tempdir().unwrap();
         let paths = paths(folder.path());
         let (before, _) = open(&paths).unwrap();
-        let leaf = leaf::issue(&before, &LeafSpec::client("admin", "evroc:operators"), now()).unwrap();
+        let leaf = leaf::issue(&before, &LeafSpec::client("admin", "evroc:operators"), OPERATOR_LIFE, now()).unwrap();
         damage(&paths);
         match (open(&paths), want) {
             (Ok((after, notes)), Finished) => {
@@ -109,12 +110,38 @@ fn half_an_authority_is_finished_or_named() {
 }
 
 #[test]
-fn renewal_begins_when_less_than_a_third_is_left() {
-    for (not_before, not_after, now, want) in
-        [(0, 300, 0, false), (0, 300, 200, false), (0, 300, 201, true), (0, 300, 400, true), (100, 300, 50, true)]
+fn renewal_is_due_at_two_thirds_of_the_life_or_a_little_earlier() {
+    for (not_before, not_after, jitter, want) in
+        [(0, 300, 0, 200), (0, 300, 255, 185), (1000, 1300, 0, 1200), (0, 22, 0, 15), (0, 0, 255, 0), (300, 0, 0, 300)]
     {
-        assert_eq!(needs_renewal(not_before, not_after, now), want, "{not_before}..{not_after} at {now}");
+        assert_eq!(renewal(not_before, not_after, jitter), want, "{not_before}..{not_after} {jitter}");
     }
+}
+
+/// The decision over a simulated year: it is never too late, and not made more often than it has to be.
+#[test]
+fn leaves_are_renewed_in_time_and_no_more_often_than_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, _) = open(&paths(folder.path())).unwrap();
+    let files = LeafPaths::in_folder(folder.path(), "node");
+    let spec = LeafSpec::client("system:node:a", "system:nodes");
+    let unix = |time: std::time::SystemTime| {
+        i64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
+    };
+    // As an older version left it: it stands until two thirds of its own life are over.
+    leaf::ensure(&authority, &spec, &files, None, OPERATOR_LIFE, now()).unwrap();
+    let mut replaced = Vec::new();
+    for hour in 0..24 * 365 {
+        let at = now() + Duration::from_secs(3600 * hour);
+        let ensured = leaf::ensure(&authority, &spec, &files, None, ROLE_LIFE, at).unwrap();
+        assert!(ensured.renewal > unix(at), "not due at once again");
+        let leaf = Leaf::read(&fs::read(&files.certificate).unwrap()).unwrap();
+        assert!(leaf.not_after - unix(at) > (leaf.not_after - leaf.not_before) / 4, "hour {hour}");
+        replaced.extend(ensured.replaced.map(|_| hour / 24));
+    }
+    assert!((225..=243).contains(&replaced[0]), "{replaced:?}");
+    let steps: Vec<u64> = replaced.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps.len() >= 5 && steps.iter().all(|days| (18..=20).contains(days)), "{replaced:?}");
 }
 
 #[test]
@@ -123,22 +150,21 @@ fn a_leaf_is_kept_while_it_fits_and_replaced_when_not() {
     let (authority, _) = open(&paths(folder.path())).unwrap();
     let files = LeafPaths::in_folder(folder.path(), "server");
     let spec = LeafSpec::control_server("evroc.localhost");
-    let ensure = |spec: &LeafSpec, at| leaf::ensure(&authority, spec, &files, None, at).unwrap();
+    let ensure = |spec: &LeafSpec, at| leaf::ensure(&authority, spec, &files, None, ROLE_LIFE, at).unwrap().replaced;
     assert_eq!(ensure(&spec, now()).as_deref(), Some("there was none"));
     assert_eq!(ensure(&spec, now()), None);
-    assert_eq!(ensure(&spec, now() + days(240)), None);
-    assert!(ensure(&spec, now() + days(250)).unwrap().contains("third"));
+    assert_eq!(ensure(&spec, now() + days(18)), None);
+    assert!(ensure(&spec, now() + days(20)).unwrap().contains("two thirds"));
+    let at = now() + days(21);
     fs::remove_file(&files.key).unwrap();
-    assert!(ensure(&spec, now() + days(250)).unwrap().contains("only one"));
+    assert!(ensure(&spec, at).unwrap().contains("only one"));
     fs::write(&files.key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    assert!(ensure(&spec, now() + days(250)).unwrap().contains("belong together"));
-    assert!(
-        ensure(&LeafSpec::control_server("cloud.example.org"), now() + days(250)).unwrap().contains("names changed")
-    );
+    assert!(ensure(&spec, at).unwrap().contains("belong together"));
+    let spec = LeafSpec::control_server("cloud.example.org");
+    assert!(ensure(&spec, at).unwrap().contains("names changed"));
     let other = tempfile::tempdir().unwrap();
     let (stranger, _) = open(&paths(other.path())).unwrap();
-    let spec = LeafSpec::control_server("cloud.example.org");
-    let reason = leaf::ensure(&stranger, &spec, &files, None, now() + days(250)).unwrap().unwrap();
+    let reason = leaf::ensure(&stranger, &spec, &files, None, ROLE_LIFE, at).unwrap().replaced.unwrap();
     assert!(reason.contains("another authority"), "{reason}");
 }
 
@@ -169,7 +195,7 @@ fn rustls_accepts_the_names_and_only_those() {
         (&gateway, "a.b.evroc.localhost", false),
         (&gateway, "example.org", false),
     ] {
-        let pem = leaf::issue(&authority, spec, now()).unwrap();
+        let pem = leaf::issue(&authority, spec, ROLE_LIFE, now()).unwrap();
         let der = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
         let result = verifier.verify_server_cert(&der, &[], &ServerName::try_from(name).unwrap(), &[], time);
         assert_eq!(result.is_ok(), want, "{name}: {result:?}");
@@ -178,7 +204,7 @@ fn rustls_accepts_the_names_and_only_those() {
     let clients =
         rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     for (spec, want) in [(control, false), (LeafSpec::client("admin", "evroc:operators"), true)] {
-        let pem = leaf::issue(&authority, &spec, now()).unwrap();
+        let pem = leaf::issue(&authority, &spec, ROLE_LIFE, now()).unwrap();
         let der = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
         assert_eq!(clients.verify_client_cert(&der, &[], time).is_ok(), want);
     }

@@ -3,7 +3,7 @@ use std::process::Command;
 use super::now;
 use crate::authority::{Authority, AuthorityPaths};
 use crate::kubeconfig::Kubeconfig;
-use crate::leaf::{self, LeafSpec};
+use crate::leaf::{self, LeafSpec, OPERATOR_LIFE};
 use crate::ssh;
 
 /// An outside judge where there is one: OpenSSH's own tool reads the key and derives the same public line.
@@ -30,8 +30,8 @@ fn a_kubeconfig_is_accepted_until_what_it_says_changes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let paths = AuthorityPaths { key: at("ca.key"), certificate: at("ca.crt"), public_copy: at("public.crt") };
-    let (authority, _) = Authority::open_or_create(&paths, "test", None, now()).unwrap();
-    let leaf = leaf::issue(&authority, &LeafSpec::client("admin", "evroc:operators"), now()).unwrap();
+    let (authority, _) = Authority::open_or_create(&paths, "test", now()).unwrap();
+    let leaf = leaf::issue(&authority, &LeafSpec::client("admin", "evroc:operators"), OPERATOR_LIFE, now()).unwrap();
     let config = Kubeconfig {
         instance: "evroc",
         user: "admin",

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
 
 use super::digest::Digest;
@@ -79,27 +81,44 @@ impl FetchError {
 }
 
 /// [`ImageFetch`] over HTTPS with the node's client certificate.
-#[derive(Clone)]
 pub struct RegistryClient {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    tls: watch::Receiver<Arc<rustls::ClientConfig>>,
+    client: Mutex<(Arc<rustls::ClientConfig>, HttpsClient)>,
     base: String,
 }
 
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
 impl RegistryClient {
     /// A client of the registry at `base` (such as `https://127.0.0.1:6443`); `tls` holds the roots to trust and the
-    /// client certificate to show.
-    pub fn new(base: impl Into<String>, tls: rustls::ClientConfig) -> Self {
+    /// client certificate to show, and may change.
+    pub fn new(base: impl Into<String>, tls: watch::Receiver<Arc<rustls::ClientConfig>>) -> Self {
+        let settings = tls.borrow().clone();
+        let client = Mutex::new((settings.clone(), Self::connector(&settings)));
+        Self { tls, client, base: base.into().trim_end_matches('/').to_owned() }
+    }
+
+    /// The client with the certificate of this moment; what runs goes on with the one that it began with.
+    fn client(&self) -> HttpsClient {
+        let settings = self.tls.borrow().clone();
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&client.0, &settings) {
+            *client = (settings.clone(), Self::connector(&settings));
+        }
+        client.1.clone()
+    }
+
+    fn connector(tls: &rustls::ClientConfig) -> HttpsClient {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(Duration::from_secs(10)));
         connector.set_nodelay(true);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { client, base: base.into().trim_end_matches('/').to_owned() }
+        Client::builder(TokioExecutor::new()).build(connector)
     }
 
     async fn get(&self, path: String, accept: &'static str) -> Result<ByteStream, FetchError> {
@@ -127,7 +146,7 @@ impl RegistryClient {
             .header(header::ACCEPT, accept)
             .body(Empty::new())
             .map_err(|source| transport(source.into()))?;
-        let response = tokio::time::timeout(SILENCE, self.client.request(request))
+        let response = tokio::time::timeout(SILENCE, self.client().request(request))
             .await
             .map_err(|elapsed| transport(elapsed.into()))?
             .map_err(|source| transport(source.into()))?;

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncBufReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -28,6 +29,28 @@ use slots::{Slot, Slots};
 
 use crate::http::authn::Peer;
 use crate::http::server::ApiServer;
+
+/// The settings of TLS for the connections that are accepted. They can be replaced while the server runs; open connections keep theirs.
+#[derive(Clone, Debug)]
+pub struct ServerTls(watch::Receiver<Arc<rustls::ServerConfig>>);
+
+impl From<Arc<rustls::ServerConfig>> for ServerTls {
+    fn from(settings: Arc<rustls::ServerConfig>) -> Self {
+        ServerTls(watch::channel(settings).1)
+    }
+}
+
+impl From<watch::Receiver<Arc<rustls::ServerConfig>>> for ServerTls {
+    fn from(settings: watch::Receiver<Arc<rustls::ServerConfig>>) -> Self {
+        ServerTls(settings)
+    }
+}
+
+impl ServerTls {
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.borrow().clone())
+    }
+}
 
 /// Limits of the listeners.
 #[derive(Clone, Debug)]
@@ -86,17 +109,17 @@ impl ApiServer {
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
-        tls: Arc<rustls::ServerConfig>,
+        tls: impl Into<ServerTls>,
         options: ServeOptions,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        let acceptor = TlsAcceptor::from(tls);
+        let tls = tls.into();
         let slots = Slots::new(options.max_connections, options.reserved_connections, options.max_per_address);
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             let listening = Listening {
                 server: self.clone(),
-                acceptor: acceptor.clone(),
+                tls: tls.clone(),
                 options: options.clone(),
                 slots: slots.clone(),
                 stop: stop.clone(),
@@ -113,7 +136,7 @@ impl ApiServer {
 #[derive(Clone)]
 struct Listening {
     server: ApiServer,
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
     options: ServeOptions,
     slots: Arc<Slots>,
     stop: CancellationToken,
@@ -150,7 +173,7 @@ impl Listening {
     async fn serve_connection(&self, socket: TcpStream, address: SocketAddr, slot: Slot) {
         // Events are small and should be sent at once.
         let _ = socket.set_nodelay(true);
-        let handshake = tokio::time::timeout(self.options.header_timeout, self.acceptor.accept(socket)).await;
+        let handshake = tokio::time::timeout(self.options.header_timeout, self.tls.acceptor().accept(socket)).await;
         let mut stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

@@ -25,10 +25,8 @@ use evroc_registry::{GarbageReport, Registry};
 use evroc_store::Store;
 use evroc_store::clock::SystemClock;
 use evroc_store::compaction::{Retention, compact_continuously};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{RoleConfig, RoleContext};
+use super::{RoleConfig, RoleContext, tls};
 
 /// How often the registry removes unreferenced blobs. The first time comes soon after the start, so that a process that is often started
 /// again collects too.
@@ -80,7 +78,9 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
 
     let listeners = std::mem::take(&mut context.api_listeners);
     let serving = {
-        let (server, tls, stop) = (server.clone(), tls(&config)?, context.stop.clone());
+        let own = config.clone();
+        let tls = context.reloads.keep(move || tls::api(&own))?;
+        let (server, stop) = (server.clone(), context.stop.clone());
         tokio::spawn(async move { server.serve(listeners, tls, ServeOptions::default(), stop).await })
     };
     let client = |name: &str| server.client_as(Identity::controller(name), "default");
@@ -121,22 +121,6 @@ fn registry_access(config: &RoleConfig) -> anyhow::Result<Access> {
         port => format!("registry.{}:{port}", config.domain),
     };
     Ok(Access { issuer, registry, ca })
-}
-
-fn tls(config: &RoleConfig) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(
-        CertificateDer::from_pem_file(&config.ca_certificate).context("cannot read the authority's certificate")?,
-    )?;
-    let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
-    let certificate = config.server_certificate.as_ref().context("no server certificate in the settings")?;
-    let key = config.server_key.as_ref().context("no server key in the settings")?;
-    let mut tls = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(
-        vec![CertificateDer::from_pem_file(certificate).context("cannot read the server's certificate")?],
-        PrivateKeyDer::from_pem_file(key).context("cannot read the server's key")?,
-    )?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
 }
 
 /// Runs all controllers; ends only if they do.

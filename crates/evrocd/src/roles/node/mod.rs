@@ -37,6 +37,7 @@ use tokio::sync::watch;
 
 use retry::{pauses, until_done};
 
+use super::tls::{self, Reloads};
 use super::{Command, Report, RoleConfig, RoleContext, api};
 
 /// The path of the OCI runtime in Debian.
@@ -53,7 +54,7 @@ const UNPACKER_UID: u32 = 5;
 
 /// Runs until SIGTERM; [`Command::Drain`] stops all that runs here.
 pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
-    let (node, ended) = Node::open(&context.config).await?;
+    let (node, ended) = Node::open(&context.config, &context.reloads).await?;
     let work = (context.config.mode == super::RoleMode::Serve).then(|| tokio::spawn(node.clone().serve(ended)));
     context.ready().await;
     let stop = context.stop.clone();
@@ -75,6 +76,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Node {
     config: Arc<RoleConfig>,
+    tls: watch::Receiver<Arc<rustls::ClientConfig>>,
     draining: DrainFlag,
     replicas: Arc<Replicas>,
     machines: Arc<Machines>,
@@ -95,9 +97,11 @@ struct Ended {
 }
 
 impl Node {
-    async fn open(config: &Arc<RoleConfig>) -> anyhow::Result<(Self, Ended)> {
+    async fn open(config: &Arc<RoleConfig>, reloads: &Reloads) -> anyhow::Result<(Self, Ended)> {
         let state = &config.role_dir;
-        let base = Context::new(api::client(config)?);
+        let base = Context::new(api::client(config, reloads)?);
+        let own = config.clone();
+        let tls = reloads.keep(move || tls::client(&own))?;
         let draining = DrainFlag::default();
         let conditions = HostConditions::default();
         let dialer = Dialer::start().context("cannot start the thread that makes sockets")?;
@@ -124,7 +128,7 @@ impl Node {
         )?;
         let netns = runner.netns_dir();
         let unpacker = Unpacker::Process(UnpackLauncher::evrocd(&config.program, config.uid_base + UNPACKER_UID));
-        let registry = Arc::new(RegistryClient::new(config.api_url(), api::tls(config)?));
+        let registry = Arc::new(RegistryClient::new(config.api_url(), tls.clone()));
         let images = ContainerImages::open(&state.join("containers"), registry, unpacker)?;
         let logs = ServiceLogs::new(state.join("logs"));
         let containers = Arc::new(HostContainers::new(runner, images));
@@ -172,6 +176,7 @@ impl Node {
         let ended = Ended { replicas: replicas_changed, machines: machine_changes };
         let node = Self {
             config: config.clone(),
+            tls,
             draining,
             replicas,
             machines,
@@ -233,7 +238,7 @@ impl Node {
     async fn streams(&self) {
         let config = || {
             let (api, host) = (self.config.api_url().parse()?, self.config.host_name.clone());
-            anyhow::Ok(TunnelConfig { api, host, kind: TunnelKind::Node, tls: Arc::new(api::tls(&self.config)?) })
+            anyhow::Ok(TunnelConfig { api, host, kind: TunnelKind::Node, tls: self.tls.clone() })
         };
         match config() {
             Ok(config) => keep_connected(config, Streams::new(self.machines.clone(), self.replicas.clone())).await,

@@ -62,7 +62,8 @@ async fn an_image_from_the_registry_runs() {
     .into_bytes());
     let (address, server) = serve_blobs(blobs).await;
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
-    let client = RegistryClient::new(format!("http://{address}"), tls.with_no_client_auth());
+    let tls = tokio::sync::watch::channel(std::sync::Arc::new(tls.with_no_client_auth())).1;
+    let client = RegistryClient::new(format!("http://{address}"), tls);
     let store =
         ImageStore::open(&host.root.path().join("node/containers"), std::sync::Arc::new(client), unpacker()).unwrap();
     let reference =
