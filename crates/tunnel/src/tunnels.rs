@@ -109,9 +109,6 @@ struct Shared {
     arrivals: watch::Sender<u64>,
     /// How long an absent tunnel is waited for.
     patience: Duration,
-    /// Cloned for each open connection.
-    #[cfg(test)]
-    counted: Arc<()>,
 }
 
 impl Default for Tunnels {
@@ -125,14 +122,7 @@ impl Tunnels {
         let senders = Mutex::default();
         let (generation, arrivals) = (AtomicU64::new(0), watch::Sender::new(0));
         Self {
-            shared: Arc::new(Shared {
-                senders,
-                generation,
-                arrivals,
-                patience,
-                #[cfg(test)]
-                counted: Arc::default(),
-            }),
+            shared: Arc::new(Shared { senders, generation, arrivals, patience }),
         }
     }
 
@@ -181,8 +171,6 @@ impl Tunnels {
         self.lock().insert(host.to_owned(), (generation, sender));
         tracing::info!(host, "tunnel open");
         self.shared.arrivals.send_replace(generation);
-        #[cfg(test)]
-        let _counted = self.shared.counted.clone();
         let result = connection.await;
         let mut senders = self.lock();
         if senders.get(host).is_some_and(|(current, _)| *current == generation) {
@@ -203,12 +191,6 @@ impl Tunnels {
     #[cfg(test)]
     pub(crate) fn generation(&self, host: &str) -> Option<u64> {
         self.lock().get(host).map(|(generation, _)| *generation)
-    }
-
-    /// How many connections serve as tunnels, those included that others have taken the place of.
-    #[cfg(test)]
-    pub(crate) fn open_connections(&self) -> usize {
-        Arc::strong_count(&self.shared.counted) - 1
     }
 
     /// Whether the host has a tunnel now.
