@@ -3,7 +3,7 @@
 //!
 //! A caller with a token gets no other by it: a lost token is worth nothing after its end.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use evroc_apiserver::{ResourceKind, Scope};
 use evroc_controller::Clock;
 use evroc_iam::Identity;
 use evroc_iam::identity::{GROUP_EDGES, GROUP_NODES};
-use evroc_iam::token::{API_AUDIENCE, Claims, TokenError, TokenKey, TokenVerifier};
+use evroc_iam::token::{API_AUDIENCE, Claims, RetiredKey, TokenError, TokenKey, TokenVerifier};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -35,17 +35,38 @@ const GROUP: &str = "iam.evroclabs.net";
 pub struct Issuer {
     /// Its name, for example `https://iam.evroc.localhost`.
     pub name: String,
-    /// Signs.
-    pub key: TokenKey,
-    /// Checks.
-    pub verifier: TokenVerifier,
+    keys: RwLock<Arc<Keys>>,
     clock: Clock,
+}
+
+struct Keys {
+    signs: TokenKey,
+    checks: TokenVerifier,
 }
 
 impl Issuer {
     /// An issuer that trusts its own key.
     pub fn new(name: String, key: TokenKey, clock: Clock) -> Self {
-        Self { verifier: TokenVerifier::new(&name, [&key]), name, key, clock }
+        let keys = RwLock::new(Arc::new(Keys { checks: TokenVerifier::new(&name, [&key]), signs: key }));
+        Self { name, keys, clock }
+    }
+
+    /// Signs with `key` from now on; tokens of the former ones are good until they end.
+    pub fn replace_key(&self, key: TokenKey, former: &[RetiredKey]) {
+        let checks = TokenVerifier::new(&self.name, [&key]).with_retired(former);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Keys { signs: key, checks });
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the claims of a token that is genuine, in time, and for `audience`.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub fn verify(&self, token: &str, audience: &str) -> Result<Claims, TokenError> {
+        self.keys().checks.verify(token, audience, self.now())
     }
 
     /// Returns the time at which tokens are made and checked.
@@ -65,7 +86,7 @@ impl Issuer {
         life: Duration,
     ) -> Result<(String, i64), TokenError> {
         let claims = Claims::for_identity(identity, &self.name, audience, now, life)?;
-        Ok((self.key.sign(&claims)?, claims.exp))
+        Ok((self.keys().signs.sign(&claims)?, claims.exp))
     }
 }
 
@@ -84,7 +105,7 @@ struct Bearer(Arc<Issuer>);
 impl Authenticate for Bearer {
     async fn authenticate(&self, _: &Peer, headers: &http::HeaderMap) -> Result<Option<Identity>, AuthnError> {
         let Some(token) = bearer_token(headers) else { return Ok(None) };
-        match self.0.verifier.verify(token, API_AUDIENCE, self.0.now()) {
+        match self.0.verify(token, API_AUDIENCE) {
             Ok(claims) => Ok(Some(claims.identity())),
             Err(error) => Err(AuthnError { reason: error.to_string() }),
         }

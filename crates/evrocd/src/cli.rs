@@ -38,6 +38,9 @@ pub enum Command {
     /// The state: backups, and where it is kept.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// The certificate authority and what it has signed.
+    #[command(subcommand)]
+    Pki(PkiCommand),
     /// Show the version.
     Version,
     /// Started by the supervisor.
@@ -226,6 +229,25 @@ pub enum StoreCommand {
         instance: InstanceArg,
         #[command(flatten)]
         to: StoreChoice,
+    },
+}
+
+/// `evrocd pki …`.
+#[derive(Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Show the authority, the certificates and until when each is good.
+    Status(ReportArgs),
+    /// Replace the authority and the token key by new ones, and every certificate with them, while the cloud runs. An interrupted rotation
+    /// goes on where it was.
+    Rotate {
+        #[command(flatten)]
+        instance: InstanceArg,
+        /// How many days certificates of the old authority are still accepted; 0: no longer than the rotation takes.
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3650))]
+        overlap_days: u32,
+        /// Only have both authorities trusted, so that clients on other machines can get the new list; `rotate` without it goes on.
+        #[arg(long)]
+        prepare: bool,
     },
 }
 

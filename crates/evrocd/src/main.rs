@@ -54,6 +54,12 @@ fn main() -> ExitCode {
             }
             cli::StoreCommand::Migrate { instance, to } => commands::store::migrate(&instance.instance, &to),
         },
+        Command::Pki(command) => match command {
+            cli::PkiCommand::Status(arguments) => commands::pki::status(&arguments),
+            cli::PkiCommand::Rotate { instance, overlap_days, prepare } => {
+                commands::pki::rotate(&instance.instance, overlap_days, prepare)
+            }
+        },
         Command::Version => {
             say!("evrocd {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

@@ -81,7 +81,7 @@ pub struct AuthorityPaths {
     pub key: PathBuf,
     /// Certificate beside the key.
     pub certificate: PathBuf,
-    /// Copy of the certificate that everybody may read.
+    /// Copy of the certificate that everybody may read; a list, in which those of other authorities may stand too.
     pub public_copy: PathBuf,
 }
 
@@ -134,14 +134,14 @@ impl Authority {
         let certificate_pem = match certificate_bytes {
             Some(bytes) => {
                 let pem = check_pair(&key, &paths.key, &paths.certificate, &bytes)?;
-                if copy_bytes.as_deref() != Some(pem.as_bytes()) {
+                if !copy_bytes.is_some_and(|copy| contains(&copy, &pem)) {
                     files::write_atomic(&paths.public_copy, pem.as_bytes(), 0o644, None)?;
                     notes.push(format!("wrote {}", paths.public_copy.display()));
                 }
                 pem
             }
             None => {
-                let copy = copy_bytes.and_then(|bytes| check_pair(&key, &paths.key, &paths.public_copy, &bytes).ok());
+                let copy = copy_bytes.as_deref().and_then(|bytes| of_the_key(&key, bytes));
                 let pem = match copy {
                     Some(pem) => pem,
                     None => self_sign(&key, label, now)?,
@@ -153,7 +153,9 @@ impl Authority {
                     ));
                 }
                 files::write_atomic(&paths.certificate, pem.as_bytes(), 0o644, None)?;
-                files::write_atomic(&paths.public_copy, pem.as_bytes(), 0o644, None)?;
+                if !copy_bytes.is_some_and(|copy| contains(&copy, &pem)) {
+                    files::write_atomic(&paths.public_copy, pem.as_bytes(), 0o644, None)?;
+                }
                 pem
             }
         };
@@ -189,6 +191,21 @@ fn parse_key(path: &Path, bytes: &[u8]) -> Result<KeyPair, AuthorityError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| damaged("expected a PEM private key, found bytes that are not text".into()))?;
     KeyPair::from_pem(text).map_err(|error| damaged(format!("expected a PEM private key: {error}")))
+}
+
+/// Whether a list of certificates has this one.
+fn contains(list: &[u8], pem: &str) -> bool {
+    std::str::from_utf8(list).is_ok_and(|list| list.contains(pem.trim_end()))
+}
+
+/// The certificate in a list that carries `key`'s public half.
+fn of_the_key(key: &KeyPair, list: &[u8]) -> Option<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let list = std::str::from_utf8(list).ok()?;
+    list.split_inclusive(END).find_map(|one| {
+        let one = format!("{}\n", one.trim());
+        check_pair(key, Path::new(""), Path::new(""), one.as_bytes()).ok()
+    })
 }
 
 /// The certificate's PEM when it is one and carries `key`'s public half.

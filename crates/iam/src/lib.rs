@@ -8,6 +8,7 @@
 //! - [`identity`]: the identity that a verified client certificate or token gives.
 //! - [`token`]: signed bearer tokens (ES256).
 //! - [`authz`]: who may do what. Deny by default.
+//! - [`rotation`]: a new authority and a new token key in the place of the old ones.
 //! - [`kubeconfig`] and [`ssh`]: the files that a user gets.
 //! - [`files`]: write a file so that a crash leaves the old or the new one, never a part.
 
@@ -17,6 +18,7 @@ pub mod files;
 pub mod identity;
 pub mod kubeconfig;
 pub mod leaf;
+pub mod rotation;
 pub mod ssh;
 pub mod token;
 

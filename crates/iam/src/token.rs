@@ -189,8 +189,7 @@ impl TokenKey {
         let pair =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der(), &SystemRandom::new())
                 .ok()?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
-        let id = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12]);
+        let id = key_id(pair.public_key().as_ref());
         Some(Self { pair, id })
     }
 
@@ -202,6 +201,11 @@ impl TokenKey {
     /// The public key as an uncompressed point (65 bytes).
     pub fn public_key(&self) -> &[u8] {
         self.pair.public_key().as_ref()
+    }
+
+    /// The public half, for a verifier of tokens that were made before another key took this one's place.
+    pub fn retired(&self, until: u64) -> RetiredKey {
+        RetiredKey { public_key: URL_SAFE_NO_PAD.encode(self.public_key()), until }
     }
 
     /// Signs a token.
@@ -218,11 +222,43 @@ impl TokenKey {
     }
 }
 
+fn key_id(public_key: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(&ring::digest::digest(&ring::digest::SHA256, public_key).as_ref()[..12])
+}
+
+/// A key that signs no more, and whose tokens are good until they end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetiredKey {
+    /// The public key: an uncompressed point, as base64url.
+    pub public_key: String,
+    /// Until when its tokens are checked: seconds since 1970.
+    pub until: u64,
+}
+
+impl RetiredKey {
+    /// The key's id, as in tokens.
+    pub fn id(&self) -> String {
+        key_id(&self.point())
+    }
+
+    fn point(&self) -> Vec<u8> {
+        URL_SAFE_NO_PAD.decode(&self.public_key).unwrap_or_default()
+    }
+}
+
 /// Checks tokens for one issuer.
 #[derive(Debug, Clone)]
 pub struct TokenVerifier {
     issuer: String,
-    keys: BTreeMap<String, Vec<u8>>,
+    keys: BTreeMap<String, Trusted>,
+}
+
+#[derive(Debug, Clone)]
+struct Trusted {
+    public_key: Vec<u8>,
+    /// Seconds since 1970.
+    until: i64,
 }
 
 impl TokenVerifier {
@@ -230,8 +266,22 @@ impl TokenVerifier {
     pub fn new<'a>(issuer: &str, keys: impl IntoIterator<Item = &'a TokenKey>) -> Self {
         Self {
             issuer: issuer.to_owned(),
-            keys: keys.into_iter().map(|key| (key.id.clone(), key.public_key().to_vec())).collect(),
+            keys: keys
+                .into_iter()
+                .map(|key| (key.id.clone(), Trusted { public_key: key.public_key().to_vec(), until: i64::MAX }))
+                .collect(),
         }
+    }
+
+    /// The same verifier, which also takes tokens of former keys, each until its date.
+    #[must_use]
+    pub fn with_retired(mut self, keys: &[RetiredKey]) -> Self {
+        for key in keys {
+            let trusted = Trusted { public_key: key.point(), until: i64::try_from(key.until).unwrap_or(i64::MAX) };
+            // The key that signs has no end.
+            self.keys.entry(key.id()).or_insert(trusted);
+        }
+        self
     }
 
     /// The claims of a token that is genuine, in time, and for `audience`.
@@ -251,14 +301,14 @@ impl TokenVerifier {
         if parsed.alg != "ES256" || parsed.typ.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("jwt")) {
             return Err(TokenError::Malformed("expected algorithm ES256 and type JWT"));
         }
-        let key = self.keys.get(&parsed.kid).ok_or(TokenError::UnknownKey)?;
+        let key = self.keys.get(&parsed.kid).filter(|key| unix(now) < key.until).ok_or(TokenError::UnknownKey)?;
         let signature = decode(signature)?;
         // Two signatures are equally valid; only one is accepted, so that a token has one text.
         if !is_low(&signature) {
             return Err(TokenError::Signature);
         }
         let signed = &token[..header.len() + 1 + payload.len()];
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.public_key)
             .verify(signed.as_bytes(), &signature)
             .map_err(|_| TokenError::Signature)?;
         let claims: Claims = serde_json::from_slice(&decode(payload)?)

@@ -121,9 +121,7 @@ impl Tunnels {
     pub(crate) fn with_patience(patience: Duration) -> Self {
         let senders = Mutex::default();
         let (generation, arrivals) = (AtomicU64::new(0), watch::Sender::new(0));
-        Self {
-            shared: Arc::new(Shared { senders, generation, arrivals, patience }),
-        }
+        Self { shared: Arc::new(Shared { senders, generation, arrivals, patience }) }
     }
 
     /// Answers a node's request for a tunnel: 101, and the connection is served in the background until it ends. The caller has made

@@ -9,6 +9,7 @@ use evroc_iam::Identity;
 use evroc_iam::authz;
 use evroc_registry::{Action, Denied, Repository};
 use http::header;
+use tokio::sync::watch;
 
 use crate::access::read_certificate;
 use crate::tokens::Issuer;
@@ -19,8 +20,8 @@ pub struct Access {
     pub issuer: Arc<Issuer>,
     /// The registry's name and port, as clients write it.
     pub registry: String,
-    /// The authority's certificate, as PEM.
-    pub ca: String,
+    /// The certificates of the trusted authorities, as PEM; they can change.
+    pub ca: watch::Receiver<String>,
 }
 
 #[async_trait]
@@ -75,7 +76,7 @@ impl Authenticate for Password {
             .ok()
             .and_then(password)
             .ok_or_else(|| refuse("expected user and token in Basic form".into()))?;
-        let claims = self.0.verifier.verify(&token, authz::registry::AUDIENCE, self.0.now());
+        let claims = self.0.verify(&token, authz::registry::AUDIENCE);
         claims.map(|claims| Some(claims.identity())).map_err(|error| refuse(error.to_string()))
     }
 }

@@ -45,7 +45,7 @@ impl Answer for Credentials {
         let mut answer = question.object;
         answer["status"] = json!({
             "registry": self.0.registry, "username": identity.user, "password": password,
-            "caBundle": self.0.ca, "expirationTimestamp": end,
+            "caBundle": *self.0.ca.borrow(), "expirationTimestamp": end,
         });
         Ok(answer)
     }

@@ -15,9 +15,9 @@ use evroc_iam::files::{self, FileError, Owner};
 use crate::instance::{InstanceRecord, Layout};
 use crate::roles::EtcdSettings;
 
-pub use pki::ensure_certificates;
+pub use pki::{carry_out, ensure_certificates, pki_files, resume_rotation, role_leaves};
 pub use program::{digest_of_self, install_program};
-pub use user::{Caller, ensure_user_files, remove_user_files, write_for_user};
+pub use user::{Caller, Trust, ensure_user_files, refresh_user_files, remove_user_files, write_for_user};
 
 /// The reason why the preparation failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum BootstrapError {
     /// The token key.
     #[error(transparent)]
     Token(#[from] evroc_iam::TokenError),
+    /// The authority's replacement.
+    #[error(transparent)]
+    Rotation(#[from] evroc_iam::rotation::RotationError),
     /// The caller's SSH key.
     #[error(transparent)]
     Ssh(#[from] evroc_iam::ssh::NoRandom),

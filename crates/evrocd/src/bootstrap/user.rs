@@ -94,15 +94,23 @@ struct WantedFile {
     mode: u32,
 }
 
-/// Makes sure that `caller` has a kubeconfig that fits the instance and an SSH key pair. Returns the folder, for the record.
-pub fn ensure_user_files(
+/// The authority that issues certificates, and all that are trusted.
+pub struct Trust {
+    /// It issues.
+    pub authority: Authority,
+    /// The certificates of the trusted ones, as PEM.
+    pub trusted: String,
+}
+
+/// The kubeconfig in `folder`, if the one that is there does not fit any more.
+fn kubeconfig(
     record: &InstanceRecord,
     ports: &Ports,
-    authority: &Authority,
-    caller: &Caller,
+    trust: &Trust,
+    folder: &Path,
     now: SystemTime,
-) -> Result<UserFiles, BootstrapError> {
-    let folder = caller.folder(&record.instance);
+) -> Result<Option<WantedFile>, BootstrapError> {
+    let Trust { authority, trusted } = trust;
     let kubeconfig = Kubeconfig {
         instance: &record.instance,
         user: USER_ADMIN,
@@ -110,18 +118,55 @@ pub fn ensure_user_files(
         api_port: ports.api.port,
         https_port: ports.https.port,
         domain: &record.domain,
-        authority_pem: authority.certificate_pem(),
+        authority_pem: trusted,
     };
-    let mut files = Vec::new();
     let spec = LeafSpec::client(USER_ADMIN, GROUP_OPERATORS);
     let current = read_small(&folder.join("kubeconfig"));
     let is_good = current.as_deref().and_then(|text| kubeconfig.accepted_leaf(text)).is_some_and(|pem| {
         leaf::why_unfit(authority, &spec, pem.certificate.as_bytes(), pem.key.as_bytes(), now).is_none()
     });
-    if !is_good {
-        let content = kubeconfig.render(&leaf::issue(authority, &spec, OPERATOR_LIFE, now)?);
-        files.push(WantedFile { name: "kubeconfig".into(), content, mode: 0o600 });
+    if is_good {
+        return Ok(None);
     }
+    let content = kubeconfig.render(&leaf::issue(authority, &spec, OPERATOR_LIFE, now)?);
+    Ok(Some(WantedFile { name: "kubeconfig".into(), content, mode: 0o600 }))
+}
+
+/// Replaces the kubeconfigs of all users of the instance that do not fit any more; one that its user has removed stays away. Returns a
+/// sentence for each.
+pub fn refresh_user_files(record: &InstanceRecord, trust: &Trust, now: SystemTime) -> Vec<String> {
+    let Some(ports) = &record.ports else { return Vec::new() };
+    let mut notes = Vec::new();
+    for user in &record.user_files {
+        let path = user.folder.join("kubeconfig");
+        if fs::symlink_metadata(&path).is_err() {
+            continue;
+        }
+        let written = kubeconfig(record, ports, trust, &user.folder, now).and_then(|file| {
+            let Some(file) = file else { return Ok(false) };
+            let wanted = Wanted { folder: user.folder.clone(), files: vec![file], registry: None };
+            as_user(record, user.uid, user.gid, &wanted).map(|()| true)
+        });
+        match written {
+            Ok(true) => notes.push(format!("wrote {}", path.display())),
+            Ok(false) => {}
+            // It is one user's; the cloud goes on for all others.
+            Err(error) => notes.push(format!("warning: {:#}", anyhow::Error::from(error))),
+        }
+    }
+    notes
+}
+
+/// Makes sure that `caller` has a kubeconfig that fits the instance and an SSH key pair. Returns the folder, for the record.
+pub fn ensure_user_files(
+    record: &InstanceRecord,
+    ports: &Ports,
+    trust: &Trust,
+    caller: &Caller,
+    now: SystemTime,
+) -> Result<UserFiles, BootstrapError> {
+    let folder = caller.folder(&record.instance);
+    let mut files: Vec<WantedFile> = kubeconfig(record, ports, trust, &folder, now)?.into_iter().collect();
     let comment = format!("evroc@{}", record.instance);
     let private = read_small(&folder.join("id_ed25519"));
     match private.as_deref().map(|text| ssh::public_line_of(text, &comment)) {

@@ -64,6 +64,9 @@ pub struct RoleConfig {
     /// Key of signed tokens (control).
     #[serde(default)]
     pub token_key: Option<PathBuf>,
+    /// Public keys of former keys of tokens (control).
+    #[serde(default)]
+    pub retired_token_keys: Option<PathBuf>,
     /// The etcd that holds the state (control); without it, the embedded store does.
     #[serde(default)]
     pub etcd: Option<EtcdSettings>,

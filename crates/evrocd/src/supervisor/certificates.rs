@@ -26,16 +26,28 @@ impl Supervisor {
         let now = SystemTime::now();
         match bootstrap::ensure_certificates(&self.record, now) {
             Ok(certificates) => {
-                for note in certificates.notes {
+                // Kubeconfigs too, by the same rule: a cloud may run for longer than they live.
+                let users = bootstrap::refresh_user_files(&self.record, &certificates.trust, now);
+                for note in certificates.notes.into_iter().chain(users) {
                     tracing::info!(note);
                 }
-                self.load_certificates(|role| certificates.changed.contains(&role.name()));
+                self.load_certificates(|role| certificates.changed.contains(&role));
+                if certificates.trust_ended {
+                    self.end_connections();
+                }
                 self.next_renewal = Instant::now() + next_check(certificates.renewal, now);
             }
             Err(error) => {
                 tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "cannot renew the certificates");
                 self.next_renewal = Instant::now() + RETRY;
             }
+        }
+    }
+
+    /// Ends control, which is started again at once: it would go on with connections that a former authority's certificate let in.
+    pub(super) fn end_connections(&self) {
+        if let Some(started) = &self.roles[&Role::Control].started {
+            let _ = started.handle.signal(rustix::process::Signal::TERM);
         }
     }
 

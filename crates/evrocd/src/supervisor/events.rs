@@ -81,6 +81,9 @@ impl Supervisor {
                     tracing::error!(message);
                     let _ = client_request.reply.send(Reply::Error { message }).await;
                 }
+                Request::RotateAuthority { overlap_seconds, is_held } => {
+                    self.rotate(Duration::from_secs(overlap_seconds), is_held, &client_request.reply).await;
+                }
                 Request::Down { timeout_seconds } => {
                     return Some(Stop::Down {
                         timeout: Duration::from_secs(timeout_seconds),

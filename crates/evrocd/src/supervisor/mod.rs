@@ -27,6 +27,7 @@ mod progress;
 pub mod protocol;
 mod reload;
 mod role;
+mod rotation;
 mod server;
 mod spawn;
 mod stop;
@@ -54,6 +55,7 @@ use protocol::Reply;
 pub use reload::LOCK;
 use role::RoleSlot;
 pub use role::owner as role_owner;
+pub use rotation::outcome as rotation_outcome;
 pub use stop::drain_without_supervisor;
 
 /// Something that happened.

@@ -141,6 +141,9 @@ pub async fn prepare(
     let ports = record.ports.context("no ports were chosen")?;
 
     let now = SystemTime::now();
+    for note in bootstrap::resume_rotation(&record, now).context("cannot finish the rotation of the authority")? {
+        progress.note(note);
+    }
     let certificates = bootstrap::ensure_certificates(&record, now)?;
     for note in &certificates.notes {
         progress.note(note.clone());
@@ -149,7 +152,7 @@ pub async fn prepare(
         bootstrap::install_etcd_files(&record, etcd)?;
     }
     let caller = Caller::current();
-    match bootstrap::ensure_user_files(&record, &ports, &certificates.authority, &caller, now) {
+    match bootstrap::ensure_user_files(&record, &ports, &certificates.trust, &caller, now) {
         Ok(files) => {
             record.user_files.retain(|known| known.folder != files.folder);
             record.user_files.push(files);

@@ -17,6 +17,13 @@ pub enum Request {
     Status,
     /// Replace supervisor and roles by the program that is now in the state folder. Guests and containers stay.
     Reload,
+    /// Replace the authority and the token key by new ones.
+    RotateAuthority {
+        /// How long the old authority stays trusted.
+        overlap_seconds: u64,
+        /// Whether to stop once both are trusted.
+        is_held: bool,
+    },
     /// Stop guests and containers, then the roles, then the supervisor.
     Down {
         /// How long guests get to shut down.

@@ -83,8 +83,9 @@ pub fn config(
     let pair = |folder: &std::path::Path, name: &str| {
         (Some(folder.join(format!("{name}.crt"))), Some(folder.join(format!("{name}.key"))))
     };
+    let keys = bootstrap::pki_files(record);
     let (server, client, token) = match role {
-        Role::Control => (pair(&pki, "server"), (None, None), Some(pki.join("token.key"))),
+        Role::Control => (pair(&pki, "server"), (None, None), Some(keys.token_key())),
         Role::Edge => (pair(&role_dir, "serving"), pair(&role_dir, "edge"), None),
         Role::Node => ((None, None), pair(&role_dir, "node"), None),
     };
@@ -104,6 +105,7 @@ pub fn config(
         server_certificate: server.0,
         server_key: server.1,
         token_key: token,
+        retired_token_keys: (role == Role::Control).then(|| keys.retired_tokens()),
         etcd: record.etcd.as_ref().filter(|_| role == Role::Control).map(|etcd| bootstrap::installed_etcd(etcd, &pki)),
         api_port,
         https_port,

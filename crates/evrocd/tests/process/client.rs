@@ -85,6 +85,11 @@ pub fn begin(instance: &Instance, path: &str) -> io::Result<Connection> {
 
 /// Sends a request with the certificates of any kubeconfig.
 pub fn request(kubeconfig: &str, port: u16, method: &str, path: &str) -> io::Result<Connection> {
+    send(kubeconfig, port, &format!("{method} {path} HTTP/1.1\r\nConnection: close"), "")
+}
+
+/// Sends a request of any kind; `head` is its first line and its own headers.
+pub fn send(kubeconfig: &str, port: u16, head: &str, body: &str) -> io::Result<Connection> {
     let field = |name: &str| {
         let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
         decode(line.trim_start_matches(':').trim())
@@ -96,7 +101,9 @@ pub fn request(kubeconfig: &str, port: u16, method: &str, path: &str) -> io::Res
         )
         .unwrap();
     let mut stream = open(tls, "127.0.0.1", port)?;
-    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let length = body.len();
+    let request = format!("{head}\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes())?;
     Ok(stream)
 }
 

@@ -1,6 +1,6 @@
 //! The death of a role.
 
-use crate::client::{Knocker, ask_api};
+use crate::client::{Knocker, ask_api, begin};
 use crate::fixture::{Instance, eventually, lives, signal};
 use crate::workload::Sleeper;
 
@@ -130,4 +130,21 @@ fn logs_are_rotated_and_roles_write_to_the_new_file() {
         std::fs::read_to_string(&path).unwrap().contains("ignored SIGHUP").then_some(())
     });
     assert_eq!(instance.all_ready_but(&[]), roles, "nothing was restarted for it");
+}
+
+/// A program that is not installed is named by the host's agent; that it looks at all is seen here, where all are.
+#[test]
+fn a_host_reports_whether_its_programs_are_installed() {
+    use std::io::Read;
+    let instance = Instance::up();
+    let condition = eventually("the host reports on its programs", || {
+        let mut answer = begin(&instance, "/apis/infra.evroclabs.net/v1alpha1/hosts").ok()?;
+        let mut text = String::new();
+        // The end of a connection without a word of TLS is an end too.
+        let _ = answer.read_to_string(&mut text);
+        let hosts: serde_json::Value = serde_json::from_str(&text[text.find("\r\n\r\n")?..]).ok()?;
+        let conditions = hosts["items"][0]["status"]["conditions"].as_array()?.clone();
+        conditions.into_iter().find(|condition| condition["type"] == "ToolsInstalled")
+    });
+    assert_eq!((condition["status"].as_str(), condition["reason"].as_str()), (Some("True"), Some("Installed")));
 }

@@ -160,6 +160,20 @@ fn two_instances_share_nothing() {
 }
 
 #[test]
+fn an_instance_whose_links_would_be_anothers_is_refused() {
+    use evroc_node::net::names::Names;
+    let instance = Instance::up();
+    let prefix = |name: &str| Names::new(name).link_prefix().to_owned();
+    let wanted = prefix(&instance.name);
+    // Sixteen bits of a hash: among some ten thousand names there is another with the same.
+    let name = (0..).map(|n| format!("evt-{n}")).find(|name| prefix(name) == wanted).unwrap();
+    let twin = Instance { name, home: tempfile::tempdir().unwrap() };
+    let text = twin.must_fail(&["up", "--detach", "--no-hosts-block", "--api-port", "0", "--https-port", "0"]);
+    assert!(text.contains(&format!("the same names as those of instance {}", instance.name)), "{text}");
+    assert!(!twin.has_record() && !twin.state().exists());
+}
+
+#[test]
 fn taken_ports_are_replaced_or_named() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().port().to_string();

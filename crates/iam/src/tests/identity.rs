@@ -63,3 +63,29 @@ fn no_identity_claims_system_authenticated_and_the_node_prefix_alone_is_no_host(
     assert_eq!(Identity::new("system:node:h1", ["evroc:operators"]).host(), None);
     assert_eq!(Identity::controller("run").controller_name(), Some("run"));
 }
+
+#[test]
+fn a_certificate_that_could_be_read_in_two_ways_is_refused() {
+    use ExtendedKeyUsagePurpose::ClientAuth;
+    // The same attribute type, spelt by its number so that the builder takes it twice.
+    let (second_name, second_group) = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnType::CustomDnType(vec![2, 5, 4, 10]));
+    let two_names = certificate(&[(DnType::CommonName, "user"), (second_name, "admin")], Some(ClientAuth));
+    assert_eq!(Identity::from_client_certificate(&two_names), Err(IdentityError::CommonName { found: 2 }));
+    let groups = [(DnType::CommonName, "user"), (DnType::OrganizationName, "a"), (second_group.clone(), "b")];
+    let two_groups = Identity::from_client_certificate(&certificate(&groups, Some(ClientAuth))).unwrap();
+    assert_eq!(two_groups.groups, ["a", "b", "system:authenticated"]);
+    let groups = [(DnType::CommonName, "user"), (DnType::OrganizationName, "a"), (second_group.clone(), "")];
+    let no_group = Identity::from_client_certificate(&certificate(&groups, Some(ClientAuth)));
+    assert_eq!(no_group, Err(IdentityError::Text { field: "organization" }));
+    let groups = [(DnType::CommonName, "user"), (DnType::OrganizationName, "a"), (second_group, "system:controllers")];
+    let controller = Identity::from_client_certificate(&certificate(&groups, Some(ClientAuth)));
+    assert_eq!(controller, Err(IdentityError::Internal { group: "system:controllers" }));
+
+    // The authority itself is no client, whatever it is meant for.
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "admin");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.extended_key_usages = vec![ClientAuth];
+    let authority = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    assert_eq!(Identity::from_client_certificate(authority.der()), Err(IdentityError::NotAClient));
+}

@@ -2,6 +2,7 @@ mod authority;
 mod authz;
 mod files;
 mod identity;
+mod rotation;
 mod token;
 mod user_files;
 

@@ -20,13 +20,14 @@ use evroc_control::streams::Streams;
 use evroc_control::tokens::{self, Issuer};
 use evroc_control::views::Endpoints;
 use evroc_control::{kinds, seed};
+use evroc_iam::rotation;
 use evroc_iam::token::TokenKey;
 use evroc_registry::{GarbageReport, Registry};
 use evroc_store::Store;
 use evroc_store::clock::SystemClock;
 use evroc_store::compaction::{Retention, compact_continuously};
 
-use super::{RoleConfig, RoleContext, tls};
+use super::{Reloads, RoleConfig, RoleContext, tls};
 
 /// How often the registry removes unreferenced blobs. The first time comes soon after the start, so that a process that is often started
 /// again collects too.
@@ -44,7 +45,7 @@ pub async fn run(mut context: RoleContext) -> anyhow::Result<()> {
     let groups = Groups::default();
     let registry = Registry::open(config.role_dir.join("registry"), Arc::new(groups.clone())).await;
     let registry = registry.context("cannot open the registry")?;
-    let access = Arc::new(registry_access(&config)?);
+    let access = Arc::new(registry_access(&config, &context.reloads)?);
 
     let mut builder = ApiServer::builder(store.clone());
     for kind in kinds::all().context("a definition of our own is not valid")? {
@@ -107,15 +108,26 @@ fn console(config: &RoleConfig) -> String {
     }
 }
 
-fn registry_access(config: &RoleConfig) -> anyhow::Result<Access> {
-    let path = config.token_key.as_ref().context("no token key in the settings")?;
-    let (key, _) = TokenKey::open_or_create(path, None).context("cannot use the token key")?;
+fn registry_access(config: &RoleConfig, reloads: &Reloads) -> anyhow::Result<Access> {
+    let path = config.token_key.clone().context("no token key in the settings")?;
+    let open = move || anyhow::Ok(TokenKey::open_or_create(&path, None).context("cannot use the token key")?.0);
     let issuer = Arc::new(Issuer::new(
         format!("https://iam.{}", config.domain),
-        key,
+        open()?,
         Arc::new(k8s_openapi::jiff::Timestamp::now),
     ));
-    let ca = std::fs::read_to_string(&config.ca_certificate).context("cannot read the authority's certificate")?;
+    let (own, former) = (issuer.clone(), config.retired_token_keys.clone());
+    reloads.keep(move || {
+        let former = match &former {
+            Some(path) => rotation::read_retired_keys(path).context("cannot read the former token keys")?,
+            None => Vec::new(),
+        };
+        own.replace_key(open()?, &former);
+        Ok(())
+    })?;
+    let path = config.ca_certificate.clone();
+    let ca = reloads
+        .keep(move || std::fs::read_to_string(&path).context("cannot read the certificates of the authorities"))?;
     let registry = match config.https_port {
         443 => format!("registry.{}", config.domain),
         port => format!("registry.{}:{port}", config.domain),
