@@ -24,7 +24,7 @@ use crate::files::{self, FileError, Owner};
 /// for longer; shorter leaves less than the ten days in which a supervisor that has failed can be noticed and started again.
 pub const ROLE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Life of the certificates in operators' kubeconfigs, which people carry to other machines and nobody renews there: as kubeadm and k3s.
+/// Life of the certificates in operators' kubeconfigs, which people carry to other machines, where they are not renewed: as kubeadm and k3s.
 pub const OPERATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// By which part of its life a certificate's renewal may be earlier than at two thirds of it, so that those that were issued together are

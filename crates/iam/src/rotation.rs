@@ -5,8 +5,8 @@
 //! ───────► new keys ──► trust both ──► the new ones sign ──► new certificates ───────► the old stay trusted until their date
 //! ```
 //! The marker `rotation.json` names the stage. Each stage can be carried out again, so a rotation that was interrupted at any point is
-//! finished by repeating its stage and those after it. Nobody uses a new certificate before everybody trusts its authority (Publish), and
-//! nobody loses trust in an old one before all use new ones (Reissue).
+//! finished by repeating its stage and those after it. No process uses a new certificate before all trust its authority (Publish), and
+//! none loses trust in an old one before all use new ones (Reissue).
 //!
 //! | file, in the authority's folder | content |
 //! |---|---|
@@ -52,7 +52,7 @@ pub enum RotationError {
     },
 }
 
-/// What is to be done next.
+/// The next stage to carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
@@ -80,7 +80,7 @@ impl Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotation {
-    /// What is to be done next.
+    /// The next stage to carry out.
     pub stage: Stage,
     /// How long the old authority stays trusted after the switch.
     pub overlap_seconds: u64,
@@ -118,7 +118,7 @@ pub struct PkiFiles {
     pub trusted: PathBuf,
     /// The folder of the token key.
     pub token: PathBuf,
-    /// Who reads the token key.
+    /// The user that reads the token key.
     pub token_owner: Option<Owner>,
 }
 

@@ -103,7 +103,7 @@ pub async fn keep_connected(mut config: TunnelConfig, handler: Arc<dyn TunnelHan
     }
 }
 
-/// Waits for a change; for ever where nobody can change it any more.
+/// Waits for a change; for ever where its sender was dropped.
 async fn changed<T>(value: &mut watch::Receiver<T>) {
     if value.changed().await.is_err() {
         std::future::pending::<()>().await;

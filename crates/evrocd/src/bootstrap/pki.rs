@@ -33,9 +33,9 @@ pub fn pki_files(record: &InstanceRecord) -> PkiFiles {
 
 /// A certificate of a role.
 pub struct RoleLeaf {
-    /// Whose it is.
+    /// The role that uses it.
     pub role: Role,
-    /// What it says.
+    /// Names and purpose.
     pub spec: LeafSpec,
     /// Where it is.
     pub paths: LeafPaths,
@@ -103,7 +103,7 @@ pub fn ensure_certificates(record: &InstanceRecord, now: SystemTime) -> Result<C
     Ok(Certificates { trust, notes, changed, trust_ended: published.ended, renewal })
 }
 
-/// What was done in a stage of a rotation.
+/// The result of a stage of a rotation.
 pub struct StageDone {
     /// A sentence for each thing.
     pub notes: Vec<String>,

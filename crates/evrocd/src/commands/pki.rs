@@ -19,7 +19,7 @@ use crate::instance::{InstanceLock, InstanceName, InstanceRecord};
 use crate::supervisor::protocol::{Reply, Request};
 use crate::supervisor::{client, rotation_outcome};
 
-/// What `evrocd pki status` shows.
+/// The content of `evrocd pki status`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {

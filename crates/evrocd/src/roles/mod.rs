@@ -85,7 +85,7 @@ pub struct RoleContext {
     pub stop: CancellationToken,
     /// Commands of the supervisor.
     pub commands: mpsc::Receiver<Command>,
-    /// What is read again when certificates were replaced.
+    /// The readers that run again when certificates were replaced.
     pub reloads: Arc<Reloads>,
     reports: mpsc::Sender<Report>,
 }

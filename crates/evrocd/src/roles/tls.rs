@@ -17,7 +17,7 @@ use super::RoleConfig;
 
 type Load = Box<dyn Fn() -> anyhow::Result<()> + Send>;
 
-/// What a role reads again when its certificates were replaced.
+/// The readers that a role runs again when its certificates were replaced.
 #[derive(Default)]
 pub struct Reloads(Mutex<Vec<Load>>);
 

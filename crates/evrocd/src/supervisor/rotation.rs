@@ -90,7 +90,7 @@ impl Supervisor {
     }
 }
 
-/// What a rotation came to.
+/// The result of a rotation, for its caller.
 pub fn outcome(rotation: Option<&Rotation>, trusted: &std::path::Path) -> String {
     match rotation {
         None => "every certificate of the cloud is the new authority's; `evrocd pki status` shows until when the old one is trusted".into(),

@@ -44,7 +44,7 @@ fn certificates_of_seconds_are_renewed_and_nothing_ends() {
         assert!(text.matches("no tunnel to control").count() <= 1, "{role}");
     }
 
-    // What the node writes now, it writes with a certificate that did not exist at the start: its object, which somebody removed.
+    // What the node writes now, it writes with a certificate that did not exist at the start: its object, which an operator removed.
     let mut next = |kind: &str| {
         let wanted = format!("{{\"type\":\"{kind}\"");
         events.find_map(|line| line.expect("the watch goes on").split_once(&wanted).map(|(_, rest)| rest.to_owned()))

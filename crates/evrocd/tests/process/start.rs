@@ -35,7 +35,7 @@ fn secrets_are_their_owners_only() {
     assert_eq!(ask_api(&instance, "/readyz").unwrap(), 200);
 }
 
-/// What a role that was taken over could read.
+/// Whether a role that was taken over could read a file.
 fn reads(uid: u32, path: &Path) -> bool {
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new("cat");

@@ -21,11 +21,11 @@ const OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 struct World {
     folder: tempfile::TempDir,
     files: PkiFiles,
-    /// The operator's certificate, which nobody renews.
+    /// The operator's certificate, which is not renewed.
     operator: String,
     /// A token that was made before.
     token: String,
-    /// What the role has loaded: its certificate, and the authorities that it trusts.
+    /// The files that the role has loaded: its certificate, and the authorities that it trusts.
     loaded: (String, String),
 }
 
@@ -69,7 +69,7 @@ impl World {
         self.loaded = (read(&self.leaf().certificate), read(&self.files.trusted));
     }
 
-    /// What is done in a stage, without the note that it is done.
+    /// Carries out a stage, without the note that it is done.
     fn carry_out(&mut self, rotation: &Rotation, at: SystemTime) {
         match rotation.stage {
             Stage::Prepare => self.files.prepare("test", at).unwrap(),
@@ -81,6 +81,8 @@ impl World {
             Stage::Reissue => {
                 self.files.publish(at).unwrap();
                 self.ensure(at);
+                // Others have loaded nothing since the list was published.
+                self.check("before the certificates are loaded", at);
                 self.load();
             }
         }
@@ -97,7 +99,7 @@ impl World {
         self.load();
     }
 
-    /// Nobody is locked out: what the role and the operator have is accepted by who has loaded the list of the role, and by who reads it now.
+    /// No client is locked out: what the role and the operator have is accepted by who has loaded the list of the role, and by who reads it now.
     fn check(&self, case: &str, at: SystemTime) {
         let read = fs::read_to_string(&self.files.trusted).unwrap();
         for trusted in [&self.loaded.1, &read] {
