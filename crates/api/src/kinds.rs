@@ -23,6 +23,9 @@ pub type ReadTakes = fn(&[u8]) -> Result<Vec<Take>, Unreadable>;
 /// Reads what an object, given in its stored form, gives to ledgers.
 pub type ReadGives = fn(&[u8]) -> Result<Vec<Room>, Unreadable>;
 
+/// Returns warnings about an object's new state; given the stored state, if any.
+pub type ReadWarnings = fn(&Value, Option<&Value>) -> Vec<String>;
+
 /// A kind with its rules.
 pub struct Kind {
     /// Names, schema, columns; with the rules for fields that cannot be changed.
@@ -33,6 +36,8 @@ pub struct Kind {
     pub immutable: &'static [Immutable],
     /// Returns the problems of an object's new state; given the stored state, if any.
     pub problems: fn(&Value, Option<&Value>) -> Vec<Problem>,
+    /// Returns warnings about a write.
+    pub warnings: Option<ReadWarnings>,
     /// The claims of an object.
     pub claims: Option<ReadClaims>,
     /// Returns the amounts that an object takes from ledgers.
@@ -83,6 +88,7 @@ impl Kind {
             names: K::NAMES,
             immutable: K::IMMUTABLE,
             problems: problems::<K>,
+            warnings: K::WARNINGS.map(|_| warnings::<K> as ReadWarnings),
             claims: K::CLAIMS.map(|_| claims::<K> as ReadClaims),
             takes: K::TAKES.map(|_| takes::<K> as ReadTakes),
             gives: K::GIVES.map(|_| gives::<K> as ReadGives),
@@ -118,6 +124,16 @@ fn problems<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What cannot be read is refused elsewhere and needs no warning.
+fn warnings<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<String> {
+    let (Some(of), Ok(new)) = (K::WARNINGS, K::deserialize(new)) else { return Vec::new() };
+    match stored.map(K::deserialize) {
+        None => of(&new, None),
+        Some(Ok(stored)) => of(&new, Some(&stored)),
+        Some(Err(_)) => Vec::new(),
+    }
 }
 
 fn claims<K: KindRules>(object: &Value) -> Result<Vec<Claim>, Unreadable> {

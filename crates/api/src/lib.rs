@@ -23,6 +23,7 @@ pub mod ssh_key;
 pub mod streams;
 pub mod subnet_range;
 pub mod units;
+pub mod user_data;
 
 #[cfg(test)]
 mod strings;

@@ -40,6 +40,9 @@ pub type Function<K, T> = Option<fn(&K) -> Vec<T>>;
 /// A pure function of a new state of an object and the stored one.
 pub type OfChange<K> = Option<fn(&K, &K) -> Vec<Problem>>;
 
+/// A pure function of a new state of an object and the stored one, if any.
+pub type OfWrite<K, T> = Option<fn(&K, Option<&K>) -> Vec<T>>;
+
 /// The rules of a kind beside its definition, for the server. `None` costs nothing.
 pub trait KindRules: Resource<DynamicType = ()> + CustomResourceExt + DeserializeOwned {
     /// The rule for the names of objects.
@@ -52,6 +55,9 @@ pub trait KindRules: Resource<DynamicType = ()> + CustomResourceExt + Deserializ
     /// Changes that are refused in the state that the object is in: called with the new object and the stored one. An
     /// implementation destructures `spec`, so that a new field does not compile until its mutability has been decided.
     const CHANGES_REFUSED: OfChange<Self> = None;
+    /// Warnings about what is accepted and probably not meant: called with the new object and the stored one, if any. `kubectl` and
+    /// `evroc` print them.
+    const WARNINGS: OfWrite<Self, String> = None;
     /// Returns the claims that the object holds and no other may hold.
     const CLAIMS: Function<Self, Claim> = None;
     /// Returns the amounts that the object takes from ledgers, from creation to deletion. A function of `spec` and the metadata's

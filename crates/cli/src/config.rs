@@ -10,7 +10,10 @@ use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::retry::RetryLayer;
+use tower::util::MapResponseLayer;
 use tower::{BoxError, ServiceBuilder};
+
+use crate::warnings;
 
 /// A cloud that commands are sent to.
 pub struct Cloud {
@@ -51,11 +54,12 @@ impl Cloud {
 /// waits until the one before is acknowledged, and uploads are more than ten times slower. Through a proxy kube's own is used.
 fn client(config: Config) -> anyhow::Result<Client> {
     if config.proxy_url.is_some() {
-        return Ok(Client::try_from(config)?);
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&MapResponseLayer::new(warnings::print)).build());
     }
     let https = config.rustls_https_connector_with_connector(connector(&config))?;
     let connections = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
     let service = ServiceBuilder::new()
+        .map_response(warnings::print)
         .layer(config.base_uri_layer())
         .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
         .option_layer(config.auth_layer()?)

@@ -3,11 +3,14 @@
 mod api;
 mod commands;
 mod config;
+mod errors;
+mod known_hosts;
 mod names;
 mod stdout;
 mod table;
 mod terminal;
 mod vm;
+mod warnings;
 mod websocket;
 
 use std::path::PathBuf;
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
     match code {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", errors::text(&error));
             ExitCode::FAILURE
         }
     }

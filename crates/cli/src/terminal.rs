@@ -32,7 +32,8 @@ pub fn printable(output: &[u8]) -> Cow<'_, [u8]> {
     if std::io::stdout().is_terminal() { shown(output) } else { Cow::Borrowed(output) }
 }
 
-fn shown(output: &[u8]) -> Cow<'_, [u8]> {
+/// The same wherever it goes.
+pub fn shown(output: &[u8]) -> Cow<'_, [u8]> {
     if !output.iter().enumerate().any(|(at, _)| is_unsafe(&output[at..])) {
         return Cow::Borrowed(output);
     }

@@ -12,7 +12,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 
 use crate::config::Cloud;
-use crate::{api, names};
+use crate::{api, errors, names};
 
 /// The API group of virtual machines and disks.
 pub const GROUP: &str = "compute.evroclabs.net";
@@ -52,7 +52,7 @@ pub async fn wait_for(cloud: &Cloud, wait: &Wait, condition: &str) -> anyhow::Re
         let vm = match tokio::time::timeout_at(deadline, changes.next()).await {
             Ok(Some(Ok(vm))) => vm,
             Ok(Some(Err(error))) => {
-                eprintln!("waiting: {error}");
+                eprintln!("waiting: {}", errors::text(&error.into()));
                 continue;
             }
             Ok(None) => bail!("the cloud ended the watch"),

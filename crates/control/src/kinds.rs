@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evroc_api::kinds::Kind;
 use evroc_api::ledgers;
-use evroc_apiserver::kind::{ClaimsFn, GivesFn, RevokesFn, TakesFn};
+use evroc_apiserver::kind::{ClaimsFn, GivesFn, RevokesFn, TakesFn, WarnFn};
 use evroc_apiserver::{CrdError, ResourceKind, Room, Take};
 
 use serde_json::Value;
@@ -48,6 +48,7 @@ fn registered(kind: Kind) -> Result<ResourceKind, CrdError> {
             })
         }) as RevokesFn
     });
+    registered.warn = kind.warnings.map(|warnings| Arc::new(warnings) as WarnFn);
     let problems = kind.problems;
     registered.validate = Some(Arc::new(move |new, old| refusals::field_errors(new, problems(new, old))));
     Ok(registered)

@@ -30,10 +30,13 @@ pub fn packages(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Builds the demo images; an image in the cache is not built again.
+/// Builds the demo images and the systems that cloud-init runs in; what is in the cache is not built again.
 pub fn images(run: &mut Run) -> Result<()> {
-    let mut command = run.command(&repo::root().join("images/build"));
-    run.check("images/build", &mut command).map(drop)
+    for script in ["images/build", "scripts/cloud-init"] {
+        let mut command = run.command(&repo::root().join(script));
+        run.check(script, &mut command)?;
+    }
+    Ok(())
 }
 
 /// Compiles programs and tests once; what does not compile fails here, and the rest is still tested.

@@ -98,7 +98,8 @@ pub struct DiskRef {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VMOSSettings {
-    /// User data passed to the VM: plain text of any form that cloud-init takes, or the same in base64. Cannot be changed later.
+    /// User data passed to the VM: text of any form that cloud-init takes, or the same in base64 (either alphabet, padding optional; the only
+    /// way for compressed data); at most 1 MiB. Cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]
     pub cloud_init_user_data: Option<String>,
@@ -111,7 +112,8 @@ pub struct VMOSSettings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VMSSHSettings {
-    /// Public SSH keys for `evroc-user`, written on first boot; later changes have no effect.
+    /// Public SSH keys for `evroc-user`, written on first boot; later changes have no effect. With cloudInitUserData they are applied only
+    /// where it references them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub authorized_keys: Vec<VMAuthorizedKey>,
@@ -120,7 +122,7 @@ pub struct VMSSHSettings {
 /// One SSH public key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VMAuthorizedKey {
-    /// The content of an authorized key, must be a valid SSH public key according to sshd(8).
+    /// A line of an authorized_keys file according to sshd(8): options, type, key, comment. At most 16,384 bytes.
     pub value: String,
 }
 

@@ -3,11 +3,13 @@
 use kube::ResourceExt;
 
 use super::{
-    VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings, VirtualMachine, VirtualMachineSpec,
+    VMAuthorizedKey, VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings, VirtualMachine,
+    VirtualMachineSpec,
 };
 use crate::claims::{ChosenBy, Claim};
 use crate::names::{LONGEST_LABEL, NameRule};
-use crate::rules::{Function, Immutable, KindRules, OfChange, Problem};
+use crate::rules::{Function, Immutable, KindRules, OfChange, OfWrite, Problem};
+use crate::user_data;
 
 impl KindRules for VirtualMachine {
     const NAMES: NameRule = NameRule::label(LONGEST_LABEL, "the name becomes the guest's host name");
@@ -16,6 +18,7 @@ impl KindRules for VirtualMachine {
         message: "cloudInitUserData cannot be changed after the VM is created: make a new VM",
     }];
     const PROBLEMS: Function<Self, Problem> = Some(|vm| problems(&vm.spec));
+    const WARNINGS: OfWrite<Self, String> = Some(warnings);
     const CHANGES_REFUSED: OfChange<Self> = Some(changes_refused);
     const CLAIMS: Function<Self, Claim> = Some(claims);
 }
@@ -40,7 +43,7 @@ fn claims(vm: &VirtualMachine) -> Vec<Claim> {
     disks.chain(address).collect()
 }
 
-/// There is a disk to boot from, and SSH keys have their form.
+/// There is a disk to boot from, SSH keys have their form, and user data has room.
 fn problems(spec: &VirtualMachineSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     if !spec.disk_refs.is_empty() && spec.boot_disk().is_none() {
@@ -49,13 +52,60 @@ fn problems(spec: &VirtualMachineSpec) -> Vec<Problem> {
             "expected one disk with bootFrom: true, found none; mark the disk to boot from",
         ));
     }
-    let keys = spec.os_settings.iter().filter_map(|s| s.ssh.as_ref()).flat_map(|s| &s.authorized_keys);
-    for (index, key) in keys.enumerate() {
+    let bytes = user_data_of(spec).map_or(0, str::len);
+    if bytes > user_data::LONGEST_BYTES {
+        problems.push(Problem::new(
+            USER_DATA,
+            format!(
+                "expected at most {} bytes, found {bytes}; compress it with gzip and give it as base64, or fetch the rest with #include",
+                user_data::LONGEST_BYTES
+            ),
+        ));
+    }
+    for (index, key) in keys_of(spec).iter().enumerate() {
         if let Some(problem) = crate::ssh_key::problem(&key.value) {
-            problems.push(Problem::new(format!("spec.osSettings.ssh.authorizedKeys[{index}].value"), problem));
+            problems.push(Problem::new(format!("{KEYS}[{index}].value"), problem));
         }
     }
     problems
+}
+
+const USER_DATA: &str = "spec.osSettings.cloudInitUserData";
+const KEYS: &str = "spec.osSettings.ssh.authorizedKeys";
+
+/// The user's own user data; an empty text is none.
+fn user_data_of(spec: &VirtualMachineSpec) -> Option<&str> {
+    let given = spec.os_settings.as_ref().and_then(|settings| settings.cloud_init_user_data.as_deref());
+    given.filter(|text| !text.is_empty())
+}
+
+fn keys_of(spec: &VirtualMachineSpec) -> &[VMAuthorizedKey] {
+    let ssh = spec.os_settings.as_ref().and_then(|settings| settings.ssh.as_ref());
+    ssh.map(|ssh| ssh.authorized_keys.as_slice()).unwrap_or_default()
+}
+
+/// What the guest will ignore.
+fn warnings(new: &VirtualMachine, old: Option<&VirtualMachine>) -> Vec<String> {
+    let keys = keys_of(&new.spec);
+    if let Some(old) = old {
+        let is_changed = keys != keys_of(&old.spec);
+        let late = || {
+            format!(
+                "{KEYS}: keys are written at the first boot: a VM that has booted keeps those in its authorized_keys file"
+            )
+        };
+        return is_changed.then(late).into_iter().collect();
+    }
+    let Some(decoded) = user_data_of(&new.spec).map(user_data::decode) else { return Vec::new() };
+    let mut warnings = Vec::new();
+    warnings.extend(user_data::unrecognised(&decoded).map(|why| format!("{USER_DATA}: {why}")));
+    if !keys.is_empty() && !user_data::references_keys(&decoded.bytes) {
+        warnings.push(format!(
+            "{KEYS}: cloudInitUserData does not reference these keys, so that they will not be applied: list \"default\" in its users, use \
+             {{{{ ds.meta_data.public_keys }}}} in a template, or set allow_public_ssh_keys: true"
+        ));
+    }
+    warnings
 }
 
 /// Disks above all: one that is released while a guest still writes to it could be given to another.

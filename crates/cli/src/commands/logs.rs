@@ -4,7 +4,6 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use http::header::{HeaderMap, HeaderValue, WARNING};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -37,13 +36,9 @@ pub struct Request {
 pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
     let mut place = Place::default();
     let mut is_resumed = false;
-    let mut warned = None;
     loop {
         let mut body = match api::get(cloud, &path(cloud, request, &place, is_resumed), "*/*").await {
-            Ok(answer) => {
-                warn(answer.headers(), &mut warned);
-                answer.into_body()
-            }
+            Ok(answer) => answer.into_body(),
             // A permanent refusal (the service was deleted) ends it.
             Err(error) if is_resumed && is_passing(&error) => {
                 tokio::time::sleep(PAUSE).await;
@@ -75,16 +70,6 @@ pub async fn print(cloud: &Cloud, request: &Request, out: &mut (impl AsyncWrite 
             }
         }
     }
-}
-
-/// Shows the server's warning, such as that the lines of a host are missing, once.
-fn warn(headers: &HeaderMap, shown: &mut Option<HeaderValue>) {
-    let warning = headers.get(WARNING);
-    if let Some(text) = warning.filter(|warning| shown.as_ref() != Some(warning)).and_then(|it| it.to_str().ok()) {
-        let text = text.trim_start_matches("299 - ").trim_matches('"');
-        eprintln!("warning: {}", String::from_utf8_lossy(&printable(text.as_bytes())));
-    }
-    *shown = warning.cloned();
 }
 
 fn path(cloud: &Cloud, request: &Request, place: &Place, is_resumed: bool) -> String {

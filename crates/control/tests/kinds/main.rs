@@ -5,3 +5,4 @@ mod immutable;
 mod names;
 mod streams;
 mod support;
+mod user_data;

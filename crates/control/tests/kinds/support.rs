@@ -53,6 +53,18 @@ impl Server {
 
     /// One request.
     pub async fn send(&self, method: Method, path: &str, media_type: &str, body: &Value) -> (StatusCode, Value) {
+        let (code, answer, _) = self.send_and_see(method, path, media_type, body).await;
+        (code, answer)
+    }
+
+    /// One request; the answer comes with its warnings.
+    pub async fn send_and_see(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &str,
+        body: &Value,
+    ) -> (StatusCode, Value, Vec<String>) {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -61,8 +73,10 @@ impl Server {
             .expect("a request");
         let response = self.service.clone().oneshot(request).await.expect("an answer");
         let code = response.status();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()).collect();
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null), warnings)
     }
 
     /// Creates an object.

@@ -7,6 +7,8 @@
 pub struct WantedDisk {
     /// Uid of its volume.
     pub volume: String,
+    /// The serial number that the guest should see.
+    pub serial: String,
     /// Size that the guest should see, in bytes; `None` leaves it as it is.
     pub size_bytes: Option<u64>,
 }
@@ -47,6 +49,8 @@ pub enum Change {
     Attach {
         /// Uid of its volume.
         volume: String,
+        /// The serial number that the guest sees.
+        serial: String,
     },
 }
 
@@ -65,7 +69,7 @@ pub fn diff(wanted: &[WantedDisk], actual: &[GuestDisk]) -> Vec<Change> {
     let attach = wanted
         .iter()
         .filter(|want| has(&want.volume).is_none())
-        .map(|want| Change::Attach { volume: want.volume.clone() });
+        .map(|want| Change::Attach { volume: want.volume.clone(), serial: want.serial.clone() });
     // Detached before attached: names and addresses become free.
     grow.chain(detach).chain(attach).collect()
 }
@@ -75,7 +79,7 @@ mod tests {
     use super::*;
 
     fn wanted(volume: &str, size_bytes: u64) -> WantedDisk {
-        WantedDisk { volume: volume.into(), size_bytes: Some(size_bytes) }
+        WantedDisk { volume: volume.into(), serial: format!("of-{volume}"), size_bytes: Some(size_bytes) }
     }
 
     fn actual(id: &str, volume: &str, size_bytes: u64, is_hot: bool) -> GuestDisk {
@@ -88,7 +92,7 @@ mod tests {
         let hot = || actual("hot-b", "b", 10, true);
         let grow = || Change::Grow { id: "disk0".into(), volume: "a".into(), size_bytes: 20 };
         let detach = || Change::Detach { id: "hot-b".into(), volume: "b".into() };
-        let attach = |volume: &str| Change::Attach { volume: volume.into() };
+        let attach = |volume: &str| Change::Attach { volume: volume.into(), serial: format!("of-{volume}") };
         for (name, want, have, expected) in [
             ("as it is", vec![wanted("a", 10)], vec![disk0()], vec![]),
             ("grown", vec![wanted("a", 20)], vec![disk0()], vec![grow()]),
@@ -118,7 +122,7 @@ mod tests {
                     have.iter_mut().filter(|disk| disk.id == id).for_each(|disk| disk.size_bytes = size_bytes);
                 }
                 Change::Detach { id, .. } => have.retain(|disk| disk.id != id),
-                Change::Attach { volume } => have.push(actual("hot", &volume, 10, true)),
+                Change::Attach { volume, .. } => have.push(actual("hot", &volume, 10, true)),
             }
         }
         assert_eq!(diff(&want, &have), vec![]);

@@ -118,12 +118,17 @@ impl MemoryGuests {
 
     /// Makes a guest power itself off.
     pub fn power_off(&self, uid: &str) {
-        self.end(uid, "ended with code 0", Some(0));
+        self.end(uid, "ended with code 0", Some(0), "");
     }
 
     /// Makes a hypervisor end with an error.
     pub fn crash(&self, uid: &str) {
-        self.end(uid, "ended with code 1", Some(1));
+        self.end(uid, "ended with code 1", Some(1), "");
+    }
+
+    /// Ends a hypervisor by a signal from outside, as QEMU reports that.
+    pub fn terminate(&self, uid: &str) {
+        self.end(uid, "ended with code 0", Some(0), "qemu: terminating on signal 15 from pid 7 (kill)\n");
     }
 
     /// Kills a shim: nothing can reach the hypervisor any more.
@@ -186,14 +191,15 @@ impl MemoryGuests {
         let _ = self.0.changes.send((uid.to_owned(), change));
     }
 
-    fn end(&self, uid: &str, reason: &str, code: Option<i32>) {
+    fn end(&self, uid: &str, reason: &str, code: Option<i32>, stderr: &str) {
         if let Some(machine) = self.book().machines.get_mut(uid)
             && let ObservedMachine::Running(run) = &machine.observed
         {
             let started_at = Some(run.started_at);
             self.0.close(machine);
+            let (reason, stderr_tail) = (reason.into(), stderr.into());
             machine.observed =
-                ObservedMachine::Ended(Exit { code, reason: reason.into(), started_at, ..Exit::default() });
+                ObservedMachine::Ended(Exit { code, reason, started_at, stderr_tail, ..Exit::default() });
         }
         self.notify(uid, GuestChange::Ended);
     }
@@ -382,7 +388,7 @@ impl Guests for MemoryGuests {
             match change {
                 Change::Grow { volume, size_bytes, .. } => drop(pool.grown(volume, *size_bytes).await?),
                 Change::Detach { volume, .. } => pool.close(volume),
-                Change::Attach { volume } => pool.open(volume, uid)?,
+                Change::Attach { volume, .. } => pool.open(volume, uid)?,
             }
         }
         self.with(uid, |machine| match change {
@@ -390,7 +396,7 @@ impl Guests for MemoryGuests {
                 machine.disks.iter_mut().filter(|disk| disk.id == *id).for_each(|disk| disk.size_bytes = *size_bytes);
             }
             Change::Detach { id, .. } => machine.disks.retain(|disk| disk.id != *id),
-            Change::Attach { volume } => machine.disks.push(disk(volume, 0, true)),
+            Change::Attach { volume, .. } => machine.disks.push(disk(volume, 0, true)),
         })
     }
 

@@ -88,7 +88,11 @@ pub struct MachineConfig {
 impl MachineConfig {
     /// The disks that the guest should have, for [`devices::diff`].
     pub fn wanted_disks(&self) -> Vec<devices::WantedDisk> {
-        let wanted = |used: &VolumeUse| devices::WantedDisk { volume: used.uid.clone(), size_bytes: used.size_bytes };
+        let wanted = |used: &VolumeUse| devices::WantedDisk {
+            volume: used.uid.clone(),
+            serial: used.serial(),
+            size_bytes: used.size_bytes,
+        };
         self.volumes.iter().map(wanted).collect()
     }
 }
@@ -98,10 +102,19 @@ impl MachineConfig {
 pub struct VolumeUse {
     /// Its uid in the [`crate::pool::Pool`].
     pub uid: String,
+    /// The uid of the Disk that it stands behind: what users know it by.
+    pub disk_uid: Option<String>,
     /// Whether the firmware boots from it.
     pub is_boot: bool,
     /// Size that a running guest should see; `None` leaves it as it is.
     pub size_bytes: Option<u64>,
+}
+
+impl VolumeUse {
+    /// The serial number of the disk in the guest.
+    pub fn serial(&self) -> String {
+        crate::pool::serial(self.disk_uid.as_deref().unwrap_or(&self.uid))
+    }
 }
 
 /// The network device of one run of a machine.

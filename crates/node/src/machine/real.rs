@@ -53,7 +53,7 @@ impl MachineRunner {
         records::write(&paths.folder, &record).map_err(failed(uid, "write", &paths.folder))
     }
 
-    async fn attach(&self, machine: &Machine, volume: &str) -> Result<(), MachineError> {
+    async fn attach(&self, machine: &Machine, volume: &str, serial: &str) -> Result<(), MachineError> {
         let uid = &machine.record().uid;
         let volumes = [volume.to_owned()];
         let _claim = self.claims.take(uid, &volumes)?;
@@ -62,7 +62,7 @@ impl MachineRunner {
         self.record_volume(uid, volume, true)?;
         let owner = self.user(machine.record()).map(|user| Owner { uid: user.uid, gid: user.gid });
         let source = self.volumes.source(volume, owner).await?;
-        let disk = HotDisk { id: hot_id(volume), source, serial: pool::serial(volume) };
+        let disk = HotDisk { id: hot_id(volume), source, serial: serial.to_owned() };
         Ok(machine.monitor().await?.attach_disk(&disk).await?)
     }
 
@@ -170,7 +170,7 @@ impl Guests for MachineRunner {
                 Ok(())
             }
             Change::Detach { id, volume } => self.detach(&machine, id, volume).await,
-            Change::Attach { volume } => self.attach(&machine, volume).await,
+            Change::Attach { volume, serial } => self.attach(&machine, volume, serial).await,
         }
     }
 

@@ -6,7 +6,7 @@ mod tests;
 
 use std::io::{self, Cursor, Write};
 
-use base64::Engine as _;
+use evroc_api::user_data;
 use serde_json::json;
 use thiserror::Error;
 
@@ -42,54 +42,54 @@ pub struct SeedError {
     source: io::Error,
 }
 
+/// User data of its own gives keys to an account only where it references them; by itself cloud-init would give them to the
+/// image's default user. User data has precedence over vendor data.
+const NO_KEYS: &str = "#cloud-config\nallow_public_ssh_keys: false\n";
+
 /// The bytes of the seed disk.
 pub fn build(input: &SeedInput) -> Result<Vec<u8>, SeedError> {
-    let user_data = user_data(input);
-    let meta_data = meta_data(input);
-    let bytes = (user_data.len() + meta_data.len() + OVERHEAD_BYTES).next_multiple_of(LEAST_BYTES);
-    let files = [("meta-data", &meta_data), ("user-data", &user_data)];
+    let files = files(input);
+    let content: usize = files.iter().map(|(_, content)| content.len()).sum();
+    let bytes = (content + OVERHEAD_BYTES).next_multiple_of(LEAST_BYTES);
     write_vfat(bytes, &files, volume_id(&input.instance_id)).map_err(|source| SeedError { bytes, source })
 }
 
-/// The user's own, unchanged, or what sets up [`GUEST_USER`].
-pub fn user_data(input: &SeedInput) -> Vec<u8> {
-    match &input.user_data {
-        Some(text) if !text.is_empty() => decode(text),
-        _ => generated(input).into_bytes(),
-    }
+/// The files of the seed, by name.
+pub fn files(input: &SeedInput) -> Vec<(&'static str, Vec<u8>)> {
+    let own = input.user_data.as_deref().filter(|text| !text.is_empty()).map(|text| user_data::decode(text).bytes);
+    let has_hidden_keys = !input.authorized_keys.is_empty()
+        && own.as_ref().is_some_and(|user_data| !user_data::lists_default_user(user_data));
+    let user_data = own.unwrap_or_else(|| generated(input).into_bytes());
+    let vendor_data = has_hidden_keys.then(|| ("vendor-data", NO_KEYS.into()));
+    [("meta-data", meta_data(input)), ("user-data", user_data)].into_iter().chain(vendor_data).collect()
 }
 
 fn meta_data(input: &SeedInput) -> Vec<u8> {
+    let keys: Vec<&str> = input.authorized_keys.iter().map(|key| key.trim()).collect();
     let document = json!({
         "instance-id": input.instance_id,
         "local-hostname": input.hostname,
-        "public-keys": input.authorized_keys,
+        "public-keys": keys,
     });
-    let mut text = document.to_string().into_bytes();
-    text.push(b'\n');
+    (yaml(&document) + "\n").into_bytes()
+}
+
+/// JSON that is YAML as well, as cloud-init reads it. JSON is not always: characters that YAML does not take as they are, DEL, those
+/// from U+0080 to U+009F and a few others, make the whole document invalid. All of them have an escape of the same form in both.
+fn yaml(value: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            _ => text.push(character),
+        }
+    }
     text
 }
 
-/// User data comes as plain text or as base64 of it, and does not say which. It is base64 if it decodes to something that is user
-/// data, and is not user data as it stands.
-fn decode(text: &str) -> Vec<u8> {
-    let compact: String = text.split_ascii_whitespace().collect();
-    let decoded = base64::engine::general_purpose::STANDARD.decode(compact).ok();
-    decoded
-        .filter(|decoded| !is_user_data(text.as_bytes()) && is_user_data(decoded))
-        .unwrap_or_else(|| text.as_bytes().to_vec())
-}
-
-/// By the first bytes that cloud-init goes by: `#cloud-config`, `#!`, `#include`, `## template:`, MIME, gzip.
-fn is_user_data(bytes: &[u8]) -> bool {
-    let bytes = bytes.trim_ascii_start();
-    let is_mime = [&b"content-type:"[..], b"mime-version:"]
-        .iter()
-        .any(|header| bytes.get(..header.len()).is_some_and(|start| start.eq_ignore_ascii_case(header)));
-    is_mime || bytes.starts_with(b"#") || bytes.starts_with(&[0x1f, 0x8b])
-}
-
-/// JSON strings are YAML strings, so no key can break out of its line.
+/// Keys are in quotes, so that none can break out of its line.
 fn generated(input: &SeedInput) -> String {
     let mut text = format!(
         "#cloud-config\n\
@@ -103,7 +103,7 @@ fn generated(input: &SeedInput) -> String {
     if !input.authorized_keys.is_empty() {
         text.push_str("  ssh_authorized_keys:\n");
         for key in &input.authorized_keys {
-            text.push_str(&format!("  - {}\n", json!(key.trim())));
+            text.push_str(&format!("  - {}\n", yaml(&json!(key.trim()))));
         }
     }
     text.push_str("ssh_pwauth: false\ndisable_root: true\n");
@@ -115,7 +115,7 @@ fn volume_id(instance_id: &str) -> u32 {
     instance_id.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn write_vfat(size: usize, files: &[(&str, &Vec<u8>)], volume_id: u32) -> io::Result<Vec<u8>> {
+fn write_vfat(size: usize, files: &[(&str, Vec<u8>)], volume_id: u32) -> io::Result<Vec<u8>> {
     let mut disk = vec![0; size];
     let options = fatfs::FormatVolumeOptions::new().volume_label(*LABEL).volume_id(volume_id);
     fatfs::format_volume(Cursor::new(&mut disk[..]), options)?;

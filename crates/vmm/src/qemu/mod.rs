@@ -27,6 +27,12 @@ pub(crate) fn default_cpu_model(accelerator: Kind) -> String {
     hardware::cpu_models(accelerator).swap_remove(0)
 }
 
+/// The line with which QEMU says that a signal from outside ended it, in what it wrote last to standard error. Its exit code is then 0, as
+/// after the guest has powered itself off.
+pub fn ended_from_outside(stderr_tail: &str) -> Option<&str> {
+    stderr_tail.lines().rev().find(|line| line.contains(": terminating on signal ")).map(str::trim)
+}
+
 /// QEMU on x86-64.
 #[derive(Clone, Debug)]
 pub struct Qemu {

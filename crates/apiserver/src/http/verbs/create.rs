@@ -32,7 +32,7 @@ mod rand_bytes {
 pub(super) async fn create(call: &mut Call) -> Result<Response<ResponseBody>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, options)?;
-    let warnings = strategy::warnings(&object, None);
+    let warnings = strategy::warnings(&call.registered, &object, None);
     let made = create_object(call, object, Tracking::Update).await;
     // Objects that are refused as invalid cause no warnings.
     if made.as_ref().err().is_none_or(|error| matches!(error.reason, "AlreadyExists" | "")) {

@@ -173,7 +173,7 @@ async fn server_side_apply(call: &mut Call) -> Result<Response<ResponseBody>, Ap
         }
         check_name(call, &object)?;
         update::revision_number(&object)?;
-        let warnings = strategy::warnings(&object, None);
+        let warnings = strategy::warnings(&call.registered, &object, None);
         match create::create_object(call, object, Tracking::Done).await {
             // Another client created it concurrently.
             Err(error) if error.reason == "AlreadyExists" => call.warnings.truncate(earlier_warnings),

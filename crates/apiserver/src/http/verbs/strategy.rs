@@ -159,11 +159,12 @@ pub(crate) fn mark_deleted(registered: &Registered, object: &mut Value, now: &st
     }
 }
 
-/// Returns warnings about allowed but questionable values: finalizers without a domain.
-pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+/// Returns warnings about allowed but questionable values: finalizers without a domain, and those of the kind.
+pub(crate) fn warnings(registered: &Registered, object: &Value, old: Option<&Value>) -> Vec<String> {
     const KNOWN: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
     let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
     let known = old.and_then(|it| it.pointer("/metadata/finalizers")).and_then(Value::as_array);
+    let of_kind = registered.kind.warn.iter().flat_map(|warn| warn(object, old));
     finalizers
         .filter(|it| known.is_none_or(|known| !known.contains(it)))
         .filter_map(Value::as_str)
@@ -173,6 +174,7 @@ pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
                 "metadata.finalizers: {it:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
             )
         })
+        .chain(of_kind)
         .collect()
 }
 

@@ -113,7 +113,7 @@ pub(super) async fn change(
         let live = submit::load(call, &key).ok_or_else(|| ApiError::not_found(call.named(&call.info.name)))?;
         call.warnings.truncate(earlier_warnings);
         let wanted = make(call, &live)?;
-        let warnings = strategy::warnings(&wanted.object, Some(&live.object));
+        let warnings = strategy::warnings(&call.registered, &wanted.object, Some(&live.object));
         if let Some(wire) = attempt(call, &live, wanted).await? {
             if call.info.subresource.is_empty() {
                 call.warnings.extend(warnings);

@@ -131,6 +131,9 @@ pub type ClaimsFn = Arc<dyn Fn(&Value) -> Vec<ClaimKey> + Send + Sync>;
 /// Validation beyond the schema and its rules; called with the new object and the old one, after schema validation.
 pub type ValidateFn = Arc<dyn Fn(&Value, Option<&Value>) -> Vec<FieldError> + Send + Sync>;
 
+/// Returns warnings about an accepted write; called with the new object and the stored one, if any.
+pub type WarnFn = Arc<dyn Fn(&Value, Option<&Value>) -> Vec<String> + Send + Sync>;
+
 /// Runs on every create and update after defaulting and before validation: normalises the object (for example folds a
 /// Secret's `stringData` into `data`). The second argument is the stored object, if any.
 pub type PrepareFn = Arc<dyn Fn(&mut Value, Option<&Value>) + Send + Sync>;
@@ -192,6 +195,8 @@ pub struct ResourceKind {
     pub revokes: Option<RevokesFn>,
     /// Rules beyond the schema.
     pub validate: Option<ValidateFn>,
+    /// Warnings about what is valid and probably not meant.
+    pub warn: Option<WarnFn>,
     /// Normalisation before validation.
     pub prepare: Option<PrepareFn>,
     /// Subresources that are streams or responses of other programs, by name: `console`, `log`, …
@@ -231,6 +236,7 @@ impl ResourceKind {
             gives: None,
             revokes: None,
             validate: None,
+            warn: None,
             prepare: None,
             connect: BTreeMap::new(),
             answer: None,

@@ -280,5 +280,6 @@ impl Volumes for KnownVolumes<'_> {
 fn volume_use(volume: &Volume, wanted: &MachineVolume) -> Option<VolumeUse> {
     let is_ready = volume.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, READY));
     let uid = volume.uid().filter(|uid| is_ready && wanted.uid.as_ref().is_none_or(|wanted| wanted == uid))?;
-    Some(VolumeUse { uid, is_boot: wanted.boot, size_bytes: Some(volume.spec.size_bytes) })
+    let disk_uid = wanted.disk_uid.clone();
+    Some(VolumeUse { uid, disk_uid, is_boot: wanted.boot, size_bytes: Some(volume.spec.size_bytes) })
 }

@@ -111,6 +111,11 @@ impl Work {
 
     fn ended(&self, machine: &Machine, uid: &str, exit: &Exit, now: Timestamp) -> Outcome {
         self.watched().remove(uid);
+        let outside = evroc_vmm::qemu::ended_from_outside(&exit.stderr_tail);
+        if let Some(line) = outside.filter(|_| exit.is_success()) {
+            // The guest did not power itself off: it is started again as after any other end of its hypervisor.
+            return self.failed(machine, "HypervisorEnded", &format!("the hypervisor was ended: {line}"), now);
+        }
         if exit.is_success() {
             let verdict = Verdict::no("PoweredOff", "the guest powered itself off");
             return Outcome::report(status(machine, MachinePhase::Stopped, &verdict, now), Next::AwaitChange);

@@ -71,7 +71,7 @@ struct OneVolume;
 #[async_trait]
 impl Volumes for OneVolume {
     async fn uses(&self) -> Result<std::result::Result<Vec<VolumeUse>, String>> {
-        Ok(Ok(vec![VolumeUse { uid: "volume".into(), is_boot: true, size_bytes: Some(1 << 20) }]))
+        Ok(Ok(vec![VolumeUse { uid: "volume".into(), disk_uid: None, is_boot: true, size_bytes: Some(1 << 20) }]))
     }
 }
 
@@ -171,6 +171,10 @@ async fn only_the_record_of_an_end_is_an_end() {
     assert_eq!((phase(&machine), reason(&machine, READY)), (Some(MachinePhase::Stopped), "PoweredOff"));
     let mut machine = host.started("n").await;
     host.guests.crash("n");
+    host.step(&mut machine).await;
+    assert_eq!((phase(&machine), reason(&machine, READY)), (Some(MachinePhase::Failed), "HypervisorEnded"));
+    let mut machine = host.started("p").await;
+    host.guests.terminate("p");
     host.step(&mut machine).await;
     assert_eq!((phase(&machine), reason(&machine, READY)), (Some(MachinePhase::Failed), "HypervisorEnded"));
 }

@@ -17,8 +17,8 @@ use crate::machine::exclusive::refuse_shared_volumes;
 use crate::machine::paths::{MachinePaths, PREFIX, machines};
 use crate::machine::record::MachineRecord;
 use crate::machine::running::{Machine, disk_id};
-use crate::machine::{AcceleratorKind, MachineConfig, Nic, limits};
-use crate::pool::{self, Owner};
+use crate::machine::{AcceleratorKind, MachineConfig, Nic, VolumeUse, limits};
+use crate::pool::Owner;
 use crate::seed;
 use crate::shim::{ChosenUser, GUEST_OOM_SCORE, Spec, Stderr, User};
 
@@ -57,7 +57,7 @@ impl MachineRunner {
         self.write_seed(config, &paths, user.as_ref())?;
         let mut disks = Vec::new();
         for (index, volume) in config.volumes.iter().enumerate() {
-            disks.push(self.disk(index, &volume.uid, volume.is_boot, user.as_ref()).await?);
+            disks.push(self.disk(index, volume, user.as_ref()).await?);
         }
         disks.insert(disks.len().min(1), seed_disk(&paths));
 
@@ -164,19 +164,13 @@ impl MachineRunner {
         }
     }
 
-    async fn disk(
-        &self,
-        index: usize,
-        uid: &str,
-        is_boot: bool,
-        user: Option<&User>,
-    ) -> Result<DiskConfig, MachineError> {
+    async fn disk(&self, index: usize, volume: &VolumeUse, user: Option<&User>) -> Result<DiskConfig, MachineError> {
         let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
         Ok(DiskConfig {
             id: disk_id(index),
-            source: self.volumes.source(uid, owner).await?,
-            serial: pool::serial(uid),
-            boot_index: is_boot.then_some(0),
+            source: self.volumes.source(&volume.uid, owner).await?,
+            serial: volume.serial(),
+            boot_index: volume.is_boot.then_some(0),
             is_read_only: false,
         })
     }

@@ -19,7 +19,12 @@ async fn the_disks_of_a_running_guest_become_what_is_wanted() {
     assert_eq!(make_so(&config).await, []);
 
     config.volumes[0].size_bytes = Some(2 * MIB);
-    config.volumes.push(VolumeUse { uid: "data".into(), is_boot: false, size_bytes: None });
+    config.volumes.push(VolumeUse {
+        uid: "data".into(),
+        disk_uid: Some("d15c-data".into()),
+        is_boot: false,
+        size_bytes: None,
+    });
     let changes = make_so(&config).await;
     assert!(matches!(changes[..], [Change::Grow { .. }, Change::Attach { .. }]), "{changes:?}");
     assert_eq!(make_so(&config).await, [], "nothing is left to do");

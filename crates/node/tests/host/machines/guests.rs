@@ -11,14 +11,18 @@ use evroc_node::net::vpc::{HostNetwork, NetworkConfig};
 
 use super::*;
 
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNbmN6oQ1AUhWYbUMLUaSkJ4Gt2sSHcOE8Z8Lrn3qJY";
+
 #[tokio::test]
 async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
     let mut host = with_tiny().await;
     let mut config = config("m", &["disk"]);
-    config.seed.user_data = Some("#!/bin/sh\necho the-marker >/marker; sync; echo marker written\n".into());
+    config.seed.user_data = Some(
+        "#!/bin/sh\necho the-marker >/marker; sync; echo disk $(cat /sys/block/vda/serial) $(cat /sys/block/vdb/serial) is written\n".into(),
+    );
     let machine = host.runner.start(&config, None).await.unwrap();
     shows(&machine, "ready hostname=m").await;
-    shows(&machine, "marker written").await;
+    shows(&machine, "disk d15cdisk cidata is written").await;
     shows(&machine, "login:").await;
 
     // As little power as possible, and within its limits.
@@ -48,9 +52,12 @@ async fn a_real_guest_boots_is_adopted_keeps_its_disk_and_powers_off() {
 
     // Another machine boots from the same disk and reads the data of the first.
     let mut config = self::config("other", &["disk"]);
-    config.seed.user_data = Some("#!/bin/sh\necho \"found $(cat /marker)\"\n".into());
+    // Its user data does not reference its keys.
+    let home = "/home/evroc-user/.ssh/authorized_keys";
+    config.seed.user_data = Some(format!("#!/bin/sh\necho \"found $(cat /marker) $(grep -c ssh- {home}) keys\"\n"));
+    config.seed.authorized_keys = vec![KEY.into()];
     let machine = host.runner.start(&config, None).await.unwrap();
-    shows(&machine, "found the-marker").await;
+    shows(&machine, "found the-marker 0 keys").await;
     host.runner.remove("other").await.unwrap();
     host.volumes.delete("disk").await.unwrap();
     host.assert_clean().await;
@@ -103,6 +110,57 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
     let FoundMachine::Running(after) = host.runner.observe("m").await.unwrap() else { panic!("it runs") };
     assert_eq!(after.shim().record().child, machine.shim().record().child);
     host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
+/// A file on the root file system of the tiny guest, which must not run.
+fn read_of_tiny(host: &Host, path: &str) -> String {
+    let raw = host.root.path().join("disk.raw");
+    let convert =
+        Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(host.volumes.path("disk")).arg(&raw).status();
+    assert!(convert.unwrap().success());
+    // Its second partition, where the recipe of the image puts it.
+    let at = format!("{}?offset={}", raw.display(), 41 * MIB);
+    let output = Command::new("/usr/sbin/debugfs").args(["-R", &format!("cat {path}"), &at]).output().unwrap();
+    std::fs::remove_file(raw).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A key with restrictions that its ssh server does not have would be a full shell, or be refused without a word.
+#[tokio::test]
+async fn the_tiny_guest_keeps_what_restricts_a_key_or_refuses_it() {
+    let host = with_tiny().await;
+    let mut config = config("m", &["disk"]);
+    let restricted = format!("restrict,command=\"echo \\\"a, b\\\"\" {KEY} restricted");
+    config.seed.authorized_keys = vec![
+        restricted.clone(),
+        format!("{KEY} plain, with \"comma\""),
+        format!("from=\"10.0.0.0/8,10.1.0.0/16\" {KEY} elsewhere"),
+        format!("cert-authority {KEY} authority"),
+    ];
+    config.seed.user_data = Some(
+        "#cloud-config\nusers:\n- default\nssh_authorized_keys: ['no-pty,expiry-time=\"20300101\" ".to_owned()
+            + KEY
+            + " late']\n",
+    );
+    let machine = host.runner.start(&config, None).await.unwrap();
+    shows(&machine, "login:").await;
+    let log = host.serial("m");
+    for (option, comment) in [("from", "elsewhere"), ("cert-authority", "authority"), ("expiry-time", "late")] {
+        let line = log.lines().find(|line| line.contains(&format!("no option \"{option}\"")));
+        assert!(
+            line.is_some_and(|line| line.contains("ssh key not accepted") && line.trim_end().ends_with(comment)),
+            "{log}"
+        );
+    }
+    assert_eq!(log.matches("not accepted").count(), 3, "{log}");
+    host.runner.stop("m", Duration::from_secs(60)).await.unwrap().unwrap();
+    host.runner.remove("m").await.unwrap();
+
+    let kept = read_of_tiny(&host, "/home/evroc-user/.ssh/authorized_keys");
+    let kept: Vec<&str> = kept.lines().collect();
+    assert_eq!(kept, [restricted, format!("{KEY} plain, with \"comma\"")], "{log}");
+    host.volumes.delete("disk").await.unwrap();
     host.assert_clean().await;
 }
 

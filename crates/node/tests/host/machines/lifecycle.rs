@@ -100,6 +100,21 @@ async fn a_hypervisor_that_does_not_listen_is_killed() {
     host.assert_clean().await;
 }
 
+/// Its exit code is that of a guest that powered itself off.
+#[tokio::test]
+async fn a_hypervisor_that_a_signal_ended_says_so() {
+    let host = Host::new(Qemu::default());
+    host.volumes.create(&blank("v")).await.unwrap();
+    let machine = host.runner.start(&config("m", &["v"]), None).await.unwrap();
+    machine.shim().record().child.open().unwrap().unwrap().signal(Signal::TERM).unwrap();
+    let exit = machine.shim().wait().await.unwrap();
+    assert!(exit.is_success(), "{exit:?}");
+    let line = evroc_vmm::qemu::ended_from_outside(&exit.stderr_tail).unwrap_or_default();
+    assert!(line.contains("terminating on signal 15 from pid"), "{exit:?}");
+    host.runner.remove("m").await.unwrap();
+    host.assert_clean().await;
+}
+
 #[tokio::test]
 async fn a_damaged_record_stops_neither_its_machine_nor_others() {
     let host = Host::new(Simulated);

@@ -121,7 +121,12 @@ fn config(uid: &str, volumes: &[&str]) -> MachineConfig {
         volumes: volumes
             .iter()
             .enumerate()
-            .map(|(index, uid)| VolumeUse { uid: (*uid).to_owned(), is_boot: index == 0, size_bytes: None })
+            .map(|(index, uid)| VolumeUse {
+                uid: (*uid).to_owned(),
+                disk_uid: Some(format!("d15c-{uid}")),
+                is_boot: index == 0,
+                size_bytes: None,
+            })
             .collect(),
         seed: SeedInput {
             instance_id: uuid::Uuid::new_v4().to_string(),
