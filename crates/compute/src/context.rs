@@ -4,9 +4,11 @@ use evroc_api::compute::{Disk, DiskImage, VMVirtualResources, VirtualMachine, Vi
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, Replica, Volume};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
-use evroc_controller::{Context, Index, Informer, Informers, Refusals};
-use evroc_placement::Book;
+use evroc_controller::{Change, Context, Index, Informer, Informers, Kind, Refusals};
+use evroc_placement::{Book, may_allow_more};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::reasons::WAITS_FOR_ROOM;
 
@@ -28,6 +30,7 @@ pub(crate) struct Compute {
     pub images: Informer<DiskImage>,
     pub profiles: Informer<VMVirtualResources>,
     pub hosts: Informer<Host>,
+    pub quotas: Informer<ResourceQuota>,
     pub replicas: Informer<Replica>,
     pub vpcs: Informer<VirtualPrivateCloud>,
     pub subnets: Informer<Subnet>,
@@ -80,6 +83,7 @@ impl Compute {
             images: informers.of(),
             profiles: informers.of(),
             hosts: informers.of(),
+            quotas: informers.of(),
             replicas: informers.of(),
             vpcs: informers.of(),
             subnets: informers.of(),
@@ -96,6 +100,20 @@ impl Compute {
         self.vpcs.ready().await;
         self.subnets.ready().await;
     }
+}
+
+/// Of those that wait, the ones that a larger quota of their resource group may let in; what was refused before may be tried again.
+pub(crate) fn allowed_more<K: Kind>(
+    book: &Book,
+    waiting: &Index<K>,
+    change: &Change<ResourceQuota>,
+) -> Vec<ObjectRef<K>> {
+    if !may_allow_more(change) {
+        return vec![];
+    }
+    book.forget_refusals();
+    let namespace = change.both().last().and_then(ResourceExt::namespace);
+    waiting.references(WAITING).into_iter().filter(|one| one.namespace == namespace).collect()
 }
 
 /// The key of a disk in the index of virtual machines.

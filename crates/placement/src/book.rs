@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evroc_api::infra::{Host, Machine, Replica, Volume};
 use evroc_controller::{Change, Informer, Informers, Kind, Result};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::facts::{HostFacts, Promised, Takes, is_ready};
@@ -110,6 +111,11 @@ impl Book {
         refused.push(Refused { host: host.to_owned(), why: why.to_owned(), since: now });
         AVOIDED
     }
+
+    /// Forgets all refusals: what was refused may fit now, and the store decides.
+    pub fn forget_refusals(&self) {
+        lock(&self.pages).refused.clear();
+    }
 }
 
 impl Pages {
@@ -144,6 +150,11 @@ pub fn may_make_room(change: &Change<Host>) -> bool {
             let room = host.status.as_ref().and_then(|status| status.allocatable.clone());
             (is_ready(host), host.spec.clone(), room)
         })
+}
+
+/// Whether a change of a quota may make room in its resource group: not its reports of what is used.
+pub fn may_allow_more(change: &Change<ResourceQuota>) -> bool {
+    change.old.is_some() && change.differs(|quota| quota.spec.clone())
 }
 
 fn lock(pages: &Mutex<Pages>) -> MutexGuard<'_, Pages> {

@@ -13,7 +13,7 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-pub use book::{Book, may_make_room};
+pub use book::{Book, may_allow_more, may_make_room};
 pub use choose::{Need, Unplaceable, choose};
 pub use facts::{HostFacts, Promised, Room};
 

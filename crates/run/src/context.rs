@@ -8,6 +8,7 @@ use evroc_api::infra::{Host, Machine, Replica};
 use evroc_api::run::{Revision, Service};
 use evroc_controller::{Context, Index, Informer, Informers, Refusals};
 use evroc_placement::Book;
+use k8s_openapi::api::core::v1::ResourceQuota;
 
 use crate::image::Images;
 use crate::reasons::{ACTIVE, UNSCHEDULABLE};
@@ -57,6 +58,7 @@ pub(crate) struct Run {
     pub replicas: Informer<Replica>,
     pub machines: Informer<Machine>,
     pub hosts: Informer<Host>,
+    pub quotas: Informer<ResourceQuota>,
     /// Revisions by the uid of the service that owns them.
     pub revisions_by_owner: Index<Revision>,
     /// Revisions that wait for room, under [`WAITING`].
@@ -76,6 +78,7 @@ impl Run {
             services: informers.of(),
             machines: informers.of(),
             hosts: informers.of(),
+            quotas: informers.of(),
             revisions_by_owner: revisions.by_owner(),
             revisions_waiting: revisions.index(|revision: &Revision| {
                 let active = revision.status.as_ref().and_then(|status| conditions::get(&status.conditions, ACTIVE));

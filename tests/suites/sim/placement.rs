@@ -202,6 +202,38 @@ async fn the_last_memory_goes_to_exactly_one_and_a_vm_of_another_group_makes_roo
 }
 
 #[tokio::test]
+async fn a_larger_quota_wakes_what_waits_for_it() {
+    use k8s_openapi::api::core::v1::ResourceQuota;
+    let platform = Platform::start().await;
+    let quota = |memory: &str, storage: &str| -> ResourceQuota {
+        evroc_testkit::objects::of(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"},
+            "spec": {"hard": {"requests.memory": memory, "requests.storage": storage}}}))
+    };
+    let client = platform.client_as(evroc_iam::Identity::operator());
+    let quotas = kube::Api::<ResourceQuota>::namespaced(client, evroc_testkit::GROUP);
+    quotas.create(&kube::api::PostParams::default(), &quota("100Mi", "1Ki")).await.unwrap();
+    let set = async |memory: &str, storage: &str| {
+        let change = json!({"spec": {"hard": {"requests.memory": memory, "requests.storage": storage}}});
+        let merge = kube::api::Patch::Merge(change);
+        quotas.patch("small", &kube::api::PatchParams::default(), &merge).await.unwrap();
+        std::time::Instant::now()
+    };
+    // Without being woken they look again after half a minute.
+    let woken = |since: std::time::Instant| assert!(since.elapsed().as_secs() < 20, "after {:?}", since.elapsed());
+    platform.create(&disk("boot", IMAGE)).await;
+    platform.until::<Disk>("boot", "a refusal", |disk| disk.reason() == "Unschedulable").await;
+    let since = set("100Mi", "100Gi").await;
+    platform.until::<Disk>("boot", "Ready", HasConditions::is_ready).await;
+    woken(since);
+    platform.create(&virtual_machine("vm", &["boot"])).await;
+    platform.until::<VirtualMachine>("vm", "a refusal", |vm| state(vm) == Some(State::ErrorUnschedulable)).await;
+    let since = set("8Gi", "100Gi").await;
+    platform.until::<VirtualMachine>("vm", "Ready", HasConditions::is_ready).await;
+    woken(since);
+    all_is_well(&platform).await;
+}
+
+#[tokio::test]
 async fn virtual_machines_that_start_together_never_take_more_than_there_is() {
     // The writes of the disks come first; the fault strikes among those of the virtual machines.
     let faults = [None, Some(Manner::Conflict), Some(Manner::AnswerLost), Some(Manner::KilledAfter)];

@@ -18,7 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use super::observe::{Observed, observe};
 use super::plan::{Step, plan};
 use super::status::{is_failure, status};
-use crate::context::{Compute, WAITING};
+use crate::context::{Compute, WAITING, allowed_more};
 
 /// One at a time: a disk follows its siblings, and two siblings that are placed at once would not see each other.
 const CONCURRENCY: u16 = 1;
@@ -29,6 +29,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 pub async fn run(context: Arc<Compute>) {
     let by_image = context.disks_by_image.clone();
     let (for_hosts, for_volumes) = (context.disks_waiting.clone(), context.disks_waiting.clone());
+    let (book, for_quotas) = (context.book.clone(), for_hosts.clone());
     let queue = Queue::new(&context.disks)
         .owns(&context.volumes)
         .on(&context.vms, users_change)
@@ -41,6 +42,7 @@ pub async fn run(context: Arc<Compute>) {
                 if may_make_room(change) { for_hosts.references(WAITING) } else { vec![] }
             },
         )
+        .on(&context.quotas, move |change| allowed_more(&book, &for_quotas, change))
         .on(
             &context.volumes,
             move |change: &Change<Volume>| {

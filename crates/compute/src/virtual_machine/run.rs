@@ -21,7 +21,7 @@ use kube::runtime::reflector::ObjectRef;
 use super::observe::{Observed, observe};
 use super::plan::{Step, epoch, plan};
 use super::status::{is_failure, status};
-use crate::context::{Compute, WAITING, key};
+use crate::context::{Compute, WAITING, allowed_more, key};
 
 /// Virtual machines that are reconciled at the same time. Room on hosts and addresses are taken in the store, so that two which choose the
 /// same do not both get it. Fewer lets many that start together wait for each other's writes; more has them choose the same more often.
@@ -34,6 +34,7 @@ pub async fn run(context: Arc<Compute>) {
     let by_subnet = by_vpc.clone();
     let (for_hosts, for_machines) = (context.vms_waiting.clone(), context.vms_waiting.clone());
     let (for_replicas, for_addresses) = (for_hosts.clone(), for_hosts.clone());
+    let (book, for_quotas) = (context.book.clone(), for_hosts.clone());
     let queue = Queue::new(&context.vms)
         .owns(&context.machines)
         .on(&context.disks, move |change: &Change<Disk>| of_disk(&by_disk, change))
@@ -57,6 +58,7 @@ pub async fn run(context: Arc<Compute>) {
                 if may_make_room(change) { for_hosts.references(WAITING) } else { vec![] }
             },
         )
+        .on(&context.quotas, move |change| allowed_more(&book, &for_quotas, change))
         .on(&context.machines, move |change| removed(&for_machines, change))
         .on(&context.replicas, move |change| removed(&for_replicas, change))
         .on(&context.vms, move |change| removed(&for_addresses, change));

@@ -96,7 +96,7 @@ pub static ANY_CONTROLLER: Role = Role {
     name: "controller",
     rules: &[
         Rule { verbs: READ, groups: &[COMPUTE, NETWORKING, RUN, IAM, INFRA], resources: &["*"], names: Names::Any },
-        Rule { verbs: READ, groups: &[""], resources: &["namespaces"], names: Names::Any },
+        Rule { verbs: READ, groups: &[""], resources: &["namespaces", "resourcequotas"], names: Names::Any },
         Rule {
             verbs: &["get", "create", "update", "patch"],
             groups: &["coordination.k8s.io"],

@@ -7,7 +7,8 @@ use std::time::Duration;
 use evroc_api::infra::{Host, Machine, Replica, ReplicaSpec};
 use evroc_api::run::{REVISION_LABEL, Revision, SERVICE_LABEL, Service};
 use evroc_controller::{Change, Error, Queue, Result, owned_by, report_status};
-use evroc_placement::may_make_room;
+use evroc_placement::{may_allow_more, may_make_room};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::Action;
@@ -28,6 +29,7 @@ pub async fn run(context: Arc<Run>) {
     let of_service = context.revisions_by_owner.clone();
     let (on_host, for_hosts) = (context.replicas_by_host.clone(), context.revisions_waiting.clone());
     let (for_machines, for_replicas) = (for_hosts.clone(), for_hosts.clone());
+    let (book, for_quotas) = (context.book.clone(), for_hosts.clone());
     let queue = Queue::new(&context.revisions)
         .owns(&context.replicas)
         .on(&context.services, move |change: &Change<Service>| {
@@ -47,6 +49,14 @@ pub async fn run(context: Arc<Run>) {
                 replica.namespace().map(|namespace| revision.within(&namespace))
             });
             for_hosts.references(WAITING).into_iter().chain(owners).collect()
+        })
+        .on(&context.quotas, move |change: &Change<ResourceQuota>| {
+            if !may_allow_more(change) {
+                return vec![];
+            }
+            book.forget_refusals();
+            let namespace = change.both().last().and_then(ResourceExt::namespace);
+            for_quotas.references(WAITING).into_iter().filter(|one| one.namespace == namespace).collect()
         })
         .on(
             &context.machines,
