@@ -8,11 +8,14 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use evroc_metrics::{Counter, Counters, Gauge, Gauges, Held, Histogram, Histograms, Registry, Text, buckets};
-use evroc_metrics::{labels, words};
+use evroc_metrics::{labels, span, words};
 use futures::FutureExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+
+use tracing::{Instrument, Span, field};
 
 use crate::Result;
 
@@ -73,6 +76,7 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
 /// The metrics of the reconciliations of one kind.
 #[derive(Clone)]
 pub(crate) struct Measured {
+    controller: Text,
     success: Counter,
     requeue_after: Counter,
     error: Counter,
@@ -98,22 +102,49 @@ impl Measured {
             errors: FAMILIES.errors.get_or_create_owned(&of),
             seconds: FAMILIES.seconds.get_or_create_owned(&of),
             workers: FAMILIES.workers.get_or_create_owned(&of),
+            controller,
         }
     }
 
-    /// Measures one reconciliation; one that is dropped before its end counts for nothing.
-    pub(crate) async fn reconcile(self, work: impl Future<Output = Result<Action>>) -> Result<Action> {
+    /// A span for the reconciliation of a key.
+    pub(crate) fn span(&self, key: &ObjectMeta) -> Span {
+        let controller = self.controller.as_str();
+        let span = span!(
+            "reconcile",
+            otel.name = field::Empty,
+            otel.status_code = field::Empty,
+            controller,
+            namespace = key.namespace,
+            name = key.name,
+            result = field::Empty,
+            error = field::Empty,
+        );
+        if !span.is_disabled() {
+            span.record("otel.name", format!("reconcile {controller}"));
+        }
+        span
+    }
+
+    /// Measures one reconciliation; one that is dropped before its end counts for nothing. Its span has its end noted.
+    pub(crate) async fn reconcile(self, span: Span, work: impl Future<Output = Result<Action>>) -> Result<Action> {
         let _held = Held::new(self.workers.clone());
         let begun = Instant::now();
-        let result = work.await;
+        let result = work.instrument(span.clone()).await;
         self.seconds.observe(begun.elapsed().as_secs_f64());
-        match &result {
-            Ok(action) if *action == Action::await_change() => self.success.inc(),
-            Ok(_) => self.requeue_after.inc(),
-            Err(_) => {
+        let end = match &result {
+            Ok(action) if *action == Action::await_change() => End::Success,
+            Ok(_) => End::RequeueAfter,
+            Err(error) => {
+                span.record("otel.status_code", "ERROR").record("error", field::display(error));
                 self.errors.inc();
-                self.error.inc()
+                End::Error
             }
+        };
+        span.record("result", end.word());
+        match end {
+            End::Success => self.success.inc(),
+            End::RequeueAfter => self.requeue_after.inc(),
+            End::Error => self.error.inc(),
         };
         result
     }
@@ -128,7 +159,10 @@ where
     F: Future<Output = Result<Action>> + Send + 'static,
 {
     let measured = Measured::of::<K>();
-    move |object, context| measured.clone().reconcile(reconcile(object, context)).boxed()
+    move |object, context| {
+        let span = measured.span(object.meta());
+        measured.clone().reconcile(span, reconcile(object, context)).boxed()
+    }
 }
 
 /// Namespace and name.
@@ -221,9 +255,10 @@ mod tests {
 
         let measured = Measured::of::<Namespace>();
         let again = Action::requeue(std::time::Duration::from_secs(1));
-        measured.clone().reconcile(async { Ok(Action::await_change()) }).await.expect("good");
-        measured.clone().reconcile(async { Ok(again) }).await.expect("good");
-        assert!(measured.reconcile(async { Err(Error::Changed("x".into())) }).await.is_err());
+        let span = Span::none;
+        measured.clone().reconcile(span(), async { Ok(Action::await_change()) }).await.expect("good");
+        measured.clone().reconcile(span(), async { Ok(again) }).await.expect("good");
+        assert!(measured.reconcile(span(), async { Err(Error::Changed("x".into())) }).await.is_err());
         for result in ["success", "requeue_after", "error"] {
             let labels = [("controller", "namespace"), ("result", result)];
             assert_eq!(value("controller_runtime_reconcile_total", &labels), 1.0, "{result}");

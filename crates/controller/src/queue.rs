@@ -81,7 +81,8 @@ impl<K: Kind> Queue<K> {
         let work = applier(
             move |object: Arc<K>, context| {
                 waiting.take(object.meta().namespace.as_deref(), &object.name_any());
-                measured.clone().reconcile(reconcile(object, context)).boxed()
+                let span = measured.span(object.meta());
+                measured.clone().reconcile(span, reconcile(object, context)).boxed()
             },
             retry,
             context,

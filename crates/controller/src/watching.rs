@@ -11,6 +11,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, applier, reflector, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use crate::metrics::Measured;
 use crate::{Error, Result};
@@ -80,10 +81,11 @@ pub async fn run_on<K, C, F>(
     let queue = futures::stream::select(trigger_self(objects, ()).boxed(), named.boxed());
     let measured = Measured::of::<K>();
     // A task for each reconciliation, as `Controller::run` has it; a panic goes on in here.
-    let reconcile = move |object, context| {
-        let task = tokio::spawn(reconcile(object, context));
+    let reconcile = move |object: Arc<K>, context| {
+        let span = measured.span(object.meta());
+        let task = tokio::spawn(reconcile(object, context).instrument(span.clone()));
         let ended = async move { task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) };
-        measured.clone().reconcile(ended).boxed()
+        measured.clone().reconcile(span, ended).boxed()
     };
     let config = kube::runtime::controller::Config::default();
     crate::drive(applier(reconcile, error_policy, context, reader, queue, config).boxed()).await;

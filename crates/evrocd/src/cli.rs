@@ -113,6 +113,10 @@ pub struct UpArgs {
     /// Life of the certificates of the cloud's processes, which are renewed while it runs; for tests. Remembered [default: 30 days].
     #[arg(long, hide = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=31_536_000))]
     pub leaf_life_seconds: Option<u64>,
+    /// Send traces of requests and reconciliations to this collector, as OTLP over HTTP: http://HOST:PORT; `none` sends none any more.
+    /// Remembered.
+    #[arg(long, value_name = "URL", value_parser = parse_collector)]
+    pub otlp_endpoint: Option<String>,
     #[command(flatten)]
     pub store: StoreChoice,
     /// Internal: this is the background process.
@@ -147,6 +151,7 @@ impl UpArgs {
             scale_to_zero_seconds: self.scale_to_zero_seconds,
             uplink: self.uplink.clone(),
             leaf_life_seconds: self.leaf_life_seconds,
+            otlp_endpoint: self.otlp_endpoint.clone(),
             store: self.store.settings()?,
         })
     }
@@ -353,6 +358,14 @@ fn parse_store(text: &str) -> Result<String, String> {
     }
 }
 
+/// The address of a collector of traces, or `none`.
+fn parse_collector(text: &str) -> Result<String, String> {
+    if text == "none" {
+        return Ok(text.to_owned());
+    }
+    crate::traces::endpoint(text).map_err(|error| error.to_string())
+}
+
 /// A domain: labels of small letters, digits and dashes.
 fn parse_domain(text: &str) -> Result<String, String> {
     let label_fits = |label: &str| {
@@ -402,6 +415,8 @@ mod tests {
                 "none",
                 "--leaf-life-seconds",
                 "20",
+                "--otlp-endpoint",
+                "http://127.0.0.1:4318",
             ],
         ] {
             let wanted = options(line);

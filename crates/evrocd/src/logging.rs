@@ -7,24 +7,38 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use evroc_metrics::spans;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::traces::Export;
 
 /// Variable that sets the filter of the log (`debug`, `evrocd=trace,info`).
 pub const FILTER: &str = "EVROC_LOG";
 
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"))
+    without_spans(EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info")))
 }
 
-/// For a role: standard error.
-pub fn init_role(_role: &str) {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter())
+fn without_spans(filter: EnvFilter) -> EnvFilter {
+    // Spans are for collectors of traces, whatever the level.
+    match format!("{}=off", spans::TARGET).parse::<Directive>() {
+        Ok(without_spans) => filter.add_directive(without_spans),
+        Err(_) => filter,
+    }
+}
+
+/// For a role: standard error. Spans go to a collector, if there is one, and never into the log.
+pub fn init_role(export: Option<&Export>) {
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_target(true)
-        .try_init();
+        .with_filter(filter());
+    let _ = tracing_subscriber::registry().with(export.map(Export::layer)).with(log).try_init();
 }
 
 /// The supervisor's log: nowhere until [`SupervisorLog::reopen`].
@@ -64,5 +78,23 @@ impl Write for SupervisorLog {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_level_of_the_log_makes_spans() {
+        for level in ["info", "trace", "evroc=trace,info", "evroc::trace=trace"] {
+            let log = tracing_subscriber::fmt::layer()
+                .with_writer(io::sink)
+                .with_filter(without_spans(EnvFilter::new(level)));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+                assert!(evroc_metrics::span!("request").is_disabled(), "{level}");
+                assert_eq!(tracing::trace_span!("other").is_disabled(), level != "trace");
+            });
+        }
     }
 }

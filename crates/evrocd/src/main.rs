@@ -27,6 +27,7 @@ mod sockets;
 mod status;
 mod supervisor;
 mod top;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use evroc_metrics::spans;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty};
@@ -64,6 +65,7 @@ pub async fn forward(
     if let Err(problem) = rewrite(&mut request, grpc, peer) {
         return Outcome::Answer(sentence(StatusCode::BAD_REQUEST, &problem));
     }
+    spans::write(request.headers_mut());
     let replica = &hold.lease.replica;
     let kept = if fresh { None } else { pool.kept(replica, grpc) };
     let is_new = kept.is_none();

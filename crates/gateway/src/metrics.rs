@@ -92,6 +92,11 @@ pub(crate) struct ServiceMetrics {
 }
 
 impl ServiceMetrics {
+    /// The service's namespace and name.
+    pub(crate) fn name(&self) -> (&str, &str) {
+        (self.labels.namespace.as_str(), self.labels.service.as_str())
+    }
+
     /// An answer to a request that came `began`.
     pub(crate) fn answered(&self, status: StatusCode, began: Instant) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evroc_metrics::{span, spans};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tracing::{Instrument, field};
 
 use crate::connect::{Pool, RequestBody};
 use crate::forward::{Hold, Outcome, forward};
@@ -51,7 +53,30 @@ impl Proxy {
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
         let (began, mut trail) = (time::now(), Trail::default());
-        let response = self.answer(request, peer, &mut trail).await;
+        let span = span!(
+            "request",
+            otel.name = operation(request.method()),
+            otel.kind = "server",
+            otel.status_code = field::Empty,
+            http.request.method = request.method().as_str(),
+            http.response.status_code = field::Empty,
+            url.path = request.uri().path(),
+            server.address = host_of(&request),
+            user_agent.original = request.headers().get(header::USER_AGENT).and_then(|it| it.to_str().ok()),
+            namespace = field::Empty,
+            service = field::Empty,
+        );
+        // As other gateways do: what a client says about its trace goes on, and has no effect but on the trace.
+        span.in_scope(|| spans::adopt(request.headers()));
+        let response = self.answer(request, peer, &mut trail).instrument(span.clone()).await;
+        span.record("http.response.status_code", response.status().as_u16());
+        if response.status().is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
+        if let Some(service) = &trail.service {
+            let (namespace, name) = service.name();
+            span.record("namespace", namespace).record("service", name);
+        }
         match (trail.service, trail.unrouted) {
             (Some(service), _) => service.answered(response.status(), began),
             (None, Some(reason)) => self.metrics.unrouted(reason),
@@ -84,7 +109,8 @@ impl Proxy {
         let mut repeats = 0;
         // Ends: what is not received is followed by a pause for its replica, or used up a kept connection.
         loop {
-            let (lease, mut ticket) = match self.acquire(&host, waiting.take(), deadline, trail).await {
+            let found = self.acquire(&host, waiting.take(), deadline, trail).instrument(span!("find replica"));
+            let (lease, mut ticket) = match found.await {
                 Ok(place) => place,
                 Err(refusal) => return refusal,
             };
@@ -92,7 +118,10 @@ impl Proxy {
             let copy = if repeats < REPEATS { repeatable(&request) } else { None };
             // A repeated request does not meet the next of several connections that ended together.
             let fresh = repeats > 0;
-            let mut ticket = match forward(&self.pool, request, Hold { lease, ticket }, fresh, peer).await {
+            let replica = &lease.replica.key.name;
+            let sending = span!("send to container", otel.kind = "client", replica);
+            let forwarded = forward(&self.pool, request, Hold { lease, ticket }, fresh, peer);
+            let mut ticket = match forwarded.instrument(sending).await {
                 Outcome::Answer(response) => return response,
                 Outcome::NotReceived(returned, ticket) => {
                     request = *returned;
@@ -197,6 +226,20 @@ fn host_of<B>(request: &Request<B>) -> Option<String> {
     let port = |(_, port): &(&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
     let host = host.rsplit_once(':').filter(port).map_or(host.as_str(), |(host, _)| host);
     Some(host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// The name of a request's span: its method, if it is one that HTTP knows.
+fn operation(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "HTTP",
+    }
 }
 
 /// A copy of a request that may be sent twice: its method is safe and it has no body.

@@ -13,6 +13,8 @@
 //!
 //! A crate whose values belong to an instance (an API server, a gateway) takes a [`Registry`]; loops of which a process has one use
 //! [`Registry::process`]. A process is one role, so both end in one text.
+//!
+//! [`spans`] are for a collector of traces.
 
 pub mod buckets;
 mod label;
@@ -20,6 +22,7 @@ mod process;
 pub mod read;
 mod registry;
 mod scrape;
+pub mod spans;
 #[cfg(test)]
 mod tests;
 

@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use evroc_api::infra::{Machine, Replica};
-use evroc_metrics::{Counters, Gauges, Histogram, Registry, Text, buckets, labels, words};
+use evroc_metrics::{Counters, Gauges, Histogram, Registry, Text, buckets, labels, span, words};
 use kube::runtime::reflector::Store;
+use tracing::{Instrument, field};
 
 use crate::pool::Usage;
 
@@ -155,15 +156,24 @@ pub(crate) fn follow_replicas(store: Store<Replica>) -> Arc<Store<Replica>> {
     follow(&HOST.replicas, store)
 }
 
-/// Does the work and counts how it ended.
+/// Does the work, in a span of its own, and counts how it ended.
 pub(crate) async fn measured<T, E>(work: Work, doing: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let family = match work {
         Work::Guest => &HOST.guests,
         Work::Container => &HOST.containers,
         Work::Pull => &HOST.pulls,
     };
+    let name = match work {
+        Work::Guest => "start guest",
+        Work::Container => "start container",
+        Work::Pull => "pull image",
+    };
+    let span = span!("work", otel.name = name, otel.status_code = field::Empty);
     let begun = Instant::now();
-    let done = doing.await;
+    let done = doing.instrument(span.clone()).await;
+    if done.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
     let result = if done.is_ok() { Outcome::Success } else { Outcome::Error };
     family.ends.get_or_create(&Ended { result }).inc();
     if done.is_ok() {

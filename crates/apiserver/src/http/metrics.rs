@@ -87,6 +87,14 @@ labels! {
     }
 }
 
+impl Labels {
+    /// The operation in a few words, of which there is a bounded number.
+    pub(crate) fn operation(&self) -> String {
+        let parts = [self.verb.word(), self.resource.as_str(), self.subresource.as_str()];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}
+
 labels! {
     struct Code {
         code: u16,

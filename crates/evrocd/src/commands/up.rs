@@ -141,6 +141,15 @@ fn already_running(arguments: &UpArgs, instance: &InstanceName, status: Supervis
             );
         }
     }
+    if let Some(wanted) = &arguments.otlp_endpoint {
+        let record = InstanceRecord::load(instance)?.context("the instance's record is absent")?;
+        let found = record.otlp_endpoint.as_deref().unwrap_or("none");
+        if found != wanted {
+            bail!(
+                "--otlp-endpoint {wanted}: instance {instance} is running with {found}; stop it first with `evrocd down --instance {instance}`"
+            );
+        }
+    }
     let own = bootstrap::digest_of_self()?;
     if status.state == SupervisorState::Running && own != status.digest && rustix::process::geteuid().is_root() {
         say!("instance {instance} runs another build of evrocd ({}): handing over to this one", status.version);

@@ -110,6 +110,9 @@ pub struct InstanceRecord {
     /// The way out of VPCs: `none`, `host`, or `netns:<path>`.
     #[serde(default = "default_uplink")]
     pub uplink: String,
+    /// The collector of traces.
+    #[serde(default)]
+    pub otlp_endpoint: Option<String>,
     /// The etcd that holds the state, with the paths that the operator gave; without it, the embedded store does.
     #[serde(default)]
     pub etcd: Option<EtcdSettings>,
@@ -185,6 +188,7 @@ impl InstanceRecord {
             leaf_life_seconds: default_leaf_life(),
             zone: default_zone(),
             uplink: default_uplink(),
+            otlp_endpoint: None,
             etcd: None,
             user_files: Vec::new(),
             boot_id: String::new(),

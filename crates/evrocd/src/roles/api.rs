@@ -7,13 +7,14 @@ use std::task::{Context as TaskContext, Poll};
 
 use anyhow::Context;
 use http::{Request, Response};
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
 
 use super::RoleConfig;
 use super::tls::Reloads;
+use crate::traces::propagation;
 
 /// A client with the role's identity; requests that begin after the certificate was replaced use the new one.
 pub fn client(config: &Arc<RoleConfig>, reloads: &Reloads) -> anyhow::Result<kube::Client> {
@@ -34,7 +35,8 @@ fn connect(config: &RoleConfig) -> anyhow::Result<kube::Client> {
     settings.root_cert = Some(authorities.context("cannot read the authority's certificate")?);
     settings.auth_info.client_certificate_data = Some(encode(&read(&config.client_certificate)?));
     settings.auth_info.client_key_data = Some(encode(&read(&config.client_key)?).into());
-    kube::Client::try_from(settings).context("cannot prepare the connection to the API")
+    let client = ClientBuilder::try_from(settings).context("cannot prepare the connection to the API")?;
+    Ok(client.with_layer(&propagation::layer()).build())
 }
 
 /// Sends each request with the client of its moment.

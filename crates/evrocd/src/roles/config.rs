@@ -86,6 +86,9 @@ pub struct RoleConfig {
     pub uplink: String,
     /// The zone of this host.
     pub zone: String,
+    /// The collector of traces; without it, no spans are made.
+    #[serde(default)]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How long a service without requests keeps its last container, by default.

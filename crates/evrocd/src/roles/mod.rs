@@ -42,6 +42,8 @@ pub use control::store::EtcdSettings;
 pub use link::{Command, Report};
 pub use tls::Reloads;
 
+use crate::traces::Export;
+
 /// A role's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -107,9 +109,10 @@ pub fn run(role: Role, config: &Path) -> anyhow::Result<()> {
     let text = std::fs::read(config).with_context(|| format!("cannot read {}", config.display()))?;
     let config: RoleConfig =
         serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", config.display()))?;
-    crate::logging::init_role(role.name());
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(role.name()).build()?;
+    let export = Export::begin(&config, runtime.handle())?;
+    crate::logging::init_role(export.as_ref());
     let result = runtime.block_on(async {
         let context = context(config)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "role starts");
@@ -119,6 +122,9 @@ pub fn run(role: Role, config: &Path) -> anyhow::Result<()> {
             Role::Node => node::run(context).await,
         }
     });
+    if let Some(export) = export {
+        export.end();
+    }
     // Work on the blocking pool must not delay a restart.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match &result {

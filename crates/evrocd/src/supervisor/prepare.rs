@@ -47,6 +47,8 @@ pub struct UpOptions {
     pub uplink: Option<String>,
     /// Life of the certificates of roles.
     pub leaf_life_seconds: Option<u64>,
+    /// The collector of traces; `none` for none any more.
+    pub otlp_endpoint: Option<String>,
     /// Where the state is kept: `Some(None)` is the embedded store, which is `null` in JSON, where `None` is left out.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub store: Option<Option<EtcdSettings>>,
@@ -227,6 +229,9 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     }
     if let Some(seconds) = options.leaf_life_seconds {
         record.leaf_life_seconds = seconds;
+    }
+    if let Some(endpoint) = &options.otlp_endpoint {
+        record.otlp_endpoint = (endpoint != "none").then(|| endpoint.clone());
     }
     if let Some(seconds) = options.scale_to_zero_seconds {
         record.scale_to_zero_seconds = seconds;

@@ -115,6 +115,7 @@ pub fn config(
         scale_to_zero_seconds: record.scale_to_zero_seconds,
         uplink: record.uplink.clone(),
         zone: record.zone.clone(),
+        otlp_endpoint: record.otlp_endpoint.clone(),
         state_dir: layout.state,
         run_dir: layout.run,
         role_dir,

@@ -101,10 +101,47 @@ pub fn send(kubeconfig: &str, port: u16, head: &str, body: &str) -> io::Result<C
         )
         .unwrap();
     let mut stream = open(tls, "127.0.0.1", port)?;
-    let length = body.len();
-    let request = format!("{head}\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes())?;
+    write(&mut stream, "127.0.0.1", head, body)?;
     Ok(stream)
+}
+
+fn write(stream: &mut Connection, host: &str, head: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let request = format!("{head}\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes())
+}
+
+/// Sends a request without a certificate, to the server of a name at a port.
+fn send_as_nobody(instance: &Instance, (host, port): (&str, u16), head: &str, body: &str) -> io::Result<Connection> {
+    let authorities = std::fs::read(instance.state().join("pki/ca.crt"))?;
+    let mut stream = open(settings(&authorities).with_no_client_auth(), host, port)?;
+    write(&mut stream, host, head, body)?;
+    Ok(stream)
+}
+
+/// Sends a request to the API with more headers (lines that end with CR and LF), as the user of a kubeconfig or as nobody; returns the
+/// status code.
+pub fn ask(
+    instance: &Instance,
+    kubeconfig: Option<&str>,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<u16> {
+    let (port, head) =
+        (instance.ports().0, format!("{method} {path} HTTP/1.1\r\nUser-Agent: a-test\r\n{headers}Connection: close"));
+    status(&mut match kubeconfig {
+        Some(kubeconfig) => send(kubeconfig, port, &head, body)?,
+        None => send_as_nobody(instance, ("127.0.0.1", port), &head, body)?,
+    })
+}
+
+/// Sends a request for a name below the domain to the gateway; returns the status code.
+pub fn ask_gateway(instance: &Instance, name: &str, headers: &str) -> io::Result<u16> {
+    let host = format!("{name}.{}", instance.record()["domain"].as_str().unwrap());
+    let head = format!("GET /a/path?token=a-secret HTTP/1.1\r\n{headers}Connection: close");
+    status(&mut send_as_nobody(instance, (&host, instance.ports().1), &head, "")?)
 }
 
 /// Shakes hands as a client without a certificate that trusts the instance's authorities; returns the server's certificate.

@@ -10,5 +10,6 @@ mod roles;
 mod start;
 mod store;
 mod supervisor;
+mod traces;
 mod users;
 mod workload;

@@ -10,6 +10,7 @@ mod metrics;
 mod reports;
 mod stream;
 pub mod time;
+mod traces;
 mod wire;
 mod zero;
 

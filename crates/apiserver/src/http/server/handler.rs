@@ -4,10 +4,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evroc_metrics::{span, spans};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use jiff::Timestamp;
+use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
 use super::shared::Shared;
@@ -68,6 +70,22 @@ pub(super) async fn handle(
         (None, Some(address)) => address.to_string(),
         (None, None) => "unknown".to_owned(),
     };
+    let span = span!(
+        "request",
+        otel.name = field::Empty,
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = request.method().as_str(),
+        http.response.status_code = field::Empty,
+        user_agent.original = Some(agent.as_str()).filter(|it| !it.is_empty()),
+        audit_id,
+        verb = field::Empty,
+        group = field::Empty,
+        resource = field::Empty,
+        subresource = field::Empty,
+        namespace = field::Empty,
+        name = field::Empty,
+    );
     let mut trail = Trail::default();
     let in_flight = shared.metrics.begin(request.method());
     let mounted = mount.as_ref().map(|mount| mount.label().clone());
@@ -79,7 +97,7 @@ pub(super) async fn handle(
             None => answer(shared, identity, &peer, query, request, &mut trail).await,
         }
     };
-    let answering = AssertUnwindSafe(answering).catch_unwind().await;
+    let answering = AssertUnwindSafe(answering).catch_unwind().instrument(span.clone()).await;
     // A panic in one request does not end other requests of the connection.
     let answered = answering.unwrap_or_else(|_| Err(ApiError::internal("the server failed at this request")));
     let mut response = match answered {
@@ -101,6 +119,10 @@ pub(super) async fn handle(
     let Trail { identity, info, reason } = trail;
     drop(in_flight);
     let labels = shared.metrics.labels(Some(&info).filter(|it| !it.verb.is_empty()), mounted.as_ref(), is_apply);
+    if !span.is_disabled() {
+        describe(&span, &labels.operation(), &info, response.status());
+    }
+    drop(span);
     let response = shared.metrics.end(labels, started.elapsed(), response);
     let code = response.status().as_u16();
     shared.audit.record(AuditRecord {
@@ -121,6 +143,25 @@ pub(super) async fn handle(
         duration_us: started.elapsed().as_micros() as u64,
     });
     response
+}
+
+/// Notes in the span of a request what is known when the answer begins.
+fn describe(span: &Span, operation: &str, info: &RequestInfo, status: StatusCode) {
+    span.record("otel.name", operation).record("http.response.status_code", status.as_u16());
+    let parts = [
+        ("verb", info.verb),
+        ("group", &info.group),
+        ("resource", &info.resource),
+        ("subresource", &info.subresource),
+        ("namespace", &info.namespace),
+        ("name", &info.name),
+    ];
+    for (field, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+        span.record(field, part);
+    }
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 fn text_header(headers: &HeaderMap, name: &str) -> String {
@@ -231,6 +272,8 @@ async fn authenticate(
         return Err(format!("the credential of {:?} was revoked", identity.user));
     }
     peer.note_known();
+    // Nobody without a credential decides which traces there are.
+    spans::adopt(headers);
     Ok(identity)
 }
 
