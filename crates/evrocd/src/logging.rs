@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn no_level_of_the_log_makes_spans() {
-        for level in ["info", "trace", "evroc=trace,info", "evroc::trace=trace"] {
+        for level in ["info", "trace", "evroc_node=trace,info", "evroc::trace=trace"] {
             let log = tracing_subscriber::fmt::layer()
                 .with_writer(io::sink)
                 .with_filter(without_spans(EnvFilter::new(level)));

@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
 
-use crate::client::{ask, ask_gateway};
+use crate::client::{ask, ask_api, ask_gateway};
 use crate::fixture::{Instance, eventually};
 
 const OF_API: &str = "00000000000000000000000000000a01";
@@ -38,13 +40,17 @@ impl Seen {
 struct Collector {
     url: String,
     spans: Arc<Mutex<Vec<Seen>>>,
+    /// The senders of the messages.
+    senders: Arc<Mutex<Vec<String>>>,
+    /// Whether messages are answered with 503.
+    refuses: Arc<AtomicBool>,
 }
 
 impl Collector {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let collector = Self { url, spans: Arc::default() };
+        let collector = Self { url, spans: Arc::default(), senders: Arc::default(), refuses: Arc::default() };
         let own = collector.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -72,9 +78,13 @@ impl Collector {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();
         let sent = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
+        let service = |of: &ResourceSpans| {
+            let attributes = texts(&of.resource.as_ref().expect("a resource").attributes);
+            attributes.into_iter().find(|(key, _)| key == "service.name").expect("a service").1
+        };
+        self.senders.lock().unwrap().extend(sent.resource_spans.first().map(service));
         self.spans.lock().unwrap().extend(sent.resource_spans.into_iter().flat_map(|of| {
-            let role = texts(&of.resource.expect("a resource").attributes);
-            let role = role.into_iter().find(|(key, _)| key == "service.name").expect("a service").1;
+            let role = service(&of);
             let spans = of.scope_spans.into_iter().flat_map(|scope| scope.spans);
             spans.map(move |span| Seen {
                 role: role.clone(),
@@ -86,9 +96,10 @@ impl Collector {
             })
         }));
         let answer = ExportTraceServiceResponse::default().encode_to_vec();
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nConnection: close\r\n";
+        let status = if self.refuses.load(Ordering::SeqCst) { "503 Service Unavailable" } else { "200 OK" };
+        let head = "Content-Type: application/x-protobuf\r\nConnection: close\r\n";
         let stream = stream.get_mut();
-        write!(stream, "{head}Content-Length: {}\r\n\r\n", answer.len()).unwrap();
+        write!(stream, "HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\n\r\n", answer.len()).unwrap();
         stream.write_all(&answer).unwrap();
     }
 
@@ -197,21 +208,20 @@ fn a_collector_receives_requests_and_reconciliations_as_traces() {
 }
 
 #[test]
-fn a_collector_that_does_not_answer_is_named_once_and_disturbs_nobody() {
+fn a_collector_that_fails_is_named_once_and_disturbs_nobody() {
+    let collector = Collector::start();
+    collector.refuses.store(true, Ordering::SeqCst);
     let instance = Instance::new();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap());
-    instance.start(&["--otlp-endpoint", &url, "--uplink", "none"]);
-    let operator = instance.kubeconfig();
+    instance.start(&["--otlp-endpoint", &collector.url, "--uplink", "none"]);
     let log = instance.state().join("log/control.log");
-    let warnings = || std::fs::read_to_string(&log).unwrap().matches("cannot export spans").count();
-    eventually("the log names the collector", || (warnings() > 0).then_some(()));
-    for _ in 0..50 {
-        assert_eq!(ask(&instance, Some(&operator), "GET", "/readyz", "", "").unwrap(), 200);
-        assert_eq!(ask(&instance, Some(&operator), "GET", "/version", "", "").unwrap(), 200);
-    }
-    assert_eq!(warnings(), 1);
-    assert!(std::fs::read_to_string(&log).unwrap().contains(&format!("{url}/v1/traces")));
-    instance.must(&["down"]);
-    assert!(warnings() <= 2, "the end of the role may say that the last spans were lost");
+    let lines = |what: &str| std::fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains(what)).count();
+    let messages = || collector.senders.lock().unwrap().iter().filter(|role| *role == "evrocd-control").count();
+    eventually("control has tried several times", || {
+        assert_eq!(ask_api(&instance, "/version").unwrap(), 200);
+        (messages() >= 3).then_some(())
+    });
+    let failure = format!("{}/v1/traces\" error=\"the answer is 503", collector.url);
+    assert_eq!((lines("cannot export spans"), lines(&failure)), (1, 1));
+    collector.refuses.store(false, Ordering::SeqCst);
+    eventually("the log says that it works", || (lines("spans are exported again") == 1).then_some(()));
 }
