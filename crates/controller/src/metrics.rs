@@ -1,89 +1,21 @@
-//! The metrics of every controller of this process, with the names of Kubernetes' controllers.
-//!
-//! `workqueue_*` is known of a [`crate::Queue`]: a key waits from the moment when something wakes it until its reconciliation begins. A key
-//! that is to be looked at again after some time does not wait meanwhile.
+//! The metrics and spans of the controllers that this crate runs.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
-use evroc_metrics::{Counter, Counters, Gauge, Gauges, Held, Histogram, Histograms, Registry, Text, buckets};
-use evroc_metrics::{labels, span, words};
+use evroc_metrics::controllers::{self, End, Reconciliations};
+use evroc_metrics::{Text, span};
 use futures::FutureExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-
 use tracing::{Instrument, Span, field};
 
 use crate::Result;
 
-labels! {
-    struct Of {
-        controller: Text,
-    }
-}
-
-labels! {
-    struct QueueOf {
-        name: Text,
-    }
-}
-
-labels! {
-    struct EndOf {
-        controller: Text,
-        result: End,
-    }
-}
-
-words! {
-    enum End {
-        Success = "success",
-        RequeueAfter = "requeue_after",
-        Error = "error",
-    }
-}
-
-struct Families {
-    ends: Counters<EndOf>,
-    errors: Counters<Of>,
-    seconds: Histograms<Of>,
-    workers: Gauges<Of>,
-    depth: Gauges<QueueOf>,
-    adds: Counters<QueueOf>,
-    waited: Histograms<QueueOf>,
-}
-
-static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
-    let all = Registry::process();
-    Families {
-        ends: all.counters("controller_runtime_reconcile", "Reconciliations, by their end"),
-        errors: all.counters("controller_runtime_reconcile_errors", "Reconciliations that failed and are tried again"),
-        seconds: all.histograms(
-            "controller_runtime_reconcile_time_seconds",
-            "Time of a reconciliation, in seconds",
-            buckets::work,
-        ),
-        workers: all.gauges("controller_runtime_active_workers", "Reconciliations that are under way"),
-        depth: all.gauges("workqueue_depth", "Keys that wait for a reconciliation"),
-        adds: all.counters("workqueue_adds", "Keys that were put into the queue"),
-        waited: all.histograms("workqueue_queue_duration_seconds", "Time that a key waited, in seconds", buckets::work),
-    }
-});
-
 /// The metrics of the reconciliations of one kind.
 #[derive(Clone)]
-pub(crate) struct Measured {
-    controller: Text,
-    success: Counter,
-    requeue_after: Counter,
-    error: Counter,
-    errors: Counter,
-    seconds: Histogram,
-    workers: Gauge,
-}
+pub(crate) struct Measured(Reconciliations);
 
 /// The name of the controller of a kind.
 fn name_of<K: Resource<DynamicType = ()>>() -> Text {
@@ -92,61 +24,41 @@ fn name_of<K: Resource<DynamicType = ()>>() -> Text {
 
 impl Measured {
     pub(crate) fn of<K: Resource<DynamicType = ()>>() -> Self {
-        let controller = name_of::<K>();
-        let end = |result| FAMILIES.ends.get_or_create_owned(&EndOf { controller: controller.clone(), result });
-        let of = Of { controller: controller.clone() };
-        Self {
-            success: end(End::Success),
-            requeue_after: end(End::RequeueAfter),
-            error: end(End::Error),
-            errors: FAMILIES.errors.get_or_create_owned(&of),
-            seconds: FAMILIES.seconds.get_or_create_owned(&of),
-            workers: FAMILIES.workers.get_or_create_owned(&of),
-            controller,
-        }
+        Self(Reconciliations::of(name_of::<K>()))
     }
 
     /// A span for the reconciliation of a key.
     pub(crate) fn span(&self, key: &ObjectMeta) -> Span {
-        let controller = self.controller.as_str();
-        let span = span!(
+        let controller = self.0.controller();
+        span!(
             "reconcile",
-            otel.name = field::Empty,
+            otel.name = format_args!("reconcile {controller}"),
             otel.status_code = field::Empty,
             controller,
             namespace = key.namespace,
             name = key.name,
             result = field::Empty,
             error = field::Empty,
-        );
-        if !span.is_disabled() {
-            span.record("otel.name", format!("reconcile {controller}"));
-        }
-        span
+        )
     }
 
     /// Measures one reconciliation; one that is dropped before its end counts for nothing. Its span has its end noted.
     pub(crate) async fn reconcile(self, span: Span, work: impl Future<Output = Result<Action>>) -> Result<Action> {
-        let _held = Held::new(self.workers.clone());
-        let begun = Instant::now();
-        let result = work.instrument(span.clone()).await;
-        self.seconds.observe(begun.elapsed().as_secs_f64());
-        let end = match &result {
-            Ok(action) if *action == Action::await_change() => End::Success,
-            Ok(_) => End::RequeueAfter,
-            Err(error) => {
-                span.record("otel.status_code", "ERROR").record("error", field::display(error));
-                self.errors.inc();
-                End::Error
-            }
-        };
-        span.record("result", end.word());
-        match end {
-            End::Success => self.success.inc(),
-            End::RequeueAfter => self.requeue_after.inc(),
-            End::Error => self.error.inc(),
-        };
-        result
+        let work = work.instrument(span.clone());
+        self.0
+            .measure(work, |result| {
+                let end = match result {
+                    Ok(action) if *action == Action::await_change() => End::Success,
+                    Ok(_) => End::RequeueAfter,
+                    Err(error) => {
+                        span.record("otel.status_code", "ERROR").record("error", field::display(error));
+                        End::Error
+                    }
+                };
+                span.record("result", end.word());
+                end
+            })
+            .await
     }
 }
 
@@ -165,65 +77,28 @@ where
     }
 }
 
-/// Namespace and name.
-type Key = (Option<String>, String);
-
-/// The keys of a queue that wait, and since when.
-pub(crate) struct Waiting {
-    since: Mutex<HashMap<Key, Instant>>,
-    depth: Gauge,
-    adds: Counter,
-    waited: Histogram,
-}
+/// The keys of a queue that wait, by namespace and name.
+pub(crate) struct Waiting(controllers::Waiting<(Option<String>, String)>);
 
 impl Waiting {
     pub(crate) fn of<K: Resource<DynamicType = ()>>() -> Self {
-        let of = QueueOf { name: name_of::<K>() };
-        Self {
-            since: Mutex::default(),
-            depth: FAMILIES.depth.get_or_create_owned(&of),
-            adds: FAMILIES.adds.get_or_create_owned(&of),
-            waited: FAMILIES.waited.get_or_create_owned(&of),
-        }
-    }
-
-    fn since(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(controllers::Waiting::of(name_of::<K>()))
     }
 
     /// A key was woken. One that waits already goes on waiting.
     pub(crate) fn add<K: Resource<DynamicType = ()>>(&self, key: &ObjectRef<K>) {
-        let is_new = match self.since().entry((key.namespace.clone(), key.name.clone())) {
-            std::collections::hash_map::Entry::Occupied(_) => false,
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Instant::now());
-                true
-            }
-        };
-        if is_new {
-            self.depth.inc();
-            self.adds.inc();
-        }
+        self.0.add((key.namespace.clone(), key.name.clone()));
     }
 
     /// The reconciliation of a key begins, or there is nothing to reconcile.
     pub(crate) fn take(&self, namespace: Option<&str>, name: &str) {
-        let since = self.since().remove(&(namespace.map(str::to_owned), name.to_owned()));
-        if let Some(since) = since {
-            self.depth.dec();
-            self.waited.observe(since.elapsed().as_secs_f64());
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.depth.dec_by(i64::try_from(self.since().len()).unwrap_or(0));
+        self.0.take(&(namespace.map(str::to_owned), name.to_owned()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use evroc_metrics::Registry;
     use evroc_metrics::read::read;
     use k8s_openapi::api::core::v1::Namespace;
 

@@ -17,6 +17,7 @@
 //! [`spans`] are for a collector of traces.
 
 pub mod buckets;
+pub mod controllers;
 mod label;
 mod process;
 pub mod read;

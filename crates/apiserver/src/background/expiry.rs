@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evroc_metrics::controllers::Reconciliations;
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::background::measured;
 use crate::background::send::{expect, path_of, send};
 use crate::http::server::{ApiServer, IdentityService};
 use crate::object::identity::Identity;
@@ -35,8 +37,10 @@ pub(crate) fn start(server: &ApiServer) {
     };
     let stopping = server.shared.stopping.clone();
     tokio::spawn(async move {
+        let runs = Reconciliations::of("expiry".into());
         loop {
-            sweeper.sweep(Instant::now()).await;
+            // What failed is in the log, and is tried again with the next sweep.
+            let _ = measured::run(&runs, "all", sweeper.sweep(Instant::now())).await;
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = stopping.cancelled() => return,
@@ -54,7 +58,9 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    async fn sweep(&mut self, now: Instant) {
+    /// Deletes what has expired; the error is the last of those that were met.
+    async fn sweep(&mut self, now: Instant) -> Result<(), String> {
+        let mut outcome = Ok(());
         let mut remaining = HashMap::new();
         for registered in &self.kinds {
             let Some(lifetime) = registered.kind.lifetime else { continue };
@@ -75,10 +81,12 @@ impl Sweeper {
                 if let Err(problem) = deleted {
                     tracing::warn!(%problem, %path, "deleting an expired object failed");
                     remaining.insert(object.revision, since);
+                    outcome = Err(problem);
                 }
             }
         }
         self.seen = remaining;
+        outcome
     }
 }
 
@@ -118,7 +126,7 @@ mod tests {
         let start = Instant::now();
         let minutes = |count: u64| start + Duration::from_secs(60 * count);
         let left = async |sweeper: &mut Sweeper, at| {
-            sweeper.sweep(at).await;
+            sweeper.sweep(at).await.unwrap();
             server.shared.cache.catch_up().await.unwrap();
             server.shared.cache.kind(&sweeper.kinds[0].storage).select(|_| true).len()
         };

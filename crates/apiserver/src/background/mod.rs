@@ -2,6 +2,7 @@
 
 pub(crate) mod expiry;
 pub(crate) mod gc;
+mod measured;
 pub(crate) mod namespaces;
 pub(crate) mod quota;
 pub(crate) mod revocations;

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
+use super::measured::Measured;
 use super::send::{expect, path_of, send};
 use crate::http::server::{ApiServer, IdentityService};
 use crate::object::identity::Identity;
@@ -24,7 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) fn start(server: &ApiServer) {
     let Some(quotas) = server.shared.registry.find("", "v1", "resourcequotas").cloned() else { return };
     let cache = server.shared.cache.clone();
-    let controller = Controller { cache, service: server.service_as(Identity::controller("quota")), quotas };
+    let service = server.service_as(Identity::controller("quota"));
+    let controller = Controller { cache, service, quotas, measured: Measured::of("quota") };
     let stopping = server.shared.stopping.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -38,6 +40,7 @@ struct Controller {
     cache: Arc<Cache>,
     service: IdentityService,
     quotas: Arc<Registered>,
+    measured: Measured<String>,
 }
 
 impl Controller {
@@ -46,8 +49,9 @@ impl Controller {
         let mut due = self.all();
         loop {
             let mut failed = BTreeSet::new();
+            due.iter().cloned().for_each(|namespace| self.measured.wake(namespace));
             for namespace in std::mem::take(&mut due) {
-                if let Err(problem) = self.look(&namespace).await {
+                if let Err(problem) = self.measured.run(&namespace, &namespace, self.look(&namespace)).await {
                     tracing::warn!(%problem, %namespace, "writing the status of a quota failed, trying again");
                     failed.insert(namespace);
                 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::background::measured::Measured;
 use crate::http::server::ApiServer;
 use crate::object::identity::Identity;
 use crate::state::cache::Cache;
@@ -35,7 +36,8 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 pub(crate) fn start(server: &ApiServer) {
     let actor =
         act::Actor::new(server.service_as(Identity::controller("garbage-collector")), server.shared.registry.clone());
-    let collector = Collector { cache: server.shared.cache.clone(), actor: Arc::new(actor), queue: Queue::default() };
+    let queue = Queue::new(Measured::of("garbage-collector"));
+    let collector = Collector { cache: server.shared.cache.clone(), actor: Arc::new(actor), queue };
     let stopping = server.shared.stopping.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -45,15 +47,20 @@ pub(crate) fn start(server: &ApiServer) {
     });
 }
 
-#[derive(Default)]
 struct Queue {
     order: VecDeque<Place>,
     waiting: HashSet<Place>,
+    measured: Measured<Place>,
 }
 
 impl Queue {
+    fn new(measured: Measured<Place>) -> Self {
+        Self { order: VecDeque::new(), waiting: HashSet::new(), measured }
+    }
+
     fn push(&mut self, place: Place) {
         if self.waiting.insert(place.clone()) {
+            self.measured.wake(place.clone());
             self.order.push_back(place);
         }
     }
@@ -87,7 +94,7 @@ impl Collector {
                         Err(_) => break,
                     }
                 }
-                match self.look(&place).await {
+                match self.queue.measured.run(&place, &place.key, self.look(&place)).await {
                     Ok(()) => {
                         failures.remove(&place);
                     }

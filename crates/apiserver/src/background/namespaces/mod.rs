@@ -16,6 +16,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::background::measured::Measured;
 use crate::background::send::{expect, path_of, send};
 use crate::http::server::{ApiServer, IdentityService};
 use crate::object::identity::Identity;
@@ -34,6 +35,7 @@ pub(crate) fn start(server: &ApiServer) {
         service: server.service_as(Identity::controller("namespaces")),
         namespaces,
         stored,
+        measured: Measured::of("namespaces"),
     };
     let stopping = server.shared.stopping.clone();
     tokio::spawn(async move {
@@ -49,6 +51,7 @@ struct Controller {
     service: IdentityService,
     namespaces: Arc<Registered>,
     stored: Vec<Arc<Registered>>,
+    measured: Measured<String>,
 }
 
 impl Controller {
@@ -61,8 +64,9 @@ impl Controller {
         let mut terminating = self.find_terminating();
         let mut due = terminating.clone();
         loop {
+            due.iter().cloned().for_each(|name| self.measured.wake(name));
             for name in due.drain() {
-                match self.look(&name).await {
+                match self.measured.run(&name, &name, self.look(&name)).await {
                     Ok(true) => {
                         terminating.remove(&name);
                     }

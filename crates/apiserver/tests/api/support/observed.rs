@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use evroc_store::{
-    KeyValue, Lease, LeaseId, Limits, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome, WatchRequest,
-    WatchStream,
-};
+use evroc_store::{Result, Revision, Store, StoreLayer, Txn, TxnOutcome};
 
 /// Counts, and passes everything on.
 pub struct ObservedStore {
@@ -33,18 +29,14 @@ impl ObservedStore {
 }
 
 #[async_trait]
-impl Store for ObservedStore {
+impl StoreLayer for ObservedStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
+
     async fn revision(&self) -> Result<Revision> {
         self.counts.revisions.fetch_add(1, Ordering::SeqCst);
         self.inner.revision().await
-    }
-
-    async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<(Option<KeyValue>, Revision)> {
-        self.inner.get(key, at).await
-    }
-
-    async fn range(&self, request: RangeRequest) -> Result<RangePage> {
-        self.inner.range(request).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
@@ -55,45 +47,5 @@ impl Store for ObservedStore {
         let outcome = self.inner.txn(txn).await;
         self.counts.transactions.fetch_sub(1, Ordering::SeqCst);
         outcome
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
-        self.inner.watch(request).await
-    }
-
-    async fn compact(&self, at: Revision) -> Result<()> {
-        self.inner.compact(at).await
-    }
-
-    async fn compacted_at(&self) -> Result<Revision> {
-        self.inner.compacted_at().await
-    }
-
-    async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
-        self.inner.lease_grant(ttl).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease(&self, id: LeaseId) -> Result<Lease> {
-        self.inner.lease(id).await
-    }
-
-    async fn used_bytes(&self) -> Result<u64> {
-        self.inner.used_bytes().await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }
