@@ -3,7 +3,7 @@
 //! - [`contract`]: the trait [`Store`] and its types, modelled on etcd.
 //! - [`embedded`]: the backend in a folder of this machine. [`etcd`]: the backend in an etcd cluster.
 //! - [`compaction`]: continuous compaction of history. [`copy`]: copying one store into another.
-//! - [`MeasuredStore`]: a store that measures another.
+//! - [`StoreLayer`]: a store around another one. [`MeasuredStore`]: one that measures it.
 //! - [`clock`]: time as an argument. [`error`]: errors.
 
 pub mod clock;
@@ -15,6 +15,7 @@ pub mod copy;
 pub mod embedded;
 pub mod error;
 pub mod etcd;
+mod layer;
 mod limits;
 mod measured;
 mod queue;
@@ -26,4 +27,5 @@ pub use contract::{
 pub use embedded::EmbeddedStore;
 pub use error::StoreError;
 pub use etcd::EtcdStore;
+pub use layer::StoreLayer;
 pub use measured::MeasuredStore;

@@ -1,15 +1,13 @@
 //! A store that measures another: transactions, what they write, and how long they take.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use evroc_metrics::{Counter, Counters, Histogram, Registry, buckets, labels, words};
 
-use crate::contract::{
-    KeyValue, Lease, LeaseId, Limits, Operation, RangePage, RangeRequest, Result, Revision, Store, Txn, TxnOutcome,
-    WatchRequest, WatchStream,
-};
+use crate::contract::{Operation, Result, Store, Txn, TxnOutcome};
+use crate::layer::StoreLayer;
 
 words! {
     enum Outcome {
@@ -66,17 +64,9 @@ impl MeasuredStore {
 }
 
 #[async_trait]
-impl Store for MeasuredStore {
-    async fn revision(&self) -> Result<Revision> {
-        self.inner.revision().await
-    }
-
-    async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<(Option<KeyValue>, Revision)> {
-        self.inner.get(key, at).await
-    }
-
-    async fn range(&self, request: RangeRequest) -> Result<RangePage> {
-        self.inner.range(request).await
+impl StoreLayer for MeasuredStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
@@ -107,46 +97,6 @@ impl Store for MeasuredStore {
         }
         ended
     }
-
-    async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
-        self.inner.watch(request).await
-    }
-
-    async fn compact(&self, at: Revision) -> Result<()> {
-        self.inner.compact(at).await
-    }
-
-    async fn compacted_at(&self) -> Result<Revision> {
-        self.inner.compacted_at().await
-    }
-
-    async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
-        self.inner.lease_grant(ttl).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease> {
-        self.inner.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision> {
-        self.inner.lease_revoke(id).await
-    }
-
-    async fn lease(&self, id: LeaseId) -> Result<Lease> {
-        self.inner.lease(id).await
-    }
-
-    async fn used_bytes(&self) -> Result<u64> {
-        self.inner.used_bytes().await
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
 }
 
 #[cfg(test)]
@@ -163,7 +113,7 @@ mod tests {
         let registry = Registry::default();
         let store = EmbeddedStore::open(folder.path()).await.unwrap();
         store.measure(&registry);
-        let store = MeasuredStore::new(Arc::new(store), &registry);
+        let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(store), &registry));
         let put = || Txn {
             conditions: vec![Condition::Absent("a".into())],
             operations: vec![Operation::Put { key: "a".into(), value: "12345".into(), lease: None }],

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use evroc_store::{
-    Change, Condition, KeyRange, KeyValue, Lease, LeaseId, Limits, Operation, RangePage, RangeRequest, Result,
-    Revision, Store, Txn, TxnOutcome, WatchRequest, WatchStream, embedded::Options,
+    Change, Condition, KeyRange, KeyValue, Operation, RangePage, RangeRequest, Result, Revision, Store, StoreLayer,
+    Txn, TxnOutcome, WatchRequest, embedded::Options,
 };
 use evroc_tests::etcd::Etcd;
 use futures::StreamExt;
@@ -261,13 +261,9 @@ enum Fault {
 }
 
 #[async_trait]
-impl Store for Faulty {
-    async fn revision(&self) -> Result<Revision> {
-        self.store.revision().await
-    }
-
-    async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<(Option<KeyValue>, Revision)> {
-        self.store.get(key, at).await
+impl StoreLayer for Faulty {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangePage> {
@@ -304,46 +300,6 @@ impl Store for Faulty {
             }
             _ => self.store.txn(txn).await,
         }
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
-        self.store.watch(request).await
-    }
-
-    async fn compact(&self, at: Revision) -> Result<()> {
-        self.store.compact(at).await
-    }
-
-    async fn compacted_at(&self) -> Result<Revision> {
-        self.store.compacted_at().await
-    }
-
-    async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
-        self.store.lease_grant(ttl).await
-    }
-
-    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease> {
-        self.store.lease_keep_alive(id).await
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision> {
-        self.store.lease_revoke(id).await
-    }
-
-    async fn lease(&self, id: LeaseId) -> Result<Lease> {
-        self.store.lease(id).await
-    }
-
-    async fn used_bytes(&self) -> Result<u64> {
-        self.store.used_bytes().await
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
     }
 }
 
