@@ -148,7 +148,7 @@ fn is_passing(error: &anyhow::Error) -> bool {
 struct Place {
     /// Whether lines are shown with their time.
     timestamps: bool,
-    /// What lines begin with.
+    /// The beginning of each shown line.
     prefix: String,
     time: Option<String>,
     lines_of_time: usize,

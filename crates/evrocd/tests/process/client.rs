@@ -119,7 +119,7 @@ fn send_as_nobody(instance: &Instance, (host, port): (&str, u16), head: &str, bo
     Ok(stream)
 }
 
-/// Sends a request to the API with more headers (lines that end with CR and LF), as the user of a kubeconfig or as nobody; returns the
+/// Sends a request to the API with more headers (lines that end with CR and LF), as the user of a kubeconfig or without a certificate; returns the
 /// status code.
 pub fn ask(
     instance: &Instance,

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::*;
 
-/// What the client of this test sends; requests of other tests have no such header.
+/// The value that the client of this test sends; requests of other tests have no such header.
 const CLIENT: &str = "of-the-client";
 /// The span of the gateway in its place.
 const GATEWAY: &str = "of-the-gateway";

@@ -272,7 +272,7 @@ async fn authenticate(
         return Err(format!("the credential of {:?} was revoked", identity.user));
     }
     peer.note_known();
-    // Nobody without a credential decides which traces there are.
+    // Only callers with a credential decide which traces there are.
     spans::adopt(headers);
     Ok(identity)
 }
