@@ -50,6 +50,28 @@ pub struct GuestCommand {
     pub fds: Vec<RawFd>,
     /// Groups that its user has to be in beside its own.
     pub groups: Vec<u32>,
+    /// All files that it needs, to be run in a mount namespace that has no others; `None` if the driver does not know them.
+    pub files: Option<Vec<NeededFile>>,
+}
+
+/// A file or folder of the host that a guest's process needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeededFile {
+    /// Its absolute path; one that does not exist is not needed on this host.
+    pub path: PathBuf,
+    /// What the process does with it.
+    pub access: Access,
+}
+
+/// What a guest's process does with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and executes.
+    Read,
+    /// Reads and writes.
+    Write,
+    /// Opens the device.
+    Device,
 }
 
 /// The state of the guest in the hypervisor. Only [`GuestState::Running`] executes instructions.
@@ -128,6 +150,12 @@ pub enum MonitorError {
     #[error("connect to the monitor at {}", socket.display())]
     Connect {
         socket: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("open {} for the guest", path.display())]
+    Open {
+        path: PathBuf,
         #[source]
         source: std::io::Error,
     },

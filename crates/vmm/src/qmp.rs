@@ -5,13 +5,16 @@
 //! [`Qmp::connect`] has a deadline. Dropping every clone of [`Qmp`] closes the connection.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -91,6 +94,33 @@ impl Qmp {
 
     /// Executes a command and returns its `return` value.
     pub async fn execute(&self, command: &str, arguments: Value) -> Result<Value, MonitorError> {
+        self.execute_with(command, arguments, None).await
+    }
+
+    /// Gives QEMU a descriptor, which it opens as `/dev/fdset/<number>`; returns the number. `opaque` names it for [`Self::remove_files`].
+    pub async fn add_file(&self, file: BorrowedFd<'_>, opaque: &str) -> Result<u64, MonitorError> {
+        let answer = self.execute_with("add-fd", json!({ "opaque": opaque }), Some(file)).await?;
+        let expected = "the number of a set of descriptors";
+        let number = answer.get("fdset-id").and_then(Value::as_u64);
+        number.ok_or_else(|| MonitorError::Answer { command: "add-fd".into(), expected, found: answer.to_string() })
+    }
+
+    /// Takes back all descriptors that were given under a name. What QEMU has open stays open.
+    pub async fn remove_files(&self, opaque: &str) -> Result<(), MonitorError> {
+        let sets = self.execute("query-fdsets", Value::Null).await?;
+        let is_named = |set: &&Value| set["fds"].as_array().is_some_and(|fds| fds.iter().any(|fd| fd["opaque"] == opaque));
+        for set in sets.as_array().into_iter().flatten().filter(is_named) {
+            self.execute("remove-fd", json!({ "fdset-id": set["fdset-id"] })).await?;
+        }
+        Ok(())
+    }
+
+    async fn execute_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, MonitorError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let mut message = json!({ "execute": command, "id": id });
         if !arguments.is_null() {
@@ -106,7 +136,7 @@ impl Qmp {
             if *self.shared.closed.borrow() {
                 return Err(closed());
             }
-            self.shared.writer.lock().await.write_all(line.as_bytes()).await.map_err(|_| closed())?;
+            self.write(line.as_bytes(), file).await.map_err(|_| closed())?;
             receiver.await.map_err(|_| closed())
         };
         let outcome = tokio::time::timeout(COMMAND_LIMIT, exchange).await;
@@ -121,6 +151,15 @@ impl Qmp {
         Ok(answer.get_mut("return").map(Value::take).unwrap_or_default())
     }
 
+    async fn write(&self, line: &[u8], file: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
+        let mut writer = self.shared.writer.lock().await;
+        let sent = match file {
+            Some(file) => send_with(writer.as_ref(), line, file).await?,
+            None => 0,
+        };
+        writer.write_all(&line[sent..]).await
+    }
+
     /// Events from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
@@ -132,6 +171,21 @@ impl Qmp {
         // An error means that the reader has ended, which is the same.
         let _ = closed.wait_for(|is_closed| *is_closed).await;
     }
+}
+
+/// Sends the beginning of a line together with a descriptor; returns how much was sent.
+async fn send_with(stream: &UnixStream, line: &[u8], file: BorrowedFd<'_>) -> std::io::Result<usize> {
+    let files = [file];
+    stream
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+                return Err(std::io::Error::other("no room for one descriptor"));
+            }
+            Ok(sendmsg(stream, &[std::io::IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?)
+        })
+        .await
 }
 
 async fn read_lines(mut reader: BufReader<OwnedReadHalf>, events: &broadcast::Sender<Event>, pending: &Pending) {

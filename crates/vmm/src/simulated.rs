@@ -81,6 +81,7 @@ impl Hypervisor for Simulated {
             ],
             fds: Vec::new(),
             groups: Vec::new(),
+            files: None,
         })
     }
 

@@ -14,6 +14,8 @@ pub(super) const PREFIX: &str = "vm-";
 pub(super) struct MachinePaths {
     pub(super) folder: PathBuf,
     pub(super) seed: PathBuf,
+    /// The place where the hypervisor's own root is mounted, in its mount namespace only.
+    pub(super) root: PathBuf,
     pub(super) shim: PathBuf,
     pub(super) shim_socket: PathBuf,
     pub(super) monitor: PathBuf,
@@ -26,6 +28,7 @@ impl MachinePaths {
         let folder = machines(state_dir).join(uid);
         Self {
             seed: folder.join("seed.img"),
+            root: folder.join("root"),
             folder,
             shim: state_dir.join("shims").join(format!("{PREFIX}{uid}")),
             shim_socket: run_dir.join("shim").join(format!("{PREFIX}{uid}.sock")),

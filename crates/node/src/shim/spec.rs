@@ -68,6 +68,33 @@ pub struct Spec {
     /// The user that the shim becomes once the workload runs, keeping CAP_KILL alone; `None` leaves it as it was started.
     #[serde(default)]
     pub shim_user: Option<User>,
+    /// Takes the workload out of the host's namespaces; `None` leaves it in those that the shim was started in.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
+}
+
+/// What a workload in namespaces of its own (mount, network, process, IPC, host name) still sees of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Confinement {
+    /// An existing folder, over which the workload's root is mounted; on the host it stays empty.
+    pub root: PathBuf,
+    /// The files and folders that it sees, under the paths that they have on the host.
+    pub visible: Vec<Visible>,
+}
+
+/// A file or folder that a confined workload sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Visible {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Whether the workload may write to it, as far as its owner and mode allow.
+    #[serde(default)]
+    pub is_writable: bool,
+    /// Whether it is a device: every other device node below a visible path is dead.
+    #[serde(default)]
+    pub is_device: bool,
 }
 
 /// How much sooner than the platform's own processes (score 0) the kernel ends a container when the host runs out of memory.
@@ -98,6 +125,7 @@ impl Spec {
             socket: socket.into(),
             pid_file: None,
             shim_user: None,
+            confinement: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! QEMU: the driver for real guests.
 
 mod arguments;
+mod files;
 mod hardware;
 mod monitor;
 
@@ -117,8 +118,15 @@ impl Hypervisor for Qemu {
             Accelerator::Kvm { .. } => groups.extend(self.kvm_group()),
             Accelerator::Tcg => {}
         }
-        let arguments = arguments(guest, self.takes_open_kvm);
-        Ok(GuestCommand { program: self.program.clone(), arguments, environment: Vec::new(), fds, groups })
+        let opens_kvm = matches!(guest.accelerator, Accelerator::Kvm { .. }) && !self.takes_open_kvm;
+        Ok(GuestCommand {
+            program: self.program.clone(),
+            arguments: arguments(guest, self.takes_open_kvm),
+            environment: Vec::new(),
+            fds,
+            groups,
+            files: Some(files::needed(&self.program, &guest.disks, opens_kvm)),
+        })
     }
 
     async fn connect(&self, socket: &Path, limit: Duration) -> Result<Box<dyn Monitor>, MonitorError> {

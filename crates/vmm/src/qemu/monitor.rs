@@ -1,10 +1,14 @@
 //! A guest in QEMU, spoken to by QMP.
 
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::arguments::block_device;
-use crate::config::HotDisk;
+use crate::config::{DiskFormat, DiskSource, HotDisk};
 use crate::driver::{ActualDisk, GuestState, Monitor, MonitorError};
 use crate::event::Events;
 use crate::qmp::{COMMAND_LIMIT, Qmp};
@@ -84,7 +88,10 @@ impl Monitor for QemuMonitor {
         disk.validate()?;
         let device = format!("{}-device", disk.id);
         if !self.has_node(&disk.id).await? {
-            self.run("blockdev-add", block_device(&disk.id, &disk.source, false)).await?;
+            // Those of a try that failed half-way.
+            self.qmp.remove_files(&disk.id).await?;
+            let source = self.hand_over(&disk.id, &disk.source).await?;
+            self.run("blockdev-add", block_device(&disk.id, &source, false)).await?;
         }
         let added = self
             .run(
@@ -96,6 +103,7 @@ impl Monitor for QemuMonitor {
             Err(MonitorError::Refused { description, .. }) if description.contains("Duplicate device ID") => Ok(()),
             Err(error) => {
                 let _ = self.run("blockdev-del", json!({ "node-name": disk.id })).await;
+                let _ = self.qmp.remove_files(&disk.id).await;
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -123,7 +131,7 @@ impl Monitor for QemuMonitor {
         if self.has_node(id).await? {
             self.run("blockdev-del", json!({ "node-name": id })).await?;
         }
-        Ok(())
+        self.qmp.remove_files(id).await
     }
 
     async fn disks(&self) -> Result<Vec<ActualDisk>, MonitorError> {
@@ -158,6 +166,21 @@ fn actual(entry: &Value) -> Result<ActualDisk, MonitorError> {
 }
 
 impl QemuMonitor {
+    /// Opens a disk's files for QEMU, which may be in a mount namespace that does not have them.
+    async fn hand_over(&self, id: &str, source: &DiskSource) -> Result<DiskSource, MonitorError> {
+        let give = async |path: &Path, is_writable: bool| {
+            let failed = |source| MonitorError::Open { path: path.to_owned(), source };
+            let file = OpenOptions::new().read(true).write(is_writable).open(path).map_err(failed)?;
+            Ok::<_, MonitorError>(PathBuf::from(format!("/dev/fdset/{}", self.qmp.add_file(file.as_fd(), id).await?)))
+        };
+        let DiskSource::File { path, format } = source;
+        let format = match format {
+            DiskFormat::Qcow2 { backing: Some(backing) } => DiskFormat::Qcow2 { backing: Some(give(backing, false).await?) },
+            other => other.clone(),
+        };
+        Ok(DiskSource::File { path: give(path, true).await?, format })
+    }
+
     async fn is_a_disk_full(&self) -> Result<bool, MonitorError> {
         let answer = self.qmp.execute("query-block", Value::Null).await?;
         Ok(answer.as_array().is_some_and(|disks| disks.iter().any(|disk| disk["io-status"] == "nospace")))

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evroc_vmm::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, NicConfig, qemu};
+use evroc_vmm::{
+    Accelerator, Access, DiskConfig, DiskFormat, DiskSource, GuestCommand, GuestConfig, NeededFile, NicConfig, qemu,
+};
 
 use super::{FoundMachine, MachineRunner, SERIAL_LOG, record};
 use crate::io::remove_file;
@@ -20,7 +22,7 @@ use crate::machine::running::{Machine, disk_id};
 use crate::machine::{AcceleratorKind, MachineConfig, Nic, VolumeUse, limits};
 use crate::pool::Owner;
 use crate::seed;
-use crate::shim::{ChosenUser, GUEST_OOM_SCORE, Spec, Stderr, User};
+use crate::shim::{ChosenUser, Confinement, GUEST_OOM_SCORE, Spec, Stderr, User, Visible};
 
 impl MachineRunner {
     /// Starts a machine, or finds that it runs. Its volumes must exist; one that another running machine has is refused. After an
@@ -83,6 +85,11 @@ impl MachineRunner {
         };
         let command = self.config.hypervisor.command(&guest);
         let command = command.map_err(|source| MachineError::Config { uid: uid.clone(), source })?;
+        // Where guests run as the user of this process, it has no right to give them namespaces.
+        let confinement = match (user.is_some(), &command.files) {
+            (true, Some(files)) => Some(confinement(&paths.root, files).map_err(failed(uid, "create", &paths.root))?),
+            _ => None,
+        };
 
         self.cgroups.create(&paths.group)?;
         let memory_bytes = config.memory_bytes + qemu::OVERHEAD_BYTES;
@@ -95,6 +102,7 @@ impl MachineRunner {
             self.config.shim_users.as_ref().map(|users| users.choose(&format!("{PREFIX}{uid}"))).transpose();
         let shim_user = shim_user.map_err(failed(uid, "choose a user for the shim in", &paths.shim))?;
         let spec = self.spec(uid, &paths, command, cgroups, user, shim_user.as_ref().map(ChosenUser::user));
+        let spec = Spec { confinement, ..spec };
         let shim = self.config.shim.spawn(&paths.shim, &spec).await?;
         // Ours must be closed: else the monitor's socket would seem alive after the hypervisor's end.
         drop((listener, kvm, nic));
@@ -202,6 +210,18 @@ impl MachineRunner {
             ..Spec::new(format!("{PREFIX}{uid}"), argv, &paths.shim_socket)
         }
     }
+}
+
+/// The files of the host that a guest's process sees.
+fn confinement(root: &Path, files: &[NeededFile]) -> io::Result<Confinement> {
+    fs::create_dir_all(root)?;
+    let exists = |file: &&NeededFile| fs::symlink_metadata(&file.path).is_ok();
+    let visible = |file: &NeededFile| Visible {
+        path: file.path.clone(),
+        is_writable: matches!(file.access, Access::Write | Access::Device),
+        is_device: file.access == Access::Device,
+    };
+    Ok(Confinement { root: root.to_owned(), visible: files.iter().filter(exists).map(visible).collect() })
 }
 
 /// Returns the requested one, or the first on offer.

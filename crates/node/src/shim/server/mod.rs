@@ -1,5 +1,6 @@
 //! The shim process itself: setting up, starting the workload, dropping privileges. The event loop is in [`pump`].
 
+mod confine;
 mod connection;
 mod end;
 mod log;

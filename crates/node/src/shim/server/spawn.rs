@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
+use super::confine::{self, NewProcessNamespace};
 use crate::shim::spec::{Spec, Stderr, Stdio, User};
 
 /// The workload's process before it executes anything, and our ends of its standard streams.
@@ -76,10 +77,17 @@ pub(super) fn prepare(spec: &Spec) -> io::Result<Prepared> {
     let (refusal_read, refusal_write) = pipe()?;
     let (streams, ends) = open_streams(spec)?;
 
+    let namespace = spec.confinement.as_ref().map(|_| NewProcessNamespace::begin()).transpose()?;
     // SAFETY: the shim is single-threaded (checked in `run`), so the child may go on running ordinary code.
     let pid = unsafe { libc::fork() };
+    let failed = (pid < 0).then(io::Error::last_os_error);
+    if pid != 0
+        && let Some(namespace) = namespace
+    {
+        namespace.end()?;
+    }
     match pid {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => Err(failed.unwrap_or_else(io::Error::last_os_error)),
         0 => {
             drop(permission_write);
             let refused = become_workload(spec, &program, &ends, permission_read);
@@ -175,6 +183,11 @@ fn become_workload(spec: &Spec, program: &Program, ends: &Ends, permission: Owne
     if !matches!(std::fs::File::from(permission).read(&mut byte), Ok(1)) {
         // There is no reader left.
         return "the shim ended before it gave permission to start".into();
+    }
+    if let Some(confinement) = &spec.confinement
+        && let Err(text) = confine::enter(confinement).and_then(|()| confine::drop_bounding_set())
+    {
+        return text;
     }
     if let Err(text) = drop_privileges(spec) {
         return text;

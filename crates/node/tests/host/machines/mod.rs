@@ -1,5 +1,6 @@
 //! Stories about machines: with the simulated hypervisor, and with the real one and the tiny image.
 
+mod confined;
 mod disks;
 mod guests;
 mod lifecycle;

@@ -1,7 +1,6 @@
 //! The abilities of guests in VPCs, and their limits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dhcproto::v4::{DhcpOption, MessageType, OptionCode};
 use evroc_node::dial::Dialer;
