@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `POST /v1/dial`, `X-Evroc-Target: machine/<uid>:<port>` | both bodies are the connection's two directions |
 //! | `POST /v1/machines/<uid>/console` | the same for the serial console |
+//! | `POST /v1/machines/<uid>/actions/<pause, resume, reset or force-stop>` | empty, when it is done |
 //! | `GET /v1/services/<namespace>/<service>/log?follow=true&tailLines=N` | the output of all its replicas on this host; continues when followed; `X-Evroc-Log-Written` says how many bytes of it had been written before |
 //! | `GET /v1/machines/<uid>/serial-log?tailBytes=N` | bytes |
 //! | `GET /v1/virtual-machines/<uid>/previous-serial-log?tailBytes=N` | bytes of the run before the present one |
@@ -42,7 +43,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use connect::{ConnectError, TunnelConfig, keep_connected};
-pub use protocol::{LogOptions, TunnelKind};
+pub use protocol::{LogOptions, MachineAction, TunnelKind};
 pub use serve::serve_connection;
 pub use tunnels::{LogAnswer, TunnelError, TunnelStream, Tunnels};
 
@@ -88,6 +89,8 @@ pub trait TunnelHandler: Send + Sync + 'static {
     async fn dial_machine(&self, uid: &str, port: u16) -> Result<BoxDuplex, Refusal>;
     /// The serial console of a machine; the first bytes are its last output.
     async fn console(&self, uid: &str) -> Result<BoxDuplex, Refusal>;
+    /// Does something with a running machine; returns when it is done.
+    async fn act(&self, uid: &str, action: MachineAction) -> Result<(), Refusal>;
     /// The output of the replicas of a service on this host, including those that have ended.
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal>;
     /// Returns the end of a machine's output on its serial console.

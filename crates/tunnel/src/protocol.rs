@@ -61,6 +61,44 @@ pub fn parse_machine_target(text: &str) -> Option<(&str, u16)> {
     Some((uid, port.parse().ok().filter(|port| *port != 0)?))
 }
 
+/// Something to do with a running machine at once, at the request of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineAction {
+    /// Stop executing the guest.
+    Pause,
+    /// Go on with a paused guest.
+    Resume,
+    /// Press the reset button.
+    Reset,
+    /// End the guest without a request to it.
+    ForceStop,
+}
+
+impl MachineAction {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Pause, Self::Resume, Self::Reset, Self::ForceStop];
+
+    /// The last part of the action's path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Reset => "reset",
+            Self::ForceStop => "force-stop",
+        }
+    }
+
+    /// The action of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+}
+
+/// The path of an action.
+pub fn action_path(uid: &str, action: MachineAction) -> String {
+    format!("/v1/machines/{uid}/actions/{}", action.name())
+}
+
 /// The path of a machine's serial console.
 pub fn console_path(uid: &str) -> String {
     format!("/v1/machines/{uid}/console")

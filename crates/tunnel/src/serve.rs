@@ -19,7 +19,7 @@ use crate::protocol::{
     CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, STREAM_WINDOW, TARGET_HEADER, WRITTEN_HEADER,
     parse_machine_target,
 };
-use crate::{BoxBytes, BoxDuplex, LogOptions, Refusal, TunnelHandler};
+use crate::{BoxBytes, BoxDuplex, LogOptions, MachineAction, Refusal, TunnelHandler};
 
 /// Streams at a time. Too low makes users wait for each other; each costs some kilobytes.
 const MAX_STREAMS: u32 = 10_000;
@@ -62,6 +62,11 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
         (&Method::POST, ["v1", "machines", uid, "console"]) => {
             let console = handler.console(checked(uid)?).await?;
             Ok(join(request, console))
+        }
+        (&Method::POST, ["v1", "machines", uid, "actions", name]) => {
+            let unknown = || Refusal::new(StatusCode::NOT_FOUND, format!("this host does not know the action {name:?}"));
+            handler.act(checked(uid)?, MachineAction::parse(name).ok_or_else(unknown)?).await?;
+            Ok(Response::new(Full::default().map_err(|never| match never {}).boxed()))
         }
         (&Method::GET, ["v1", "services", namespace, service, "log"]) => {
             let options = LogOptions {

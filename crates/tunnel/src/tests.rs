@@ -58,6 +58,13 @@ impl TunnelHandler for FakeHost {
         self.dial_machine(uid, 22).await
     }
 
+    async fn act(&self, uid: &str, action: MachineAction) -> Result<(), Refusal> {
+        match action {
+            MachineAction::Reset => Err(Refusal::new(StatusCode::CONFLICT, format!("machine {uid} does not run"))),
+            _ => Ok(()),
+        }
+    }
+
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal> {
         let written = format!("{namespace}/{service} {options:?}\n").into();
         let next = futures::stream::iter([Ok(Bytes::from("next\n"))]).chain(futures::stream::pending());
@@ -115,6 +122,18 @@ async fn bytes_go_both_ways_and_ends_are_passed_on() {
     stream.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "go away", "the other side hangs up first");
     assert_eq!(tunnels.hosts(), ["h1"]);
+}
+
+#[tokio::test]
+async fn an_action_is_done_or_refused() {
+    let (tunnels, _tasks) = tunnel();
+    for action in [MachineAction::Pause, MachineAction::Resume, MachineAction::ForceStop] {
+        tunnels.act("h1", "m1", action).await.unwrap();
+    }
+    let error = tunnels.act("h1", "m1", MachineAction::Reset).await.unwrap_err();
+    assert_eq!((error.status(), error.to_string().as_str()), (StatusCode::CONFLICT, "machine m1 does not run"));
+    let error = tunnels.act("h1", "../m1", MachineAction::Pause).await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::NOT_FOUND, "{error}");
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::protocol::{
-    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, METRICS_PATH, PROTOCOL, STREAM_WINDOW,
-    TARGET_HEADER, WRITTEN_HEADER, console_path, machine_target, previous_serial_log_path, serial_log_path,
+    CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, METRICS_PATH, MachineAction, PROTOCOL,
+    STREAM_WINDOW, TARGET_HEADER, WRITTEN_HEADER, action_path, console_path, machine_target, previous_serial_log_path, serial_log_path,
     service_log_path,
 };
 
@@ -205,6 +205,12 @@ impl Tunnels {
     /// The serial console of a machine; the first bytes are its last output.
     pub async fn console(&self, host: &str, machine_uid: &str) -> Result<TunnelStream, TunnelError> {
         self.duplex(host, console_path(machine_uid), None).await
+    }
+
+    /// Does something with a running machine; returns when it is done.
+    pub async fn act(&self, host: &str, machine_uid: &str, action: MachineAction) -> Result<(), TunnelError> {
+        let body = Empty::new().map_err(|never| match never {}).boxed();
+        self.ask(host, Method::POST, action_path(machine_uid, action), None, body).await.map(|_| ())
     }
 
     /// The logs of a service's replicas on this host.

@@ -127,6 +127,8 @@ pub trait Monitor: Send + Sync + std::fmt::Debug {
     async fn quit(&self) -> Result<(), MonitorError>;
     /// Stops executing instructions.
     async fn pause(&self) -> Result<(), MonitorError>;
+    /// Presses the reset button: the guest is not asked.
+    async fn reset(&self) -> Result<(), MonitorError>;
     /// Goes on.
     async fn resume(&self) -> Result<(), MonitorError>;
     /// Grows a disk and notifies the guest. `id` as in the configuration.

@@ -135,6 +135,9 @@ impl Monitor for SimulatedMonitor {
     async fn pause(&self) -> Result<(), MonitorError> {
         Self::unsupported("pausing")
     }
+    async fn reset(&self) -> Result<(), MonitorError> {
+        Self::unsupported("resetting")
+    }
     async fn resume(&self) -> Result<(), MonitorError> {
         Self::unsupported("resuming")
     }

@@ -207,3 +207,29 @@ async fn the_log_of_the_previous_run_is_kept_while_the_next_one_runs() {
     let second = serial_log(&platform, "").await.unwrap();
     assert!(first.starts_with("run 1 of hello") && second.starts_with("run 2 of hello"), "{first} {second}");
 }
+
+async fn act(platform: &Platform, name: &str, action: &str) {
+    let group = "/apis/compute.evroclabs.net/v1alpha1/namespaces";
+    let path = format!("{group}/{GROUP}/virtualmachines/{name}/{action}");
+    let request = http::Request::post(path).body(Vec::new()).expect("a request");
+    platform.admin().request_text(request).await.unwrap_or_else(|error| panic!("{action}: {error}"));
+}
+
+#[tokio::test]
+async fn a_guest_is_paused_resumed_restarted_and_ended_without_being_asked() {
+    let platform = Platform::start().await;
+    let before = running_vm(&platform, "hello").await;
+    act(&platform, "hello", "pause").await;
+    let paused = platform.until::<VirtualMachine>("hello", "Paused", |vm| state(vm) == Some(State::Paused)).await;
+    assert_eq!((paused.ready().0, guest_is_ready(&paused)), ("False", false));
+    act(&platform, "hello", "resume").await;
+    platform.until::<VirtualMachine>("hello", "with its guest up", guest_is_ready).await;
+    act(&platform, "hello", "restart").await;
+    let is_again = |vm: &VirtualMachine| vm.is_ready() && vm.status.as_ref().and_then(|it| it.epoch) == Some(2);
+    let after = platform.until::<VirtualMachine>("hello", "in its second run", is_again).await;
+    assert_eq!(address(&after), address(&before));
+    act(&platform, "hello", "stop?gracePeriodSeconds=0").await;
+    platform.until::<VirtualMachine>("hello", "Stopped", |vm| state(vm) == Some(State::Stopped)).await;
+    assert_eq!(platform.host().starts(), ["Machine/hello", "Machine/hello"]);
+    all_is_well(&platform).await;
+}

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::list::List;
-use super::ssh;
+use super::{power, ssh};
 use crate::config::Cloud;
 use crate::stdout::Stdout;
 use crate::vm::{GROUP, Wait, serial_log, wait_for};
@@ -45,10 +45,24 @@ pub enum Vm {
     Get(Named),
     /// Start a virtual machine
     Start(Named),
-    /// Power a virtual machine off; disks and addresses are kept
-    Stop(Named),
+    /// Power a virtual machine off and wait until it is; disks and addresses are kept
+    Stop(Power),
+    /// End the guest and start it again
+    Restart(Power),
+    /// Stop executing the guest; its memory and its connections stay
+    Pause(Named),
+    /// Go on with a paused guest
+    Resume(Named),
+    /// Press the reset button: the guest starts again without being asked
+    Reset(Named),
     /// Delete a virtual machine; its disks are kept
-    Delete(Named),
+    Delete {
+        #[command(flatten)]
+        vm: Named,
+        /// Do not ask the guest to power off: what it has not written is lost
+        #[arg(long)]
+        force: bool,
+    },
     /// Attach to the serial console; Ctrl-] leaves
     Console(Wait),
     /// Print the output on the guest's serial console
@@ -73,6 +87,22 @@ pub enum Vm {
     },
 }
 
+/// A virtual machine that is to be stopped.
+#[derive(Args)]
+pub struct Power {
+    #[command(flatten)]
+    pub vm: Named,
+    /// Do not ask the guest to power off: what it has not written is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Return before it is done
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How many seconds to wait
+    #[arg(long, default_value_t = 180)]
+    pub wait_seconds: u64,
+}
+
 /// The commands of `evroc compute disk`.
 #[derive(Subcommand)]
 pub enum Disk {
@@ -87,7 +117,7 @@ pub enum Disk {
 pub struct Named {
     /// Its name
     #[arg(value_parser = names::parse)]
-    name: String,
+    pub name: String,
 }
 
 /// Runs a command.
@@ -105,7 +135,6 @@ pub async fn run(cloud: &Cloud, command: Compute) -> anyhow::Result<ExitCode> {
 
 async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<ExitCode> {
     let vms = Api::<VirtualMachine>::namespaced(cloud.client.clone(), &cloud.namespace);
-    let power = |running: bool| Patch::Merge(json!({"spec": {"running": running}}));
     let done = match command {
         Vm::List(list) => list.show(cloud, GROUP, "virtualmachines").await,
         Vm::Get(Named { name }) => {
@@ -116,13 +145,20 @@ async fn virtual_machine(cloud: &Cloud, command: Vm) -> anyhow::Result<ExitCode>
             Ok(())
         }
         Vm::Start(Named { name }) => {
-            vms.patch(&name, &PatchParams::default(), &power(true)).await.map(|_| ()).context("cannot start the VM")
+            let on = Patch::Merge(json!({"spec": {"running": true}}));
+            vms.patch(&name, &PatchParams::default(), &on).await.map(|_| ()).context("cannot start the VM")
         }
-        Vm::Stop(Named { name }) => {
-            vms.patch(&name, &PatchParams::default(), &power(false)).await.map(|_| ()).context("cannot stop the VM")
-        }
-        Vm::Delete(Named { name }) => {
-            vms.delete(&name, &DeleteParams::default()).await.map(|_| ()).context("cannot delete the VM")
+        Vm::Stop(stop) => power::stop(cloud, &vms, &stop).await,
+        Vm::Restart(restart) => power::restart(cloud, &vms, &restart).await,
+        Vm::Pause(Named { name }) => power::act(cloud, &name, "pause").await.context("cannot pause the VM"),
+        Vm::Resume(Named { name }) => power::act(cloud, &name, "resume").await.context("cannot resume the VM"),
+        Vm::Reset(Named { name }) => power::act(cloud, &name, "reset").await.context("cannot reset the VM"),
+        Vm::Delete { vm: Named { name }, force } => {
+            let deleted = vms.delete(&name, &DeleteParams::default()).await.map(|_| ()).context("cannot delete the VM");
+            match force {
+                true if deleted.is_ok() => power::end_now(cloud, &name).await.context("cannot end the guest"),
+                _ => deleted,
+            }
         }
         Vm::Console(wait) => console(cloud, wait).await,
         Vm::Log { vm: Named { name }, tail_bytes, previous } => {

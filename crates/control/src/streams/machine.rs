@@ -39,7 +39,7 @@ impl Connect for MachineStream {
     async fn connect(&self, stream_request: ConnectRequest) -> Result<Response<ResponseBody>, ApiError> {
         let place = self.streams.0.places.take(&stream_request.identity)?;
         let vm = VirtualMachine::deserialize(&stream_request.object).map_err(ApiError::internal)?;
-        let machine = self.machine(&stream_request.namespace, &vm).await?;
+        let machine = machine_of(&self.streams, &stream_request.namespace, &vm).await?;
         match self.what {
             What::Log => {
                 let bytes = query::number(&stream_request, "tailBytes")?.unwrap_or(TAIL_BYTES);
@@ -54,16 +54,20 @@ impl Connect for MachineStream {
     }
 }
 
-impl MachineStream {
-    /// Returns the machine that runs a virtual machine, if any.
-    async fn machine(&self, namespace: &str, vm: &VirtualMachine) -> Result<Option<Machine>, ApiError> {
-        let Some(uid) = vm.uid() else { return Ok(None) };
-        let machines = Api::<Machine>::namespaced(self.streams.client()?, namespace);
-        let own = ListParams::default().fields(&format!("spec.virtualMachineUid={uid}"));
-        let found = machines.list(&own).await.map_err(ApiError::internal)?.items;
-        Ok(found.into_iter().max_by_key(|machine| machine.spec.epoch))
-    }
+/// Returns the machine that runs a virtual machine, if any.
+pub(super) async fn machine_of(
+    streams: &Streams,
+    namespace: &str,
+    vm: &VirtualMachine,
+) -> Result<Option<Machine>, ApiError> {
+    let Some(uid) = vm.uid() else { return Ok(None) };
+    let machines = Api::<Machine>::namespaced(streams.client()?, namespace);
+    let own = ListParams::default().fields(&format!("spec.virtualMachineUid={uid}"));
+    let found = machines.list(&own).await.map_err(ApiError::internal)?.items;
+    Ok(found.into_iter().max_by_key(|machine| machine.spec.epoch))
+}
 
+impl MachineStream {
     async fn open(
         &self,
         stream_request: ConnectRequest,
@@ -136,13 +140,13 @@ impl MachineStream {
     }
 }
 
-fn is_running(machine: &Machine) -> bool {
+pub(super) fn is_running(machine: &Machine) -> bool {
     let phase = machine.status.as_ref().and_then(|status| status.phase);
     matches!(phase, Some(MachinePhase::Running | MachinePhase::Paused | MachinePhase::Stopping | MachinePhase::Unknown))
 }
 
 /// The reason why a virtual machine has no console and no ports.
-fn not_running(vm: &VirtualMachine) -> ApiError {
+pub(super) fn not_running(vm: &VirtualMachine) -> ApiError {
     let name = vm.name_any();
     if !vm.spec.running {
         let advice = format!("VM \"{name}\" is switched off: `evroc compute vm start {name}` starts it");

@@ -1,10 +1,11 @@
-//! Streams that users open as subresources of the API: consoles and ports of virtual machines, logs.
+//! What users reach on hosts through subresources of the API: consoles and ports of virtual machines, actions on them, logs.
 //!
 //! | subresource | request | answer |
 //! |---|---|---|
 //! | `virtualmachines/console` | WebSocket | the serial console; its last output first |
 //! | `virtualmachines/portforward?port=N` | WebSocket | a TCP connection to a port of the guest |
 //! | `virtualmachines/log?tailBytes=N&previous=true` | GET | the end of the guest's output on its serial console, of its previous run with `previous` |
+//! | `virtualmachines/stop?gracePeriodSeconds=0`, `/restart?gracePeriodSeconds=0`, `/pause`, `/resume`, `/reset` | POST | a `Status`, when it is under way or done |
 //! | `services/log?follow=true&tailLines=N&sinceTime=T&timestamps=true` | GET | the containers' output; when followed, until the service is deleted |
 //! | `hosts/tunnel` | `Upgrade: evroc-tunnel` | how a host lets control reach it ([`evroc_tunnel`]) |
 //! | `hosts/edgetunnel` | `Upgrade: evroc-tunnel` | the same for the gateway on the host |
@@ -12,6 +13,7 @@
 //! Everything but the last two goes on through the tunnels of the hosts that the object's Machine or replicas are on. A stream holds one
 //! of its caller's places ([`places`]), and ends with the credential that it was opened with, which the API server enforces.
 
+mod actions;
 mod lines;
 mod machine;
 mod places;
@@ -29,11 +31,14 @@ use evroc_tunnel::{TunnelError, TunnelKind, Tunnels};
 use http::{Response, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
+use actions::{Action, MachineActions};
 use machine::{MachineStream, What};
 use places::Places;
 use service_log::ServiceLog;
 
 use crate::metrics::MetricsOfHosts;
+
+const VIRTUAL_MACHINES: &str = "virtualmachines.compute.evroclabs.net";
 
 /// The state shared by all stream handlers. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +64,7 @@ impl Streams {
     /// Registers the subresources with the API server.
     pub fn register(&self, builder: Builder) -> Builder {
         let of_machine = |what| Arc::new(MachineStream { streams: self.clone(), what });
+        let act = |action| Arc::new(MachineActions { streams: self.clone(), action });
         let entrance = |kind| Arc::new(Entrance { streams: self.clone(), kind });
         let hosts = "hosts.infra.evroclabs.net";
         let others = MetricsOfHosts { nodes: self.0.tunnels.clone(), edges: self.0.edges.clone() };
@@ -66,9 +72,14 @@ impl Streams {
             .metrics_of_others(Arc::new(others))
             .connect(hosts, TunnelKind::Node.subresource(), entrance(TunnelKind::Node))
             .connect(hosts, TunnelKind::Edge.subresource(), entrance(TunnelKind::Edge))
-            .connect("virtualmachines.compute.evroclabs.net", "console", of_machine(What::Console))
-            .connect("virtualmachines.compute.evroclabs.net", "portforward", of_machine(What::Port))
-            .connect("virtualmachines.compute.evroclabs.net", "log", of_machine(What::Log))
+            .connect(VIRTUAL_MACHINES, "console", of_machine(What::Console))
+            .connect(VIRTUAL_MACHINES, "portforward", of_machine(What::Port))
+            .connect(VIRTUAL_MACHINES, "log", of_machine(What::Log))
+            .connect(VIRTUAL_MACHINES, "stop", act(Action::Stop))
+            .connect(VIRTUAL_MACHINES, "restart", act(Action::Restart))
+            .connect(VIRTUAL_MACHINES, "pause", act(Action::Pause))
+            .connect(VIRTUAL_MACHINES, "resume", act(Action::Resume))
+            .connect(VIRTUAL_MACHINES, "reset", act(Action::Reset))
             .connect("services.run.evroclabs.net", "log", Arc::new(ServiceLog(self.clone())))
     }
 

@@ -7,12 +7,12 @@ use crate::support::{Server, kind};
 
 /// An object of the kind, with every field that cannot be changed, and another value for each of those; `None` where a field may not be
 /// left out.
-struct Sample {
-    spec: Value,
+pub struct Sample {
+    pub spec: Value,
     others: Vec<(&'static str, Value)>,
 }
 
-fn sample(plural: &str) -> Option<Sample> {
+pub fn sample(plural: &str) -> Option<Sample> {
     let (spec, others) = match plural {
         "virtualmachines" => (
             json!({"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "a"}],

@@ -1,6 +1,6 @@
 //! Streams through the API: logs of services on several hosts, the log of a guest's previous run, limits, ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use evroc_apiserver::Identity;
 use evroc_apiserver::body::ResponseBody;
 use evroc_control::streams::Streams;
-use evroc_tunnel::{BoxBytes, BoxDuplex, HostLog, LogOptions, Refusal, TunnelHandler, serve_connection};
+use evroc_tunnel::{BoxBytes, BoxDuplex, HostLog, LogOptions, MachineAction, Refusal, TunnelHandler, serve_connection};
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -26,6 +26,7 @@ struct FakeHost {
     written: String,
     next: Option<String>,
     previous: Option<&'static str>,
+    acts: Arc<Mutex<Vec<String>>>,
 }
 
 fn refused() -> Refusal {
@@ -40,6 +41,11 @@ impl TunnelHandler for FakeHost {
 
     async fn console(&self, _uid: &str) -> Result<BoxDuplex, Refusal> {
         Err(refused())
+    }
+
+    async fn act(&self, uid: &str, action: MachineAction) -> Result<(), Refusal> {
+        self.acts.lock().unwrap().push(format!("{} {uid}", action.name()));
+        Ok(())
     }
 
     async fn service_log(&self, _namespace: &str, _service: &str, options: LogOptions) -> Result<HostLog, Refusal> {
@@ -189,4 +195,56 @@ async fn a_followed_log_ends_with_the_credential() {
     }
     assert_eq!(text, b"a\n", "it began, and ended although the host goes on");
     assert!(begun.elapsed() < Duration::from_secs(10), "with the credential, not later");
+}
+
+#[tokio::test]
+async fn actions_change_objects_or_reach_the_host_of_the_machine() {
+    let host = FakeHost::default();
+    let acts = host.acts.clone();
+    let cloud = Cloud::start(vec![("h1", Some(host))]).await;
+    let post = async |rest: &str| {
+        let (code, answer) = cloud.server.post(&format!("{}/vm/{rest}", kind("virtualmachines").0), &json!({})).await;
+        (code, answer["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, message) = post("pause").await;
+    assert!(code == StatusCode::CONFLICT && message.contains("does not run yet"), "{code} {message}");
+
+    let capacity = json!({"cpus": 4, "memoryBytes": 1 << 30, "diskBytes": 1 << 30});
+    let status = json!({"status": {"allocatable": capacity}});
+    assert_eq!(cloud.server.merge(&format!("{}/h1/status", kind("hosts").0), &status).await.0, 200);
+    let (_, vm) = cloud.server.merge(&format!("{}/vm", kind("virtualmachines").0), &json!({})).await;
+    let (path, mut machine) = kind("machines");
+    machine["metadata"]["name"] = json!("vm-1");
+    machine["spec"] = crate::immutable::sample("machines").expect("a sample").spec;
+    machine["spec"]["hostName"] = json!("h1");
+    machine["spec"]["virtualMachineUid"] = vm["metadata"]["uid"].clone();
+    let (code, machine) = cloud.server.post(&path, &machine).await;
+    assert_eq!(code, 201, "{machine}");
+    let running = json!({"status": {"phase": "Running"}});
+    assert_eq!(cloud.server.merge(&format!("{path}/vm-1/status"), &running).await.0, 200);
+    let uid = machine["metadata"]["uid"].as_str().expect("a uid");
+
+    for action in ["pause", "resume", "reset"] {
+        assert_eq!(post(action).await.0, StatusCode::OK, "{action}");
+        assert_eq!(acts.lock().unwrap().pop(), Some(format!("{action} {uid}")));
+    }
+    let (code, message) = post("stop?gracePeriodSeconds=5").await;
+    assert!(code == StatusCode::BAD_REQUEST && message.contains("expected 0"), "{code} {message}");
+    assert_eq!(post("stop").await.0, StatusCode::OK);
+    assert_eq!(acts.lock().unwrap().pop(), None, "the guest is asked by its host, when the machine is deleted");
+    let (_, vm) = cloud.server.merge(&format!("{}/vm", kind("virtualmachines").0), &json!({})).await;
+    assert_eq!(vm["spec"]["running"], false);
+    assert_eq!(post("stop?gracePeriodSeconds=0").await.0, StatusCode::OK);
+    assert_eq!(acts.lock().unwrap().pop(), Some(format!("force-stop {uid}")));
+    let (code, message) = post("restart").await;
+    assert!(code == StatusCode::CONFLICT && message.contains("switched off"), "{code} {message}");
+
+    let on = json!({"spec": {"running": true}});
+    assert_eq!(cloud.server.merge(&format!("{}/vm", kind("virtualmachines").0), &on).await.0, 200);
+    assert_eq!(post("restart?gracePeriodSeconds=0").await.0, StatusCode::OK);
+    assert_eq!(acts.lock().unwrap().pop(), Some(format!("force-stop {uid}")));
+    let (code, _) = cloud.server.merge(&format!("{path}/vm-1"), &json!({})).await;
+    assert_eq!(code, 404, "this run is over; the next is made by its controller");
+    let got = cloud.get(operator(), "virtualmachines", "vm/pause").await;
+    assert_eq!(got.status(), StatusCode::METHOD_NOT_ALLOWED, "reading changes nothing");
 }

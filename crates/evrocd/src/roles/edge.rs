@@ -9,7 +9,7 @@ use evroc_gateway::dial::DialClient;
 use evroc_gateway::{Gateway, Settings};
 use evroc_metrics::Registry;
 use evroc_tunnel::{
-    BoxBytes, BoxDuplex, HostLog, LogOptions, Refusal, TunnelConfig, TunnelHandler, TunnelKind, keep_connected,
+    BoxBytes, BoxDuplex, HostLog, LogOptions, MachineAction, Refusal, TunnelConfig, TunnelHandler, TunnelKind, keep_connected,
 };
 use http::StatusCode;
 
@@ -63,6 +63,10 @@ impl TunnelHandler for MetricsOnly {
     }
 
     async fn console(&self, _: &str) -> Result<BoxDuplex, Refusal> {
+        Self::refuse()
+    }
+
+    async fn act(&self, _: &str, _: MachineAction) -> Result<(), Refusal> {
         Self::refuse()
     }
 

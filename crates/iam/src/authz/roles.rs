@@ -161,6 +161,16 @@ static COLLECTOR: Role = Role {
     readable_paths: &[],
 };
 
+/// The subresources that act on virtual machines for their users.
+static STREAMS: Role = Role {
+    name: "controller:streams",
+    rules: &[
+        Rule { verbs: &["patch"], groups: &[COMPUTE], resources: &["virtualmachines"], names: Names::Any },
+        Rule { verbs: &["delete"], groups: &[INFRA], resources: &["machines"], names: Names::Any },
+    ],
+    readable_paths: &[],
+};
+
 /// First start: the catalogue, the organisation, the first group. It creates and updates; it deletes nothing.
 static SEEDER: Role = Role {
     name: "controller:seed",
@@ -185,6 +195,7 @@ pub fn controller(name: &str) -> Option<&'static Role> {
         "run" | "service" | "revision" | "autoscaler" => &RUN_CONTROLLER,
         "garbage-collector" | "namespaces" | "expiry" | "quota" => &COLLECTOR,
         "seed" | "bootstrap" => &SEEDER,
+        "streams" => &STREAMS,
         _ => return None,
     })
 }

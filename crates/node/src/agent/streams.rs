@@ -10,7 +10,7 @@ use bytes::Bytes;
 use evroc_api::infra::Replica;
 use evroc_api::run::{SERVICE_LABEL, Service};
 use evroc_controller::chain;
-use evroc_tunnel::{BoxBytes, BoxDuplex, HostLog, LogOptions, Refusal, TunnelHandler};
+use evroc_tunnel::{BoxBytes, BoxDuplex, HostLog, LogOptions, MachineAction, Refusal, TunnelHandler};
 use futures::StreamExt;
 use http::StatusCode;
 use kube::ResourceExt;
@@ -23,6 +23,7 @@ use super::machine::Machines;
 use super::replica::Replicas;
 use super::service_log::{Following, Form, KEPT_BYTES, lines_from_end};
 use crate::machine::guests::Log;
+use crate::machine::owner::{Order, OrderError};
 use crate::machine::request::Request;
 use crate::owner::AskError;
 
@@ -50,10 +51,14 @@ impl Streams {
 
     /// Refuses a request that is not legal for the machine now.
     async fn check(&self, uid: &str, request: Request) -> Result<(), Refusal> {
-        self.machines.owned().may(uid, request).await.map_err(|error| match error {
-            AskError::Refused(why) => Refusal::new(StatusCode::CONFLICT, why),
-            error => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
-        })
+        self.machines.owned().may(uid, request).await.map_err(refused)
+    }
+}
+
+fn refused(error: OrderError) -> Refusal {
+    match error {
+        AskError::Refused(why) => Refusal::new(StatusCode::CONFLICT, why),
+        error => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
     }
 }
 
@@ -76,6 +81,16 @@ impl TunnelHandler for Streams {
         self.check(uid, Request::Console).await?;
         let console = self.machines.owned().guests().console(uid, REPLAY).await;
         console.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, chain(&error)))
+    }
+
+    async fn act(&self, uid: &str, action: MachineAction) -> Result<(), Refusal> {
+        let order = match action {
+            MachineAction::Pause => Order::Pause,
+            MachineAction::Resume => Order::Resume,
+            MachineAction::Reset => Order::Reset,
+            MachineAction::ForceStop => Order::Stop(Duration::ZERO),
+        };
+        self.machines.owned().ask(uid, order).await.map(|_| ()).map_err(refused)
     }
 
     async fn service_log(&self, namespace: &str, service: &str, options: LogOptions) -> Result<HostLog, Refusal> {

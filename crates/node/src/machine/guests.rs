@@ -39,6 +39,12 @@ pub trait Guests: Send + Sync + std::fmt::Debug + 'static {
     /// Lets a guest go on that the hypervisor has paused, if the cause is over. Whether it tried.
     async fn resume(&self, uid: &str) -> Result<bool, MachineError>;
 
+    /// Stops executing a guest, until [`Self::resume`].
+    async fn pause(&self, uid: &str) -> Result<(), MachineError>;
+
+    /// Presses the reset button of a guest.
+    async fn reset(&self, uid: &str) -> Result<(), MachineError>;
+
     /// Removes every trace of a machine; volumes stay. The last run's log is kept for [`Log::Previous`] of its virtual machine.
     async fn remove(&self, uid: &str) -> Result<(), MachineError>;
 

@@ -352,6 +352,18 @@ impl Guests for MemoryGuests {
         Ok(can_go_on)
     }
 
+    async fn pause(&self, uid: &str) -> Result<(), MachineError> {
+        self.with(uid, |machine| machine.state = GuestState::Paused)?;
+        self.notify(uid, GuestChange::StateChanged);
+        Ok(())
+    }
+
+    async fn reset(&self, uid: &str) -> Result<(), MachineError> {
+        self.with(uid, |_| ())?;
+        self.reboot(uid);
+        Ok(())
+    }
+
     async fn remove(&self, uid: &str) -> Result<(), MachineError> {
         self.stop(uid, Duration::ZERO).await?;
         let mut book = self.book();

@@ -39,6 +39,10 @@ pub enum Order {
     Devices(Vec<WantedDisk>),
     /// See [`Request::Resume`].
     Resume,
+    /// See [`Request::Pause`].
+    Pause,
+    /// See [`Request::Reset`].
+    Reset,
 }
 
 /// The result of a request.
@@ -72,6 +76,8 @@ impl Workload for Owned {
             Order::Remove => Request::Remove,
             Order::Devices(..) => Request::ChangeDevices,
             Order::Resume => Request::Resume,
+            Order::Pause => Request::Pause,
+            Order::Reset => Request::Reset,
         }
     }
 
@@ -143,6 +149,14 @@ impl Owned {
             }
             Order::Resume => {
                 guests.resume(uid).await?;
+                Turn::Done(Answer::Done)
+            }
+            Order::Pause => {
+                guests.pause(uid).await?;
+                Turn::Done(Answer::Done)
+            }
+            Order::Reset => {
+                guests.reset(uid).await?;
                 Turn::Done(Answer::Done)
             }
         })

@@ -131,6 +131,14 @@ impl Guests for MachineRunner {
         Ok(can_go_on)
     }
 
+    async fn pause(&self, uid: &str) -> Result<(), MachineError> {
+        Ok(self.running(uid).await?.monitor().await?.pause().await?)
+    }
+
+    async fn reset(&self, uid: &str) -> Result<(), MachineError> {
+        Ok(self.running(uid).await?.monitor().await?.reset().await?)
+    }
+
     async fn remove(&self, uid: &str) -> Result<(), MachineError> {
         MachineRunner::remove(self, uid).await
     }

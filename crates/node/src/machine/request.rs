@@ -40,6 +40,10 @@ pub enum Request {
     ChangeDevices,
     /// Let a guest that the hypervisor has paused go on.
     Resume,
+    /// Stop executing the guest.
+    Pause,
+    /// Press the guest's reset button.
+    Reset,
 }
 
 /// Whether to do it.
@@ -88,9 +92,12 @@ pub fn judge(state: MachineState, request: Request) -> Disposition {
         (R::SerialLog, S::Absent) => Refuse("the machine never ran on this host"),
         (R::SerialLog, _) => Accept,
 
-        (R::ChangeDevices | R::Resume, S::Running) => Accept,
-        (R::ChangeDevices | R::Resume, S::Starting) => Later("the machine is starting"),
-        (R::ChangeDevices | R::Resume, S::Stopping | S::Orphaned | S::Ended | S::Absent) => {
+        (R::ChangeDevices | R::Resume | R::Pause | R::Reset, S::Running) => Accept,
+        (R::ChangeDevices | R::Resume | R::Pause | R::Reset, S::Starting) => Later("the machine is starting"),
+        (
+            R::ChangeDevices | R::Resume | R::Pause | R::Reset,
+            S::Stopping | S::Orphaned | S::Ended | S::Absent,
+        ) => {
             Refuse("the machine does not run")
         }
     }
@@ -105,7 +112,7 @@ pub fn arrive(ahead: &[Request], request: Request) -> Arrival {
         // A guest that is being requested to power off is ended at once.
         R::ForceStop | R::Remove if under_way == Some(&R::Stop) => Arrival::Preempt,
         R::ForceStop if ahead.contains(&R::ForceStop) => Arrival::Join,
-        R::ChangeDevices | R::Resume if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) => {
+        R::ChangeDevices | R::Resume | R::Pause | R::Reset if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) => {
             Arrival::Refuse("the machine is being stopped")
         }
         _ => Arrival::Queue,
@@ -138,6 +145,8 @@ mod tests {
             (SerialLog, "-AAAAA"),
             (ChangeDevices, "-wA---"),
             (Resume, "-wA---"),
+            (Pause, "-wA---"),
+            (Reset, "-wA---"),
         ];
         for (request, row) in expected {
             let found: String = states

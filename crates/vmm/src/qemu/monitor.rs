@@ -75,6 +75,10 @@ impl Monitor for QemuMonitor {
         self.run("stop", Value::Null).await
     }
 
+    async fn reset(&self) -> Result<(), MonitorError> {
+        self.run("system_reset", Value::Null).await
+    }
+
     async fn resume(&self) -> Result<(), MonitorError> {
         self.run("cont", Value::Null).await
     }
