@@ -64,7 +64,8 @@ async fn route(request: Request<Incoming>, handler: &dyn TunnelHandler) -> Resul
             Ok(join(request, console))
         }
         (&Method::POST, ["v1", "machines", uid, "actions", name]) => {
-            let unknown = || Refusal::new(StatusCode::NOT_FOUND, format!("this host does not know the action {name:?}"));
+            let unknown =
+                || Refusal::new(StatusCode::NOT_FOUND, format!("this host does not know the action {name:?}"));
             handler.act(checked(uid)?, MachineAction::parse(name).ok_or_else(unknown)?).await?;
             Ok(Response::new(Full::default().map_err(|never| match never {}).boxed()))
         }

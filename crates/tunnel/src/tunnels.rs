@@ -28,8 +28,8 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::protocol::{
     CONNECTION_WINDOW, DIAL_PATH, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, LogOptions, METRICS_PATH, MachineAction, PROTOCOL,
-    STREAM_WINDOW, TARGET_HEADER, WRITTEN_HEADER, action_path, console_path, machine_target, previous_serial_log_path, serial_log_path,
-    service_log_path,
+    STREAM_WINDOW, TARGET_HEADER, WRITTEN_HEADER, action_path, console_path, machine_target, previous_serial_log_path,
+    serial_log_path, service_log_path,
 };
 
 /// A user who comes while the node is restarting waits this long for its tunnel.

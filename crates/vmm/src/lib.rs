@@ -22,9 +22,7 @@ pub mod qmp;
 pub mod simulated;
 
 pub use config::{Accelerator, DiskConfig, DiskFormat, DiskSource, GuestConfig, HotDisk, NicConfig};
-pub use driver::{
-    Access, ActualDisk, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, NeededFile, Offers,
-};
+pub use driver::{Access, ActualDisk, GuestCommand, GuestState, Hypervisor, Monitor, MonitorError, NeededFile, Offers};
 pub use event::{Events, GuestEvent};
 pub use image::{ImageError, ImageInfo, ImageTool};
 pub use qemu::Qemu;

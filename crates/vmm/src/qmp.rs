@@ -108,7 +108,8 @@ impl Qmp {
     /// Takes back all descriptors that were given under a name. What QEMU has open stays open.
     pub async fn remove_files(&self, opaque: &str) -> Result<(), MonitorError> {
         let sets = self.execute("query-fdsets", Value::Null).await?;
-        let is_named = |set: &&Value| set["fds"].as_array().is_some_and(|fds| fds.iter().any(|fd| fd["opaque"] == opaque));
+        let is_named =
+            |set: &&Value| set["fds"].as_array().is_some_and(|fds| fds.iter().any(|fd| fd["opaque"] == opaque));
         for set in sets.as_array().into_iter().flatten().filter(is_named) {
             self.execute("remove-fd", json!({ "fdset-id": set["fdset-id"] })).await?;
         }

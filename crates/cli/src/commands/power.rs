@@ -26,7 +26,8 @@ pub async fn act(cloud: &Cloud, name: &str, action: &str) -> anyhow::Result<()> 
 pub async fn stop(cloud: &Cloud, vms: &Api<VirtualMachine>, stop: &Power) -> anyhow::Result<()> {
     let name = &stop.vm.name;
     act(cloud, name, &with_force("stop", stop.force)).await.context("cannot stop the VM")?;
-    until(vms, stop, "stopped", |vm: Option<&VirtualMachine>| vm.is_none_or(|vm| state(vm) == Some(State::Stopped))).await
+    until(vms, stop, "stopped", |vm: Option<&VirtualMachine>| vm.is_none_or(|vm| state(vm) == Some(State::Stopped)))
+        .await
 }
 
 /// Ends this run of a virtual machine and begins the next.
@@ -48,7 +49,9 @@ pub async fn restart(cloud: &Cloud, vms: &Api<VirtualMachine>, restart: &Power) 
 pub async fn end_now(cloud: &Cloud, name: &str) -> anyhow::Result<()> {
     match act(cloud, name, &with_force("stop", true)).await {
         // It has ended already.
-        Err(error) if error.downcast_ref::<Refused>().is_some_and(|it| it.code == http::StatusCode::NOT_FOUND) => Ok(()),
+        Err(error) if error.downcast_ref::<Refused>().is_some_and(|it| it.code == http::StatusCode::NOT_FOUND) => {
+            Ok(())
+        }
         other => other,
     }
 }

@@ -87,12 +87,7 @@ impl MachineActions {
         Ok(())
     }
 
-    async fn act(
-        &self,
-        vm: &VirtualMachine,
-        machine: Option<&Machine>,
-        action: MachineAction,
-    ) -> Result<(), ApiError> {
+    async fn act(&self, vm: &VirtualMachine, machine: Option<&Machine>, action: MachineAction) -> Result<(), ApiError> {
         let machine = machine.filter(|machine| is_running(machine)).ok_or_else(|| not_running(vm))?;
         self.send(vm, machine, action).await
     }

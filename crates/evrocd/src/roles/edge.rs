@@ -9,7 +9,8 @@ use evroc_gateway::dial::DialClient;
 use evroc_gateway::{Gateway, Settings};
 use evroc_metrics::Registry;
 use evroc_tunnel::{
-    BoxBytes, BoxDuplex, HostLog, LogOptions, MachineAction, Refusal, TunnelConfig, TunnelHandler, TunnelKind, keep_connected,
+    BoxBytes, BoxDuplex, HostLog, LogOptions, MachineAction, Refusal, TunnelConfig, TunnelHandler, TunnelKind,
+    keep_connected,
 };
 use http::StatusCode;
 

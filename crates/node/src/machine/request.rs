@@ -94,10 +94,7 @@ pub fn judge(state: MachineState, request: Request) -> Disposition {
 
         (R::ChangeDevices | R::Resume | R::Pause | R::Reset, S::Running) => Accept,
         (R::ChangeDevices | R::Resume | R::Pause | R::Reset, S::Starting) => Later("the machine is starting"),
-        (
-            R::ChangeDevices | R::Resume | R::Pause | R::Reset,
-            S::Stopping | S::Orphaned | S::Ended | S::Absent,
-        ) => {
+        (R::ChangeDevices | R::Resume | R::Pause | R::Reset, S::Stopping | S::Orphaned | S::Ended | S::Absent) => {
             Refuse("the machine does not run")
         }
     }
@@ -112,7 +109,9 @@ pub fn arrive(ahead: &[Request], request: Request) -> Arrival {
         // A guest that is being requested to power off is ended at once.
         R::ForceStop | R::Remove if under_way == Some(&R::Stop) => Arrival::Preempt,
         R::ForceStop if ahead.contains(&R::ForceStop) => Arrival::Join,
-        R::ChangeDevices | R::Resume | R::Pause | R::Reset if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) => {
+        R::ChangeDevices | R::Resume | R::Pause | R::Reset
+            if ahead.iter().any(|r| matches!(r, R::Stop | R::ForceStop | R::Remove)) =>
+        {
             Arrival::Refuse("the machine is being stopped")
         }
         _ => Arrival::Queue,

@@ -48,7 +48,7 @@ pub use process::{ProcessHandle, ProcessIdentity, boot_id};
 pub use protocol::{PROTOCOL_VERSION, State, Status};
 pub use server::{ShimError, run};
 pub use spec::{
-    CONTAINER_OOM_SCORE, Confinement, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec, Stderr,
-    Stdio, User, Visible,
+    CONTAINER_OOM_SCORE, Confinement, Exit, GUEST_OOM_SCORE, LogFormat, LogLimits, PidRecord, SPEC_VERSION, Spec,
+    Stderr, Stdio, User, Visible,
 };
 pub use users::{ChosenUser, ShimUsers};

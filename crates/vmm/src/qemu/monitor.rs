@@ -179,7 +179,9 @@ impl QemuMonitor {
         };
         let DiskSource::File { path, format } = source;
         let format = match format {
-            DiskFormat::Qcow2 { backing: Some(backing) } => DiskFormat::Qcow2 { backing: Some(give(backing, false).await?) },
+            DiskFormat::Qcow2 { backing: Some(backing) } => {
+                DiskFormat::Qcow2 { backing: Some(give(backing, false).await?) }
+            }
             other => other.clone(),
         };
         Ok(DiskSource::File { path: give(path, true).await?, format })

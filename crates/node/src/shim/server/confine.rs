@@ -42,7 +42,8 @@ impl NewProcessNamespace {
 pub(super) fn enter(confinement: &Confinement) -> Result<(), String> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     // SAFETY: the process has one thread and shares no memory or descriptors with another.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|errno| format!("leave the host's namespaces: {errno}"))?;
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+        .map_err(|errno| format!("leave the host's namespaces: {errno}"))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|errno| format!("make mounts private: {errno}"))?;
     let root = &confinement.root;
@@ -107,7 +108,12 @@ fn below(root: &Path, path: &Path) -> io::Result<PathBuf> {
         match part {
             Component::RootDir => {}
             Component::Normal(name) => inside.push(name),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected an absolute path without `.` and `..`")),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "expected an absolute path without `.` and `..`",
+                ));
+            }
         }
     }
     Ok(inside)
