@@ -13,7 +13,7 @@ function long(line) { return length(line) > 4200 }
 function refuse(line, why,  at) {
   match(line, key)
   at = substr(line, RSTART)
-  print "evroc-guest: ssh key not accepted: " why ": " substr(at, 1, 24) "..." substr(at, length(at) - 19) >report
+  print "evroc-guest: ssh key not accepted: " why ": " substr(at, 1, 24) "..." substr(at, length(at) - 19) >>report
 }
 
 # The first option that the server does not have; quotes may hold commas.
