@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -19,6 +20,28 @@ use kube::client::ConfigExt;
 pub struct Endpoint {
     base: String,
     config: kube::Config,
+}
+
+/// A request to send.
+pub struct Sent {
+    pub method: Method,
+    /// With the query.
+    pub path: String,
+    pub media_type: &'static str,
+    pub body: Bytes,
+    header: Option<(&'static str, String)>,
+}
+
+impl Sent {
+    /// A request with a body.
+    pub fn new(method: Method, path: String, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { method, path, media_type, body: body.into(), header: None }
+    }
+
+    /// With one more header.
+    pub fn header(self, name: &'static str, value: String) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
 }
 
 /// One connection, opened again where the server closes it.
@@ -59,6 +82,18 @@ impl Endpoint {
         Ok(Connection { base: self.base.clone(), client })
     }
 
+    /// The same server for another client: with a certificate and its key as PEM, or with neither.
+    pub fn of(&self, identity: Option<(&str, &str)>) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.auth_info = kube::config::AuthInfo::default();
+        if let Some((certificate, key)) = identity {
+            let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+            config.auth_info.client_certificate_data = Some(encode(certificate));
+            config.auth_info.client_key_data = Some(encode(key).into());
+        }
+        Ok(Self { base: self.base.clone(), config })
+    }
+
     /// A connection for many requests at once, over HTTP/2.
     pub fn connect_shared(&self) -> Result<Connection> {
         let tls = self.config.rustls_client_config().context("make a TLS configuration")?;
@@ -78,6 +113,18 @@ impl Connection {
             .header("accept", "application/json")
             .body(Full::new(body))?;
         Ok(self.client.request(request).await?)
+    }
+
+    /// Sends a request that may be refused.
+    pub async fn request(&self, sent: &Sent) -> Result<Response<Incoming>> {
+        let mut request = Request::builder()
+            .method(sent.method.clone())
+            .uri(format!("{}{}", self.base, sent.path))
+            .header("content-type", sent.media_type);
+        if let Some((name, value)) = &sent.header {
+            request = request.header(*name, value);
+        }
+        Ok(self.client.request(request.body(Full::new(sent.body.clone()))?).await?)
     }
 
     /// Sends a request and reads the whole answer, which has to be a success.

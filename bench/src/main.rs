@@ -3,6 +3,7 @@
 //!
 //! Run it as root on an idle machine with two cores: `taskset -c 1 bench-api …`; the servers are put on core 0.
 
+mod bodies;
 mod etcd;
 mod load;
 mod measures;
@@ -12,7 +13,7 @@ mod target;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use report::Row;
@@ -29,7 +30,7 @@ const WATCHES_PER_CONNECTION: usize = 900;
 #[derive(Parser)]
 struct Arguments {
     /// Folder with the original and etcd, as tests/reference/build prints it
-    #[arg(long, required_unless_present = "against")]
+    #[arg(long, required_unless_present_any = ["against", "bodies"])]
     original: Option<PathBuf>,
     /// Another build of evrocd, measured in place of the original and of etcd
     #[arg(long, conflicts_with = "original")]
@@ -55,6 +56,9 @@ struct Arguments {
     /// How often each loop runs; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Measure what hostile bodies cost instead: those whose decoder or shape contains this text
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    bodies: Option<String>,
     /// Only this part: `requests`, `watches` or `objects`
     #[arg(long)]
     only: Option<String>,
@@ -69,6 +73,14 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let kinds = arguments.project.join("tests/api/kinds");
     let ours = Target::ours("evroc", &arguments.evrocd, &kinds).await?;
+    if let Some(only) = &arguments.bodies {
+        let measured = bodies::measure(&ours, Some(only.as_str()).filter(|only| !only.is_empty())).await;
+        ours.end().await?;
+        let (table, is_good) = measured?;
+        print!("{table}");
+        ensure!(is_good, "a body costs more than in proportion to its size: the bold rows");
+        return Ok(());
+    }
     let measured = match baseline(&arguments, &kinds).await {
         Ok(baseline) => {
             let measured = measure(&ours, &baseline, &arguments).await;

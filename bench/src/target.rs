@@ -143,7 +143,7 @@ impl Meter {
 }
 
 /// Seconds of a processor that processes have taken.
-fn seconds(pids: &[i32]) -> Result<f64> {
+pub fn seconds(pids: &[i32]) -> Result<f64> {
     let mut ticks = 0.0;
     for pid in pids {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's times")?;

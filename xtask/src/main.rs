@@ -95,7 +95,7 @@ enum Command {
     ReleaseOpenapi,
     /// Measurements: acknowledged writes of the store (a release build)
     Bench,
-    /// Measures the cost of a cloud of simulated hosts while nothing happens in it (a release build)
+    /// Measures the cost of a cloud of simulated hosts while nothing happens in it (a build of profile quick)
     BenchHosts {
         /// Simulated hosts
         #[arg(long, default_value_t = 1000)]

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::reasons::WAITS_FOR_ROOM;
+use crate::turns::Turns;
 
 /// The key in an index of what waits for room on a host.
 pub(crate) const WAITING: &str = "";
@@ -23,6 +24,8 @@ pub(crate) struct Compute {
     pub book: Book,
     /// The API's permanent refusals.
     pub refusals: Refusals,
+    /// The turns of resource groups to place a disk.
+    pub placing: Turns,
     pub vms: Informer<VirtualMachine>,
     pub machines: Informer<Machine>,
     pub disks: Informer<Disk>,
@@ -58,6 +61,7 @@ impl Compute {
             base,
             book,
             refusals: Refusals::default(),
+            placing: Turns::default(),
             vms_by_disk: vms.index(|vm: &VirtualMachine| disks_of(vm).collect()),
             vms_by_profile: vms.index(|vm: &VirtualMachine| {
                 vec![vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name.clone()]

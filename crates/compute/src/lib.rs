@@ -7,6 +7,7 @@ mod context;
 mod disk;
 mod place;
 mod reasons;
+mod turns;
 mod virtual_machine;
 
 use std::sync::Arc;

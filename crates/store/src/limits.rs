@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::contract::{Limits, Operation, Result, Txn};
+use crate::contract::{Condition, Limits, Operation, Result, Txn};
 use crate::error::StoreError;
 
 /// Refuses transactions that are too large, have an empty key, or have a key twice.
@@ -18,6 +18,10 @@ pub(crate) fn check_txn(txn: &Txn, limits: &Limits) -> Result<()> {
     at_most("number of a transaction's conditions", txn.conditions.len(), limits.operations)?;
     let conditions = txn.conditions.iter().map(|condition| condition.key());
     let mut bytes = 0;
+    for size in txn.conditions.iter().map(Condition::value_bytes) {
+        at_most("size of a value in bytes", size, limits.value_bytes)?;
+        bytes += size;
+    }
     for key in conditions.chain(txn.operations.iter().map(Operation::key)) {
         if key.is_empty() {
             return Err(StoreError::InvalidRequest("a key is empty".to_owned()));

@@ -8,7 +8,8 @@ use evroc_store::{Condition, Operation, Store, StoreError, Txn, TxnOutcome};
 
 use crate::object::kind::ClaimKey;
 use crate::state::cache::{Cache, CacheError};
-use crate::state::storage::claims::{Holder, Ledger};
+use crate::state::lanes::UnderWay;
+use crate::state::storage::claims::{Before, Holder, Ledger};
 use crate::state::storage::keys;
 
 /// The write to commit.
@@ -21,7 +22,7 @@ pub struct Write<'a> {
     pub value: Option<Vec<u8>>,
     /// The namespace's key, and the revision at which it accepted objects.
     pub namespace: Option<(Bytes, u64)>,
-    /// The ledgers that count the object, each with its revision before the count.
+    /// The ledgers that count the object, each as it was before the count.
     pub ledgers: &'a [Ledger],
     /// Other keys that must be unchanged, with their revisions.
     pub unchanged: &'a BTreeMap<Bytes, u64>,
@@ -70,7 +71,12 @@ pub enum WriteError {
 ///
 /// # Errors
 /// If the store fails.
-pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Result<Outcome, WriteError> {
+pub(crate) async fn commit(
+    store: &dyn Store,
+    cache: &Cache,
+    write: &Write<'_>,
+    mut under_way: Option<UnderWay>,
+) -> Result<Outcome, WriteError> {
     loop {
         let mut txn = Txn::new().when(match write.expected {
             Some(revision) => Condition::Unchanged(write.key.clone(), revision.into()),
@@ -89,13 +95,15 @@ pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Resu
         for (key, revision) in write.unchanged {
             txn = txn.when(Condition::Unchanged(key.clone(), (*revision).into()));
         }
-        for (name, revision) in write.ledgers {
-            let key = keys::claim(name);
-            txn = txn.when(match revision {
-                Some(revision) => Condition::Unchanged(key.clone(), (*revision).into()),
-                None => Condition::Absent(key.clone()),
+        for ledger in write.ledgers {
+            let key = keys::claim(&ledger.name);
+            txn = txn.when(match &ledger.before {
+                Before::Revision(revision) => Condition::Unchanged(key.clone(), (*revision).into()),
+                Before::Written(mark) => Condition::Holds(key.clone(), mark.clone()),
+                Before::Absent => Condition::Absent(key.clone()),
             });
-            txn = txn.then(Operation::put(key, holder()));
+            let value = under_way.as_ref().map_or_else(|| holder().into(), |it| it.mark().clone());
+            txn = txn.then(Operation::put(key, value));
         }
         for name in write.closed_ledgers.iter().filter(|name| cache.claim(name).is_some()) {
             txn = txn.then(Operation::delete(keys::claim(name)));
@@ -123,13 +131,25 @@ pub async fn commit(store: &dyn Store, cache: &Cache, write: &Write<'_>) -> Resu
         if write.dry_run {
             return Ok(Outcome::Written(write.expected.unwrap_or_default()));
         }
-        match store.txn(txn).await? {
-            TxnOutcome::Committed { revision } => return Ok(Outcome::Written(revision.0)),
+        let outcome = match &mut under_way {
+            Some(under_way) => under_way.send(store.txn(txn)).await,
+            None => store.txn(txn).await,
+        };
+        match outcome? {
+            TxnOutcome::Committed { revision } => {
+                if let Some(under_way) = under_way {
+                    under_way.committed(revision.0);
+                }
+                return Ok(Outcome::Written(revision.0));
+            }
             TxnOutcome::ConditionFailed { index, revision, .. } => {
+                // Others need not wait with this one until the cache has what it has missed.
+                let was_under_way = under_way.take().is_some();
                 cache.wait_for(revision.0).await?;
                 match index {
                     0 => return Ok(Outcome::ObjectChanged),
-                    _ if index < claims_begin => return Ok(Outcome::NamespaceChanged),
+                    // A write in a lane is sent once.
+                    _ if index < claims_begin || was_under_way => return Ok(Outcome::NamespaceChanged),
                     _ => {}
                 }
             }

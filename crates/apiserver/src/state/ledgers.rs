@@ -2,29 +2,32 @@
 //!
 //! A kind says what its objects take (`host/host-1`: an amount of memory) and what they give. A write that takes more than the stored state
 //! of its object compares the sum with the room. Its transaction then rewrites the key of each ledger that it takes from, on condition
-//! that the key is what it was before the sum was read, and that the object that gives the room has not changed either. Of two writes that saw the
-//! same sum only one is committed; the other is checked again. Deletes, and writes that take the same or less, need no ledger: they only
-//! make room. The ledger of a namespace (`group/<namespace>`) has the room that the smallest of its quotas allows; without a quota it has
+//! that the key is what it was before the sum was read, or what the write before it makes it, and that the object that gives the room has not changed
+//! either. Of two writes that saw the same sum only one is committed; the other is checked again. Deletes, and writes that take the same or less, need no ledger: they only
+//! make room. Writes do not wait for each other's disk: [`super::lanes`] has those that are under way. The ledger of a namespace (`group/<namespace>`) has the room that the smallest of its quotas allows; without a quota it has
 //! any amount, and costs nothing. A quota applies to writes that begin after it was written: its status changes with every create, so that its
 //! revision cannot be a condition. The sums are kept by the cache and are built from the objects, so that nothing has to be repaired after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::cache::{Cache, CacheError};
-use super::quota;
-use super::storage::claims::Ledger;
+use super::lanes::{UnderWay, Until};
+use super::quota::{self, Allowance};
+use super::storage::claims::{self, Holder, Ledger};
 use crate::object::kind::{Room, Take};
 
 /// The conditions of a write's transaction.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Guard {
     /// The ledgers that it takes from.
     pub(crate) ledgers: Vec<Ledger>,
     /// The keys in the store of the objects that give the room, with their revisions.
     pub(crate) givers: BTreeMap<Bytes, u64>,
+    /// The write in its lanes, if it takes from a ledger.
+    pub(crate) under_way: Option<UnderWay>,
 }
 
 /// Why an object may not take what it wants.
@@ -68,8 +71,19 @@ pub(crate) fn given_by(rooms: &[Room]) -> Vec<String> {
     names
 }
 
-/// Whether an object may take `new` where its stored state takes `old`.
-pub(crate) async fn check(cache: &Cache, new: &[Take], old: &[Take]) -> Result<Guard, LedgerError> {
+/// An amount that an object takes in addition to what it took.
+struct Wanted<'a> {
+    ledger: &'a str,
+    resource: &'a str,
+    field: &'a str,
+    amount: u128,
+    had: u128,
+    /// The smallest quota, for the ledger of a namespace.
+    allowance: Option<Allowance>,
+}
+
+/// Returns what has to be checked. A quota applies to writes that begin after it was written.
+fn wanted<'a>(cache: &Cache, new: &'a [Take], old: &'a [Take]) -> Vec<Wanted<'a>> {
     let mut wanted: BTreeMap<(&str, &str), (u128, u128, &str)> = BTreeMap::new();
     for take in new {
         let (amount, _, field) = wanted.entry((&take.ledger, &take.resource)).or_insert((0, 0, &take.field));
@@ -81,34 +95,108 @@ pub(crate) async fn check(cache: &Cache, new: &[Take], old: &[Take]) -> Result<G
             *had += u128::from(take.amount);
         }
     }
-    wanted.retain(|_, (amount, had, _)| amount > had);
-    let mut guard = Guard::default();
-    for ((ledger, resource), (amount, had, field)) in wanted {
-        let namespace = ledger.strip_prefix(OF_NAMESPACE);
-        let quotas = namespace.map(|namespace| quota::allowances(cache, namespace, resource));
-        if quotas.as_ref().is_some_and(Vec::is_empty) {
-            continue;
-        }
-        let name = key_name(ledger);
-        if !guard.ledgers.iter().any(|(known, _)| *known == name) {
-            let written = cache.claim(&name).map(|held| held.revision);
-            // The sum is to hold all that the ledger knows.
-            if let Some(revision) = written {
-                cache.wait_for(revision).await.map_err(LedgerError::Cache)?;
+    let more = wanted.into_iter().filter(|(_, (amount, had, _))| amount > had);
+    let limited = more.filter_map(|((ledger, resource), (amount, had, field))| {
+        let allowance = match ledger.strip_prefix(OF_NAMESPACE) {
+            None => None,
+            Some(namespace) => {
+                let allowances = quota::allowances(cache, namespace, resource);
+                Some(allowances.into_iter().min_by_key(|allowance| allowance.limit)?)
             }
-            guard.ledgers.push((name, written));
-        }
-        let balance = cache.ledgers(|ledgers| ledgers.balance(ledger, resource));
-        let smallest = quotas.iter().flatten().min_by_key(|allowance| allowance.limit);
-        let room = smallest.map_or_else(|| balance.room(), |allowance| u128::from(allowance.limit));
-        let others = balance.taken.saturating_sub(had);
-        if others + amount > room {
-            let left = room.saturating_sub(others);
-            let by = smallest.map(|allowance| format!(" (ResourceQuota \"{}\")", allowance.quota)).unwrap_or_default();
-            let message = format!("{ledger} has {left} of {room} {resource} left, {amount} wanted{by}");
-            return Err(LedgerError::Exceeded { field: field.to_owned(), message });
-        }
-        guard.givers.extend(balance.given.into_iter().map(|(key, (_, revision))| (key, revision)));
+        };
+        Some(Wanted { ledger, resource, field, amount, had, allowance })
+    });
+    limited.collect()
+}
+
+/// The outcome of a check.
+enum Checked {
+    /// It fits, if the transaction finds this.
+    Fits(Vec<Ledger>, BTreeMap<Bytes, u64>),
+    /// It fits only without writes that are under way.
+    Wait(Until),
+}
+
+/// Checks whether an object may take `new` where its stored state takes `old`, and enters the lanes of the ledgers. A dry run is only checked.
+pub(crate) async fn check(
+    cache: &Cache,
+    new: &[Take],
+    old: &[Take],
+    holder: &Holder,
+    is_dry_run: bool,
+) -> Result<Guard, LedgerError> {
+    let wanted = wanted(cache, new, old);
+    if wanted.is_empty() {
+        return Ok(Guard::default());
     }
-    Ok(guard)
+    let lanes = cache.lanes();
+    loop {
+        let mut ended = lanes.ended();
+        let turn = lanes.turn().await;
+        match look(cache, &wanted)? {
+            Checked::Fits(ledgers, givers) => {
+                let under_way = (!is_dry_run).then(|| lanes.enter(turn, claims::mark(holder), taken(&wanted)));
+                return Ok(Guard { ledgers, givers, under_way });
+            }
+            Checked::Wait(until) => {
+                drop(turn);
+                match until {
+                    // The sender lives as long as the lanes.
+                    Until::Ended => drop(ended.changed().await),
+                    Until::Cached(revision) => cache.wait_for(revision).await.map_err(LedgerError::Cache)?,
+                }
+            }
+        }
+    }
+}
+
+/// Returns the amounts that a write takes from each ledger in addition.
+fn taken(wanted: &[Wanted]) -> HashMap<String, Vec<(String, u128)>> {
+    let mut taken: HashMap<String, Vec<(String, u128)>> = HashMap::new();
+    for want in wanted {
+        taken.entry(key_name(want.ledger)).or_default().push((want.resource.to_owned(), want.amount - want.had));
+    }
+    taken
+}
+
+fn look(cache: &Cache, wanted: &[Wanted]) -> Result<Checked, LedgerError> {
+    // Read before the sums: they hold all that happened until then, and perhaps more, which is then counted twice.
+    let reached = cache.revision();
+    let (mut ledgers, mut givers) = (Vec::<Ledger>::new(), BTreeMap::new());
+    for want in wanted {
+        let name = key_name(want.ledger);
+        let view = match cache.lanes().view(&name, want.resource, reached) {
+            Ok(view) => view,
+            Err(until) => return Ok(Checked::Wait(until)),
+        };
+        let before = match view.before {
+            Some(before) => before,
+            None => match cache.claim(&name).map(|held| held.revision) {
+                // The sums are to hold all that the ledger knows.
+                Some(revision) if revision > reached => return Ok(Checked::Wait(Until::Cached(revision))),
+                written => written.into(),
+            },
+        };
+        let balance = cache.ledgers(|ledgers| ledgers.balance(want.ledger, want.resource));
+        let room = want.allowance.as_ref().map_or_else(|| balance.room(), |allowance| u128::from(allowance.limit));
+        let others = balance.taken.saturating_sub(want.had);
+        if others + want.amount > room {
+            return Err(exceeded(want, room.saturating_sub(others), room));
+        }
+        if others + view.taken + want.amount > room {
+            return Ok(Checked::Wait(view.until));
+        }
+        if !ledgers.iter().any(|known| known.name == name) {
+            ledgers.push(Ledger { name, before });
+        }
+        givers.extend(balance.given.into_iter().map(|(key, (_, revision))| (key, revision)));
+    }
+    Ok(Checked::Fits(ledgers, givers))
+}
+
+fn exceeded(want: &Wanted, left: u128, room: u128) -> LedgerError {
+    let Wanted { ledger, resource, amount, allowance, .. } = want;
+    let by = allowance.as_ref().map(|it| format!(" (ResourceQuota \"{}\")", it.quota)).unwrap_or_default();
+    let message = format!("{ledger} has {left} of {room} {resource} left, {amount} wanted{by}");
+    LedgerError::Exceeded { field: want.field.to_owned(), message }
 }

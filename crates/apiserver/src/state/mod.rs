@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod commit;
+pub(crate) mod lanes;
 pub(crate) mod ledgers;
 pub(crate) mod quota;
 pub(crate) mod storage;

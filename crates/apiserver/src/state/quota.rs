@@ -140,7 +140,7 @@ pub(crate) async fn check(
             )));
         }
     }
-    Ok(Some((ledger, written)))
+    Ok(Some(Ledger { name: ledger, before: written.into() }))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Ledgers: the objects together never exceed the given total.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use evroc_apiserver::{ResourceKind, Room, Take};
 use serde_json::{Value, json};
@@ -167,6 +168,34 @@ async fn concurrent_creates_never_take_more_than_the_limit() {
             eventually_deleted(&admin, &format!("{LOADS}/{name}")).await;
         }
     }
+}
+
+/// Thirty-two clients create objects that take from one host's ledger, until there are this many.
+async fn create_many(admin: &Client, amounts: &Value, count: usize) {
+    const CLIENTS: usize = 32;
+    let clients = (0..CLIENTS).map(|client| async move {
+        for number in (client..count).step_by(CLIENTS) {
+            let made = load(&format!("l-{number}"), "x", amounts);
+            assert_eq!(admin.post(LOADS, &made).await.0, 201);
+        }
+    });
+    futures::future::join_all(clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_take_from_one_ledger_do_not_refuse_each_other() {
+    const CREATES: usize = 320;
+    let (server, counts) = TestServer::observed(|it| it.kind(loads()).kind(hosts())).await;
+    let admin = server.admin();
+    admin.make_namespace("demo").await;
+    add_host(&admin, "x", &json!({"memory": CREATES, "disk": 2 * CREATES})).await;
+    let before = counts.all_transactions.load(Ordering::Relaxed);
+    create_many(&admin, &json!({"memory": 1, "disk": 2}), CREATES).await;
+    let transactions = counts.all_transactions.load(Ordering::Relaxed) - before;
+    // Compare and set with another attempt after each failure would need many times as many.
+    assert!(transactions <= CREATES + CREATES / 8, "{CREATES} creates took {transactions} transactions");
+    let refused = load("one-more", "x", &json!({"memory": 1}));
+    assert_eq!(admin.post(LOADS, &refused).await.0, 409, "all of it is taken");
 }
 
 #[tokio::test]

@@ -20,8 +20,9 @@ use super::plan::{Step, plan};
 use super::status::{is_failure, status};
 use crate::context::{Compute, WAITING, allowed_more};
 
-/// One at a time: a disk follows its siblings, and two siblings that are placed at once would not see each other.
-const CONCURRENCY: u16 = 1;
+/// Disks that are reconciled at the same time. Those of one resource group are placed one after the other: a disk follows its siblings, and two
+/// siblings that are placed at once would not see each other. Fewer lets the disks of many groups wait for each other's writes.
+const CONCURRENCY: u16 = 8;
 /// How long to wait for a host that the store refused a moment ago, or for a rule that refused the volume.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
@@ -68,6 +69,8 @@ pub(super) fn users_change(change: &Change<VirtualMachine>) -> Vec<ObjectRef<Dis
 
 async fn reconcile(disk: Arc<Disk>, context: Arc<Compute>) -> Result<Action> {
     let namespace = disk.namespace().unwrap_or_default();
+    let is_placed = context.volumes.get(Some(&namespace), &disk.name_any()).is_some();
+    let _turn = if is_placed { None } else { Some(context.placing.of(&namespace).await) };
     let Some(observed) = observe(&context, &namespace, &disk.name_any()).await? else {
         return Ok(Action::await_change());
     };

@@ -68,6 +68,8 @@ pub enum Condition {
     Unchanged(Bytes, Revision),
     /// The key exists.
     Exists(Bytes),
+    /// The key exists and has this value: for a transaction that follows one whose revision is not known yet.
+    Holds(Bytes, Bytes),
 }
 
 impl Condition {
@@ -75,7 +77,19 @@ impl Condition {
     #[must_use]
     pub fn key(&self) -> &Bytes {
         match self {
-            Condition::Absent(key) | Condition::Unchanged(key, _) | Condition::Exists(key) => key,
+            Condition::Absent(key)
+            | Condition::Unchanged(key, _)
+            | Condition::Exists(key)
+            | Condition::Holds(key, _) => key,
+        }
+    }
+
+    /// Returns the size of the value that the condition names.
+    #[must_use]
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Condition::Holds(_, value) => value.len(),
+            Condition::Absent(_) | Condition::Unchanged(..) | Condition::Exists(_) => 0,
         }
     }
 }

@@ -45,6 +45,9 @@ pub async fn conditions_are_checked_in_order(subject: Box<dyn Subject>) {
         (vec![Condition::Unchanged(key("c"), a)], (0, None)),
         (vec![Condition::Unchanged(key("a"), b)], (0, Some((key("1"), a)))),
         (vec![Condition::Unchanged(key("a"), Revision::ZERO)], (0, Some((key("1"), a)))),
+        (vec![Condition::Holds(key("c"), key(""))], (0, None)),
+        (vec![Condition::Holds(key("a"), key("2"))], (0, Some((key("1"), a)))),
+        (vec![Condition::Holds(key("a"), key("1")), Condition::Holds(key("b"), key("22"))], (1, Some((key("2"), b)))),
         (
             vec![
                 Condition::Exists(key("a")),
@@ -66,6 +69,7 @@ pub async fn conditions_are_checked_in_order(subject: Box<dyn Subject>) {
         .when(Condition::Exists(key("a")))
         .when(Condition::Unchanged(key("b"), b))
         .when(Condition::Absent(key("c")))
+        .when(Condition::Holds(key("b"), key("2")))
         .then(Operation::put("x", "now"));
     commit(&store, txn).await;
     assert_eq!(value(&store, "x").await.as_deref(), Some("now"));

@@ -107,6 +107,7 @@ pub enum CompareTarget {
     Version = 0,
     Create = 1,
     Mod = 2,
+    Value = 3,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -117,7 +118,7 @@ pub struct Compare {
     pub target: i32,
     #[prost(bytes = "bytes", tag = "3")]
     pub key: Bytes,
-    #[prost(oneof = "Target", tags = "5, 6")]
+    #[prost(oneof = "Target", tags = "5, 6, 7")]
     pub value: Option<Target>,
 }
 
@@ -127,6 +128,8 @@ pub enum Target {
     CreateRevision(i64),
     #[prost(int64, tag = "6")]
     ModRevision(i64),
+    #[prost(bytes = "bytes", tag = "7")]
+    Value(Bytes),
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -106,6 +106,7 @@ fn holds(condition: &Condition, current: Option<&KeyValue>) -> bool {
         Condition::Absent(_) => current.is_none(),
         Condition::Exists(_) => current.is_some(),
         Condition::Unchanged(_, revision) => current.is_some_and(|item| item.mod_revision == *revision),
+        Condition::Holds(_, value) => current.is_some_and(|item| item.value == *value),
     }
 }
 
@@ -119,6 +120,10 @@ fn comparison(inner: &Inner, condition: &Condition) -> proto::Compare {
             let revision = inner.keys.etcd_revision(*revision).unwrap_or(inner.keys.created());
             compare(&key, proto::CompareResult::Equal, proto::Target::ModRevision(revision))
         }
+        Condition::Holds(name, value) => {
+            let sealed = inner.keys.seal(name, value);
+            compare(&key, proto::CompareResult::Equal, proto::Target::Value(sealed))
+        }
     }
 }
 
@@ -126,6 +131,7 @@ pub(super) fn compare(key: &Bytes, result: proto::CompareResult, value: proto::T
     let target = match value {
         proto::Target::CreateRevision(_) => proto::CompareTarget::Create,
         proto::Target::ModRevision(_) => proto::CompareTarget::Mod,
+        proto::Target::Value(_) => proto::CompareTarget::Value,
     };
     proto::Compare { result: result.into(), target: target.into(), key: key.clone(), value: Some(value) }
 }
@@ -161,5 +167,6 @@ fn size(txn: &Txn) -> usize {
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key } => key.len(),
     };
-    txn.operations.iter().map(of).sum::<usize>() + txn.conditions.iter().map(|c| c.key().len()).sum::<usize>()
+    txn.operations.iter().map(of).sum::<usize>()
+        + txn.conditions.iter().map(|c| c.key().len() + c.value_bytes()).sum::<usize>()
 }

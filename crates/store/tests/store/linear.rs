@@ -188,6 +188,7 @@ fn holds(condition: &Condition, current: Option<&KeyValue>) -> bool {
         Condition::Absent(_) => current.is_none(),
         Condition::Exists(_) => current.is_some(),
         Condition::Unchanged(_, at) => current.is_some_and(|item| item.mod_revision == *at),
+        Condition::Holds(_, value) => current.is_some_and(|item| item.value == *value),
     }
 }
 

@@ -50,6 +50,9 @@ enum Required {
     /// Unchanged since the revision that is the newest, or an older one.
     Newest,
     Older,
+    /// Its newest value, or another one.
+    Value,
+    OtherValue,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -58,7 +61,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Required::Absent),
         1 => Just(Required::Exists),
         3 => Just(Required::Newest),
-        1 => Just(Required::Older)
+        1 => Just(Required::Older),
+        2 => Just(Required::Value),
+        1 => Just(Required::OtherValue)
     ];
     let conditions = prop::collection::vec((key.clone(), required), 0..3);
     let operations = prop::collection::btree_map(key.clone(), prop::option::weighted(0.7, any::<u8>()), 0..4);
@@ -109,6 +114,7 @@ impl Model {
                 Condition::Absent(_) => current.is_none(),
                 Condition::Exists(_) => current.is_some(),
                 Condition::Unchanged(_, at) => current.is_some_and(|item| item.mod_revision == *at),
+                Condition::Holds(_, value) => current.is_some_and(|item| item.value == *value),
             };
             if !holds {
                 return TxnOutcome::ConditionFailed { index, current: current.cloned(), revision };
@@ -225,11 +231,14 @@ fn txn(model: &Model, conditions: Vec<(usize, Required)>, operations: BTreeMap<u
     for (key, required) in conditions {
         let key = Bytes::from_static(KEYS[key].as_bytes());
         let newest = model.state().get(&key).map_or(Revision::ZERO, |item| item.mod_revision);
+        let value = model.state().get(&key).map(|item| item.value.clone()).unwrap_or_default();
         txn = txn.when(match required {
             Required::Absent => Condition::Absent(key),
             Required::Exists => Condition::Exists(key),
             Required::Newest => Condition::Unchanged(key, newest),
             Required::Older => Condition::Unchanged(key, Revision(newest.0.saturating_sub(1))),
+            Required::Value => Condition::Holds(key, value),
+            Required::OtherValue => Condition::Holds(key, [&value[..], b"x"].concat().into()),
         });
     }
     for (key, value) in operations {

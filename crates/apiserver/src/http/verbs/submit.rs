@@ -240,7 +240,8 @@ pub(super) async fn submit(
     {
         closed.extend(ledgers::given_by(&giver.gives));
     }
-    let Guard { mut ledgers, givers } = ledger_guard(call, key, live, object, encoded.as_deref()).await?;
+    let Guard { mut ledgers, givers, under_way } =
+        ledger_guard(call, key, live, object, encoded.as_deref(), &holder, dry_run).await?;
     ledgers.extend(guards.ledger);
     let write = Write {
         key: keys::object(&registered.storage, key),
@@ -256,7 +257,7 @@ pub(super) async fn submit(
         dry_run,
     };
     let shared = call.shared();
-    match commit::commit(&*shared.store, &shared.cache, &write).await? {
+    match commit::commit(&*shared.store, &shared.cache, &write, under_way).await? {
         Outcome::Written(revision) => Ok(Submitted::Done(match encoded {
             Some(encoded) if revision > 0 => encoding::at_revision(&encoded, revision),
             Some(encoded) => without_revision(&encoded),
@@ -276,6 +277,8 @@ async fn ledger_guard(
     live: Option<&Live>,
     object: Option<&Value>,
     encoded: Option<&[u8]>,
+    holder: &Holder,
+    dry_run: bool,
 ) -> Result<Guard, ApiError> {
     let (Some(takes), Some(object), Some(encoded)) = (&call.registered.kind.takes, object, encoded) else {
         return Ok(Guard::default());
@@ -288,7 +291,7 @@ async fn ledger_guard(
     // Writes since `live` was read fail the transaction.
     let stored = live.and_then(|_| cache.kind(&call.registered.storage).get(key.as_str()));
     let old: &[Take] = stored.as_ref().map_or(&[], |stored| &stored.takes);
-    ledgers::check(cache, &new, old).await.map_err(|error| match error {
+    ledgers::check(cache, &new, old, holder, dry_run).await.map_err(|error| match error {
         LedgerError::Cache(error) => error.into(),
         LedgerError::Exceeded { field, message } => {
             let mut error = ApiError::conflict(call.named(key.name()), format!("{field}: {message}"));

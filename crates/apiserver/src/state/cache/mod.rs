@@ -25,6 +25,7 @@ use self::kind::KindCache;
 use self::ledgers::Ledgers;
 use self::relations::Relations;
 use crate::object::registry::{GroupResource, Registered, Registry};
+use crate::state::lanes::Lanes;
 
 /// The time that a read waits for the cache to reach a revision, as in Kubernetes.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,6 +73,7 @@ pub struct Cache {
     claims: RwLock<HashMap<String, HeldClaim>>,
     relations: RwLock<Relations>,
     ledgers: RwLock<Ledgers>,
+    lanes: Arc<Lanes>,
     revision: watch::Sender<u64>,
     notices: broadcast::Sender<Notice>,
     healthy: watch::Sender<bool>,
@@ -93,6 +95,7 @@ impl Cache {
             claims: RwLock::default(),
             relations: RwLock::default(),
             ledgers: RwLock::default(),
+            lanes: Arc::default(),
             revision: watch::Sender::new(0),
             notices: broadcast::Sender::new(FEED_QUEUE),
             healthy: watch::Sender::new(true),
@@ -170,6 +173,11 @@ impl Cache {
     /// Runs `look` on the sums of the ledgers.
     pub fn ledgers<T>(&self, look: impl FnOnce(&Ledgers) -> T) -> T {
         look(&self.ledgers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the writes of ledgers that are under way.
+    pub(crate) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
     }
 
     /// Returns a receiver of the changes of all kinds from now on.

@@ -16,6 +16,8 @@ pub struct ObservedStore {
 pub struct Counts {
     /// Requests for the newest revision.
     pub revisions: AtomicUsize,
+    /// All transactions.
+    pub all_transactions: AtomicUsize,
     /// Transactions that are being applied.
     transactions: AtomicUsize,
     /// The most of them at once.
@@ -40,6 +42,7 @@ impl StoreLayer for ObservedStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        self.counts.all_transactions.fetch_add(1, Ordering::SeqCst);
         let now = self.counts.transactions.fetch_add(1, Ordering::SeqCst) + 1;
         self.counts.most_transactions.fetch_max(now, Ordering::SeqCst);
         // Others that run at the same time begin before this one ends.

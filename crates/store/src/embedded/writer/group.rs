@@ -49,6 +49,10 @@ impl Writer {
                 Condition::Unchanged(_, expected) => {
                     found.is_some_and(|(version, _)| version.row.revision() == *expected)
                 }
+                Condition::Holds(key, expected) => match found {
+                    Some((version, staged)) => self.item(group, key, version, staged)?.value == *expected,
+                    None => false,
+                },
             };
             if !holds {
                 let current = match found {
