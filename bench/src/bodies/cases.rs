@@ -374,7 +374,7 @@ fn queries(paths: &Paths) -> Vec<Case> {
         case(
             "field selector",
             "fields",
-            1_000,
+            800,
             get(|at, n| format!("{at}?fieldSelector={}", joined(n, ",", |i| format!("spec.mode!=m{i}")))),
         ),
         case(

@@ -110,7 +110,12 @@ pub fn run(role: Role, config: &Path) -> anyhow::Result<()> {
     let config: RoleConfig =
         serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", config.display()))?;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(role.name()).build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name(role.name());
+    if matches!(role, Role::Control) {
+        runtime.thread_stack_size(evroc_apiserver::schema::THREAD_STACK_BYTES);
+    }
+    let runtime = runtime.build()?;
     let export = Export::begin(&config, runtime.handle())?;
     crate::logging::init_role(export.as_ref());
     let result = runtime.block_on(async {

@@ -21,6 +21,7 @@ mod prune;
 mod types;
 mod validate;
 
+pub use cel::THREAD_STACK_BYTES;
 pub use formats::is_go_duration;
 
 pub use crate::object::field_error::{FieldError, Reason, UnknownField};

@@ -27,6 +27,10 @@ const TOO_EXPENSIVE: &str = "operation cancelled: actual cost limit exceeded";
 /// Stack for an evaluation. The deepest expressions need a quarter of it, in a build without optimisation.
 const STACK_BYTES: usize = 16 << 20;
 
+/// The stack of threads that serve requests, in bytes. With less than an evaluation and its callers need, each write maps a stack of its own,
+/// which costs a third of a create; more costs addresses only.
+pub const THREAD_STACK_BYTES: usize = 2 * STACK_BYTES;
+
 /// Runs evaluations on a stack that is large enough, whatever the caller's thread has left.
 pub(super) fn with_stack<T>(evaluate: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK_BYTES, STACK_BYTES, evaluate)

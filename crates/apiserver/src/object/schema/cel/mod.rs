@@ -11,6 +11,7 @@ mod meter;
 mod metered;
 mod rules;
 mod tree;
+pub use meter::THREAD_STACK_BYTES;
 #[cfg(fuzzing)]
 pub(crate) use meter::is_running;
 #[cfg(test)]

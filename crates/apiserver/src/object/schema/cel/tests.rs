@@ -4,7 +4,7 @@ use kube_cel::cel::parser::Expression;
 use serde_json::{Value, json};
 
 use super::expression::{BASE, parse};
-use super::meter::{Budget, Metered, exceeded, with_stack};
+use super::meter::{Budget, Metered, THREAD_STACK_BYTES, exceeded, with_stack};
 use super::value::to_cel;
 use super::weights::Weight;
 use crate::object::field_error::FieldError;
@@ -135,6 +135,20 @@ fn the_deepest_expressions_fit_on_the_stack() {
         let ran = worker.spawn(|| with_stack(evaluate));
         assert!(ran.unwrap().join().unwrap(), "{expression}");
     }
+}
+
+/// Whether an evaluation leaves the stack of a thread of this size.
+fn leaves_the_stack(bytes: usize) -> bool {
+    let place = || std::ptr::from_ref(&stacker::remaining_stack()).addr();
+    let worker = std::thread::Builder::new().stack_size(bytes);
+    let apart = worker.spawn(move || place().abs_diff(with_stack(place)));
+    apart.unwrap().join().unwrap() > 64 << 10
+}
+
+#[test]
+fn threads_that_serve_requests_map_no_stack_for_each_evaluation() {
+    assert!(!leaves_the_stack(THREAD_STACK_BYTES));
+    assert!(leaves_the_stack(2 << 20), "the test sees a stack of its own");
 }
 
 #[test]
