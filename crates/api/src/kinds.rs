@@ -126,7 +126,7 @@ fn problems<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<Problem> {
     problems
 }
 
-/// What cannot be read is refused elsewhere and needs no warning.
+/// Returns no warnings for an object that cannot be read: it is refused elsewhere.
 fn warnings<K: KindRules>(new: &Value, stored: Option<&Value>) -> Vec<String> {
     let (Some(of), Ok(new)) = (K::WARNINGS, K::deserialize(new)) else { return Vec::new() };
     match stored.map(K::deserialize) {

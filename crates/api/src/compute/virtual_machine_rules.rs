@@ -84,7 +84,7 @@ fn keys_of(spec: &VirtualMachineSpec) -> &[VMAuthorizedKey] {
     ssh.map(|ssh| ssh.authorized_keys.as_slice()).unwrap_or_default()
 }
 
-/// What the guest will ignore.
+/// Warnings about settings that the guest will ignore.
 fn warnings(new: &VirtualMachine, old: Option<&VirtualMachine>) -> Vec<String> {
     let keys = keys_of(&new.spec);
     if let Some(old) = old {

@@ -18,7 +18,7 @@ enum Field {
     U64,
 }
 
-/// What follows the name of the type in a plain key.
+/// The fields after the name of the type in a plain key.
 const KEYS: [(&str, &[Field]); 8] = [
     ("ssh-ed25519", &[Bytes(32)]),
     ("ssh-rsa", &[Number, Number]),

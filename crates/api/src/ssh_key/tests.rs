@@ -17,7 +17,7 @@ fn line(kind: &str, fields: &[Option<&[u8]>]) -> String {
     format!("{kind} {}", base64::engine::general_purpose::STANDARD.encode(data))
 }
 
-/// Every type of sshd(8), the two that need hardware among them, and one that nobody knows yet.
+/// Every type of sshd(8), the two that need hardware among them, and one that is unknown here.
 fn of_every_kind() -> Vec<String> {
     let point = |length: usize| [&[4_u8], vec![7; length - 1].as_slice()].concat();
     let (p256, p384, p521) = (point(65), point(97), point(133));

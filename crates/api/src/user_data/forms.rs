@@ -2,7 +2,7 @@
 
 use super::{Decoded, GZIP, gunzip};
 
-/// What cloud-init goes by (`INCLUSION_TYPES_MAP` in `cloudinit/handlers`, in any case of letters). MIME is apart.
+/// The beginnings that cloud-init goes by (`INCLUSION_TYPES_MAP` in `cloudinit/handlers`, in any case of letters). MIME is apart.
 const HEADERS: [&str; 9] = [
     "#!",
     "#cloud-config",
@@ -15,9 +15,9 @@ const HEADERS: [&str; 9] = [
     JINJA,
 ];
 const JINJA: &str = "## template: jinja";
-/// What a template may begin with, in every version of cloud-init, unless it begins with a statement of its own.
+/// The beginnings of a template's second line that every version of cloud-init takes. A line that begins with a statement is not judged.
 const RENDERED: [&str; 2] = ["#!", "#cloud-config"];
-/// It is looked for in so many first bytes: user data with it is MIME, with or without `Content-Type` ahead of it.
+/// The mark of a MIME message, which is searched for in so many first bytes: user data with it is MIME, with or without `Content-Type` ahead of it.
 const MIME: &str = "mime-version:";
 const MIME_WITHIN: usize = 4096;
 /// How much of what was found a message shows, in characters.

@@ -14,7 +14,7 @@ pub const KEYS: [&str; 5] = [
     "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHAAAABHNzaDo= token",
 ];
 
-/// What an `#include` finds.
+/// The file that an `#include` finds.
 pub const INCLUDED: &str = "#cloud-config\nruncmd: [echo included >>/ran]\n";
 
 /// A form of user data and its effect.
@@ -22,7 +22,7 @@ pub struct Form {
     pub name: &'static str,
     pub user_data: Option<String>,
     pub keys: &'static [&'static str],
-    /// What is then in `/ran`.
+    /// The content of `/ran` afterwards.
     pub writes: &'static str,
     /// Those of `keys` that reach an account.
     pub applied_keys: &'static [&'static str],

@@ -1,5 +1,5 @@
-//! What guests get is judged by cloud-init itself: Debian's, in a system of Debian packages that `scripts/cloud-init` makes, reads the seeds
-//! that this host's agent would write for every form of user data, and it is looked at what it did.
+//! Seeds as cloud-init itself reads them. Debian's cloud-init, in a system of Debian packages that `scripts/cloud-init` makes, gets the
+//! seeds that this host's agent would write for every form of user data, and the effects are compared with those that were meant.
 
 mod forms;
 mod ssh_keys;
@@ -14,14 +14,14 @@ use evroc_node::seed::{self, GUEST_USER, SeedInput};
 
 use forms::{Form, KEYS};
 
-/// What cloud-init did with a seed.
+/// The effects of a seed.
 struct Outcome {
     hostname: String,
     /// The line of [`GUEST_USER`] in `passwd`; empty without one.
     user: String,
     /// The authorized keys of all users.
     keys: BTreeSet<String>,
-    /// What user data wrote.
+    /// The lines that user data wrote.
     ran: String,
     log: String,
 }
@@ -84,7 +84,7 @@ fn boot(system: &Path, forms: &[Form]) -> BTreeMap<&'static str, Outcome> {
     forms.iter().map(|form| (form.name, outcome(form))).collect()
 }
 
-/// What of the log explains a failure.
+/// The part of the log that explains a failure.
 fn last(outcome: &Outcome) -> String {
     let is_telling = |line: &&str| line.contains("WARNING") || line.contains("ERROR") || line.contains("Error");
     outcome.log.lines().filter(is_telling).collect::<Vec<_>>().join("\n")
