@@ -23,7 +23,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the cloud, or take over what an earlier start left running.
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Stop guests and containers gracefully, then the cloud.
     Down(DownArgs),
     /// Show the processes, their addresses and the machine's free resources.
