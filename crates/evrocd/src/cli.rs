@@ -41,6 +41,13 @@ pub enum Command {
     /// The certificate authority and what it has signed.
     #[command(subcommand)]
     Pki(PkiCommand),
+    /// Make a credential for a monitoring system, which reads the metrics and nothing else, and a configuration of Prometheus.
+    MonitoringConfig {
+        #[command(flatten)]
+        instance: InstanceArg,
+        /// The folder for the files, which belong to the calling user.
+        folder: PathBuf,
+    },
     /// Show the version.
     Version,
     /// Started by the supervisor.

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
                 commands::pki::rotate(&instance.instance, overlap_days, prepare)
             }
         },
+        Command::MonitoringConfig { instance, folder } => commands::monitoring::config(&instance.instance, &folder),
         Command::Version => {
             say!("evrocd {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

@@ -17,7 +17,9 @@ use crate::roles::EtcdSettings;
 
 pub use pki::{carry_out, ensure_certificates, pki_files, resume_rotation, role_leaves};
 pub use program::{digest_of_self, install_program};
-pub use user::{Caller, Trust, ensure_user_files, refresh_user_files, remove_user_files, write_for_user};
+pub use user::{
+    Caller, Trust, WantedFile, ensure_user_files, refresh_user_files, remove_user_files, write_files, write_for_user,
+};
 
 /// The reason why the preparation failed.
 #[derive(Debug, thiserror::Error)]

@@ -87,11 +87,15 @@ pub struct Wanted {
     registry: Option<String>,
 }
 
+/// A file for a user.
 #[derive(Debug, Serialize, Deserialize)]
-struct WantedFile {
-    name: String,
-    content: String,
-    mode: u32,
+pub struct WantedFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its text.
+    pub content: String,
+    /// Its mode bits.
+    pub mode: u32,
 }
 
 /// The authority that issues certificates, and all that are trusted.
@@ -188,6 +192,17 @@ pub fn ensure_user_files(
         as_user(record, caller.uid, caller.gid, &wanted)?;
     }
     Ok(UserFiles { uid: caller.uid, gid: caller.gid, folder })
+}
+
+/// Writes files into a folder of the caller's, which is made if it is absent; files of the same names are replaced.
+pub fn write_files(
+    record: &InstanceRecord,
+    caller: &Caller,
+    folder: &Path,
+    files: Vec<WantedFile>,
+) -> Result<(), BootstrapError> {
+    let wanted = Wanted { folder: folder.to_owned(), files, registry: None };
+    as_user(record, caller.uid, caller.gid, &wanted)
 }
 
 /// Removes what [`ensure_user_files`] and a login to the registry wrote, and the folders when that empties them.

@@ -1,6 +1,7 @@
 //! The subcommands for people.
 
 mod down;
+pub mod monitoring;
 pub mod pki;
 mod purge;
 pub mod store;

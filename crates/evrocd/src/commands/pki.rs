@@ -113,7 +113,7 @@ pub fn rotate(instance: &InstanceName, overlap_days: u32, prepare: bool) -> anyh
     Ok(ExitCode::SUCCESS)
 }
 
-fn record(instance: &InstanceName) -> anyhow::Result<InstanceRecord> {
+pub(super) fn record(instance: &InstanceName) -> anyhow::Result<InstanceRecord> {
     let record = InstanceRecord::load(instance)?.with_context(|| format!("there is no instance {instance}"))?;
     if !bootstrap::pki_files(&record).signing().certificate.exists() {
         bail!("instance {instance} has no authority yet: start it with `evrocd up --instance {instance}`");

@@ -171,6 +171,13 @@ fn open(tls: rustls::ClientConfig, name: &str, port: u16) -> io::Result<Connecti
     Ok(rustls::StreamOwned::new(connection, socket))
 }
 
+/// The whole of an answer, with its head, up to the end of the connection.
+pub fn answer(stream: &mut Connection) -> io::Result<String> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all)?;
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
 /// The status code of an answer.
 pub fn status(stream: &mut Connection) -> io::Result<u16> {
     let mut head = [0u8; 12];

@@ -5,6 +5,7 @@
 mod certificates;
 mod client;
 mod fixture;
+mod monitoring;
 mod revocation;
 mod roles;
 mod start;
