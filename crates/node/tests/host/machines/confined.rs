@@ -63,7 +63,7 @@ async fn a_hypervisor_sees_its_own_files_and_nothing_else_of_the_host() {
 
     // A disk that it was not started with reaches it as an open file.
     let monitor = machine.monitor().await.unwrap();
-    host.runner.change_disk("m", &Change::Attach { volume: "data".into() }).await.unwrap();
+    host.runner.change_disk("m", &Change::Attach { volume: "data".into(), serial: "d15cdata".into() }).await.unwrap();
     assert!(monitor.disks().await.unwrap().iter().any(|disk| disk.is_hot));
     assert!(!sees(&disk("data")));
     host.runner.remove("m").await.unwrap();
