@@ -106,6 +106,9 @@ enum Command {
     },
     /// Measurements: our API beside Kubernetes' own server and etcd, which are built once
     BenchApi {
+        /// Instead, the processor time that the worst request for each decoder costs (profile `quick`); fails if one grows faster than its size
+        #[arg(long)]
+        bodies: bool,
         /// Objects for lists, selectors and memory
         #[arg(long, default_value_t = 100_000)]
         objects: usize,
@@ -164,7 +167,8 @@ fn main() -> ExitCode {
         Command::ReleaseOpenapi => check::release_openapi(),
         Command::Bench => endurance::bench(),
         Command::BenchHosts { hosts, machines } => endurance::bench_hosts(hosts, machines),
-        Command::BenchApi { objects, write } => reference::bench(objects, write),
+        Command::BenchApi { bodies: true, .. } => reference::bench_bodies(),
+        Command::BenchApi { objects, write, bodies: false } => reference::bench(objects, write),
         Command::Soak { minutes } => endurance::soak(std::time::Duration::from_secs(minutes * 60)),
         Command::Leftovers { command } => match command {
             LeftoversCommand::Save { file } => leftovers::save(&file),

@@ -32,6 +32,27 @@ pub fn test(filter: Option<&str>) -> Result<bool> {
     Ok(cargo.env("EVROC_API_ORIGINAL", folder).current_dir(repo::root()).status()?.success())
 }
 
+/// Measures what the worst request for each decoder costs; `Ok(true)` when none costs more than in proportion to its size.
+pub fn bench_bodies() -> Result<bool> {
+    let mut cargo = Command::new(repo::cargo());
+    cargo.args("build --profile quick --locked --package evrocd --package evroc-bench --bins".split(' '));
+    ensure!(cargo.current_dir(repo::root()).status()?.success(), "the measurements cannot be built; see above");
+    let programs = repo::root().join("target/quick");
+    let mut command = on_second_core();
+    command.arg(programs.join("bench-api")).arg("--evrocd").arg(programs.join("evrocd")).arg("--bodies");
+    Ok(command.current_dir(repo::root()).status()?.success())
+}
+
+/// A command as root on the core that the servers do not have.
+fn on_second_core() -> Command {
+    let mut command = if stages::is_root() { Command::new("taskset") } else { Command::new("sudo") };
+    if !stages::is_root() {
+        command.arg("taskset");
+    }
+    command.args(["-c", "1"]);
+    command
+}
+
 /// Measures ours beside the original: as root, because the product is started; the load on one core, the servers on the other.
 pub fn bench(objects: usize, write: bool) -> Result<bool> {
     let folder = build()?;
@@ -39,11 +60,8 @@ pub fn bench(objects: usize, write: bool) -> Result<bool> {
     cargo.args("build --release --locked --package evrocd --package evroc-bench --bins".split(' '));
     ensure!(cargo.current_dir(repo::root()).status()?.success(), "the measurements cannot be built; see above");
     let programs = repo::root().join("target/release");
-    let mut command = if stages::is_root() { Command::new("taskset") } else { Command::new("sudo") };
-    if !stages::is_root() {
-        command.arg("taskset");
-    }
-    command.args(["-c", "1"]).arg(programs.join("bench-api")).arg("--original").arg(folder);
+    let mut command = on_second_core();
+    command.arg(programs.join("bench-api")).arg("--original").arg(folder);
     command.arg("--evrocd").arg(programs.join("evrocd")).args(["--objects", &objects.to_string()]);
     if write {
         command.arg("--write").arg(repo::root().join("docs/performance.md"));
