@@ -106,7 +106,7 @@ impl Compute {
     }
 }
 
-/// Of those that wait, the ones that a larger quota of their resource group may let in; what was refused before may be tried again.
+/// The keys of those that wait and that a larger quota of their resource group may let in; what was refused before may be tried again.
 pub(crate) fn allowed_more<K: Kind>(
     book: &Book,
     waiting: &Index<K>,

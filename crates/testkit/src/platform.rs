@@ -21,6 +21,8 @@ use evroc_registry::Registry;
 use evroc_run::Settings;
 use evroc_run::image::Images;
 use evroc_store::EmbeddedStore;
+use evroc_store::clock::SystemClock;
+use evroc_store::compaction::{Retention, compact_continuously};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -150,6 +152,12 @@ impl Builder {
             running: None,
             server,
             issuer,
+            // As the control process does it: else a long run keeps all of its past.
+            compaction: tokio::spawn(compact_continuously(
+                store.clone(),
+                Arc::new(SystemClock::default()),
+                Retention::default(),
+            )),
             store,
             dir,
         };
@@ -177,6 +185,7 @@ pub struct Platform {
     running: Option<JoinHandle<()>>,
     server: ApiServer,
     issuer: Arc<Issuer>,
+    compaction: JoinHandle<()>,
     store: Arc<EmbeddedStore>,
     dir: TempDir,
 }
@@ -184,6 +193,7 @@ pub struct Platform {
 impl Drop for Platform {
     fn drop(&mut self) {
         self.stop_controllers();
+        self.compaction.abort();
         self.server.shut_down();
     }
 }

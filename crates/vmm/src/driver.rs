@@ -59,11 +59,11 @@ pub struct GuestCommand {
 pub struct NeededFile {
     /// Its absolute path; one that does not exist is not needed on this host.
     pub path: PathBuf,
-    /// What the process does with it.
+    /// The way in which the process uses it.
     pub access: Access,
 }
 
-/// What a guest's process does with a file.
+/// The way in which a guest's process uses a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reads and executes.

@@ -4,19 +4,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use evroc_api::compute::VirtualMachine;
 use evroc_api::conditions::READY;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
+use super::arguments::{Named, Power};
 use super::list::List;
 use super::{power, ssh};
 use crate::config::Cloud;
 use crate::stdout::Stdout;
 use crate::vm::{GROUP, Wait, serial_log, wait_for};
-use crate::{api, names, table, terminal, vm, websocket};
+use crate::{api, table, terminal, vm, websocket};
 
 /// Ctrl-] leaves a console, as in telnet and virsh.
 const ESCAPE: u8 = 0x1d;
@@ -87,22 +88,6 @@ pub enum Vm {
     },
 }
 
-/// A virtual machine that is to be stopped.
-#[derive(Args)]
-pub struct Power {
-    #[command(flatten)]
-    pub vm: Named,
-    /// Do not ask the guest to power off: what it has not written is lost
-    #[arg(long)]
-    pub force: bool,
-    /// Return before it is done
-    #[arg(long)]
-    pub no_wait: bool,
-    /// How many seconds to wait
-    #[arg(long, default_value_t = 180)]
-    pub wait_seconds: u64,
-}
-
 /// The commands of `evroc compute disk`.
 #[derive(Subcommand)]
 pub enum Disk {
@@ -110,14 +95,6 @@ pub enum Disk {
     List(List),
     /// Delete a disk and its data
     Delete(Named),
-}
-
-/// One object.
-#[derive(Args)]
-pub struct Named {
-    /// Its name
-    #[arg(value_parser = names::parse)]
-    pub name: String,
 }
 
 /// Runs a command.

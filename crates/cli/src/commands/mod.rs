@@ -1,5 +1,6 @@
 //! One module a group of commands.
 
+mod arguments;
 pub mod compute;
 pub mod iam;
 mod list;

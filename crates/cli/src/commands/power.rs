@@ -10,7 +10,7 @@ use kube::api::Api;
 use kube::client::Body;
 use kube::runtime::wait::{Condition, await_condition};
 
-use super::compute::Power;
+use super::arguments::Power;
 use crate::api;
 use crate::api::Refused;
 use crate::config::Cloud;

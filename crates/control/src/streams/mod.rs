@@ -1,4 +1,4 @@
-//! What users reach on hosts through subresources of the API: consoles and ports of virtual machines, actions on them, logs.
+//! Subresources of the API through which users reach hosts: consoles and ports of virtual machines, actions on them, logs.
 //!
 //! | subresource | request | answer |
 //! |---|---|---|

@@ -73,7 +73,7 @@ pub struct Spec {
     pub confinement: Option<Confinement>,
 }
 
-/// What a workload in namespaces of its own (mount, network, process, IPC, host name) still sees of the host.
+/// The view of the host that a workload in namespaces of its own (mount, network, process, IPC, host name) has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Confinement {

@@ -1,4 +1,4 @@
-//! What a guest's hypervisor can see and do on its host.
+//! The view of its host that a guest's hypervisor has.
 
 use std::collections::BTreeSet;
 
