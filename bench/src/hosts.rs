@@ -49,7 +49,7 @@ struct Arguments {
 const HOSTS: &str = "hosts";
 
 fn main() -> Result<()> {
-    let stack = evroc_apiserver::schema::THREAD_STACK_BYTES;
+    let stack = evroc_testkit::THREAD_STACK_BYTES;
     let runtime = |name| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all().thread_name(name).thread_stack_size(stack).build()

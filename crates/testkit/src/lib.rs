@@ -25,6 +25,7 @@ mod platform;
 mod snapshot;
 mod wait;
 
+pub use evroc_apiserver::schema::THREAD_STACK_BYTES;
 pub use churn::Sizes;
 pub use client::{ApiOf, describe};
 pub use clock::TestClock;
