@@ -25,12 +25,12 @@ mod platform;
 mod snapshot;
 mod wait;
 
-pub use evroc_apiserver::schema::THREAD_STACK_BYTES;
 pub use churn::Sizes;
 pub use client::{ApiOf, describe};
 pub use clock::TestClock;
 pub use empty_store::empty_store;
 pub use endpoint::Endpoint;
+pub use evroc_apiserver::schema::THREAD_STACK_BYTES;
 pub use fault::{Fault, Manner};
 pub use gateway::SimGateway;
 pub use host::{Behaviour, HostSize, IMAGE, SimHost};
