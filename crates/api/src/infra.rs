@@ -100,6 +100,10 @@ pub struct VolumeSpec {
     pub image_sha256: Option<String>,
     /// Its size in bytes. It can grow.
     pub size_bytes: u64,
+    /// Whether no machine has ever been started with it: then it has no data, and may be removed to be made on another host. A host
+    /// starts no machine with such a volume. It becomes false when a machine has its place, and never true again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub provisional: bool,
 }
 
 /// The host's report on a volume.
@@ -146,6 +150,10 @@ pub struct MachineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = names::SUBDOMAIN))]
     pub virtual_machine: Option<String>,
+    /// The placement group of the virtual machine, of which no other machine is on the same host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = names::LABEL))]
+    pub placement_group: Option<String>,
     /// Virtual processors.
     pub vcpus: u32,
     /// Memory in bytes.
@@ -177,9 +185,17 @@ pub struct MachineSpec {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
+
+/// The field of a machine that claims its host for its placement group.
+pub const SPREAD_FIELD: &str = "spec.placementGroup";
 
 /// The name of a virtual machine's incarnation.
 pub fn machine_name(virtual_machine: &str, epoch: i64) -> String {

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 
 use crate::claims::{ChosenBy, Claim};
-use crate::infra::{Host, Machine, Replica, Volume, VolumeSpec};
+use crate::infra::{Host, Machine, Replica, SPREAD_FIELD, Volume, VolumeSpec};
 use crate::ledgers::{self, DISK, GROUP_MEMORY, GROUP_STORAGE, MEMORY, Room, Take};
 use crate::names::NameRule;
 use crate::rules::{Function, Immutable, KindRules, OfChange, Problem};
@@ -20,7 +20,7 @@ impl KindRules for Volume {
         Immutable { path: "image", message: "a volume keeps the image that it was cloned from" },
         Immutable { path: "imageSha256", message: "a volume keeps the image that it was cloned from" },
     ];
-    const CHANGES_REFUSED: OfChange<Self> = Some(never_smaller);
+    const CHANGES_REFUSED: OfChange<Self> = Some(never_back);
     const TAKES: Function<Self, Take> = Some(|volume| {
         let (host, group) = (&volume.spec.host_name, volume.namespace());
         takes(host, group, (DISK, GROUP_STORAGE), volume.spec.size_bytes, "spec.sizeBytes")
@@ -56,8 +56,9 @@ fn takes(
     amount: u64,
     field: &'static str,
 ) -> Vec<Take> {
-    let of_host = Take { ledger: ledgers::of_host(host), resource: resource.0, amount, field };
-    let of_group = group.map(|group| Take { ledger: ledgers::of_group(&group), resource: resource.1, amount, field });
+    let of_host = Take { ledger: ledgers::of_host(host), resource: resource.0, amount, field, limit: None };
+    let of_group =
+        group.map(|group| Take { ledger: ledgers::of_group(&group), resource: resource.1, amount, field, limit: None });
     std::iter::once(of_host).chain(of_group).collect()
 }
 
@@ -73,7 +74,8 @@ fn room_of_host(host: &Host) -> Vec<Room> {
     ]
 }
 
-/// A virtual machine has one incarnation at a time, until the host has let it go; so has a volume one user.
+/// A virtual machine has one incarnation at a time, until the host has let it go; so has a volume one user, and a host one machine of a
+/// placement group. The group is claimed by its name, as the virtual machine names it: of one that was made anew no two are on a host either.
 fn claims_of_machine(machine: &Machine) -> Vec<Claim> {
     let incarnation = Claim {
         key: format!("incarnation/{}", machine.spec.virtual_machine_uid),
@@ -88,18 +90,30 @@ fn claims_of_machine(machine: &Machine) -> Vec<Claim> {
         what: format!("volume \"{}\"", volume.name),
         chosen_by: ChosenBy::Platform,
     });
-    std::iter::once(incarnation).chain(volumes).collect()
+    let host = &machine.spec.host_name;
+    let spread = machine.spec.placement_group.as_ref().map(|group| Claim {
+        key: format!("spread/{namespace}/{group}/{host}"),
+        field: SPREAD_FIELD.into(),
+        what: format!("the place of placement group \"{group}\" on host {host}"),
+        chosen_by: ChosenBy::Platform,
+    });
+    std::iter::once(incarnation).chain(volumes).chain(spread).collect()
 }
 
-fn never_smaller(new: &Volume, old: &Volume) -> Vec<Problem> {
+/// A volume never shrinks, and one that was used is never again as if it had not been.
+fn never_back(new: &Volume, old: &Volume) -> Vec<Problem> {
     // Every field is named, so that a new one does not compile until its mutability has been decided.
-    let VolumeSpec { host_name: _, image: _, image_sha256: _, size_bytes } = &new.spec;
-    if *size_bytes >= old.spec.size_bytes {
-        return vec![];
+    let VolumeSpec { host_name: _, image: _, image_sha256: _, size_bytes, provisional } = &new.spec;
+    let mut problems = vec![];
+    if *size_bytes < old.spec.size_bytes {
+        let message =
+            format!("expected at least {} bytes, found {size_bytes}: a volume never shrinks", old.spec.size_bytes);
+        problems.push(Problem::new("spec.sizeBytes", message));
     }
-    let message =
-        format!("expected at least {} bytes, found {size_bytes}: a volume never shrinks", old.spec.size_bytes);
-    vec![Problem::new("spec.sizeBytes", message)]
+    if *provisional && !old.spec.provisional {
+        problems.push(Problem::new("spec.provisional", "expected false: a volume that was used may have data"));
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -130,9 +144,31 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_was_used_stays_so() {
+        let volume = |provisional| Volume::new("a", VolumeSpec { provisional, ..VolumeSpec::default() });
+        assert_eq!(never_back(&volume(false), &volume(true)), []);
+        assert_eq!(never_back(&volume(true), &volume(true)), []);
+        assert_eq!(never_back(&volume(true), &volume(false))[0].field, "spec.provisional");
+    }
+
+    #[test]
+    fn a_machine_of_a_group_claims_its_host_for_the_group() {
+        let spec = MachineSpec {
+            virtual_machine_uid: "u".into(),
+            host_name: "h".into(),
+            placement_group: Some("web".into()),
+            ..MachineSpec::default()
+        };
+        let mut machine = Machine::new("a-1", spec);
+        machine.metadata.namespace = Some("demo".into());
+        let keys: Vec<String> = claims_of_machine(&machine).into_iter().map(|claim| claim.key).collect();
+        assert_eq!(keys, ["incarnation/u", "spread/demo/web/h"]);
+    }
+
+    #[test]
     fn a_volume_grows_only() {
         let of_size = |size_bytes| Volume::new("a", VolumeSpec { size_bytes, ..VolumeSpec::default() });
-        assert_eq!(never_smaller(&of_size(2), &of_size(1)), []);
-        assert_eq!(never_smaller(&of_size(1), &of_size(2)).len(), 1);
+        assert_eq!(never_back(&of_size(2), &of_size(1)), []);
+        assert_eq!(never_back(&of_size(1), &of_size(2)).len(), 1);
     }
 }

@@ -53,6 +53,7 @@ pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<compute::VirtualMachine>(),
         Kind::of::<compute::Disk>(),
+        Kind::of::<compute::PlacementGroup>(),
         Kind::of::<compute::DiskImage>(),
         Kind::of::<compute::DiskStorageClass>(),
         Kind::of::<compute::VMVirtualResources>(),

@@ -39,7 +39,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const NODE_FINALIZER: &str = "infra.evroclabs.net/node";
 /// The finalizer that a gateway holds on a replica until it has drained it.
 pub const GATEWAY_FINALIZER: &str = "run.evroclabs.net/gateway";
-/// The finalizer that the compute controllers hold on virtual machines and disks.
+/// The finalizer that the compute controllers hold on virtual machines, disks and placement groups.
 pub const COMPUTE_FINALIZER: &str = "compute.evroclabs.net/controller";
 /// The finalizer that holds a resource group until its namespace is deleted.
 pub const GROUP_FINALIZER: &str = "iam.evroclabs.net/controller";

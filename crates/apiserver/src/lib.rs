@@ -55,7 +55,7 @@ pub use object::connect::{Connect, ConnectRequest};
 pub use object::error::ApiError;
 pub use object::identity::Identity;
 pub use object::kind::{
-    ClaimKey, ClaimRefusal, CrdError, PrinterColumn, ResourceKind, Room, ScalePaths, Scope, SharedStorage,
+    ClaimKey, ClaimRefusal, CrdError, Limit, PrinterColumn, ResourceKind, Room, ScalePaths, Scope, SharedStorage,
     Subresources, Take,
 };
 pub use object::{

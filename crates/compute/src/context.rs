@@ -1,22 +1,25 @@
 //! The context of this crate's controllers: the API, and informers with their indexes.
 
-use evroc_api::compute::{Disk, DiskImage, VMVirtualResources, VirtualMachine, VirtualMachineStatusType as State};
+use evroc_api::compute::{
+    Disk, DiskImage, PlacementGroup, VMVirtualResources, VirtualMachine, VirtualMachineStatusType as State,
+};
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra::{Host, Machine, Replica, Volume};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
 use evroc_controller::{Change, Context, Index, Informer, Informers, Kind, Refusals};
 use evroc_placement::{Book, may_allow_more};
 use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::reasons::WAITS_FOR_ROOM;
+use crate::reasons::PENDING;
 use crate::turns::Turns;
 
-/// The key in an index of what waits for room on a host.
+/// The key in an index of what waits for a host, or for room on one.
 pub(crate) const WAITING: &str = "";
 
-/// The context of disks and virtual machines.
+/// The context of disks, virtual machines and placement groups.
 pub(crate) struct Compute {
     /// API and clock.
     pub base: Context,
@@ -24,11 +27,13 @@ pub(crate) struct Compute {
     pub book: Book,
     /// The API's permanent refusals.
     pub refusals: Refusals,
-    /// The turns of resource groups to place a disk.
+    /// The turns of resource groups to place and make the volumes of a virtual machine: two at a time would take each other's room piece by
+    /// piece.
     pub placing: Turns,
     pub vms: Informer<VirtualMachine>,
     pub machines: Informer<Machine>,
     pub disks: Informer<Disk>,
+    pub groups: Informer<PlacementGroup>,
     pub volumes: Informer<Volume>,
     pub images: Informer<DiskImage>,
     pub profiles: Informer<VMVirtualResources>,
@@ -43,20 +48,24 @@ pub(crate) struct Compute {
     pub vms_by_profile: Index<VirtualMachine>,
     /// Virtual machines by namespace.
     pub vms_by_namespace: Index<VirtualMachine>,
+    /// Virtual machines by the placement group that they name: see [`key`].
+    pub vms_by_group: Index<VirtualMachine>,
     /// Virtual machines that wait for room, under [`WAITING`].
     pub vms_waiting: Index<VirtualMachine>,
     /// Machines by the uid of the virtual machine that owns them.
     pub machines_by_owner: Index<Machine>,
     /// Disks by the image that they name.
     pub disks_by_image: Index<Disk>,
-    /// Disks that wait for room, under [`WAITING`].
+    /// Disks and placement groups whose zone has no host, under [`WAITING`].
     pub disks_waiting: Index<Disk>,
+    pub groups_waiting: Index<PlacementGroup>,
 }
 
 impl Compute {
     pub fn new(base: Context, informers: &Informers, book: Book) -> Self {
         let (vms, machines, disks) =
             (informers.of::<VirtualMachine>(), informers.of::<Machine>(), informers.of::<Disk>());
+        let groups = informers.of::<PlacementGroup>();
         Self {
             base,
             book,
@@ -67,6 +76,7 @@ impl Compute {
                 vec![vm.spec.vm_virtual_resources_ref.vm_virtual_resources_ref_name.clone()]
             }),
             vms_by_namespace: vms.by_namespace(),
+            vms_by_group: vms.index(|vm: &VirtualMachine| group_of(vm).into_iter().collect()),
             vms_waiting: vms.index(|vm: &VirtualMachine| {
                 let state = vm.status.as_ref().and_then(|status| status.virtual_machine_status);
                 (state == Some(State::ErrorUnschedulable)).then(|| WAITING.to_owned()).into_iter().collect()
@@ -75,14 +85,15 @@ impl Compute {
             disks_by_image: disks.index(|disk: &Disk| {
                 disk.spec.disk_image.iter().map(|image| image.disk_image_ref.name.clone()).collect()
             }),
-            disks_waiting: disks.index(|disk: &Disk| {
-                let ready = disk.status.as_ref().and_then(|status| conditions::get(&status.conditions, READY));
-                let is_waiting = ready.is_some_and(|ready| WAITS_FOR_ROOM.contains(&ready.reason.as_str()));
-                is_waiting.then(|| WAITING.to_owned()).into_iter().collect()
+            disks_waiting: disks
+                .index(|disk: &Disk| waiting(disk.status.as_ref().map_or(&[], |status| &status.conditions))),
+            groups_waiting: groups.index(|group: &PlacementGroup| {
+                waiting(group.status.as_ref().map_or(&[], |status| &status.conditions))
             }),
             vms,
             machines,
             disks,
+            groups,
             volumes: informers.of(),
             images: informers.of(),
             profiles: informers.of(),
@@ -99,6 +110,7 @@ impl Compute {
         self.book.ready().await;
         self.vms.ready().await;
         self.disks.ready().await;
+        self.groups.ready().await;
         self.images.ready().await;
         self.profiles.ready().await;
         self.vpcs.ready().await;
@@ -120,9 +132,20 @@ pub(crate) fn allowed_more<K: Kind>(
     waiting.references(WAITING).into_iter().filter(|one| one.namespace == namespace).collect()
 }
 
-/// The key of a disk in the index of virtual machines.
-pub(crate) fn key(namespace: &str, disk: &str) -> String {
-    format!("{namespace}/{disk}")
+/// [`WAITING`] for conditions that wait for a host.
+fn waiting(conditions: &[Condition]) -> Vec<String> {
+    let is_waiting = conditions::get(conditions, READY).is_some_and(|ready| ready.reason == PENDING);
+    is_waiting.then(|| WAITING.to_owned()).into_iter().collect()
+}
+
+/// The key of a disk or a placement group in the indexes of virtual machines.
+pub(crate) fn key(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// The key of the placement group that a virtual machine names.
+pub(crate) fn group_of(vm: &VirtualMachine) -> Option<String> {
+    vm.spec.group().map(|group| key(&vm.namespace().unwrap_or_default(), group))
 }
 
 /// The keys of the disks that a virtual machine names.

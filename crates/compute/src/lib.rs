@@ -1,11 +1,12 @@
-//! Controllers for virtual machines and disks: the control side, free of any host.
+//! Controllers for virtual machines, disks and placement groups: the control side, free of any host.
 //!
-//! A Disk becomes a Volume on a host; a VirtualMachine that should run becomes a Machine on the host of its volumes. The
+//! A VirtualMachine that should run becomes a Machine on a host, and those of its Disks that have no Volume yet get one there. The
 //! host's agent carries both out and reports; see ARCHITECTURE.md.
 
 mod context;
 mod disk;
 mod place;
+mod placement_group;
 mod reasons;
 mod turns;
 mod virtual_machine;
@@ -21,5 +22,5 @@ use context::Compute;
 pub async fn run(base: Context, informers: &Informers, book: Book) {
     let compute = Arc::new(Compute::new(base, informers, book));
     compute.ready().await;
-    tokio::join!(disk::run(compute.clone()), virtual_machine::run(compute));
+    tokio::join!(disk::run(compute.clone()), placement_group::run(compute.clone()), virtual_machine::run(compute));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evroc_api::kinds::Kind;
 use evroc_api::ledgers;
 use evroc_apiserver::kind::{ClaimsFn, GivesFn, RevokesFn, TakesFn, WarnFn};
-use evroc_apiserver::{CrdError, ResourceKind, Room, Take};
+use evroc_apiserver::{CrdError, Limit, ResourceKind, Room, Take};
 
 use serde_json::Value;
 
@@ -55,7 +55,8 @@ fn registered(kind: Kind) -> Result<ResourceKind, CrdError> {
 }
 
 fn take(take: ledgers::Take) -> Take {
-    Take { ledger: take.ledger, resource: take.resource.into(), amount: take.amount, field: take.field.into() }
+    let limit = take.limit.map(|limit| Limit { amount: limit.amount, message: limit.message });
+    Take { ledger: take.ledger, resource: take.resource.into(), amount: take.amount, field: take.field.into(), limit }
 }
 
 fn room(room: ledgers::Room) -> Room {

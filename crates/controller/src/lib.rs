@@ -91,6 +91,16 @@ pub enum Error {
         /// The ledger, and the amounts.
         message: String,
     },
+    /// Another object holds what an object claims: the platform may choose another.
+    #[error("{operation}: {field}: {message}")]
+    Held {
+        /// The operation.
+        operation: String,
+        /// The field that makes the claim.
+        field: String,
+        /// What is claimed, and its holder.
+        message: String,
+    },
     /// The watch of this kind is too far behind to decide anything.
     #[error("the watch of kind {0} is behind")]
     Behind(String),
@@ -122,7 +132,7 @@ pub fn retry<K: Resource, C>(object: Arc<K>, error: &Error, _context: Arc<C>) ->
 where
     K::DynamicType: Default,
 {
-    if matches!(error, Error::Changed(_)) {
+    if matches!(error, Error::Changed(_) | Error::Held { .. }) {
         return Action::requeue(Duration::from_millis(20));
     }
     tracing::warn!(

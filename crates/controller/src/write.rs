@@ -14,6 +14,8 @@ use crate::{Context, Error, Result, api_error, events};
 
 /// The reason of the cause in a refusal by a ledger.
 const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
+/// The reason of the cause in a refusal because of a claim.
+const HELD: &str = "FieldValueForbidden";
 
 /// Whether an object can have this name. The client library puts names into paths as they are, so that `a?x` or `a/status` would read
 /// another object than the one that is named.
@@ -102,6 +104,9 @@ where
         Err(kube::Error::Api(status)) if let Some(message) = full(&status) => {
             Err(Error::Full { operation: format!("create {}", object.name_any()), message })
         }
+        Err(kube::Error::Api(status)) if let Some((field, message)) = held(&status) => {
+            Err(Error::Held { operation: format!("create {}", object.name_any()), field, message })
+        }
         Err(kube::Error::Api(status)) if status.code == 422 => {
             Err(Error::Refused { operation: format!("create {}", object.name_any()), message: status.message.clone() })
         }
@@ -115,16 +120,22 @@ fn full(status: &Status) -> Option<String> {
     causes.into_iter().find(|cause| cause.reason == INSUFFICIENT_CAPACITY).map(|cause| cause.message.clone())
 }
 
+/// The field and the message, if the answer is that another object holds what the platform chose.
+fn held(status: &Status) -> Option<(String, String)> {
+    let causes = status.details.iter().flat_map(|details| &details.causes).filter(|_| status.code == 409);
+    causes.into_iter().find(|cause| cause.reason == HELD).map(|cause| (cause.field.clone(), cause.message.clone()))
+}
+
 /// Deletes the very object that was observed, not one of the same name that came later.
 pub async fn delete_if_present<K>(api: &Api<K>, object: &K) -> Result<()>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    delete(api, object).await.map(drop)
+    delete(api, object, None).await.map(drop)
 }
 
-/// As [`delete_if_present`]; returns the object as the deletion left it.
-pub(crate) async fn delete<K>(api: &Api<K>, object: &K) -> Result<Option<K>>
+/// As [`delete_if_present`]; returns the object as the deletion left it. With a version: only if it is still at that.
+pub(crate) async fn delete<K>(api: &Api<K>, object: &K, version: Option<String>) -> Result<Option<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -132,7 +143,7 @@ where
         return Ok(None);
     }
     let only_this = DeleteParams {
-        preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+        preconditions: Some(Preconditions { uid: object.uid(), resource_version: version }),
         ..DeleteParams::default()
     };
     match api.delete(&object.name_any(), &only_this).await {

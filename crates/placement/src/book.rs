@@ -57,7 +57,11 @@ impl Book {
     fn enter<K: Kind + Takes>(&self, informer: &Informer<K>) {
         let pages = self.pages.clone();
         informer.listen(move |change: &Change<K>| {
-            lock(&pages).turn(change.old.as_deref().map(Takes::takes), change.new.as_deref().map(Takes::takes));
+            let mut pages = lock(&pages);
+            pages.turn(change.old.as_deref().map(Takes::takes), change.new.as_deref().map(Takes::takes));
+            if let Some(gone) = change.old.as_deref().filter(|_| change.new.is_none()) {
+                pages.made_room(gone.takes().0);
+            }
         });
     }
 
@@ -92,6 +96,14 @@ impl Book {
             facts
         });
         facts.collect()
+    }
+
+    /// The zones of all hosts, in order. The first is that of what names none.
+    pub fn zones(&self) -> Vec<String> {
+        let mut zones: Vec<String> = self.hosts.all().iter().filter_map(|host| host.spec.zone.clone()).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        zones
     }
 
     /// A host by its name.
@@ -135,6 +147,14 @@ impl Pages {
             promised.disk_bytes = promised.disk_bytes.saturating_add(more.disk_bytes);
         }
     }
+
+    /// Something on a host is gone: what the store refused there before may fit now.
+    fn made_room(&mut self, host: &str) {
+        self.refused.retain(|_, refused| {
+            refused.retain(|it| it.host != host);
+            !refused.is_empty()
+        });
+    }
 }
 
 impl Refused {
@@ -164,6 +184,17 @@ fn lock(pages: &Mutex<Pages>) -> MutexGuard<'_, Pages> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_holds_until_something_on_the_host_is_gone() {
+        let mut pages = Pages::default();
+        let refused = |host: &str| Refused { host: host.into(), why: "full".into(), since: Timestamp::UNIX_EPOCH };
+        pages.refused.insert("u".into(), vec![refused("a"), refused("b")]);
+        pages.made_room("a");
+        assert_eq!(pages.refused["u"].iter().map(|it| it.host.as_str()).collect::<Vec<_>>(), ["b"]);
+        pages.made_room("b");
+        assert!(pages.refused.is_empty());
+    }
 
     #[test]
     fn promises_are_entered_and_struck_out() {

@@ -14,7 +14,7 @@ mod facts;
 mod tests;
 
 pub use book::{Book, may_allow_more, may_make_room};
-pub use choose::{Need, Unplaceable, choose};
+pub use choose::{Need, Spread, Unplaceable, choose};
 pub use facts::{HostFacts, Promised, Room};
 
 /// Writes bytes in GB of 1024 MB with one decimal: `20.1 GB`.

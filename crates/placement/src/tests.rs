@@ -4,7 +4,7 @@ use evroc_api::infra::Host;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{HostFacts, Need, Promised, Room, Unplaceable, choose};
+use super::{HostFacts, Need, Promised, Room, Spread, Unplaceable, choose};
 
 const GB: u64 = 1 << 30;
 
@@ -54,27 +54,37 @@ fn no_host_reason() {
         (choose(&two, &far), Unplaceable::NoZone(vec!["x".into(), "y".into()])),
         (choose(&two, &bound), Unplaceable::NotThere("b".into())),
         (choose(&silent, &machine(1, 0)), Unplaceable::NoReport),
-        (
-            choose(&two, &machine(20, 0)),
-            Unplaceable::NoRoom("a has 8.0 GB of 8.0 GB free, b has 16.0 GB of 16.0 GB free".into()),
-        ),
-        (
-            choose(&two, &machine(1, 20)),
-            Unplaceable::NoRoom("a has 10.0 GB of 10.0 GB of disk free, b has 5.0 GB of 5.0 GB of disk free".into()),
-        ),
-        (choose(&two, &Need { vcpus: 5, ..Need::default() }), Unplaceable::NoRoom("a has 4 CPUs, b has 4 CPUs".into())),
-        (
-            choose(&many, &machine(2, 0)),
-            Unplaceable::NoRoom(
-                "h0 has 1.0 GB of 1.0 GB free, h1 has 1.0 GB of 1.0 GB free, h2 has 1.0 GB of 1.0 GB free, \
-                 3 more hosts have no room either"
-                    .into(),
-            ),
-        ),
+        (choose(&two, &machine(20, 0)), Unplaceable::NoRoom("2 hosts: 2 have at most 16.0 GB of memory free".into())),
+        (choose(&two, &machine(1, 20)), Unplaceable::NoRoom("2 hosts: 2 have at most 10.0 GB of disk free".into())),
+        (choose(&two, &Need { vcpus: 5, ..Need::default() }), Unplaceable::NoRoom("2 hosts: 2 have 4 CPUs".into())),
+        (choose(&many, &machine(2, 0)), Unplaceable::NoRoom("6 hosts: 6 have 1.0 GB of memory free".into())),
     ];
     for (found, expected) in cases {
         assert_eq!(found.unwrap_err(), expected);
     }
+}
+
+#[test]
+fn refusals_are_counted_by_reason_and_name_a_host_only_if_it_is_the_only_one() {
+    let mut hosts = ["a", "b", "c", "d", "e"].map(|name| host(name, "x", 8, 8));
+    hosts[2].promised.memory_bytes = 8 * GB - GB / 5;
+    let taken = ["a".to_owned(), "b".to_owned()];
+    let need = Need { spread: Some(Spread { group: "web", hosts: &taken }), ..machine(1, 1) };
+    let why = |hosts: &[HostFacts]| match choose(hosts, &need).unwrap_err() {
+        Unplaceable::NoRoom(why) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(&hosts[..1]), "a already runs a VM of placement group \"web\"");
+    assert_eq!(why(&hosts[..3]), "3 hosts: 2 already run a VM of placement group \"web\", 1 has 0.2 GB of memory free");
+    hosts[3].refused = Some("host/d has 0 of 5 memory left, 6 wanted".into());
+    hosts[4].refused = Some("group/demo has 0 of 5 requests.memory left, 6 wanted (ResourceQuota \"q\")".into());
+    assert_eq!(
+        why(&hosts[2..]),
+        "3 hosts: 1 has 0.2 GB of memory free, 1 gave its room to another a moment ago, 1 refused it: group/demo has 0 of 5 requests.memory \
+         left, 6 wanted (ResourceQuota \"q\")"
+    );
+    hosts[2].promised.memory_bytes = 0;
+    assert_eq!(choose(&hosts[..3], &need).unwrap().name, "c");
 }
 
 #[test]
@@ -111,16 +121,20 @@ proptest! {
     fn the_choice_is_that_of_an_exhaustive_scan(
         hosts in prop::collection::vec(any_host(), 0..8), zone in 0..3u8, bound in prop::option::weighted(0.2, 0..20u8),
         vcpus in 0..8u32, memory_bytes in 0..5u64, disk_bytes in 0..5u64,
+        taken in prop::option::weighted(0.5, prop::collection::vec(0..20u8, 0..6)),
     ) {
         let mut hosts = hosts;
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
         hosts.dedup_by(|a, b| a.name == b.name);
         let (zone, bound) = ((zone > 0).then(|| format!("z{zone}")), bound.map(|n| format!("h{n:02}")));
-        let need = Need { zone: zone.as_deref(), host: bound.as_deref(), vcpus, memory_bytes, disk_bytes };
+        let taken = taken.map(|hosts| hosts.iter().map(|n| format!("h{n:02}")).collect::<Vec<_>>());
+        let spread = taken.as_ref().map(|hosts| Spread { group: "web", hosts });
+        let need = Need { zone: zone.as_deref(), host: bound.as_deref(), vcpus, memory_bytes, disk_bytes, spread };
         // Sums and not differences, so that both do not share an overflow.
         let fits = |host: &&HostFacts| {
             host.is_open
                 && host.refused.is_none()
+                && taken.as_ref().is_none_or(|hosts| hosts.iter().all(|name| *name != host.name))
                 && (zone.is_none() || host.zone == zone)
                 && bound.as_ref().is_none_or(|name| *name == host.name)
                 && host.room.is_some_and(|room| {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{ApiOf, describe};
 use crate::host::IMAGE;
-use crate::objects::{HasConditions, blank_disk, disk, service, serving, virtual_machine};
+use crate::objects::{HasConditions, blank_disk, disk, placement_group, service, serving, virtual_machine};
 use crate::platform::{DOMAIN, Platform};
 use crate::wait::eventually;
 
@@ -89,7 +89,10 @@ impl Platform {
             within.create(&disk(name, IMAGE)).await;
         }
         within.create(&blank_disk("d", 1)).await;
-        within.create(&virtual_machine("a", &["a", "d"])).await;
+        within.create(&placement_group("spread")).await;
+        let mut member = virtual_machine("a", &["a", "d"]);
+        member.spec.placement_group = Some("spread".into());
+        within.create(&member).await;
         within.create(&virtual_machine("b", &["b"])).await;
         within.create(&service("web", &format!("{group}/hello:v1"))).await;
         within.until::<VirtualMachine>("a", HasConditions::is_ready).await;

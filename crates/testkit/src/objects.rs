@@ -1,6 +1,6 @@
 //! Objects as users write them, and accessors for tests.
 
-use evroc_api::compute::{Disk, GUEST_READY, VirtualMachine, VirtualMachineStatusType};
+use evroc_api::compute::{Disk, GUEST_READY, PlacementGroup, VirtualMachine, VirtualMachineStatusType};
 use evroc_api::conditions::{self, READY};
 use evroc_api::run::{Revision, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -27,6 +27,19 @@ pub fn disk(name: &str, image: &str) -> Disk {
 pub fn blank_disk(name: &str, gigabytes: u32) -> Disk {
     of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk", "metadata": {"name": name},
         "spec": {"diskSize": {"amount": gigabytes, "unit": "GB"}}}))
+}
+
+/// A placement group.
+pub fn placement_group(name: &str) -> PlacementGroup {
+    of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "PlacementGroup", "metadata": {"name": name},
+        "spec": {"strategy": {"type": "spread"}}}))
+}
+
+/// A virtual machine of a placement group, on a disk of its own name.
+pub fn member(name: &str, group: &str) -> VirtualMachine {
+    let mut vm = virtual_machine(name, &[name]);
+    vm.spec.placement_group = Some(group.into());
+    vm
 }
 
 /// A virtual machine of the smallest profile that boots from the first of its disks.
@@ -89,6 +102,7 @@ macro_rules! has_conditions {
 
 has_conditions!(
     Disk,
+    PlacementGroup,
     VirtualMachine,
     Service,
     Revision,

@@ -54,6 +54,7 @@ pub struct Builder {
     idle: Duration,
     has_registry: bool,
     host_runtime: Option<Handle>,
+    controllers: usize,
 }
 
 impl Builder {
@@ -68,6 +69,13 @@ impl Builder {
     #[must_use]
     pub fn hosts_on(mut self, runtime: Handle) -> Self {
         self.host_runtime = Some(runtime);
+        self
+    }
+
+    /// How many sets of controllers run beside each other and do not know of each other.
+    #[must_use]
+    pub fn controllers(mut self, count: usize) -> Self {
+        self.controllers = count;
         self
     }
 
@@ -148,6 +156,7 @@ impl Builder {
             images,
             registry,
             clock,
+            sets: self.controllers,
             faults: Faults::new(self.fault),
             running: None,
             server,
@@ -181,6 +190,7 @@ pub struct Platform {
     registry: Registry,
     clock: TestClock,
     controllers: Controllers,
+    sets: usize,
     faults: Faults,
     running: Option<JoinHandle<()>>,
     server: ApiServer,
@@ -206,7 +216,14 @@ impl Platform {
 
     /// Begins to describe a platform.
     pub fn builder() -> Builder {
-        Builder { hosts: vec![], fault: None, idle: Duration::from_secs(15), has_registry: false, host_runtime: None }
+        Builder {
+            hosts: vec![],
+            fault: None,
+            idle: Duration::from_secs(15),
+            has_registry: false,
+            host_runtime: None,
+            controllers: 1,
+        }
     }
 
     /// The only host, or the first.
@@ -283,18 +300,25 @@ impl Platform {
 
     /// Starts all controllers; those that are killed by a fault are started again.
     pub fn start_controllers(&mut self) {
-        let (server, faults, controllers) = (self.server.clone(), self.faults.clone(), self.controllers.clone());
-        self.running = Some(tokio::spawn(async move {
-            loop {
-                let client = |name: &str| {
-                    let inner = server.service_as(Identity::controller(name));
-                    Client::new(Faulty { inner, faults: faults.clone() }, GROUP)
-                };
-                tokio::select! {
-                    () = controllers.clone().run(client) => return,
-                    () = faults.killed() => {}
+        let (server, faults, controllers) = (&self.server, &self.faults, &self.controllers);
+        let sets = (0..self.sets).map(|_| {
+            let (server, faults, controllers) = (server.clone(), faults.clone(), controllers.clone());
+            async move {
+                loop {
+                    let client = |name: &str| {
+                        let inner = server.service_as(Identity::controller(name));
+                        Client::new(Faulty { inner, faults: faults.clone() }, GROUP)
+                    };
+                    tokio::select! {
+                        () = controllers.clone().run(client) => return,
+                        () = faults.killed() => {}
+                    }
                 }
             }
+        });
+        let sets: Vec<_> = sets.collect();
+        self.running = Some(tokio::spawn(async move {
+            futures::future::join_all(sets).await;
         }));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evroc_api::compute::{Disk, VirtualMachine};
+use evroc_api::compute::{Disk, PlacementGroup, VirtualMachine};
 use evroc_api::iam::ResourceGroup;
 use evroc_api::infra::{Machine, Replica, Volume};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
@@ -38,6 +38,7 @@ pub(crate) async fn take(client: &Client) -> BTreeMap<String, Value> {
     add::<Subnet>(&mut all, client).await;
     add::<VirtualMachine>(&mut all, client).await;
     add::<Disk>(&mut all, client).await;
+    add::<PlacementGroup>(&mut all, client).await;
     add::<Machine>(&mut all, client).await;
     add::<Volume>(&mut all, client).await;
     add::<Service>(&mut all, client).await;

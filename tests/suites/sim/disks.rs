@@ -39,10 +39,13 @@ async fn an_image_that_the_host_lacks_reaches_the_user() {
         b.missing_images.insert(IMAGE.into());
     });
     platform.create(&disk("hello", IMAGE)).await;
+    platform.create(&virtual_machine("hello", &["hello"])).await;
     let disk = platform.until::<Disk>("hello", "failed", |d| d.reason() == "DiskImageFailed").await;
     assert!(disk.message().contains(IMAGE), "{}", disk.message());
+    let vm = platform.until::<VirtualMachine>("hello", "blocked", |vm| state(vm) == Some(State::DataVolumeError)).await;
+    assert!(vm.message().contains("Disk \"hello\"") && vm.message().contains(IMAGE), "{}", vm.message());
     platform.host().set(|b| b.missing_images.clear());
-    platform.until::<Disk>("hello", "Ready", HasConditions::is_ready).await;
+    platform.until::<VirtualMachine>("hello", "Ready", HasConditions::is_ready).await;
     all_is_well(&platform).await;
 }
 
@@ -101,6 +104,12 @@ async fn a_blank_disk_becomes_ready_and_a_deleted_one_waits_for_its_host() {
     platform.create(&blank_disk("data", 3)).await;
     let disk = platform.until::<Disk>("data", "Ready", HasConditions::is_ready).await;
     assert_eq!(disk.status.unwrap().disk_size.unwrap().to_string(), "3 GB");
+    assert_eq!(platform.host().volumes().await, Vec::<String>::new(), "nothing uses it");
+    platform.create(&evroc_testkit::objects::disk("boot", IMAGE)).await;
+    platform.create(&virtual_machine("hello", &["boot", "data"])).await;
+    platform.until::<VirtualMachine>("hello", "Ready", HasConditions::is_ready).await;
+    platform.delete::<VirtualMachine>("hello").await;
+    platform.gone::<VirtualMachine>("hello").await;
     platform.host().set(|b| b.is_silent = true);
     platform.delete::<Disk>("data").await;
     let says_on_whom = |d: &Disk| d.reason() == "Deleting" && d.message().ends_with("waits for host host-1");

@@ -72,16 +72,12 @@ async fn a_vm_deleted_before_it_ran_leaves_nothing() {
 async fn of_two_hosts_one_is_dead() {
     let platform = Platform::builder()
         .host("host-1", "a", HostSize { memory_gb: 64, ..HostSize::default() })
-        .host("host-2", "b", HostSize::default())
+        .host("host-2", "a", HostSize::default())
         .scale_to_zero_after(std::time::Duration::from_secs(3600))
         .start()
         .await;
     platform.images().push("demo/hello:v1", "65532");
-    let mut near = disk("stays", IMAGE);
-    near.spec.placement = Some(evroc_testkit::objects::of(json!({"zone": "a"})));
-    platform.create(&near).await;
-    platform.create(&virtual_machine("stays", &["stays"])).await;
-    platform.until::<VirtualMachine>("stays", "Ready", HasConditions::is_ready).await;
+    running_vm(&platform, "stays").await;
     platform.create(&service("web", "demo/hello:v1")).await;
     platform.until::<Service>("web", "Ready", HasConditions::is_ready).await;
     assert_eq!(platform.hosts()[0].replicas(), ["web-00001-0"], "where most memory is left");
@@ -115,7 +111,7 @@ async fn of_two_hosts_one_is_dead() {
 async fn a_host_object_that_is_deleted_in_mid_plan_stops_nothing() {
     let platform = Platform::builder()
         .host("host-1", "a", HostSize { disk_gb: 400, memory_gb: 64, ..HostSize::default() })
-        .host("host-2", "b", HostSize::default())
+        .host("host-2", "a", HostSize::default())
         .start()
         .await;
     platform.hosts()[0].set(|b| b.volumes_never_ready = true);

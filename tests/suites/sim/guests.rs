@@ -164,9 +164,9 @@ async fn changes_that_need_a_stopped_vm_are_refused_while_it_runs() {
     running_vm(&platform, "hello").await;
     let profile = json!({"spec": {"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "c1a.s"}}});
     let disks = json!({"spec": {"diskRefs": [{"name": "hello", "bootFrom": true}, {"name": "more"}]}});
-    let zone = json!({"spec": {"placement": {"zone": "a"}}});
+    let group = json!({"spec": {"placementGroup": "web"}});
     for (field, change) in
-        [("spec.vmVirtualResourcesRef", &profile), ("spec.diskRefs", &disks), ("spec.placement", &zone)]
+        [("spec.vmVirtualResourcesRef", &profile), ("spec.diskRefs", &disks), ("spec.placementGroup", &group)]
     {
         let (code, message) = refusal(platform.try_patch::<VirtualMachine>("hello", change.clone()).await);
         assert_eq!(code, 422, "{message}");
@@ -174,7 +174,7 @@ async fn changes_that_need_a_stopped_vm_are_refused_while_it_runs() {
     }
     platform.patch::<VirtualMachine>("hello", json!({"spec": {"running": false}})).await;
     platform.until::<VirtualMachine>("hello", "Stopped", |vm| state(vm) == Some(State::Stopped)).await;
-    for change in [profile, disks, zone] {
+    for change in [profile, disks] {
         platform.patch::<VirtualMachine>("hello", change).await;
     }
     platform.patch::<VirtualMachine>("hello", json!({"spec": {"running": true}})).await;

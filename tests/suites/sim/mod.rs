@@ -4,6 +4,7 @@
 //! matter of the crates' own tests and of the tour.
 
 mod access;
+mod binding;
 mod churn;
 mod deletions;
 mod disks;
@@ -12,9 +13,11 @@ mod groups;
 mod guests;
 mod openapi;
 mod placement;
+mod placement_groups;
 mod services;
 mod storage;
 mod storms;
+mod zones;
 
 use evroc_testkit::Platform;
 use evroc_testkit::objects::{HasConditions, disk, virtual_machine};

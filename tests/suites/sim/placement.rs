@@ -81,7 +81,7 @@ async fn a_vm_runs_where_its_disk_is() {
 }
 
 #[tokio::test]
-async fn disks_on_two_hosts_cannot_be_one_vms() {
+async fn disks_in_two_zones_cannot_be_one_vms() {
     let platform = Platform::builder()
         .host("host-1", "a", HostSize::default())
         .host("host-2", "b", HostSize::default())
@@ -96,11 +96,8 @@ async fn disks_on_two_hosts_cannot_be_one_vms() {
     let vm = platform
         .until::<VirtualMachine>("hello", "unschedulable", |vm| state(vm) == Some(State::ErrorUnschedulable))
         .await;
-    assert!(
-        vm.message().contains("\"one\" on host-1") && vm.message().contains("\"two\" on host-2"),
-        "{}",
-        vm.message()
-    );
+    let expected = "Disk \"one\" is in zone \"a\" and Disk \"two\" in zone \"b\"";
+    assert!(vm.message().contains(expected), "{}", vm.message());
     all_is_well(&platform).await;
 }
 
@@ -155,13 +152,14 @@ async fn a_host_that_is_not_ready_gets_nothing_new_and_keeps_what_it_has() {
     running_vm(&platform, "hello").await;
     platform.host().set(|b| b.is_unready = true);
     platform.create(&disk("late", IMAGE)).await;
-    let late = platform.until::<Disk>("late", "waiting", |d| d.message().contains("not ready")).await;
-    assert_eq!(late.reason(), "Pending");
+    platform.create(&virtual_machine("late", &["late"])).await;
+    let late = platform.until::<VirtualMachine>("late", "waiting", |vm| vm.message().contains("not ready")).await;
+    assert_eq!(state(&late), Some(State::ErrorUnschedulable));
     assert!(platform.get::<VirtualMachine>("hello").await.is_ready());
     platform.host().set(|b| b.is_unready = false);
-    platform.until::<Disk>("late", "Ready", HasConditions::is_ready).await;
+    platform.until::<VirtualMachine>("late", "Ready", HasConditions::is_ready).await;
     all_is_well(&platform).await;
-    assert_eq!(platform.host().starts(), ["Machine/hello"]);
+    assert_eq!(platform.host().starts(), ["Machine/hello", "Machine/late"]);
 }
 
 #[tokio::test]

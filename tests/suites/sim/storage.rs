@@ -1,17 +1,20 @@
 //! Volumes and images as the host's agents keep them: loss, growth, different bytes.
 
-use evroc_api::compute::{Disk, DiskImage};
+use evroc_api::compute::{Disk, DiskImage, VirtualMachine};
 use evroc_api::conditions;
 use evroc_api::infra::{Host, Volume};
-use evroc_testkit::objects::{HasConditions, disk};
+use evroc_testkit::objects::HasConditions;
 use evroc_testkit::{IMAGE, Platform};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::all_is_well;
+use super::{all_is_well, running_vm};
 
+/// A disk that has been used by a virtual machine, and is not any more.
 async fn ready_disk(platform: &Platform, name: &str) -> Volume {
-    platform.create(&disk(name, IMAGE)).await;
+    running_vm(platform, name).await;
+    platform.delete::<VirtualMachine>(name).await;
+    platform.gone::<VirtualMachine>(name).await;
     platform.until::<Disk>(name, "Ready", HasConditions::is_ready).await;
     platform.get::<Volume>(name).await
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Placement;
 use crate::names::{self, LONGEST_LABEL, NameRule};
-use crate::rules::{Immutable, KindRules, OfChange, Problem};
+use crate::rules::{Immutable, KindRules};
 use crate::units::Size;
 
 /// The schema for a disk.
@@ -48,7 +48,7 @@ pub struct DiskSpec {
     /// The disk storage class for this disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_storage_class: Option<DiskStorageClassInfo>,
-    /// The placement of the disk.
+    /// The placement of the disk. Without a zone it gets that of the first VM that runs with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 }
@@ -62,23 +62,11 @@ impl KindRules for Disk {
             path: "diskStorageClass",
             message: "the storage class of a disk cannot be changed: make a new disk",
         },
+        Immutable {
+            path: "placement.zone",
+            message: "the zone of a disk cannot be changed: make a new disk in the other zone",
+        },
     ];
-    const CHANGES_REFUSED: OfChange<Self> = Some(changes_refused);
-}
-
-/// A disk that is on a host stays in its zone.
-fn changes_refused(new: &Disk, old: &Disk) -> Vec<Problem> {
-    // Every field is named, so that a new one does not compile until its mutability has been decided.
-    let DiskSpec { disk_size: _, disk_image: _, disk_storage_class: _, placement } = &new.spec;
-    let zone = |placement: Option<&Placement>| placement.and_then(|it| it.zone.clone()).filter(|zone| !zone.is_empty());
-    let is_placed = old.status.as_ref().is_some_and(|status| status.placement.is_some());
-    if !is_placed || zone(placement.as_ref()) == zone(old.spec.placement.as_ref()) {
-        return vec![];
-    }
-    vec![Problem::new(
-        "spec.placement",
-        "cannot be changed once the disk is on a host: make a new disk in the other zone",
-    )]
 }
 
 /// The OS image of a disk.
@@ -127,7 +115,7 @@ pub struct DiskStatus {
     /// The placement of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// The user of the disk.
+    /// The VMs that name the disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disk_usage: Vec<DiskUse>,
 }

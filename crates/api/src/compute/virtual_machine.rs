@@ -54,7 +54,7 @@ pub struct VirtualMachineSpec {
     #[schemars(length(min = 1, max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"],
         "x-kubernetes-validations" = [{"rule": "self.filter(d, has(d.bootFrom) && d.bootFrom).size() <= 1", "message": "only one disk can have bootFrom: true"}]))]
     pub disk_refs: Vec<DiskRef>,
-    /// The name of the placement group to use for this VM.
+    /// The name of the placement group to use for this VM; empty means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = names::LABEL_OR_EMPTY))]
     pub placement_group: Option<String>,
@@ -64,7 +64,7 @@ pub struct VirtualMachineSpec {
     /// Networking settings for the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networking: Option<VMNetworkingSettings>,
-    /// The placement of the VM.
+    /// The placement of the VM. Without a zone it follows its disks, then its placement group, and else it is in the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 }
@@ -287,6 +287,11 @@ impl VirtualMachineStatusType {
 }
 
 impl VirtualMachineSpec {
+    /// The placement group, if it names one.
+    pub fn group(&self) -> Option<&str> {
+        self.placement_group.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// The disk to boot from: the marked one, or the only one.
     pub fn boot_disk(&self) -> Option<&DiskRef> {
         self.disk_refs.iter().find(|d| d.boot_from == Some(true)).or(match self.disk_refs.as_slice() {

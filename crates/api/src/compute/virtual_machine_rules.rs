@@ -3,24 +3,29 @@
 use kube::ResourceExt;
 
 use super::{
-    VMAuthorizedKey, VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings, VirtualMachine,
+    MOST_MEMBERS, VMAuthorizedKey, VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings, VirtualMachine,
     VirtualMachineSpec,
 };
 use crate::claims::{ChosenBy, Claim};
+use crate::ledgers::{self, Limit, MEMBERS, Take};
 use crate::names::{LONGEST_LABEL, NameRule};
 use crate::rules::{Function, Immutable, KindRules, OfChange, OfWrite, Problem};
 use crate::user_data;
 
 impl KindRules for VirtualMachine {
     const NAMES: NameRule = NameRule::label(LONGEST_LABEL, "the name becomes the guest's host name");
-    const IMMUTABLE: &'static [Immutable] = &[Immutable {
-        path: "osSettings.cloudInitUserData",
-        message: "cloudInitUserData cannot be changed after the VM is created: make a new VM",
-    }];
+    const IMMUTABLE: &'static [Immutable] = &[
+        Immutable {
+            path: "osSettings.cloudInitUserData",
+            message: "cloudInitUserData cannot be changed after the VM is created: make a new VM",
+        },
+        Immutable { path: "placement.zone", message: "the zone of a VM cannot be changed: make a new VM" },
+    ];
     const PROBLEMS: Function<Self, Problem> = Some(|vm| problems(&vm.spec));
     const WARNINGS: OfWrite<Self, String> = Some(warnings);
     const CHANGES_REFUSED: OfChange<Self> = Some(changes_refused);
     const CLAIMS: Function<Self, Claim> = Some(claims);
+    const TAKES: Function<Self, Take> = Some(takes);
 }
 
 /// Its disks, and its private address in the VPC of its resource group.
@@ -41,6 +46,22 @@ fn claims(vm: &VirtualMachine) -> Vec<Claim> {
         chosen_by: ChosenBy::Platform,
     });
     disks.chain(address).collect()
+}
+
+/// A place in its placement group, whether that exists or not: the limit holds for those that came before the group as well.
+fn takes(vm: &VirtualMachine) -> Vec<Take> {
+    let Some(group) = vm.spec.group() else { return vec![] };
+    let message = format!(
+        "expected at most {MOST_MEMBERS} VMs in placement group \"{group}\", found {MOST_MEMBERS} others, of which those that are being \
+         deleted count until they are gone; name another placement group, or delete a VM of this one"
+    );
+    vec![Take {
+        ledger: ledgers::of_placement_group(&vm.namespace().unwrap_or_default(), group),
+        resource: MEMBERS,
+        amount: 1,
+        field: "spec.placementGroup",
+        limit: Some(Limit { amount: MOST_MEMBERS, message }),
+    }]
 }
 
 /// There is a disk to boot from, SSH keys have their form, and user data has room.
@@ -121,17 +142,16 @@ fn changes_refused(new: &VirtualMachine, old: &VirtualMachine) -> Vec<Problem> {
         placement_group,
         os_settings,
         networking,
-        placement,
+        placement: _,
     } = &new.spec;
-    // User data is immutable in every state; keys are written at the first boot, which their documentation says.
+    // User data and zone are immutable in every state; keys are written at the first boot, which their documentation says.
     if let Some(VMOSSettings { cloud_init_user_data: _, ssh: Some(VMSSHSettings { authorized_keys: _ }) }) = os_settings
     {
     }
     let while_stopped = [
         ("spec.vmVirtualResourcesRef", *vm_virtual_resources_ref != old.spec.vm_virtual_resources_ref),
         ("spec.diskRefs", *disk_refs != old.spec.disk_refs),
-        ("spec.placementGroup", *placement_group != old.spec.placement_group),
-        ("spec.placement", *placement != old.spec.placement),
+        ("spec.placementGroup", group(placement_group.as_ref()) != old.spec.group()),
     ];
     let mut refused: Vec<Problem> = while_stopped
         .into_iter()
@@ -148,6 +168,10 @@ fn changes_refused(new: &VirtualMachine, old: &VirtualMachine) -> Vec<Problem> {
         .collect();
     refused.extend(without_effect(networking.as_ref(), old.spec.networking.as_ref()));
     refused
+}
+
+fn group(name: Option<&String>) -> Option<&str> {
+    name.map(String::as_str).filter(|name| !name.is_empty())
 }
 
 /// Protection that is not applied is never accepted.
@@ -201,7 +225,6 @@ mod tests {
         for (change, field) in [
             (json!({"diskRefs": [{"name": "y"}]}), "spec.diskRefs"),
             (json!({"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "a1a.s"}}), "spec.vmVirtualResourcesRef"),
-            (json!({"placement": {"zone": "b"}}), "spec.placement"),
             (json!({"placementGroup": "g"}), "spec.placementGroup"),
         ] {
             assert_eq!(refused(&change, Some("Running")), [field], "{change}");
@@ -209,6 +232,7 @@ mod tests {
             assert_eq!(refused(&change, None), [""; 0], "{change}");
         }
         assert_eq!(refused(&json!({"running": false}), Some("Running")), [""; 0]);
+        assert_eq!(refused(&json!({"placementGroup": ""}), Some("Running")), [""; 0], "it had none before");
     }
 
     #[test]
@@ -218,6 +242,14 @@ mod tests {
         let public = json!({"networking": {"publicIPv4Address": {"static": {"publicIPRef": "front"}}}});
         assert_eq!(refused(&public, Some("Starting")), ["spec.networking.publicIPv4Address"]);
         assert_eq!(refused(&json!({"networking": {}}), Some("Running")), [""; 0]);
+    }
+
+    #[test]
+    fn a_vm_takes_a_place_in_its_group() {
+        assert_eq!(takes(&vm(&json!({"placementGroup": ""}), None)), []);
+        let taken = takes(&vm(&json!({"placementGroup": "web"}), None));
+        assert_eq!((taken[0].ledger.as_str(), taken[0].amount), ("placement-group/demo/web", 1));
+        assert_eq!(taken[0].limit.as_ref().map(|limit| limit.amount), Some(5));
     }
 
     #[test]

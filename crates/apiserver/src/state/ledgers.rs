@@ -5,7 +5,8 @@
 //! that the key is what it was before the sum was read, or what the write before it makes it, and that the object that gives the room has not changed
 //! either. Of two writes that saw the same sum only one is committed; the other is checked again. Deletes, and writes that take the same or less, need no ledger: they only
 //! make room. Writes do not wait for each other's disk: [`super::lanes`] has those that are under way. The ledger of a namespace (`group/<namespace>`) has the room that the smallest of its quotas allows; without a quota it has
-//! any amount, and costs nothing. A quota applies to writes that begin after it was written: its status changes with every create, so that its
+//! any amount, and costs nothing. A ledger that no object gives has a fixed room, which every take of it states; its key is removed with
+//! the last object that takes from it. A quota applies to writes that begin after it was written: its status changes with every create, so that its
 //! revision cannot be a condition. The sums are kept by the cache and are built from the objects, so that nothing has to be repaired after a crash.
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +39,13 @@ pub(crate) enum LedgerError {
         /// The field that takes too much.
         field: String,
         /// The ledger, the rest, the wanted amount.
+        message: String,
+    },
+    /// There is not that much left of a ledger that the user of the object chose.
+    Limited {
+        /// The field that takes too much.
+        field: String,
+        /// What to tell its user.
         message: String,
     },
     /// The cache does not follow the store.
@@ -80,23 +88,26 @@ struct Wanted<'a> {
     had: u128,
     /// The smallest quota, for the ledger of a namespace.
     allowance: Option<Allowance>,
+    /// The room of a ledger that no object gives.
+    limit: Option<&'a Limit>,
 }
 
 /// Returns what has to be checked. A quota applies to writes that begin after it was written.
 fn wanted<'a>(cache: &Cache, new: &'a [Take], old: &'a [Take]) -> Vec<Wanted<'a>> {
-    let mut wanted: BTreeMap<(&str, &str), (u128, u128, &str)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&str, &str), (u128, u128, &str, Option<&Limit>)> = BTreeMap::new();
     for take in new {
-        let (amount, _, field) = wanted.entry((&take.ledger, &take.resource)).or_insert((0, 0, &take.field));
+        let new = (0, 0, &*take.field, take.limit.as_ref());
+        let (amount, _, field, _) = wanted.entry((&take.ledger, &take.resource)).or_insert(new);
         *amount += u128::from(take.amount);
         *field = &take.field;
     }
     for take in old {
-        if let Some((_, had, _)) = wanted.get_mut(&(take.ledger.as_str(), take.resource.as_str())) {
+        if let Some((_, had, ..)) = wanted.get_mut(&(take.ledger.as_str(), take.resource.as_str())) {
             *had += u128::from(take.amount);
         }
     }
-    let more = wanted.into_iter().filter(|(_, (amount, had, _))| amount > had);
-    let limited = more.filter_map(|((ledger, resource), (amount, had, field))| {
+    let more = wanted.into_iter().filter(|(_, (amount, had, ..))| amount > had);
+    let limited = more.filter_map(|((ledger, resource), (amount, had, field, limit))| {
         let allowance = match ledger.strip_prefix(OF_NAMESPACE) {
             None => None,
             Some(namespace) => {
@@ -104,7 +115,7 @@ fn wanted<'a>(cache: &Cache, new: &'a [Take], old: &'a [Take]) -> Vec<Wanted<'a>
                 Some(allowances.into_iter().min_by_key(|allowance| allowance.limit)?)
             }
         };
-        Some(Wanted { ledger, resource, field, amount, had, allowance })
+        Some(Wanted { ledger, resource, field, amount, had, allowance, limit })
     });
     limited.collect()
 }
@@ -178,7 +189,8 @@ fn look(cache: &Cache, wanted: &[Wanted]) -> Result<Checked, LedgerError> {
             },
         };
         let balance = cache.ledgers(|ledgers| ledgers.balance(want.ledger, want.resource));
-        let room = want.allowance.as_ref().map_or_else(|| balance.room(), |allowance| u128::from(allowance.limit));
+        let fixed = want.allowance.as_ref().map(|allowance| allowance.limit).or(want.limit.map(|limit| limit.amount));
+        let room = fixed.map_or_else(|| balance.room(), u128::from);
         let others = balance.taken.saturating_sub(want.had);
         if others + want.amount > room {
             return Err(exceeded(want, room.saturating_sub(others), room));
@@ -195,8 +207,30 @@ fn look(cache: &Cache, wanted: &[Wanted]) -> Result<Checked, LedgerError> {
 }
 
 fn exceeded(want: &Wanted, left: u128, room: u128) -> LedgerError {
+    if let Some(limit) = want.limit {
+        return LedgerError::Limited { field: want.field.to_owned(), message: limit.message.clone() };
+    }
     let Wanted { ledger, resource, amount, allowance, .. } = want;
     let by = allowance.as_ref().map(|it| format!(" (ResourceQuota \"{}\")", it.quota)).unwrap_or_default();
     let message = format!("{ledger} has {left} of {room} {resource} left, {amount} wanted{by}");
     LedgerError::Exceeded { field: want.field.to_owned(), message }
+}
+
+/// The keys of ledgers with a fixed room from which nothing takes any more after a write, each with its revision. A create that takes
+/// from one meanwhile rewrites the key, so that the write is tried again.
+pub(crate) fn emptied(cache: &Cache, new: &[Take], old: &[Take]) -> Vec<(String, u64)> {
+    let mut names = Vec::new();
+    for take in old.iter().filter(|take| take.limit.is_some()) {
+        if new.iter().any(|other| other.ledger == take.ledger) {
+            continue;
+        }
+        let name = key_name(&take.ledger);
+        // The key first: the sum then holds all that the key knows.
+        let Some(held) = cache.claim(&name) else { continue };
+        let balance = cache.ledgers(|ledgers| ledgers.balance(&take.ledger, &take.resource));
+        if balance.taken <= u128::from(take.amount) {
+            names.push((name, held.revision));
+        }
+    }
+    names
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use evroc_apiserver::{ResourceKind, Room, Take};
+use evroc_apiserver::{Limit, ResourceKind, Room, Take};
 use serde_json::{Value, json};
 
 use crate::support::{Client, TestServer, eventually, eventually_deleted, names};
@@ -33,6 +33,8 @@ fn loads() -> ResourceKind {
         let take = |(resource, amount): (String, u64)| Take {
             ledger: if resource.starts_with("requests.") { "group/demo".into() } else { ledger.clone() },
             field: format!("spec.amounts.{resource}"),
+            limit: (resource == "places")
+                .then(|| Limit { amount: 2, message: "expected at most 2, choose another".into() }),
             resource,
             amount,
         };
@@ -124,6 +126,49 @@ async fn a_change_takes_only_what_is_new_and_is_never_refused_for_what_it_had() 
     admin.delete(&format!("{HOSTS}/y")).await;
     eventually_deleted(&admin, &format!("{HOSTS}/y")).await;
     assert_eq!(admin.post(LOADS, &load("c", "y", &json!({"memory": 1}))).await.0, 409);
+}
+
+#[tokio::test]
+async fn a_fixed_room_needs_no_giver_and_its_excess_is_the_users_mistake() {
+    let (_server, admin) = server().await;
+    let place = |name: &str, host: &str| load(name, host, &json!({"places": 1}));
+    for round in 0..3 {
+        let names: Vec<String> = (0..8).map(|n| format!("l-{round}-{n}")).collect();
+        let attempts = names.iter().map(|name| {
+            let (admin, wanted) = (admin.clone(), place(name, "nobody"));
+            async move { admin.post(LOADS, &wanted).await }
+        });
+        let done = futures::future::join_all(attempts).await;
+        let (made, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(|(code, _)| code.as_u16() == 201);
+        assert_eq!((made.len(), refused.len()), (2, 6), "round {round}: {refused:?}");
+        for (code, answer) in refused {
+            assert_eq!(code, 422, "{answer}");
+            assert_eq!(answer["details"]["causes"][0]["field"], "spec.amounts.places", "{answer}");
+            assert!(answer["message"].as_str().unwrap().contains("expected at most 2, choose another"), "{answer}");
+        }
+        // One of them moves away, another takes its place; what moves counts where it is.
+        let stays = made.iter().map(|(_, object)| object["metadata"]["name"].as_str().unwrap().to_owned());
+        let stays: Vec<String> = stays.collect();
+        let moved = admin.merge(&format!("{LOADS}/{}", stays[0]), &json!({"spec": {"host": "elsewhere"}})).await;
+        assert_eq!(moved.0, 200, "{}", moved.1);
+        admin.create(LOADS, &place("late", "nobody")).await;
+        let back = admin.merge(&format!("{LOADS}/{}", stays[0]), &json!({"spec": {"host": "nobody"}})).await;
+        assert_eq!(back.0, 422, "{}", back.1);
+        let (_, list) = admin.get(LOADS).await;
+        // All of them go at once, so that the last one removes the ledger's key while others still take from it.
+        let deletes = names_of(&list).into_iter().map(|name| {
+            let admin = admin.clone();
+            async move { admin.delete(&format!("{LOADS}/{name}")).await }
+        });
+        futures::future::join_all(deletes).await;
+        for name in names_of(&list) {
+            eventually_deleted(&admin, &format!("{LOADS}/{name}")).await;
+        }
+    }
+}
+
+fn names_of(list: &Value) -> Vec<String> {
+    names(list).into_iter().map(str::to_owned).collect()
 }
 
 /// Sizes that follow from a seed, so that a failure can be repeated.

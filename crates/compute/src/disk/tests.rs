@@ -3,11 +3,11 @@
 use evroc_api::compute::{Disk, DiskImage};
 use evroc_api::conditions::{self, READY};
 use evroc_api::infra::Volume;
-use evroc_placement::{HostFacts, Room};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::observe::{Observed, Sibling};
+use super::contents::contents;
+use super::observe::Observed;
 use super::plan::{Step, plan};
 use super::status::status;
 
@@ -23,16 +23,6 @@ fn image(minimum_gb: u64) -> DiskImage {
     )
 }
 
-fn host(name: &str, zone: &str, disk_gb: u64) -> HostFacts {
-    HostFacts {
-        name: name.into(),
-        zone: Some(zone.into()),
-        is_open: true,
-        room: Some(Room { cpus: 2, memory_bytes: 16 << 30, disk_bytes: disk_gb << 30 }),
-        ..HostFacts::default()
-    }
-}
-
 fn disk(spec: Value) -> Disk {
     of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "Disk",
         "metadata": {"name": "d", "namespace": "demo", "uid": "u", "finalizers": [evroc_api::COMPUTE_FINALIZER]}, "spec": spec}))
@@ -46,9 +36,7 @@ fn observed(spec: Value) -> Observed {
         volume: None,
         zone: None,
         users: vec![],
-        siblings: vec![],
-        memory_bytes: 0,
-        hosts: vec![host("h", "a", 1024)],
+        zones: vec!["a".into(), "b".into()],
         refused: None,
     }
 }
@@ -73,15 +61,29 @@ fn from_image() -> Value {
 #[test]
 fn a_disk_without_a_size_has_the_images() {
     let observed = observed(from_image());
-    let [Step::CreateVolume(spec)] = &plan(&observed)[..] else { panic!("other steps") };
-    assert_eq!((spec.host_name.as_str(), spec.image.as_deref(), spec.size_bytes), ("h", Some("tiny"), 2 << 30));
+    let contents = contents(&observed.disk, observed.image.as_ref(), &[]).unwrap();
+    assert_eq!((contents.image.as_deref(), contents.bytes), (Some("tiny"), 2 << 30));
+}
+
+#[test]
+fn a_disk_without_a_host_is_ready_for_its_first_vm() {
+    let mut unbound = observed(from_image());
+    assert_eq!((plan(&unbound), reason(&unbound).as_str()), (vec![], "Ready"));
+    assert!(message(&unbound).contains("gets a host with the first one"), "{}", message(&unbound));
+    let shown = status(&unbound, Timestamp::UNIX_EPOCH);
+    assert_eq!((shown.disk_size.unwrap().to_string(), shown.placement), ("2 GB".to_owned(), None));
+    unbound.disk.spec.placement = Some(of(json!({"zone": "b"})));
+    assert_eq!(status(&unbound, Timestamp::UNIX_EPOCH).placement.unwrap().zone.as_deref(), Some("b"));
+    unbound.volume = Some(volume("True"));
+    unbound.volume.as_mut().unwrap().metadata.deletion_timestamp = Some(of(json!("2026-01-01T00:00:00Z")));
+    assert_eq!(reason(&unbound), "Provisioning", "it moves to another host");
 }
 
 #[test]
 fn the_status_shows_the_size_that_the_host_reports() {
     let mut observed = observed(from_image());
     let shown = |observed: &Observed| status(observed, Timestamp::UNIX_EPOCH).disk_size.map(|size| size.to_string());
-    assert_eq!(shown(&observed), None, "it is not made yet");
+    assert_eq!(shown(&observed).as_deref(), Some("2 GB"), "as it will be");
     observed.volume = Some(volume("False"));
     assert_eq!(shown(&observed), None, "the host has not reported it yet");
     for (bytes, expected) in [(512 << 20, "512 MB"), (2 << 30, "2 GB"), (3 << 40, "3 TB")] {
@@ -100,21 +102,15 @@ fn what_keeps_a_disk_from_being_made() {
     let mut big =
         observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "diskSize": {"amount": 3, "unit": "GB"}}));
     big.image = Some(image(4));
-    let mut no_host = observed(from_image());
-    no_host.hosts = vec![];
     let zone = observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "placement": {"zone": "z"}}));
     let empty = observed(json!({"diskSize": {"amount": 0, "unit": "GB"}}));
-    let mut full = observed(json!({"diskSize": {"amount": 2, "unit": "TB"}}));
-    full.image = None;
     let mut refused = observed(from_image());
     refused.refused = Some("metadata.labels: too long".into());
     for (name, observed, expected) in [
         ("unknown image", unknown, "DiskImageNotFound"),
         ("too small", big, "DiskTooSmall"),
-        ("no host", no_host, "Pending"),
         ("no such zone", zone, "Pending"),
         ("zero bytes", empty, "DiskSizeInvalid"),
-        ("larger than every host", full, "Unschedulable"),
         ("refused for good", refused, "VolumeRefused"),
     ] {
         assert_eq!(plan(&observed), vec![], "{name}");
@@ -153,41 +149,4 @@ fn a_deleted_disk_waits_for_its_user_and_then_for_its_volume() {
 
 fn message(observed: &Observed) -> String {
     conditions::get(&status(observed, Timestamp::UNIX_EPOCH).conditions, READY).unwrap().message.clone()
-}
-
-fn chosen(observed: &Observed) -> String {
-    let [Step::CreateVolume(spec)] = &plan(observed)[..] else { panic!("other steps: {}", message(observed)) };
-    spec.host_name.clone()
-}
-
-#[test]
-fn the_disks_of_one_vm_go_to_one_host() {
-    let mut disk = observed(from_image());
-    // Alone it goes where there is most room.
-    disk.hosts = vec![host("large", "a", 100), host("small", "a", 10), host("far", "b", 50)];
-    assert_eq!(chosen(&disk), "large");
-    disk.siblings = vec![Sibling::Unbound(1 << 30), Sibling::Bound("small".into())];
-    assert_eq!(chosen(&disk), "small", "it follows a sibling");
-    disk.hosts[1].promised.disk_bytes = 9 << 30;
-    assert_eq!(reason(&disk), "Unschedulable");
-    assert!(message(&disk).contains("small has 1.0 GB of 10.0 GB of disk free"), "{}", message(&disk));
-    // Without a sibling that has a host, all of them have to fit, and the machine where that is possible.
-    disk.siblings = vec![Sibling::Unbound(60 << 30)];
-    assert_eq!(chosen(&disk), "large");
-    disk.siblings = vec![Sibling::Unbound(20 << 30)];
-    disk.memory_bytes = 8 << 30;
-    disk.hosts[0].promised.memory_bytes = 10 << 30;
-    assert_eq!(chosen(&disk), "far", "the machine does not fit on the larger one");
-    disk.hosts[2].promised.memory_bytes = 10 << 30;
-    assert_eq!(chosen(&disk), "large", "no host has room for the machine yet");
-    disk.siblings = vec![Sibling::Unbound(200 << 30)];
-    assert!(message(&disk).contains("202.0 GB together with the other disks of its VM"), "{}", message(&disk));
-}
-
-#[test]
-fn the_zone_that_the_user_wants_counts_more_than_a_sibling() {
-    let mut disk = observed(json!({"diskImage": {"diskImageRef": {"name": "tiny"}}, "placement": {"zone": "b"}}));
-    disk.hosts = vec![host("near", "a", 100), host("far", "b", 50)];
-    disk.siblings = vec![Sibling::Bound("near".into())];
-    assert_eq!(chosen(&disk), "far");
 }

@@ -3,16 +3,12 @@
 use evroc_api::compute::VirtualMachineStatusType as State;
 use evroc_api::conditions::{self, READY};
 use evroc_api::networking::DEFAULT_NETWORK;
-use evroc_placement::{HostFacts, Need, Unplaceable, choose, gigabytes};
 
 use super::address::{free_address, kept_address};
 use super::observe::{Observed, ObservedDisk};
-use crate::place::no_host;
-use crate::reasons::UNSCHEDULABLE;
 
 /// Reasons of a disk that is on its way; every other reason is a failure.
-const DISK_IN_PROGRESS: [&str; 5] =
-    ["DiskImageDownloading", "Provisioning", "Pending", "ImportScheduled", UNSCHEDULABLE];
+const DISK_IN_PROGRESS: [&str; 4] = ["DiskImageDownloading", "Provisioning", "Pending", "ImportScheduled"];
 
 /// An obstacle: the state that it amounts to, and a sentence that names the blocking object.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +19,7 @@ pub struct Block {
     pub message: String,
 }
 
-fn block(state: State, message: String) -> Block {
+pub(super) fn block(state: State, message: String) -> Block {
     Block { state, message }
 }
 
@@ -36,8 +32,8 @@ pub struct Size {
     pub memory_bytes: u64,
 }
 
-/// The first missing condition for the virtual machine to run, or the host to run it on and the amounts it takes there.
-pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
+/// The first missing condition for the virtual machine to be placed, or the amounts that it takes from its host.
+pub(super) fn size_or_block(observed: &Observed) -> Result<Size, Block> {
     unsupported(observed)?;
     if let Some(refused) = &observed.refused {
         return Err(block(State::ProvisioningFailed, format!("the VM's machine was refused: {refused}")));
@@ -54,6 +50,7 @@ pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
         disk_block(index, disk)?;
         nothing_to_boot(observed, index, disk)?;
     }
+    no_group(observed)?;
     if observed.vpc.is_none() || observed.subnet.is_none() {
         return Err(block(State::Provisioning, "the resource group's VPC \"default\" is not ready yet".into()));
     }
@@ -61,8 +58,6 @@ pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
         let message = format!("subnet \"{DEFAULT_NETWORK}\": spec.ipv4CidrBlock.block: {error}");
         return Err(block(State::ProvisioningFailed, message));
     }
-    let size = Size { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) };
-    let host = host(observed, size, name)?;
     if kept_address(observed).is_none() && free_address(observed).is_none() {
         let range = observed.subnet.as_ref().map(|s| s.spec.ipv4_cidr_block.block.clone()).unwrap_or_default();
         let message = format!(
@@ -71,7 +66,21 @@ pub fn host_or_block(observed: &Observed) -> Result<(&HostFacts, Size), Block> {
         );
         return Err(block(State::ErrorUnschedulable, message));
     }
-    Ok((host, size))
+    Ok(Size { vcpus: profile.spec.vcpus, memory_bytes: profile.spec.memory.bytes().unwrap_or(u64::MAX) })
+}
+
+/// A placement group that does not exist may come; until then nothing can say where the virtual machine may run.
+fn no_group(observed: &Observed) -> Result<(), Block> {
+    match observed.vm.spec.group().filter(|_| observed.group.is_none()) {
+        None => Ok(()),
+        Some(name) => Err(block(
+            State::ErrorUnschedulable,
+            format!(
+                "spec.placementGroup: expected the name of a PlacementGroup in this resource group, found \"{name}\"; `kubectl get \
+                 placementgroups` lists them"
+            ),
+        )),
+    }
 }
 
 /// Refuses references to kinds that do not exist yet.
@@ -84,7 +93,6 @@ fn unsupported(observed: &Observed) -> Result<(), Block> {
     let group =
         networking.and_then(|n| n.security_groups.as_ref()?.security_group_memberships.first().map(|g| g.name.clone()));
     let missing = [
-        ("spec.placementGroup", "PlacementGroup", given(&spec.placement_group)),
         ("spec.networking.publicIPv4Address.static.publicIPRef", "PublicIP", public),
         ("spec.networking.securityGroups.securityGroupMemberships[0].name", "SecurityGroup", group),
     ];
@@ -115,10 +123,12 @@ fn disk_block(index: usize, observed: &ObservedDisk) -> Result<(), Block> {
     }
     let ready = disk.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
     match ready {
-        Some(ready) if ready.status == "True" && observed.volume.is_some() => Ok(()),
+        Some(ready) if ready.status == "True" => Ok(()),
         Some(ready) if ready.status == "False" && !DISK_IN_PROGRESS.contains(&ready.reason.as_str()) => {
             Err(block(State::DataVolumeError, format!("Disk \"{name}\": {}", ready.message)))
         }
+        // On its way on a host: that does not keep the other disks from being made there too.
+        _ if observed.volume.is_some() => Ok(()),
         Some(ready) => {
             Err(block(State::WaitingForVolumeBinding, format!("waits for Disk \"{name}\": {}", ready.message)))
         }
@@ -138,55 +148,4 @@ fn nothing_to_boot(observed: &Observed, index: usize, boot: &ObservedDisk) -> Re
         boot.name
     );
     Err(block(State::ProvisioningFailed, message))
-}
-
-/// The host: a volume cannot leave its own, so the machine goes where its volumes are.
-fn host<'a>(observed: &'a Observed, size: Size, profile: &str) -> Result<&'a HostFacts, Block> {
-    let unschedulable = |message: String| block(State::ErrorUnschedulable, message);
-    let bound = host_of_volumes(observed)?;
-    let zone = observed.vm.spec.placement.as_ref().and_then(|placement| placement.zone.as_deref());
-    let need = Need {
-        zone,
-        host: bound.map(|(host, _)| host),
-        vcpus: size.vcpus,
-        memory_bytes: size.memory_bytes,
-        disk_bytes: 0,
-    };
-    choose(&observed.hosts, &need).map_err(|why| {
-        unschedulable(match why {
-            Unplaceable::NotThere(host) => {
-                let disk = bound.map(|(_, disk)| disk).unwrap_or_default();
-                format!("Disk \"{disk}\" is on host {host}, which is not ready or not in the wanted zone")
-            }
-            Unplaceable::NoReport => "no host has reported its memory yet".into(),
-            Unplaceable::NoRoom(hosts) => format!(
-                "spec.vmVirtualResourcesRef.vmVirtualResourcesRefName: profile {profile} needs {} vCPUs and {} of memory, but \
-                 {hosts}; choose a smaller profile (`kubectl get vmvirtualresources`), or stop another VM",
-                size.vcpus,
-                gigabytes(size.memory_bytes)
-            ),
-            other => no_host(&other, zone).unwrap_or_default(),
-        })
-    })
-}
-
-/// The host that the volumes are on, with one of the disks.
-fn host_of_volumes(observed: &Observed) -> Result<Option<(&str, &str)>, Block> {
-    let mut bound: Vec<(&str, &str)> = observed
-        .disks
-        .iter()
-        .filter_map(|d| d.volume.as_ref().map(|v| (v.spec.host_name.as_str(), d.name.as_str())))
-        .collect();
-    bound.dedup_by_key(|(host, _)| *host);
-    match bound.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(*one)),
-        several => {
-            let places: Vec<String> = several.iter().map(|(host, disk)| format!("\"{disk}\" on {host}")).collect();
-            Err(block(
-                State::ErrorUnschedulable,
-                format!("expected all disks on one host, found {}", places.join(", ")),
-            ))
-        }
-    }
 }

@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use evroc_api::COMPUTE_FINALIZER;
-use evroc_api::infra::{MachineSpec, MachineVolume, VolumeFormat};
+use evroc_api::infra::{Machine, MachinePhase, MachineSpec, MachineVolume, Volume, VolumeFormat, VolumeSpec};
 use evroc_placement::HostFacts;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::address::{free_address, kept_address, network};
-use super::block::{Size, host_or_block};
+use super::binding::{Next, next};
+use super::block::Size;
 use super::observe::{Observed, ObservedDisk};
 use super::restart::{has_ended, restart_pause, restarts};
 
@@ -27,6 +28,12 @@ pub enum Step {
     RemoveFinalizer,
     /// Give it its private address.
     AssignAddress(Ipv4Addr),
+    /// Make the volumes of these disks.
+    Bind(Vec<(String, VolumeSpec)>),
+    /// Remove the volumes of these disks, which were never used.
+    Release(Vec<String>),
+    /// Say of the volumes of these disks that they are used, before the host may start the machine.
+    Keep(Vec<String>),
     /// Run it: write the epoch, then create the machine.
     CreateMachine(Box<MachineSpec>),
     /// Stop it.
@@ -50,19 +57,35 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     }
     let mut steps = missing_finalizer(observed);
     if let Some(machine) = observed.machine() {
+        if machine.metadata.deletion_timestamp.is_none() && has_lost_a_volume(observed, machine) {
+            steps.push(Step::DeleteMachine);
+            return steps;
+        }
         if machine.metadata.deletion_timestamp.is_none() && has_ended(machine) {
             match restart_pause(observed, machine, now) {
                 Duration::ZERO => steps.push(Step::DeleteMachine),
                 pause => steps.push(Step::LookAgain(pause)),
             }
+        } else if machine.metadata.deletion_timestamp.is_none() {
+            steps.extend(keep(observed, &machine.spec));
         }
         return steps;
     }
-    match host_or_block(observed) {
-        Ok((host, size)) => match kept_address(observed) {
+    match next(observed) {
+        Ok(Next::Release(volumes)) => {
+            steps.push(Step::Release(volumes.into_iter().map(ResourceExt::name_any).collect()));
+        }
+        Ok(Next::Bind(disks)) => {
+            steps.push(Step::Bind(disks.into_iter().map(|(disk, spec)| (disk.name.clone(), spec)).collect()));
+        }
+        Ok(Next::Start(host, size)) => match kept_address(observed) {
             None => steps.extend(free_address(observed).map(Step::AssignAddress)),
             Some(address) => {
-                steps.extend(machine(observed, host, size, address).map(|it| Step::CreateMachine(Box::new(it))));
+                if let Some(machine) = machine(observed, host, size, address) {
+                    let keep = keep(observed, &machine);
+                    steps.push(Step::CreateMachine(Box::new(machine)));
+                    steps.extend(keep);
+                }
             }
         },
         Err(_) if observed.refused.is_some() || observed.hosts.iter().any(|host| host.refused.is_some()) => {
@@ -71,6 +94,27 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
         Err(_) => {}
     }
     steps
+}
+
+/// The provisional volumes of a machine. Its place, and theirs, are certain when it has been created: what another one took meanwhile would
+/// have refused it.
+fn keep(observed: &Observed, machine: &MachineSpec) -> Option<Step> {
+    let is_of_machine = |volume: &Volume| machine.volumes.iter().any(|it| it.uid.is_some() && it.uid == volume.uid());
+    let volumes = observed.disks.iter().filter_map(|disk| disk.volume.as_ref());
+    let provisional = volumes.filter(|volume| volume.spec.provisional && volume.metadata.deletion_timestamp.is_none());
+    let volumes: Vec<String> = provisional.filter(|volume| is_of_machine(volume)).map(ResourceExt::name_any).collect();
+    (!volumes.is_empty()).then_some(Step::Keep(volumes))
+}
+
+/// Whether a machine can never start, because a volume was removed between the decision to use it and the machine's creation.
+fn has_lost_a_volume(observed: &Observed, machine: &Machine) -> bool {
+    let phase = machine.status.as_ref().and_then(|status| status.phase);
+    let is_there = |uid: &String| {
+        let mut volumes = observed.disks.iter().filter_map(|disk| disk.volume.as_ref());
+        volumes.any(|volume| volume.uid().as_ref() == Some(uid) && volume.metadata.deletion_timestamp.is_none())
+    };
+    matches!(phase, None | Some(MachinePhase::Pending))
+        && machine.spec.volumes.iter().filter_map(|volume| volume.uid.as_ref()).any(|uid| !is_there(uid))
 }
 
 fn missing_finalizer(observed: &Observed) -> Vec<Step> {
@@ -94,6 +138,7 @@ fn machine(observed: &Observed, host: &HostFacts, size: Size, address: Ipv4Addr)
         epoch: epoch(observed).unwrap_or(0) + 1,
         virtual_machine_uid: vm.uid().unwrap_or_default(),
         virtual_machine: Some(vm.name_any()),
+        placement_group: vm.spec.group().map(str::to_owned),
         vcpus: size.vcpus,
         memory_bytes: size.memory_bytes,
         volumes: volumes(observed),

@@ -4,8 +4,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evroc_api::compute::{Disk, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus};
-use evroc_api::infra::{Host, Machine, MachineSpec, Volume, machine_name};
+use evroc_api::compute::{
+    Disk, PlacementGroup, VMNetworkStatus, VMVirtualResources, VirtualMachine, VirtualMachineStatus,
+};
+use evroc_api::infra::{Host, Machine, MachineSpec, SPREAD_FIELD, Volume, machine_name};
 use evroc_api::networking::{Subnet, VirtualPrivateCloud};
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use evroc_controller::{
@@ -21,6 +23,7 @@ use kube::runtime::reflector::ObjectRef;
 use super::observe::{Observed, observe};
 use super::plan::{Step, epoch, plan};
 use super::status::{is_failure, status};
+use super::volumes;
 use crate::context::{Compute, WAITING, allowed_more, key};
 
 /// Virtual machines that are reconciled at the same time. Room on hosts and addresses are taken in the store, so that two which choose the
@@ -33,12 +36,25 @@ pub async fn run(context: Arc<Compute>) {
     let (by_profile, by_vpc) = (context.vms_by_profile.clone(), context.vms_by_namespace.clone());
     let by_subnet = by_vpc.clone();
     let (for_hosts, for_machines) = (context.vms_waiting.clone(), context.vms_waiting.clone());
-    let (for_replicas, for_addresses) = (for_hosts.clone(), for_hosts.clone());
+    let (for_replicas, for_addresses, for_volumes) = (for_hosts.clone(), for_hosts.clone(), for_hosts.clone());
+    let by_group = context.vms_by_group.clone();
     let (book, for_quotas) = (context.book.clone(), for_hosts.clone());
     let queue = Queue::new(&context.vms)
         .owns(&context.machines)
         .on(&context.disks, move |change: &Change<Disk>| of_disk(&by_disk, change))
         .on(&context.volumes, move |change: &Change<Volume>| of_disk(&by_volume, change))
+        .on(&context.groups, move |change: &Change<PlacementGroup>| {
+            // What a virtual machine needs to know of its group: that it exists, and its zone.
+            let of = |group: &PlacementGroup| {
+                let given = group.status.as_ref().and_then(|status| status.placement.clone());
+                (group.uid(), group.spec.clone(), given)
+            };
+            let is_so = change.new.is_none() || change.differs(of);
+            let group = change.both().last().filter(|_| is_so);
+            group
+                .map(|group| by_group.references(&key(&group.namespace().unwrap_or_default(), &group.name_any())))
+                .unwrap_or_default()
+        })
         .on(&context.profiles, move |change: &Change<VMVirtualResources>| {
             change.both().last().map(|profile| by_profile.references(&profile.name_any())).unwrap_or_default()
         })
@@ -60,6 +76,7 @@ pub async fn run(context: Arc<Compute>) {
         )
         .on(&context.quotas, move |change| allowed_more(&book, &for_quotas, change))
         .on(&context.machines, move |change| removed(&for_machines, change))
+        .on(&context.volumes, move |change| removed(&for_volumes, change))
         .on(&context.replicas, move |change| removed(&for_replicas, change))
         .on(&context.vms, move |change| removed(&for_addresses, change));
     queue.run(CONCURRENCY, reconcile, context).await;
@@ -118,6 +135,9 @@ async fn carry_out(context: &Compute, vms: &Api<VirtualMachine>, observed: &Obse
             }
         }
         Step::AssignAddress(address) => write_status(vms, vm, &with_address(observed, address)).await.map(|_| ()),
+        Step::Bind(_) => volumes::bind(context, observed).await,
+        Step::Release(volumes) => volumes::release(context, observed, &volumes).await,
+        Step::Keep(volumes) => volumes::keep(context, observed, &volumes).await,
         Step::CreateMachine(spec) => create(context, vms, &machines, observed, *spec).await,
         Step::DeleteMachine => {
             for machine in &observed.machines {
@@ -145,6 +165,11 @@ async fn create(
     let now = context.base.now();
     match context.machines.create_or_adopt(machines, &machine(vm, spec)).await {
         Err(Error::Full { message, .. }) => {
+            context.book.refused(&vm.uid().unwrap_or_default(), &host, &message, now);
+            Err(Error::Changed(format!("place {}", vm.name_any())))
+        }
+        // The place of the placement group on this host is another's.
+        Err(Error::Held { field, message, .. }) if field == SPREAD_FIELD => {
             context.book.refused(&vm.uid().unwrap_or_default(), &host, &message, now);
             Err(Error::Changed(format!("place {}", vm.name_any())))
         }

@@ -1,14 +1,15 @@
 //! Computes the status of a virtual machine: pure.
 
 use evroc_api::compute::{
-    AttachedDiskStatus, GUEST_READY, Hardware, Placement, VirtualMachineStatus, VirtualMachineStatusType as State,
+    AttachedDiskStatus, GUEST_READY, Hardware, Placement, VirtualMachineStatus, VirtualMachineStatusType as State, zone,
 };
 use evroc_api::conditions::{self, READY, Verdict};
 use evroc_api::infra::{Machine, MachinePhase};
 use evroc_api::{COMPUTE_FINALIZER, deletion};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 
-use super::block::host_or_block;
+use super::binding::{Next, next};
 use super::observe::Observed;
 use super::plan::epoch;
 use super::restart::restarts;
@@ -27,7 +28,8 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
     conditions::set(&mut status.conditions, GUEST_READY, &guest(observed, state), generation, now);
     status.virtual_machine_status = Some(state);
     status.attached_disks = attached(observed);
-    if let Some(zone) = observed.zone.clone() {
+    let wanted = zone(observed.vm.spec.placement.as_ref()).map(str::to_owned);
+    if let Some(zone) = observed.zone.clone().or(wanted) {
         status.placement = Some(Placement { zone: Some(zone) });
     }
     status.epoch = epoch(observed);
@@ -40,7 +42,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> VirtualMachineStatus {
 
 /// The hardware of new guests on the host that this one is placed on; chosen once, before the first machine is created.
 fn default_hardware(observed: &Observed) -> Option<Hardware> {
-    let (host, _) = host_or_block(observed).ok()?;
+    let Ok(Next::Start(host, _)) = next(observed) else { return None };
     Some(Hardware { machine_type: host.machine_type.clone()?, cpu_model: host.cpu_model.clone()? })
 }
 
@@ -64,9 +66,28 @@ fn state(observed: &Observed) -> (State, String) {
         return match (deleted, observed.vm.spec.running) {
             (true, _) => (State::Deleting, deleting(observed)),
             (false, false) => (State::Stopped, "spec.running is false".into()),
-            (false, true) => match host_or_block(observed) {
+            (false, true) => match next(observed) {
                 Err(block) => (block.state, block.message),
-                Ok((host, _)) => (State::Provisioning, format!("the VM is being placed on host {}", host.name)),
+                Ok(Next::Release(volumes)) => {
+                    let names: Vec<String> =
+                        volumes.iter().map(|volume| format!("Disk \"{}\"", volume.name_any())).collect();
+                    let message = format!(
+                        "{} got a host that has no room for the VM any more, and gets another",
+                        names.join(", ")
+                    );
+                    (State::WaitingForVolumeBinding, message)
+                }
+                Ok(Next::Bind(disks)) => {
+                    let names: Vec<String> = disks.iter().map(|(disk, _)| format!("Disk \"{}\"", disk.name)).collect();
+                    let host = disks.first().map(|(_, spec)| spec.host_name.as_str()).unwrap_or_default();
+                    (
+                        State::WaitingForVolumeBinding,
+                        format!("waits for {}: is being made on host {host}", names.join(", ")),
+                    )
+                }
+                Ok(Next::Start(host, _)) => {
+                    (State::Provisioning, format!("the VM is being placed on host {}", host.name))
+                }
             },
         };
     };

@@ -52,6 +52,9 @@ fn startable() -> Observed {
         )),
         taken_addresses: HashSet::new(),
         refused: None,
+        group: None,
+        group_hosts: vec![],
+        first_zone: Some("a".into()),
     }
 }
 
@@ -64,8 +67,15 @@ fn disk(name: &str) -> ObservedDisk {
         )),
         volume: Some(of(
             json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume", "metadata": {"name": name, "uid": format!("volume-{name}")},
-            "spec": {"hostName": "h", "sizeBytes": 1, "imageSha256": "00"}}),
+            "spec": {"hostName": "h", "sizeBytes": 1, "imageSha256": "00"}, "status": {"conditions": [condition("Ready", "True", "Ready")]}}),
         )),
+        image: Some(of(
+            json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "DiskImage", "metadata": {"name": "tiny.1-0.1"},
+            "spec": {"defaultSize": {"amount": 2, "unit": "GB"}, "minimumSizeBytes": 1, "osArch": "amd64", "osImage": "tiny",
+                "osVersion": "1", "version": "1", "sha256": "00"}}),
+        )),
+        zone: Some("a".into()),
+        refused: None,
     }
 }
 
@@ -130,12 +140,15 @@ fn what_keeps_a_machine_from_being_made() {
         change(&mut observed);
         observed
     };
-    let cases: [(&str, Observed, State, &str); 11] = [
+    let cases: [(&str, Observed, State, &str); 17] = [
         ("no profile", change(&|o| o.profile = None), State::ProvisioningFailed, "spec.vmVirtualResourcesRef"),
         ("no disk", change(&|o| o.disks[0].disk = None), State::ErrorPvcNotFound, "spec.diskRefs[0].name"),
         (
             "disk on its way",
-            change(&|o| o.disks[0].disk.as_mut().unwrap().status = None),
+            change(&|o| {
+                o.disks[0].disk.as_mut().unwrap().status = None;
+                o.disks[0].volume = None;
+            }),
             State::WaitingForVolumeBinding,
             "data",
         ),
@@ -175,10 +188,62 @@ fn what_keeps_a_machine_from_being_made() {
             "\"data\" on other, \"boot\" on h",
         ),
         (
-            "no placement groups yet",
-            change(&|o| o.vm.spec.placement_group = Some("pg".into())),
-            State::ProvisioningFailed,
-            "spec.placementGroup",
+            "volume on its way",
+            change(&|o| o.disks[0].volume.as_mut().unwrap().status = None),
+            State::WaitingForVolumeBinding,
+            "waits for Disk \"data\": the disk is being made on host h",
+        ),
+        (
+            "volume that is being removed to be made elsewhere",
+            change(&|o| {
+                let volume = o.disks[0].volume.as_mut().unwrap();
+                volume.metadata.deletion_timestamp = Some(of(json!("1970-01-01T00:00:00Z")));
+            }),
+            State::WaitingForVolumeBinding,
+            "waits for Disk \"data\", which is still empty",
+        ),
+        (
+            "no such placement group",
+            change(&|o| o.vm.spec.placement_group = Some("web".into())),
+            State::ErrorUnschedulable,
+            "spec.placementGroup: expected the name of a PlacementGroup in this resource group, found \"web\"",
+        ),
+        (
+            "placement group in another zone",
+            change(&|o| {
+                o.vm.spec.placement_group = Some("web".into());
+                o.group = Some(group("b"));
+            }),
+            State::ErrorUnschedulable,
+            "Disk \"data\" is in zone \"a\" and PlacementGroup \"web\" in zone \"b\"",
+        ),
+        (
+            "disk in another zone",
+            change(&|o| {
+                o.vm.spec.placement = Some(of(json!({"zone": "b"})));
+                o.disks[0].zone = None;
+            }),
+            State::ErrorUnschedulable,
+            "VirtualMachine \"vm\" is in zone \"b\" and Disk \"boot\" in zone \"a\"",
+        ),
+        (
+            "no host without another member",
+            change(&|o| {
+                o.vm.spec.placement_group = Some("web".into());
+                o.group = Some(group("a"));
+                o.group_hosts = vec!["h".into()];
+            }),
+            State::ErrorUnschedulable,
+            "h already runs a VM of placement group \"web\"",
+        ),
+        (
+            "volume that was refused",
+            change(&|o| {
+                o.disks[0].volume = None;
+                o.disks[0].refused = Some("metadata.labels: too long".into());
+            }),
+            State::DataVolumeError,
+            "Disk \"data\": the disk's volume was refused: metadata.labels",
         ),
     ];
     for (name, observed, expected, part) in cases {
@@ -187,6 +252,153 @@ fn what_keeps_a_machine_from_being_made() {
         let status = status(&observed, Timestamp::UNIX_EPOCH);
         assert!(status.conditions[0].message.contains(part), "{name}: {}", status.conditions[0].message);
     }
+}
+
+fn group(zone: &str) -> evroc_api::compute::PlacementGroup {
+    of(json!({"apiVersion": "compute.evroclabs.net/v1alpha1", "kind": "PlacementGroup", "metadata": {"name": "web"},
+        "spec": {"placement": {"zone": zone}}}))
+}
+
+/// A virtual machine of which nothing has a host yet, with two hosts of 4 GB of disk.
+fn unbound() -> Observed {
+    let mut observed = startable();
+    for disk in &mut observed.disks {
+        (disk.volume, disk.zone) = (None, None);
+    }
+    observed.hosts[0].room.as_mut().unwrap().disk_bytes = 4 << 30;
+    let mut other = observed.hosts[0].clone();
+    other.name = "i".into();
+    observed.hosts.push(other);
+    observed
+}
+
+/// Gives a disk a volume that was never used.
+fn bind(observed: &mut Observed, index: usize, host: &str) {
+    let mut volume = disk(&observed.disks[index].name).volume.unwrap();
+    (volume.spec.host_name, volume.spec.provisional) = (host.into(), true);
+    volume.spec.size_bytes = 2 << 30;
+    let facts = observed.hosts.iter_mut().find(|facts| facts.name == host).unwrap();
+    facts.promised.disk_bytes += volume.spec.size_bytes;
+    observed.disks[index].volume = Some(volume);
+}
+
+#[test]
+fn all_disks_get_one_host_where_everything_fits() {
+    let bound = |observed: &Observed| match &plan(observed, Timestamp::UNIX_EPOCH)[..] {
+        [Step::Bind(disks)] => {
+            assert_eq!(state(observed), State::WaitingForVolumeBinding);
+            disks.iter().map(|(disk, spec)| format!("{disk} on {}", spec.host_name)).collect::<Vec<_>>().join(", ")
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut observed = unbound();
+    assert_eq!(bound(&observed), "data on h, boot on h");
+    // The disks fit together on one host only, each of them on both.
+    observed.hosts[0].promised.disk_bytes = 1 << 30;
+    assert_eq!(bound(&observed), "data on i, boot on i");
+    // The machine as well.
+    let mut observed = unbound();
+    observed.hosts[0].promised.memory_bytes = 1 << 30;
+    assert_eq!(bound(&observed), "data on i, boot on i");
+    // A volume that has data is followed, also to a host with less left.
+    let mut observed = unbound();
+    bind(&mut observed, 1, "i");
+    observed.disks[1].volume.as_mut().unwrap().spec.provisional = false;
+    assert_eq!(bound(&observed), "data on i");
+    // So is one that has none, if the rest fits there.
+    observed.disks[1].volume.as_mut().unwrap().spec.provisional = true;
+    assert_eq!(bound(&observed), "data on i");
+    // And a member of the placement group is not joined.
+    let mut observed = unbound();
+    observed.vm.spec.placement_group = Some("web".into());
+    (observed.group, observed.group_hosts) = (Some(group("a")), vec!["h".into()]);
+    assert_eq!(bound(&observed), "data on i, boot on i");
+}
+
+#[test]
+fn volumes_that_were_never_used_leave_a_host_that_is_full() {
+    let released = |observed: &Observed| match &plan(observed, Timestamp::UNIX_EPOCH)[..] {
+        [Step::Release(disks)] => disks.join(", "),
+        other => panic!("{other:?}"),
+    };
+    // Another one took the disk for the second volume, or the memory: there may be another host, or none.
+    for hosts in [2, 1] {
+        let mut observed = unbound();
+        observed.hosts.truncate(hosts);
+        bind(&mut observed, 0, "h");
+        observed.hosts[0].promised.disk_bytes += 1 << 30;
+        assert_eq!(released(&observed), "data");
+        let mut observed = unbound();
+        observed.hosts.truncate(hosts);
+        (0..2).for_each(|index| bind(&mut observed, index, "h"));
+        observed.hosts[0].refused = Some("host/h has 0 of 5 memory left".into());
+        assert_eq!(released(&observed), "data, boot");
+    }
+    // Two that came to be apart.
+    let mut observed = unbound();
+    bind(&mut observed, 0, "h");
+    bind(&mut observed, 1, "i");
+    assert_eq!(released(&observed), "boot");
+    // What has data stays, whatever else is to be done.
+    observed.disks[0].volume.as_mut().unwrap().spec.provisional = false;
+    observed.hosts[0].promised.memory_bytes = 1 << 30;
+    assert_eq!(released(&observed), "boot");
+    observed.disks[1].volume = None;
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![]);
+    assert_eq!(state(&observed), State::ErrorUnschedulable);
+    // A host that is away cannot remove anything; it is waited for unless there is another.
+    let mut observed = unbound();
+    bind(&mut observed, 0, "h");
+    observed.hosts[0].is_open = false;
+    assert_eq!(released(&observed), "data");
+    observed.hosts.truncate(1);
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![]);
+    assert_eq!(state(&observed), State::ErrorUnschedulable);
+}
+
+#[test]
+fn volumes_are_kept_when_the_machine_has_its_place() {
+    let mut observed = unbound();
+    (0..2).for_each(|index| bind(&mut observed, index, "h"));
+    let steps = plan(&observed, Timestamp::UNIX_EPOCH);
+    let [Step::CreateMachine(spec), Step::Keep(kept)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(kept, &["data".to_owned(), "boot".to_owned()]);
+    // After a crash between the two.
+    observed.machines = vec![of(
+        json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Machine", "metadata": {"name": "vm-1", "uid": "m"},
+        "spec": serde_json::to_value(spec).unwrap()}),
+    )];
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![Step::Keep(kept.clone())]);
+    observed.disks.iter_mut().for_each(|disk| disk.volume.as_mut().unwrap().spec.provisional = false);
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![]);
+    // Another controller released one meanwhile: the machine can never start.
+    observed.disks[0].volume.as_mut().unwrap().metadata.deletion_timestamp = Some(of(json!("1970-01-01T00:00:00Z")));
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![Step::DeleteMachine]);
+    observed.machines[0].status = Some(of(json!({"phase": "Running"})));
+    assert_eq!(plan(&observed, Timestamp::UNIX_EPOCH), vec![], "what has started is left alone");
+}
+
+#[test]
+fn the_zone_is_the_vms_or_that_of_its_disks_or_of_its_group_or_the_first() {
+    let chosen = |change: &dyn Fn(&mut Observed)| {
+        let mut observed = unbound();
+        observed.hosts[1].zone = Some("b".into());
+        change(&mut observed);
+        match &plan(&observed, Timestamp::UNIX_EPOCH)[..] {
+            [Step::Bind(disks)] => disks[0].1.host_name.clone(),
+            other => panic!("{other:?}: {:?}", status(&observed, Timestamp::UNIX_EPOCH).conditions),
+        }
+    };
+    let in_group = |observed: &mut Observed, zone: &str| {
+        observed.vm.spec.placement_group = Some("web".into());
+        observed.group = Some(group(zone));
+    };
+    assert_eq!(chosen(&|_| {}), "h", "the first zone");
+    assert_eq!(chosen(&|o| o.vm.spec.placement = Some(of(json!({"zone": "b"})))), "i");
+    assert_eq!(chosen(&|o| o.vm.spec.placement = Some(of(json!({"zone": ""})))), "h", "an empty text is none");
+    assert_eq!(chosen(&|o| o.disks[1].zone = Some("b".into())), "i");
+    assert_eq!(chosen(&|o| in_group(o, "b")), "i");
+    assert_eq!(chosen(&|o| in_group(o, "")), "h", "a group without a zone is in the first");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!                    └── get ───┴── by index: what a reconciliation reads
 //! ```
 //! Guarantees: reads of one kind never go back in time; after [`Informer::settle`] a reader sees all writes that were made through
-//! [`Informer::create_or_adopt`] and [`Informer::delete`]; a listener runs after store and indexes have the change.
+//! [`Informer::create_or_adopt`], [`Informer::replace`] and [`Informer::delete`]; a listener runs after store and indexes have the change.
 //! Caveats: two kinds are not of one moment, and other processes write too. What must be unique is therefore claimed in the store, and what
 //! ends something reads again or names the uid of the object it saw.
 
@@ -23,7 +23,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt};
-use kube::api::Api;
+use kube::api::{Api, PostParams};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
@@ -34,7 +34,7 @@ pub use kind::Kind;
 pub use set::Informers;
 
 use crate::watching::Pauses;
-use crate::{Error, Result, write};
+use crate::{Error, Result, api_error, write};
 use index::Keys;
 use settle::Settle;
 
@@ -196,9 +196,35 @@ impl<K: Kind> Informer<K> {
 
     /// Deletes the very object that was observed; a reader sees that after [`Self::settle`].
     pub async fn delete(&self, api: &Api<K>, object: &K) -> Result<()> {
-        let written = write::delete(api, object).await?;
+        let written = write::delete(api, object, None).await?;
         written.iter().for_each(|object| self.0.settle.expect(object));
         Ok(())
+    }
+
+    /// Deletes the very object that was observed if nothing has changed it since; a reader sees that after [`Self::settle`].
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if something has.
+    pub async fn delete_unchanged(&self, api: &Api<K>, object: &K) -> Result<()> {
+        let written = write::delete(api, object, object.meta().resource_version.clone()).await?;
+        written.iter().for_each(|object| self.0.settle.expect(object));
+        Ok(())
+    }
+
+    /// Writes the object, which holds only for the version that it has; a reader sees that after [`Self::settle`].
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if it has another version by now.
+    pub async fn replace(&self, api: &Api<K>, object: &K) -> Result<()> {
+        let name = object.name_any();
+        match api.replace(&name, &PostParams::default(), object).await {
+            Ok(written) => {
+                self.0.settle.expect(&written);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(Error::Changed(format!("write {name}"))),
+            Err(error) => Err(api_error(format!("write {name}"))(error)),
+        }
     }
 
     /// Waits until the store has everything that was written through this informer so far.

@@ -240,8 +240,12 @@ pub(super) async fn submit(
     {
         closed.extend(ledgers::given_by(&giver.gives));
     }
-    let Guard { mut ledgers, givers, under_way } =
+    let Guard { mut ledgers, givers: mut unchanged, under_way } =
         ledger_guard(call, key, live, object, encoded.as_deref(), &holder, dry_run).await?;
+    for (name, revision) in emptied_ledgers(call, key, live, object, encoded.as_deref())? {
+        unchanged.insert(keys::claim(&name), revision);
+        closed.push(name);
+    }
     ledgers.extend(guards.ledger);
     let write = Write {
         key: keys::object(&registered.storage, key),
@@ -249,7 +253,7 @@ pub(super) async fn submit(
         value: encoded.clone(),
         namespace: guards.namespace,
         ledgers: &ledgers,
-        unchanged: &givers,
+        unchanged: &unchanged,
         closed_ledgers: &closed,
         claims: &claims_of(object),
         released: &claims_of(live.map(|it| &it.object)),
@@ -293,12 +297,36 @@ async fn ledger_guard(
     let old: &[Take] = stored.as_ref().map_or(&[], |stored| &stored.takes);
     ledgers::check(cache, &new, old, holder, dry_run).await.map_err(|error| match error {
         LedgerError::Cache(error) => error.into(),
+        LedgerError::Limited { field, message } => {
+            ApiError::invalid(call.named_kind(key.name()), &[FieldError::forbidden(&field, message)])
+        }
         LedgerError::Exceeded { field, message } => {
             let mut error = ApiError::conflict(call.named(key.name()), format!("{field}: {message}"));
             error.causes.push(Cause { reason: INSUFFICIENT_CAPACITY.into(), message, field });
             error
         }
     })
+}
+
+/// The ledgers that end with this write: see [`ledgers::emptied`].
+fn emptied_ledgers(
+    call: &Call,
+    key: &ObjectKey,
+    live: Option<&Live>,
+    object: Option<&Value>,
+    encoded: Option<&[u8]>,
+) -> Result<Vec<(String, u64)>, ApiError> {
+    let (Some(takes), Some(live)) = (&call.registered.kind.takes, live) else { return Ok(vec![]) };
+    if object.is_some_and(|object| live.object.get("spec") == object.get("spec")) {
+        return Ok(vec![]);
+    }
+    let cache = &call.shared().cache;
+    let Some(stored) = cache.kind(&call.registered.storage).get(key.as_str()) else { return Ok(vec![]) };
+    let new = match encoded.filter(|_| stored.takes.iter().any(|take| take.limit.is_some())) {
+        Some(encoded) => takes(encoded).map_err(ApiError::internal)?,
+        None => vec![],
+    };
+    Ok(ledgers::emptied(cache, &new, &stored.takes))
 }
 
 /// Whether this is a dry run. The parameters have been checked before.

@@ -103,6 +103,17 @@ pub struct Take {
     pub amount: u64,
     /// The field that states the amount, for example `spec.memoryBytes`.
     pub field: String,
+    /// The room of a ledger that no object gives. All objects that take from the ledger state the same.
+    pub limit: Option<Limit>,
+}
+
+/// A fixed room of a ledger, which the user of an object chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// How much.
+    pub amount: u64,
+    /// The refusal of an object that takes more.
+    pub message: String,
 }
 
 /// The room that an object gives to one resource of a ledger. What several objects give is added up.

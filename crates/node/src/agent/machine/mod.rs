@@ -173,6 +173,21 @@ impl Work {
             && matches!(self.guests().observe(&uid).await, Ok(ObservedMachine::Running(_)))
     }
 
+    /// Wakes the machines that wait for this volume.
+    fn wake_waiting(&self, machines: &Store<Machine>, volume: &Volume) {
+        let name = volume.name_any();
+        let waits = |machine: &Machine| {
+            let phase = machine.status.as_ref().and_then(|status| status.phase);
+            matches!(phase, None | Some(MachinePhase::Pending))
+                && machine.namespace() == volume.namespace()
+                && machine.spec.volumes.iter().any(|used| used.name == name)
+        };
+        for machine in machines.state().iter().filter(|machine| waits(machine)) {
+            // Without a receiver nothing is reconciled any more.
+            drop(self.changed.send(ObjectRef::from_obj(&**machine)));
+        }
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,8 +210,8 @@ pub async fn run(machines: Arc<Machines>, changes: Changes) {
         machines.clone(),
         (store.clone(), writer),
     );
-    let _followed = metrics::follow_machines(store);
-    tokio::join!(controller, machines.keep_swept(), machines.follow_volumes());
+    let _followed = metrics::follow_machines(store.clone());
+    tokio::join!(controller, machines.keep_swept(), machines.follow_volumes(&store));
 }
 
 async fn reconcile(machine: Arc<Machine>, this: Arc<Machines>) -> Result<Action> {
@@ -232,15 +247,16 @@ pub(crate) trait Volumes: Send + Sync {
 }
 
 impl Machines {
-    /// Keeps the volumes of this host up to date.
-    async fn follow_volumes(&self) {
+    /// Keeps the volumes of this host up to date, and wakes the machines that wait for one.
+    async fn follow_volumes(&self, machines: &Store<Machine>) {
         let Some(fill) = self.fill.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let own = watcher::Config::default().fields(&format!("spec.hostName={}", self.host));
         let volumes = watcher(Api::<Volume>::all(self.base.client.clone()), own).backoff(pauses());
         let mut volumes = volumes.reflect(fill).applied_objects().boxed();
         while let Some(change) = volumes.next().await {
-            if let Err(error) = change {
-                tracing::debug!(error = chain(&error), "watching volumes failed, will be tried again");
+            match change {
+                Ok(volume) => self.work.wake_waiting(machines, &volume),
+                Err(error) => tracing::debug!(error = chain(&error), "watching volumes failed, will be tried again"),
             }
         }
     }
@@ -276,10 +292,12 @@ impl Volumes for KnownVolumes<'_> {
     }
 }
 
-/// A volume that is ready, as a machine uses it.
+/// A volume that is ready, as a machine uses it. A provisional one may still be removed, so that nothing is written to it.
 fn volume_use(volume: &Volume, wanted: &MachineVolume) -> Option<VolumeUse> {
     let is_ready = volume.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, READY));
-    let uid = volume.uid().filter(|uid| is_ready && wanted.uid.as_ref().is_none_or(|wanted| wanted == uid))?;
+    let is_kept = !volume.spec.provisional;
+    let uid =
+        volume.uid().filter(|uid| is_ready && is_kept && wanted.uid.as_ref().is_none_or(|wanted| wanted == uid))?;
     let disk_uid = wanted.disk_uid.clone();
     Some(VolumeUse { uid, disk_uid, is_boot: wanted.boot, size_bytes: Some(volume.spec.size_bytes) })
 }
