@@ -124,6 +124,9 @@ pub struct UpArgs {
     /// Remembered.
     #[arg(long, value_name = "URL", value_parser = parse_collector)]
     pub otlp_endpoint: Option<String>,
+    /// The zone of this host; the zones of a cloud are those of its hosts. Cannot be changed once the cloud has run. Remembered [default: a].
+    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    pub zone: Option<String>,
     #[command(flatten)]
     pub store: StoreChoice,
     /// Internal: this is the background process.
@@ -159,8 +162,17 @@ impl UpArgs {
             uplink: self.uplink.clone(),
             leaf_life_seconds: self.leaf_life_seconds,
             otlp_endpoint: self.otlp_endpoint.clone(),
+            zone: self.zone.clone(),
             store: self.store.settings()?,
         })
+    }
+}
+
+/// A zone's name: a label.
+fn zone(text: &str) -> Result<String, String> {
+    match evroc_api::names::NameRule::label(63, "objects name the zone").problem(text) {
+        None => Ok(text.to_owned()),
+        Some(problem) => Err(problem),
     }
 }
 
@@ -424,6 +436,8 @@ mod tests {
                 "20",
                 "--otlp-endpoint",
                 "http://127.0.0.1:4318",
+                "--zone",
+                "b",
             ],
         ] {
             let wanted = options(line);

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use evroc_api::compute::VirtualMachine;
+use evroc_api::compute::{PlacementGroup, VirtualMachine};
 use evroc_api::run::Service;
 use evroc_testkit::IMAGE;
-use evroc_testkit::objects::{HasConditions, disk, guest_is_ready, service, virtual_machine};
+use evroc_testkit::objects::{HasConditions, disk, guest_is_ready, placement_group, service, virtual_machine};
 
 use super::{NEWEST, World};
 
@@ -28,6 +28,8 @@ async fn every_kind_has_its_columns() {
     let world = World::start().await;
     let platform = &world.platform;
     platform.images().push("demo/hello:v1", "65532");
+    platform.create(&placement_group("hello")).await;
+    platform.until::<PlacementGroup>("hello", "Ready", HasConditions::is_ready).await;
     platform.create(&disk("hello", IMAGE)).await;
     platform.create(&virtual_machine("hello", &["hello"])).await;
     platform.create(&service("hello", "demo/hello:v1")).await;

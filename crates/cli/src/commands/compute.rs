@@ -1,4 +1,4 @@
-//! `evroc compute`: virtual machines and disks.
+//! `evroc compute`: virtual machines, disks and placement groups.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::arguments::{Named, Power};
 use super::list::List;
-use super::{power, ssh};
+use super::{placement_group, power, ssh};
 use crate::config::Cloud;
 use crate::stdout::Stdout;
 use crate::vm::{GROUP, Wait, serial_log, wait_for};
@@ -35,6 +35,9 @@ pub enum Compute {
     /// Disks
     #[command(subcommand)]
     Disk(Disk),
+    /// Placement groups: virtual machines on different hosts
+    #[command(subcommand, visible_aliases = ["placement-group", "pg"])]
+    Placementgroup(placement_group::PlacementGroup),
 }
 
 /// The commands of `evroc compute vm`.
@@ -106,6 +109,7 @@ pub async fn run(cloud: &Cloud, command: Compute) -> anyhow::Result<ExitCode> {
             let disks = Api::<evroc_api::compute::Disk>::namespaced(cloud.client.clone(), &cloud.namespace);
             disks.delete(&name, &DeleteParams::default()).await.context("cannot delete the disk")?;
         }
+        Compute::Placementgroup(command) => placement_group::run(cloud, command).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

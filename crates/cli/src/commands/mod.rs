@@ -5,6 +5,7 @@ pub mod compute;
 pub mod iam;
 mod list;
 mod logs;
+mod placement_group;
 mod power;
 pub mod registry;
 pub mod run;

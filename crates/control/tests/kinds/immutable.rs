@@ -16,19 +16,23 @@ pub fn sample(plural: &str) -> Option<Sample> {
     let (spec, others) = match plural {
         "virtualmachines" => (
             json!({"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "a"}],
-                "osSettings": {"cloudInitUserData": "#cloud-config\n"}}),
-            vec![("osSettings.cloudInitUserData", json!("#cloud-config\n{}"))],
+                "osSettings": {"cloudInitUserData": "#cloud-config\n"}, "placement": {"zone": "a"}}),
+            vec![("osSettings.cloudInitUserData", json!("#cloud-config\n{}")), ("placement.zone", json!("b"))],
         ),
         "disks" => (
             json!({"diskSize": {"amount": 1, "unit": "GB"}, "diskImage": {"diskImageRef": {"name": "tiny"}},
-                "diskStorageClass": {"name": "persistent"}}),
+                "diskStorageClass": {"name": "persistent"}, "placement": {"zone": "a"}}),
             vec![
                 ("diskSize", json!({"amount": 10, "unit": "TB"})),
                 ("diskImage", json!({"diskImageRef": {"name": "debian"}})),
                 // There is no second class.
                 ("diskStorageClass", Value::Null),
+                ("placement.zone", json!("b")),
             ],
         ),
+        "placementgroups" => {
+            (json!({"strategy": {"type": "spread"}, "placement": {"zone": "a"}}), vec![("placement.zone", json!("b"))])
+        }
         "subnets" => (
             json!({"vpcRef": {"name": "default"}, "ipv4CidrBlock": {"block": "10.0.0.0/24"}}),
             vec![("vpcRef", json!({"name": "other"})), ("ipv4CidrBlock", json!({"block": "10.0.1.0/24"}))],
@@ -140,5 +144,5 @@ async fn a_field_that_cannot_be_changed_neither_comes_nor_goes() {
             refused(&without, "added", value).await;
         }
     }
-    assert!(covered >= 13, "{covered} fields");
+    assert!(covered >= 16, "{covered} fields");
 }

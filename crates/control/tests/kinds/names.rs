@@ -11,6 +11,7 @@ pub fn spec_of(plural: &str) -> Value {
             json!({"vmVirtualResourcesRef": {"vmVirtualResourcesRefName": "test.xs"}, "diskRefs": [{"name": "a"}]})
         }
         "disks" => json!({"diskSize": {"amount": 1, "unit": "GB"}}),
+        "placementgroups" => json!({}),
         "services" => json!({"template": {"spec": {"containers": [container]}}}),
         "resourcegroups" => json!({"organization": "local"}),
         other => panic!("{other}"),
@@ -23,6 +24,7 @@ async fn a_name_that_leaves_no_room_is_refused_with_the_rule() {
     for (plural, longest, reason) in [
         ("virtualmachines", 63, "host name"),
         ("disks", 63, "VMs refer to the disk"),
+        ("placementgroups", 63, "VMs refer to the placement group"),
         ("services", 50, "<name>-00001"),
         ("resourcegroups", 63, "namespace"),
     ] {

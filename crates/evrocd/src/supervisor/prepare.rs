@@ -49,6 +49,8 @@ pub struct UpOptions {
     pub leaf_life_seconds: Option<u64>,
     /// The collector of traces; `none` for none any more.
     pub otlp_endpoint: Option<String>,
+    /// The zone of this host.
+    pub zone: Option<String>,
     /// Where the state is kept: `Some(None)` is the embedded store, which is `null` in JSON, where `None` is left out.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub store: Option<Option<EtcdSettings>>,
@@ -233,6 +235,9 @@ fn load_or_create(instance: &InstanceName, options: &UpOptions) -> anyhow::Resul
     if let Some(endpoint) = &options.otlp_endpoint {
         record.otlp_endpoint = (endpoint != "none").then(|| endpoint.clone());
     }
+    if let Some(zone) = &options.zone {
+        choose_zone(&mut record, zone)?;
+    }
     if let Some(seconds) = options.scale_to_zero_seconds {
         record.scale_to_zero_seconds = seconds;
     }
@@ -271,6 +276,19 @@ fn choose_store(record: &mut InstanceRecord, wanted: Option<&EtcdSettings>) -> a
         );
     }
     record.etcd = wanted.cloned();
+    Ok(())
+}
+
+/// Takes over the zone of an instance that has not run yet: what was made in a zone stays in it.
+fn choose_zone(record: &mut InstanceRecord, zone: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        record.ports.is_none() || record.zone == zone,
+        "--zone {zone}: the host of instance {0} is in zone {1}, with all that was made there; leave the flag out, or remove the instance with \
+         `evrocd down --purge --instance {0}` first",
+        record.instance,
+        record.zone
+    );
+    zone.clone_into(&mut record.zone);
     Ok(())
 }
 
