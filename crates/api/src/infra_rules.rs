@@ -75,7 +75,7 @@ fn room_of_host(host: &Host) -> Vec<Room> {
 }
 
 /// A virtual machine has one incarnation at a time, until the host has let it go; so has a volume one user, and a host one machine of a
-/// placement group. The group is claimed by its name, as the virtual machine names it: of one that was made anew no two are on a host either.
+/// placement group. The group is claimed by its name, as the virtual machine names it: of one that was deleted and created again no two are on a host either.
 fn claims_of_machine(machine: &Machine) -> Vec<Claim> {
     let incarnation = Claim {
         key: format!("incarnation/{}", machine.spec.virtual_machine_uid),

@@ -37,7 +37,7 @@ pub struct Take {
 pub struct Limit {
     /// How much, in the resource's unit.
     pub amount: u64,
-    /// What its user is told who wants more: the user chose the ledger, so the object is invalid.
+    /// The refusal of a user who wants more. The user chose the ledger, so the object is invalid.
     pub message: String,
 }
 

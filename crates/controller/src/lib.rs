@@ -98,7 +98,7 @@ pub enum Error {
         operation: String,
         /// The field that makes the claim.
         field: String,
-        /// What is claimed, and its holder.
+        /// The claimed thing, and its holder.
         message: String,
     },
     /// The watch of this kind is too far behind to decide anything.

@@ -176,7 +176,7 @@ async fn a_volume_that_was_never_used_leaves_a_full_host() {
     all_is_well(&platform).await;
 }
 
-/// What has data never moves, however full its host is.
+/// A volume with data never moves, however full its host is.
 #[tokio::test]
 async fn a_volume_that_was_used_stays() {
     const SIZE: HostSize = HostSize { cpus: 4, memory_gb: 1, disk_gb: 50 };

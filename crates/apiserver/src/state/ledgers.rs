@@ -45,7 +45,7 @@ pub(crate) enum LedgerError {
     Limited {
         /// The field that takes too much.
         field: String,
-        /// What to tell its user.
+        /// The refusal.
         message: String,
     },
     /// The cache does not follow the store.

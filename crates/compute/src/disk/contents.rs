@@ -1,4 +1,4 @@
-//! What a disk is made of: image and size, checked. Pure.
+//! The image and the size of a disk, checked. Pure.
 
 use evroc_api::compute::{Disk, DiskImage};
 use evroc_api::conditions::Verdict;
@@ -10,7 +10,7 @@ const SMALLEST_BYTES: u64 = 1 << 20;
 /// The largest disk, in bytes: the definition's limit.
 const LARGEST_BYTES: u64 = 10 << 40;
 
-/// What the volume of a disk is made of.
+/// The image and the size of a disk's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The image's name; none for a blank disk.
@@ -23,7 +23,8 @@ pub(crate) struct Contents {
     pub bytes: u64,
 }
 
-/// What a disk is made of, or the reason why it cannot be made. `image` is the one that it names, `image_names` are those that exist.
+/// Returns image and size of a disk, or the reason why it cannot be made. `image` is the one that it names, `image_names` are those that
+/// exist.
 pub(crate) fn contents(disk: &Disk, image: Option<&DiskImage>, image_names: &[String]) -> Result<Contents, Verdict> {
     let name = disk.spec.disk_image.as_ref().map(|image| image.disk_image_ref.name.clone());
     if let (Some(name), None) = (&name, image) {

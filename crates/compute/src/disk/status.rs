@@ -37,7 +37,7 @@ fn disk_size(observed: &Observed) -> Option<Size> {
     Some(wanted.unwrap_or_else(|| Size::of_bytes(bytes)))
 }
 
-/// What the disk is made of, or why no virtual machine can use it.
+/// Returns image and size of the disk, or the reason why no virtual machine can use it.
 fn usable(observed: &Observed) -> Result<Contents, Verdict> {
     let contents = contents(&observed.disk, observed.image.as_ref(), &observed.image_names)?;
     if let Some(refused) = &observed.refused {

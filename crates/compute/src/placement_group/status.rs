@@ -44,7 +44,7 @@ fn verdict(observed: &Observed) -> Verdict {
     Verdict::no("Deleting", format!("the placement group is being deleted{blocker}"))
 }
 
-/// What a member says of its host, without the names of hosts.
+/// Describes a member without the names of hosts.
 fn member(vm: &VirtualMachine, has_host: bool) -> VirtualMachineMemberStatus {
     let state = vm.status.as_ref().and_then(|status| status.virtual_machine_status);
     let why = match state {

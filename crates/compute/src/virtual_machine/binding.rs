@@ -1,7 +1,7 @@
 //! The host of a virtual machine, and the volumes of its disks there. Pure.
 //!
 //! A volume that has data stays where it is, and the machine goes there. Until a machine has its place, volumes are provisional: where the
-//! host turns out not to have the room for all of it, they are removed, and all is placed anew. So a virtual machine that does not fit
+//! host turns out not to have the room for all of it, they are removed, and all is placed again. So a virtual machine that does not fit
 //! holds nothing that another one waits for.
 
 use evroc_api::compute::VirtualMachineStatusType as State;
@@ -15,7 +15,7 @@ use super::zone::{self, Wanted};
 use crate::disk::contents;
 use crate::place::no_host;
 
-/// What comes next for a virtual machine that nothing blocks.
+/// The next step for a virtual machine that nothing blocks.
 #[derive(Clone, Debug)]
 pub(super) enum Next<'a> {
     /// These volumes were never used and stand in the way.

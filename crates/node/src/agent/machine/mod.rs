@@ -301,3 +301,26 @@ fn volume_use(volume: &Volume, wanted: &MachineVolume) -> Option<VolumeUse> {
     let disk_uid = wanted.disk_uid.clone();
     Some(VolumeUse { uid, disk_uid, is_boot: wanted.boot, size_bytes: Some(volume.spec.size_bytes) })
 }
+
+#[cfg(test)]
+mod volume_tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_waits_for_a_volume_that_may_still_be_removed() {
+        let volume = |provisional: bool, ready: &str| -> Volume {
+            let condition = serde_json::json!({"type": "Ready", "status": ready, "reason": "R", "message": "",
+                "lastTransitionTime": "1970-01-01T00:00:00Z"});
+            serde_json::from_value(serde_json::json!({"apiVersion": "infra.evroclabs.net/v1alpha1", "kind": "Volume",
+                "metadata": {"name": "d", "uid": "u"}, "status": {"conditions": [condition]},
+                "spec": {"hostName": "h", "sizeBytes": 1, "provisional": provisional}}))
+            .unwrap()
+        };
+        let wanted = MachineVolume { name: "d".into(), uid: Some("u".into()), ..MachineVolume::default() };
+        assert!(volume_use(&volume(false, "True"), &wanted).is_some());
+        assert!(volume_use(&volume(true, "True"), &wanted).is_none());
+        assert!(volume_use(&volume(false, "False"), &wanted).is_none());
+        let other = MachineVolume { uid: Some("v".into()), ..wanted };
+        assert!(volume_use(&volume(false, "True"), &other).is_none(), "one of the same name that came later");
+    }
+}
