@@ -3,8 +3,8 @@
 use kube::ResourceExt;
 
 use super::{
-    MOST_MEMBERS, VMAuthorizedKey, VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings, VirtualMachine,
-    VirtualMachineSpec,
+    MOST_MEMBERS, VMAuthorizedKey, VMNetworkingSettings, VMOSSettings, VMPublicIPv4AddressSettings, VMSSHSettings,
+    VirtualMachine, VirtualMachineSpec,
 };
 use crate::claims::{ChosenBy, Claim};
 use crate::ledgers::{self, Limit, MEMBERS, Take};
