@@ -87,8 +87,15 @@ fn free(text: &str) -> String {
     widget("w", "", &format!("{{\"free\":{text}}}"))
 }
 
+/// A shape's name, its smallest size, and its text at a size.
+type Shape = (&'static str, usize, fn(usize) -> String);
+/// The same for bytes.
+type BinaryShape = (&'static str, usize, fn(usize) -> Vec<u8>);
+/// A shape with the place that it has in its document.
+type PlacedShape = (&'static str, &'static str, usize, fn(usize) -> String);
+
 fn documents(paths: &Paths) -> Vec<Case> {
-    let json: [(&str, usize, fn(usize) -> String); 10] = [
+    let json: [Shape; 10] = [
         ("different keys", 5_000, |n| free(&map(n, 1, "1"))),
         ("each key twice", 5_000, |n| free(&map(n, 2, "1"))),
         ("one key again and again", 5_000, |n| free(&map(n, n, "1"))),
@@ -102,7 +109,7 @@ fn documents(paths: &Paths) -> Vec<Case> {
         ("fractions", 10_000, |n| free(&format!("{{\"a\":{}}}", list(n, |i| format!("0.{i}12345678901234567"))))),
         ("an object of small objects", 5_000, |n| free(&map(n, 1, "{\"x\":{}}"))),
     ];
-    let yaml: [(&str, usize, fn(usize) -> String); 10] = [
+    let yaml: [Shape; 10] = [
         ("different keys", 2_000, |n| free(&map(n, 1, "1"))),
         ("lines of keys twice", 2_000, |n| {
             format!("{}\n{}", joined(n, "\n", |i| format!("a{}: 1", i / 2)), "kind: Widget")
@@ -126,7 +133,7 @@ fn documents(paths: &Paths) -> Vec<Case> {
         5_000,
         Box::new(move |n| Sent::new(Method::POST, ignored.clone(), JSON, widget("w", "", &map(n, 2, "1")))),
     ));
-    let protobufs: [(&str, usize, fn(usize) -> Vec<u8>); 4] = [
+    let protobufs: [BinaryShape; 4] = [
         ("labels", 5_000, |n| many(n, 11, &|i| [field(1, format!("l{i}").as_bytes()), field(2, b"v")].concat())),
         ("finalizers", 5_000, |n| many(n, 14, &|i| format!("f/{i}").into_bytes())),
         ("unknown fields", 20_000, |n| many(n, 500, &|_| b"x".to_vec())),
@@ -154,7 +161,7 @@ fn many(n: usize, number: u64, item: &dyn Fn(usize) -> Vec<u8>) -> Vec<u8> {
 }
 
 fn metadata(paths: &Paths) -> Vec<Case> {
-    let shapes: [(&str, usize, fn(usize) -> String); 6] = [
+    let shapes: [Shape; 6] = [
         ("labels", 2_000, |n| format!(",\"labels\":{}", map(n, 1, "\"v\""))),
         ("wrong labels", 2_000, |n| format!(",\"labels\":{}", map(n, 1, "\"-\""))),
         ("annotations", 2_000, |n| format!(",\"annotations\":{}", map(n, 1, "\"v\""))),
@@ -185,7 +192,7 @@ fn managers(n: usize) -> String {
 }
 
 fn validation(paths: &Paths) -> Vec<Case> {
-    let widgets: [(&str, &str, usize, fn(usize) -> String); 9] = [
+    let widgets: [PlacedShape; 9] = [
         ("schema", "unknown fields", 5_000, |n| map(n, 1, "1")),
         ("schema", "items of the wrong type", 5_000, |n| format!("{{\"matrix\":{}}}", list(n, |_| "true".into()))),
         ("schema", "lists of lists of the wrong type", 1_000, |n| {
@@ -210,7 +217,7 @@ fn validation(paths: &Paths) -> Vec<Case> {
             )
         }),
     ];
-    let gadgets: [(&str, &str, usize, fn(usize) -> String); 5] = [
+    let gadgets: [PlacedShape; 5] = [
         ("schema", "a set of numbers", 2_000, |n| format!("{{\"numbers\":{}}}", list(n, |i| i.to_string()))),
         ("schema", "defaults in a table", 2_000, |n| format!("{{\"table\":{}}}", map(n, 1, "{}"))),
         ("schema", "embedded objects", 1_000, |n| {
@@ -258,7 +265,7 @@ fn patches(paths: &Paths) -> Vec<Case> {
             )
         })
     };
-    let operations: [(&str, usize, fn(usize) -> String); 9] = [
+    let operations: [Shape; 9] = [
         ("tests of one field", 2_000, |n| {
             list(n, |_| "{\"op\":\"test\",\"path\":\"/spec/mode\",\"value\":\"auto\"}".into())
         }),
@@ -290,7 +297,7 @@ fn patches(paths: &Paths) -> Vec<Case> {
             ..case("JSON patch", shape, size, paths.patch(of("operations"), OPERATIONS, text))
         })
         .collect();
-    let merges: [(&str, usize, fn(usize) -> String); 3] = [
+    let merges: [Shape; 3] = [
         ("removed fields", 2_000, |n| format!("{{\"spec\":{{\"free\":{{\"m\":{}}}}}}}", map(n, 1, "null"))),
         ("fields twice", 5_000, |n| format!("{{\"spec\":{{\"free\":{}}}}}", map(n, 2, "1"))),
         ("nesting", 50_000, |n| format!("{}1{}", "{\"a\":".repeat(n), "}".repeat(n))),
@@ -299,7 +306,7 @@ fn patches(paths: &Paths) -> Vec<Case> {
         before: Some(with_entries("merge")),
         ..case("merge patch", shape, size, paths.patch(of("merge"), MERGE, text))
     }));
-    let strategic: [(&str, usize, fn(usize) -> String); 3] = [
+    let strategic: [Shape; 3] = [
         ("labels", 2_000, |n| format!("{{\"metadata\":{{\"labels\":{}}}}}", map(n, 1, "\"v\""))),
         ("finalizers and their order", 2_000, |n| {
             let names = list(n, |i| format!("\"f.example/{i}\""));

@@ -18,7 +18,7 @@ use super::cache::{Cache, CacheError};
 use super::lanes::{UnderWay, Until};
 use super::quota::{self, Allowance};
 use super::storage::claims::{self, Holder, Ledger};
-use crate::object::kind::{Room, Take};
+use crate::object::kind::{Limit, Room, Take};
 
 /// The conditions of a write's transaction.
 #[derive(Default)]
@@ -94,28 +94,31 @@ struct Wanted<'a> {
 
 /// Returns what has to be checked. A quota applies to writes that begin after it was written.
 fn wanted<'a>(cache: &Cache, new: &'a [Take], old: &'a [Take]) -> Vec<Wanted<'a>> {
-    let mut wanted: BTreeMap<(&str, &str), (u128, u128, &str, Option<&Limit>)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&str, &str), Wanted<'a>> = BTreeMap::new();
     for take in new {
-        let new = (0, 0, &*take.field, take.limit.as_ref());
-        let (amount, _, field, _) = wanted.entry((&take.ledger, &take.resource)).or_insert(new);
-        *amount += u128::from(take.amount);
-        *field = &take.field;
+        let (ledger, resource) = (take.ledger.as_str(), take.resource.as_str());
+        let want = wanted.entry((ledger, resource)).or_insert_with(|| Wanted {
+            ledger,
+            resource,
+            field: &take.field,
+            amount: 0,
+            had: 0,
+            allowance: None,
+            limit: take.limit.as_ref(),
+        });
+        want.amount += u128::from(take.amount);
+        want.field = &take.field;
     }
     for take in old {
-        if let Some((_, had, ..)) = wanted.get_mut(&(take.ledger.as_str(), take.resource.as_str())) {
-            *had += u128::from(take.amount);
+        if let Some(want) = wanted.get_mut(&(take.ledger.as_str(), take.resource.as_str())) {
+            want.had += u128::from(take.amount);
         }
     }
-    let more = wanted.into_iter().filter(|(_, (amount, had, ..))| amount > had);
-    let limited = more.filter_map(|((ledger, resource), (amount, had, field, limit))| {
-        let allowance = match ledger.strip_prefix(OF_NAMESPACE) {
-            None => None,
-            Some(namespace) => {
-                let allowances = quota::allowances(cache, namespace, resource);
-                Some(allowances.into_iter().min_by_key(|allowance| allowance.limit)?)
-            }
-        };
-        Some(Wanted { ledger, resource, field, amount, had, allowance, limit })
+    let limited = wanted.into_values().filter(|want| want.amount > want.had).filter_map(|want| {
+        let Some(namespace) = want.ledger.strip_prefix(OF_NAMESPACE) else { return Some(want) };
+        let allowances = quota::allowances(cache, namespace, want.resource);
+        let allowance = Some(allowances.into_iter().min_by_key(|allowance| allowance.limit)?);
+        Some(Wanted { allowance, ..want })
     });
     limited.collect()
 }
