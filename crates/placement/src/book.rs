@@ -15,6 +15,9 @@ use crate::facts::{HostFacts, Promised, Takes, is_ready};
 /// takes the room; too high keeps an object waiting that fits again.
 const AVOIDED: Duration = Duration::from_secs(10);
 
+/// The beginning of a refusal by the quota of a resource group, whatever the host.
+const OF_GROUP: &str = "group/";
+
 /// The hosts and their promised amounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Book {
@@ -60,7 +63,7 @@ impl Book {
             let mut pages = lock(&pages);
             pages.turn(change.old.as_deref().map(Takes::takes), change.new.as_deref().map(Takes::takes));
             if let Some(gone) = change.old.as_deref().filter(|_| change.new.is_none()) {
-                pages.made_room(gone.takes().0);
+                pages.made_room(gone.takes().0, gone.was_used());
             }
         });
     }
@@ -148,10 +151,14 @@ impl Pages {
         }
     }
 
-    /// Something on a host is gone: what the store refused there before may fit now.
-    fn made_room(&mut self, host: &str) {
+    /// Something on a host is gone: what the store refused there before may fit now. The quota of a resource group has more room as well, unless
+    /// it is a volume that was never used: it may have been removed because of that quota.
+    fn made_room(&mut self, host: &str, was_used: bool) {
         self.refused.retain(|_, refused| {
-            refused.retain(|it| it.host != host);
+            refused.retain(|it| match it.why.starts_with(OF_GROUP) {
+                true => !was_used,
+                false => it.host != host,
+            });
             !refused.is_empty()
         });
     }
@@ -190,10 +197,17 @@ mod tests {
         let mut pages = Pages::default();
         let refused = |host: &str| Refused { host: host.into(), why: "full".into(), since: Timestamp::UNIX_EPOCH };
         pages.refused.insert("u".into(), vec![refused("a"), refused("b")]);
-        pages.made_room("a");
+        pages.made_room("a", false);
         assert_eq!(pages.refused["u"].iter().map(|it| it.host.as_str()).collect::<Vec<_>>(), ["b"]);
-        pages.made_room("b");
+        pages.made_room("b", true);
         assert!(pages.refused.is_empty());
+        // A quota has not more room because a volume was removed that it was exceeded with.
+        let of_group = Refused { why: "group/demo has 0 of 5 requests.memory left".into(), ..refused("a") };
+        pages.refused.insert("u".into(), vec![of_group]);
+        pages.made_room("a", false);
+        assert_eq!(pages.refused["u"].len(), 1);
+        pages.made_room("b", true);
+        assert!(pages.refused.is_empty(), "whatever host it was on");
     }
 
     #[test]

@@ -90,6 +90,11 @@ pub(crate) fn is_ready(host: &Host) -> bool {
 pub(crate) trait Takes {
     /// The host and the amounts.
     fn takes(&self) -> (&str, Promised);
+
+    /// Whether it is more than a promise that is taken back where it cannot be kept.
+    fn was_used(&self) -> bool {
+        true
+    }
 }
 
 impl Takes for Machine {
@@ -107,5 +112,9 @@ impl Takes for Replica {
 impl Takes for Volume {
     fn takes(&self) -> (&str, Promised) {
         (&self.spec.host_name, Promised { memory_bytes: 0, disk_bytes: self.spec.size_bytes })
+    }
+
+    fn was_used(&self) -> bool {
+        !self.spec.provisional
     }
 }

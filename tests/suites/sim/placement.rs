@@ -218,13 +218,19 @@ async fn a_larger_quota_wakes_what_waits_for_it() {
     };
     // Without being woken they look again after half a minute.
     let woken = |since: std::time::Instant| assert!(since.elapsed().as_secs() < 20, "after {:?}", since.elapsed());
+    // A disk takes nothing before a virtual machine runs with it: first the quota has no room for its bytes, then none for the memory.
     platform.create(&disk("boot", IMAGE)).await;
-    platform.until::<Disk>("boot", "a refusal", |disk| disk.reason() == "Unschedulable").await;
-    let since = set("100Mi", "100Gi").await;
-    platform.until::<Disk>("boot", "Ready", HasConditions::is_ready).await;
-    woken(since);
     platform.create(&virtual_machine("vm", &["boot"])).await;
-    platform.until::<VirtualMachine>("vm", "a refusal", |vm| state(vm) == Some(State::ErrorUnschedulable)).await;
+    let refused = |what: &'static str| {
+        move |vm: &VirtualMachine| {
+            let is_named = ["ResourceQuota \"small\"", what].iter().all(|part| vm.message().contains(part));
+            state(vm) == Some(State::ErrorUnschedulable) && is_named
+        }
+    };
+    platform.until::<VirtualMachine>("vm", "a refusal", refused("requests.storage")).await;
+    let since = set("100Mi", "100Gi").await;
+    platform.until::<VirtualMachine>("vm", "a refusal of memory", refused("requests.memory")).await;
+    woken(since);
     let since = set("8Gi", "100Gi").await;
     platform.until::<VirtualMachine>("vm", "Ready", HasConditions::is_ready).await;
     woken(since);
