@@ -208,12 +208,12 @@ async fn answer(
     // Released when the response begins, so that watches and streams do not hold it.
     let place = enter_flow(shared, &identity).await?;
     if info.is_resource {
-        let (expires, revoked) = (identity.expires, shared.revoked.of(&identity));
+        let expires = identity.expires;
         let response = verbs::dispatch(shared, identity, info, query, request, place).await?;
         if let Some(end) = expires.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
             peer.end_at(end);
         }
-        Ok(until_revoked(response, revoked, peer))
+        Ok(until_revoked(response, || trail.identity.as_ref().and_then(|caller| shared.revoked.of(caller)), peer))
     } else {
         if cluster.is_none()
             && let Some(answered) = exposition::answer(shared, &info, request.headers()).await
@@ -237,17 +237,19 @@ async fn enter_flow(shared: &Shared, caller: &Identity) -> Result<Place, ApiErro
 }
 
 /// Ends a stream, or a connection that was taken over, when the caller's credential is revoked.
-fn until_revoked(
+fn until_revoked<F: Future<Output = ()> + Send + 'static>(
     response: Response<ResponseBody>,
-    revoked: Option<impl Future<Output = ()> + Send + 'static>,
+    revoked: impl FnOnce() -> Option<F>,
     peer: &Peer,
 ) -> Response<ResponseBody> {
-    let Some(revoked) = revoked else { return response };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        peer.end_with(Ending(Box::pin(revoked)));
+    let is_taken_over = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // Most answers are there at once, and cost nothing more.
+    if !is_taken_over && response.body().size_hint().exact().is_some() {
         return response;
     }
-    if response.body().size_hint().exact().is_some() {
+    let Some(revoked) = revoked() else { return response };
+    if is_taken_over {
+        peer.end_with(Ending(Box::pin(revoked)));
         return response;
     }
     response.map(|body| body::unless(body, revoked, "the credential of the caller was revoked"))
@@ -311,8 +313,7 @@ async fn answer_mounted(
         }
     };
     let _place = enter_flow(shared, &caller).await?;
-    let revoked = shared.revoked.of(&caller);
-    let response = until_revoked(mount.answer(request).await, revoked, peer);
+    let response = until_revoked(mount.answer(request).await, || shared.revoked.of(&caller), peer);
     if !response.status().is_client_error() {
         peer.note_known();
     }
