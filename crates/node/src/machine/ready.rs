@@ -17,24 +17,33 @@ pub async fn wait_for_serial(
     markers: &[&str],
     limit: Duration,
 ) -> Result<Option<usize>, ClientError> {
-    let mut console = shim.attach(PAST_BYTES).await?;
-    Ok(tokio::time::timeout(limit, wait_for_serial_in(&mut console, markers)).await.ok().and_then(Result::ok))
+    let (mut console, mut unread) = (shim.attach(PAST_BYTES).await?, Vec::new());
+    let waiting = wait_for_serial_in(&mut console, &mut unread, markers);
+    Ok(tokio::time::timeout(limit, waiting).await.ok().and_then(Result::ok))
 }
 
-/// The same on a console that is attached already, without a limit; `UnexpectedEof` when it ends.
-pub async fn wait_for_serial_in(console: &mut (impl AsyncReadExt + Unpin), markers: &[&str]) -> io::Result<usize> {
+/// The same on a console that is attached already, without a limit; `UnexpectedEof` when it ends. What comes after the marker is left in
+/// `unread`, for the next call.
+pub async fn wait_for_serial_in(
+    console: &mut (impl AsyncReadExt + Unpin),
+    unread: &mut Vec<u8>,
+    markers: &[&str],
+) -> io::Result<usize> {
     let longest = markers.iter().map(|marker| marker.len()).max().unwrap_or_default();
-    let mut seen = Vec::new();
     loop {
-        if console.read_buf(&mut seen).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let has = |marker: &&str| seen.windows(marker.len().max(1)).any(|window| window == marker.as_bytes());
-        if let Some(index) = markers.iter().position(has) {
+        let end_of = |marker: &&str| {
+            let at = unread.windows(marker.len().max(1)).position(|window| window == marker.as_bytes())?;
+            Some(at + marker.len())
+        };
+        if let Some((index, end)) = markers.iter().enumerate().find_map(|(index, it)| Some((index, end_of(it)?))) {
+            unread.drain(..end);
             return Ok(index);
         }
         // A marker may be cut in two by a read.
-        seen.drain(..seen.len().saturating_sub(longest));
+        unread.drain(..unread.len().saturating_sub(longest));
+        if console.read_buf(unread).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 
@@ -49,8 +58,18 @@ mod tests {
             use tokio::io::AsyncWriteExt;
             guest.write_all(b"[  1.0] booting\r\nhello login: ").await.unwrap();
         });
-        assert_eq!(wait_for_serial_in(&mut console, &["panic", "login:"]).await.unwrap(), 1);
+        let mut unread = Vec::new();
+        assert_eq!(wait_for_serial_in(&mut console, &mut unread, &["panic", "login:"]).await.unwrap(), 1);
         writer.await.unwrap();
-        assert!(wait_for_serial_in(&mut console, &["more"]).await.is_err());
+        assert!(wait_for_serial_in(&mut console, &mut unread, &["more"]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_marker_in_the_same_read_is_not_lost() {
+        let (mut console, mut unread) = (&b"ready\r\nrebooting\r\nready\r\n"[..], Vec::new());
+        for marker in ["ready", "rebooting", "ready"] {
+            wait_for_serial_in(&mut console, &mut unread, &[marker]).await.unwrap();
+        }
+        assert!(wait_for_serial_in(&mut console, &mut unread, &["ready"]).await.is_err());
     }
 }

@@ -97,11 +97,11 @@ async fn a_guest_that_reboots_goes_on_in_the_same_process() {
     let mut config = config("m", &["disk"]);
     config.seed.user_data = Some("#!/bin/sh\necho rebooting now; reboot\n".into());
     let machine = host.runner.start(&config, None).await.unwrap();
-    let mut console = machine.console(MIB as usize).await.unwrap();
+    let (mut console, mut unread) = (machine.console(MIB as usize).await.unwrap(), Vec::new());
     let mut changes = Guests::changes(&host.runner, "m").await.unwrap();
     let story = async {
         for marker in ["ready hostname=m", "rebooting now", "ready hostname=m"] {
-            wait_for_serial_in(&mut console, &[marker]).await.unwrap();
+            wait_for_serial_in(&mut console, &mut unread, &[marker]).await.unwrap();
         }
     };
     assert!(tokio::time::timeout(BOOT * 2, story).await.is_ok(), "{}", host.serial("m"));
