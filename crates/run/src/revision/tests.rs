@@ -236,7 +236,7 @@ fn replicas_go_where_memory_is_left_and_report_when_none_is() {
     let shown = status(&full, &decision(&full, KEEP_IDLE, at(0)), at(0));
     let active = conditions::get(&shown.conditions, ACTIVE).unwrap();
     assert_eq!((active.status.as_str(), active.reason.as_str()), ("False", UNSCHEDULABLE));
-    assert!(active.message.contains("h has 0.0 GB of 10.0 GB free"), "{}", active.message);
+    assert!(active.message.contains("2 hosts: 2 have 0.0 GB of memory free"), "{}", active.message);
 }
 
 #[test]
