@@ -180,6 +180,17 @@ fn a_collector_receives_requests_and_reconciliations_as_traces() {
         parent.parent.is_empty() && child.has("http.request.method", "GET") || child.has("verb", "patch"),
         "{child:?}"
     );
+    let of_host = |it: &Seen| it.has("resource", "hosts") && it.attributes.iter().any(|(key, _)| key == "name");
+    let report = collector.wait("a request about the host", of_host);
+    let host = &report.attributes.iter().find(|(key, _)| key == "name").unwrap().1;
+    let volumes = "/apis/infra.evroclabs.net/v1alpha1/namespaces/demo/volumes";
+    let volume = format!(
+        r#"{{"apiVersion":"infra.evroclabs.net/v1alpha1","kind":"Volume","metadata":{{"name":"traced"}},"spec":{{"hostName":"{host}","sizeBytes":1048576}}}}"#
+    );
+    assert_eq!(
+        ask(&instance, Some(&operator), "POST", volumes, "Content-Type: application/json\r\n", &volume).unwrap(),
+        201
+    );
     let (parent, _) = collector.wait_for_child("a request of the node to the API", "evrocd-control", |it| {
         of(it, "evrocd-node", "reconcile volume")
     });
