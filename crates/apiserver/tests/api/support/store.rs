@@ -11,11 +11,6 @@ use tempfile::TempDir;
 /// Names the store of all tests of the run.
 const VARIABLE: &str = "EVROC_TEST_STORE";
 
-/// Whether the store executes transactions in the order in which it was given them.
-pub fn keeps_order() -> bool {
-    matches!(std::env::var(VARIABLE).ok().as_deref(), None | Some("" | "embedded"))
-}
-
 /// The state that a server leaves to the next one.
 pub struct TestState {
     dir: TempDir,
