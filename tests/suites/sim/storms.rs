@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evroc_api::compute::{Disk, VirtualMachine, VirtualMachineStatusType as State};
-use evroc_api::run::Service;
+use evroc_api::run::{Revision, Service};
 use evroc_testkit::objects::{HasConditions, disk, guest_is_ready, service, state, virtual_machine};
 use evroc_testkit::{Fault, IMAGE, Manner, Platform};
 use futures::{StreamExt, stream};
@@ -54,6 +54,11 @@ async fn story(fault: Option<Fault>) -> Outcome {
             s.is_ready() && evroc_testkit::objects::serving(s) == Some("web-00002")
         })
         .await;
+    // It was made to see whether it becomes ready; from then on requests decide.
+    let by_requests = |it: &Revision| {
+        it.status.as_ref().and_then(|it| it.scaling_reason.as_deref()).is_some_and(|why| why.contains("last request"))
+    };
+    platform.until::<Revision>("web-00002", "scaled by its requests", by_requests).await;
     let writes = platform.writes();
     super::all_is_well(&platform).await;
     Outcome { end: platform.snapshot().await, starts: platform.host().starts(), writes }
